@@ -1,0 +1,1 @@
+"""Numbers, always as ratios to the raw client in the same run on the same server. Run: `make bench`."""

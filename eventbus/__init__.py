@@ -1,0 +1,31 @@
+"""An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
+
+from eventbus.bus import EventBus
+from eventbus.context import Context
+from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
+from eventbus.event import Envelope, Event, Origin, Receipt
+from eventbus.group import Group
+from eventbus.policy import Backoff, RetryPolicy
+from eventbus.transaction import Connection, Transaction
+from eventbus.worker import Worker
+
+__all__ = [
+    "Backoff",
+    "ConfigurationError",
+    "Connection",
+    "Context",
+    "Envelope",
+    "Event",
+    "EventBus",
+    "EventBusError",
+    "Full",
+    "Group",
+    "Origin",
+    "Receipt",
+    "Reject",
+    "RetryLater",
+    "RetryPolicy",
+    "Transaction",
+    "Unavailable",
+    "Worker",
+]

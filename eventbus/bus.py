@@ -1,0 +1,153 @@
+"""The façade: what a program holds in its hands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from eventbus.codec import envelop
+from eventbus.errors import ConfigurationError, Unavailable
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
+from eventbus.memory import MemoryTransport
+from eventbus.redis import RedisTransport
+from eventbus.settings import Settings
+from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
+from eventbus.transport import Outgoing, Transport
+
+PUBLISH_TIMEOUT = 5.0  # seconds
+_PAUSE = 0.05  # seconds between tries of a publish while Redis is away
+
+
+class EventBus:
+    """Publish events, and give workers what they need to handle them.
+
+    url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
+              None takes EVENTBUS_REDIS_URL
+    database  postgresql:// for outbox and inbox; None does without
+    publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
+
+    `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        database: str | None = None,
+        publish_timeout: float = PUBLISH_TIMEOUT,
+        namespace: str = "eb",
+    ) -> None:
+        target = url or Settings().require_redis_url()
+        self._publish_timeout = publish_timeout
+        self.transport: Transport = (
+            MemoryTransport() if target.startswith("memory://") else RedisTransport(target, namespace=namespace)
+        )
+        self.database = _open_database(database) if database else None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.transport.connect()
+            if self.database is not None:
+                await self.database.connect()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self.database is not None:
+            await self.database.close()
+        await self.transport.close()
+
+    # Publishing -------------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int = NORMAL_PRIORITY,
+        organization: str | None = None,
+        origin: Origin = Origin(),
+    ) -> Receipt:
+        """Returns when the event is stored, or scheduled if `delay` (seconds) is given.
+
+        key           what the event is about (CloudEvents' subject), for example the lead's id
+        priority      1 (first) to 10; travels with the event
+        organization  default: the event's `organization_id`, then the origin's
+        origin        what the event descends from; a handler uses ctx.publish instead
+
+        Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
+        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
+        envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
+        [receipt] = await self._append([Outgoing(envelope, delay or 0.0)])
+        return receipt
+
+    async def publish_many(
+        self, events: Sequence[Event], *, key: str | None = None, origin: Origin = Origin()
+    ) -> list[Receipt]:
+        """As `publish`, in one write, in order. When it raises, some may be stored."""
+        return await self._append([Outgoing(envelop(event, origin, key=key)) for event in events])
+
+    async def _append(self, outgoing: list[Outgoing]) -> list[Receipt]:
+        try:
+            statuses = await self.transport.append(outgoing)
+        except Unavailable as error:
+            statuses = await self._append_again(outgoing, error)
+        return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
+
+    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable) -> list[Status]:
+        """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._publish_timeout
+        while loop.time() < deadline:
+            await asyncio.sleep(_PAUSE)
+            try:
+                return await self.transport.append(outgoing, again=True)
+            except Unavailable as again:
+                error = again
+        raise error
+
+    # Transactions -----------------------------------------------------------------------------------------------------
+
+    def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
+        """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
+        tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
+        return self._require_database().transaction(origin)
+
+    def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
+        """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
+        return self._require_database().outbox(connection, origin)
+
+    def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
+        """What Context.transaction opens."""
+        return self._require_database().inbox(group, event_id, origin)
+
+    def _require_database(self) -> Database:
+        if self.database is None:
+            raise ConfigurationError("this needs PostgreSQL: EventBus(…, database='postgresql://…')")
+        return self.database
+
+    # Notices ----------------------------------------------------------------------------------------------------------
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        """Tell every process that listens to the channel now. Kept for nobody: what must arrive is an event."""
+        await self.transport.broadcast(channel, message)
+
+    def listen(self, channel: str) -> AsyncIterator[bytes]:
+        """Messages broadcast on the channel from now on."""
+        return self.transport.listen(channel)
+
+
+def _open_database(dsn: str) -> Database:
+    try:
+        from eventbus.postgres import Database as Postgres  # noqa: PLC0415 - asyncpg is an extra
+    except ImportError:
+        raise ConfigurationError("database=… needs asyncpg: pip install 'eventbus[postgres]'") from None
+    return Postgres(dsn)

@@ -1,0 +1,263 @@
+"""One group in one process: the loops between transport and executor. They move deliveries and decide nothing.
+
+    read     per stream: new events, never more than there are free slots
+    reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
+    renew    keeps the leases of what is in hand
+    settle   hands outcomes back, all that have gathered since the last round trip in one call
+
+Each loop outlives a server that is away: it tries again, and the transport says once that the server is gone.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.executor import Executor
+from eventbus.group import Group
+from eventbus.isolation import Isolation
+from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Subscription, Transport
+
+READ_WAIT = 1.0  # seconds; also the longest that a stop waits for a read that finds nothing
+RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
+SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries while a server is away
+
+log = structlog.get_logger("eventbus.consumer")
+
+
+class Consumer:
+    """`run()` until `stop()`. Every delivery in hand is in `_held` from its arrival until it is settled."""
+
+    def __init__(self, transport: Transport, group: Group, executor: Executor, name: str, isolation: Isolation) -> None:
+        self._transport = transport
+        self._group = group
+        self._executor = executor
+        self._isolation = isolation
+        self._subscriptions = [
+            Subscription(stream, group.name, name, group.lease, group.crash_budget) for stream in group.streams
+        ]
+        self._held: dict[Delivery, float] = {}
+        self._ready: deque[Delivery] = deque()
+        self._running: dict[Delivery, asyncio.Task[None]] = {}
+        self._outcomes: list[Settlement] = []
+        self._stopping = asyncio.Event()
+        self._room = asyncio.Event()
+        self._settle_due = asyncio.Event()
+        self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
+
+    async def run(self, grace: Callable[[], float]) -> None:
+        """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have.
+
+        Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing."""
+        self._room.set()
+        sources = [
+            asyncio.create_task(loop(subscription), name=f"{loop.__name__}:{subscription.group}:{subscription.stream}")
+            for subscription in self._subscriptions
+            for loop in (self._read, self._reclaim)
+        ]
+        settling = asyncio.create_task(self._settle(), name=f"settle:{self._group.name}")
+        renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
+        try:
+            await self._stopping.wait()
+            await asyncio.gather(*sources, self._drain(grace))
+            await self._wait_settled()
+        finally:
+            for task in (*sources, settling, renewing, *self._running.values()):
+                task.cancel()
+            await asyncio.gather(*sources, settling, renewing, *self._running.values(), return_exceptions=True)
+
+    def stop(self) -> None:
+        """Take nothing more; `run` returns when what is in hand has been dealt with."""
+        self._stopping.set()
+        self._room.set()
+        for nudge in self._nudges.values():
+            nudge.set()
+
+    # Sources ----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, subscription: Subscription) -> None:
+        async def step() -> None:
+            await self._room.wait()
+            if not self._stopping.is_set():
+                self._take(await self._transport.read(subscription, self._free(), READ_WAIT))
+
+        await self._repeat(step)
+
+    async def _reclaim(self, subscription: Subscription) -> None:
+        nudge = self._nudges[subscription]
+
+        async def step() -> None:
+            nudge.clear()
+            # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
+            share = 0 if self._ready else math.ceil(self._group.concurrency / 4)
+            found = await self._transport.reclaim(subscription, max(self._free(), share))
+            self._take(found.deliveries)
+            if found.suspects and not self._stopping.is_set():
+                await self._run_suspect(subscription)
+                return
+            if found.deliveries and len(found.deliveries) >= share:
+                return  # there may be more
+            pause = RECLAIM_INTERVAL if found.next_due is None else min(found.next_due, RECLAIM_INTERVAL)
+            await _within(pause, nudge.wait())
+
+        await self._repeat(step)
+
+    async def _run_suspect(self, subscription: Subscription) -> None:
+        """See eventbus.isolation: the suspect is taken over when nothing else runs, and not before."""
+        async with self._isolation.alone():
+            if self._stopping.is_set():
+                return
+            found = await self._transport.reclaim(subscription, 1, suspect=True)
+            for delivery in found.deliveries:
+                self._held[delivery] = asyncio.get_running_loop().time()
+                self._running[delivery] = asyncio.create_task(self._execute(delivery))
+                await asyncio.wait([self._running[delivery]])
+        if not found.deliveries:  # another process was quicker
+            await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        now = asyncio.get_running_loop().time()
+        for delivery in deliveries:
+            self._held[delivery] = now
+        if self._stopping.is_set():
+            for delivery in deliveries:
+                self._finish(delivery, Release())
+        else:
+            self._ready.extend(deliveries)
+            self._start()
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    def _free(self) -> int:
+        return self._group.concurrency - len(self._running) - len(self._ready)
+
+    def _start(self) -> None:
+        while self._ready and not self._stopping.is_set() and len(self._running) < self._group.concurrency:
+            delivery = self._ready.popleft()
+            self._running[delivery] = asyncio.create_task(self._run(delivery))
+        if self._free() > 0:
+            self._room.set()
+        elif not self._stopping.is_set():
+            self._room.clear()
+
+    async def _run(self, delivery: Delivery) -> None:
+        try:
+            await self._isolation.enter()
+        except asyncio.CancelledError:
+            self._running.pop(delivery)
+            self._finish(delivery, Release())
+            return
+        try:
+            await self._execute(delivery)
+        finally:
+            self._isolation.leave()
+
+    async def _execute(self, delivery: Delivery) -> None:
+        outcome: Outcome = Release()
+        try:
+            outcome = await self._executor.execute(delivery)
+        finally:
+            self._running.pop(delivery)
+            self._finish(delivery, outcome)
+
+    def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
+        self._outcomes.append(Settlement(delivery, outcome))
+        self._settle_due.set()
+        self._start()
+
+    # Holding and letting go -------------------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Every third of a lease, for whatever is in hand for longer than that: two renewals may fail."""
+        third = self._group.lease / 3
+        while True:
+            await asyncio.sleep(third)
+            now = asyncio.get_running_loop().time()
+            old = [delivery for delivery, since in self._held.items() if now - since >= third]
+            if not old:
+                continue
+            try:
+                lost = await self._transport.renew(old)
+            except EventBusError:
+                continue
+            for delivery in lost:
+                self._held.pop(delivery, None)
+                log.warning("lease lost", group=self._group.name, entry_id=delivery.entry_id)
+
+    async def _settle(self) -> None:
+        failures = 0
+        while True:
+            await self._settle_due.wait()
+            self._settle_due.clear()
+            batch, self._outcomes = self._outcomes, []
+            try:
+                await self._transport.settle(batch)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes are still to be settled
+                # Back into the line with all that has come meanwhile: acks must not wait behind what cannot be stored.
+                self._outcomes = batch + self._outcomes
+                self._settle_due.set()
+                failures = await self._pause(failures, error)
+                continue
+            failures = 0
+            self._let_go(batch)
+
+    def _let_go(self, batch: list[Settlement]) -> None:
+        for delivery, outcome in batch:
+            self._held.pop(delivery, None)
+            if not isinstance(outcome, Ack):
+                self._nudges[delivery.subscription].set()  # a due time that the reclaim loop does not know of yet
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    async def _drain(self, grace: Callable[[], float]) -> None:
+        while self._ready:
+            self._finish(self._ready.pop(), Release())
+        while self._running and grace() > 0:
+            await asyncio.wait(self._running.values(), timeout=min(grace(), 0.1))
+        for task in self._running.values():
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=SETTLE_GRACE)
+
+    async def _wait_settled(self) -> None:
+        deadline = asyncio.get_running_loop().time() + SETTLE_GRACE
+        while self._held and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        if self._held:
+            log.warning(
+                "stopped with unsettled events; they run again elsewhere", group=self._group.name, count=len(self._held)
+            )
+
+    # Staying alive ----------------------------------------------------------------------------------------------------
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await step()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a loop that ends takes the whole group with it
+                failures = await self._pause(failures, error)
+
+    async def _pause(self, failures: int, error: Exception) -> int:
+        if not isinstance(error, Unavailable):
+            log.error("the group goes on after an error", group=self._group.name, error=str(error), exc_info=error)
+        pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+        if self._stopping.is_set():
+            await asyncio.sleep(pause)
+        else:
+            await _within(pause, self._stopping.wait())
+        return failures + 1
+
+
+async def _within(seconds: float, waiting: Awaitable[object]) -> None:
+    """Wait for something, but not longer than this."""
+    try:
+        async with asyncio.timeout(seconds):
+            await waiting
+    except TimeoutError:
+        return

@@ -1,0 +1,103 @@
+"""What a handler may ask of the bus."""
+
+from functools import cached_property
+from typing import Protocol
+
+import structlog
+
+from eventbus.errors import ConfigurationError
+from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
+from eventbus.transaction import OpenTransaction
+
+
+class Publisher(Protocol):
+    """The part of the bus that a context needs."""
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int = NORMAL_PRIORITY,
+        organization: str | None = None,
+        origin: Origin = Origin(),
+    ) -> Receipt: ...
+
+    async def broadcast(self, channel: str, message: bytes) -> None: ...
+
+    def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+
+
+class Context:
+    """One attempt at one delivery. Everything published through it carries the event's correlation id."""
+
+    def __init__(self, publisher: Publisher, envelope: Envelope, group: str, attempt: int) -> None:
+        self._publisher = publisher
+        self.envelope = envelope
+        self.group = group
+        self.attempt = attempt
+        self._transacted = False
+
+    @property
+    def event_id(self) -> str:
+        return self.envelope.id
+
+    @property
+    def organization_id(self) -> str | None:
+        return self.envelope.organization
+
+    @property
+    def correlation_id(self) -> str:
+        return self.envelope.correlation
+
+    @cached_property
+    def log(self) -> structlog.stdlib.BoundLogger:
+        """A logger that names the event, the group, the attempt and the correlation id in every line."""
+        log: structlog.stdlib.BoundLogger = structlog.get_logger("eventbus.handler").bind(
+            event_type=self.envelope.type,
+            event_id=self.event_id,
+            group=self.group,
+            attempt=self.attempt,
+            correlation_id=self.correlation_id,
+        )
+        return log
+
+    @property
+    def origin(self) -> Origin:
+        """What events published by this handler descend from."""
+        return Origin(
+            correlation_id=self.correlation_id,
+            causation_id=self.event_id,
+            organization=self.organization_id,
+            traceparent=self.envelope.traceparent,
+        )
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int = NORMAL_PRIORITY,
+    ) -> Receipt:
+        """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
+        return await self._publisher.publish(event, key=key, delay=delay, priority=priority, origin=self.origin)
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        """As EventBus.broadcast: to whoever listens now, kept for nobody."""
+        await self._publisher.broadcast(channel, message)
+
+    def transaction(self) -> OpenTransaction:
+        """`async with ctx.transaction() as tx:` commits inbox row, effects and outgoing events together, once.
+
+        On a delivery whose transaction has committed before, the block is left at its first use of `tx` and the
+        handler goes on behind it: names assigned inside the block may then be unbound. One transaction per handler.
+        Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and ConfigurationError
+        if the bus has no database.
+        """
+        if self._transacted:
+            # Its inbox row would be there already, and its effects silently left out.
+            raise ConfigurationError(f"{self.group}: one ctx.transaction() per handler; do it all inside the first")
+        self._transacted = True
+        return self._publisher.inbox(self.group, self.event_id, self.origin)

@@ -1,0 +1,72 @@
+"""Everything that the bus raises.
+
+EventBusError
+├── ConfigurationError      the program or its environment asks for what cannot work
+├── Unavailable             Redis or PostgreSQL is away, or did not answer in time: the same call may succeed later
+├── Full                    Redis refuses writes because its memory is used up
+├── CodecError              an envelope cannot be decoded, or its data does not fit the event's type
+│   └── UnknownEventType    no class with this type is imported in this process
+└── verdicts, for handlers to raise
+    ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
+    └── Reject              never try again: straight to the dead letters
+"""
+
+from urllib.parse import urlsplit, urlunsplit
+
+
+class EventBusError(Exception):
+    """Root of the tree."""
+
+
+class ConfigurationError(EventBusError):
+    """The program or its environment asks for something that cannot work; the message says what to change."""
+
+
+class Unavailable(EventBusError):
+    """A server is away or did not answer in time.
+
+    What was sent may or may not have been applied. A handler that lets this pass spends no attempt:
+    its delivery is put off until the server is back.
+    """
+
+    def __init__(self, server: str, detail: str) -> None:
+        super().__init__(f"{server} is unavailable: {detail}")
+        self.server = server
+        self.detail = detail
+
+
+class Full(EventBusError):
+    """Redis is at maxmemory and refuses writes. Nothing was stored; consumers can still drain."""
+
+
+class CodecError(EventBusError):
+    """An envelope cannot be decoded, or its data does not fit the event's type."""
+
+
+class UnknownEventType(CodecError):
+    """No class with this type is imported in this process."""
+
+
+class RetryLater(EventBusError):
+    """Raised by a handler: try again `delay` seconds from now instead of the group's backoff. Spends an attempt."""
+
+    def __init__(self, delay: float, reason: str = "") -> None:
+        super().__init__(reason or f"the handler asked to be tried again in {delay:g} s")
+        self.delay = delay
+
+
+class Reject(EventBusError):
+    """Raised by a handler: this event must not be tried again. It becomes a dead letter with `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def hide_password(url: str) -> str:
+    """The URL as it may be shown: the password, if there is one, is replaced by `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))

@@ -1,0 +1,149 @@
+"""Events (what a program says) and envelopes (what travels).
+
+An event is a frozen pydantic model with a dotted type. On the wire its data is camelCase JSON inside an envelope with
+the attributes of CloudEvents 1.0 and five of our own: organization, correlationId, causationId, traceparent, metadata.
+"""
+
+import os
+import re
+import time as clock
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import ClassVar, NamedTuple, Unpack
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from eventbus.errors import ConfigurationError, UnknownEventType
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+_registry: dict[str, type["Event"]] = {}
+
+NORMAL_PRIORITY = 5
+SOURCE = "eventbus"
+
+
+class Event(BaseModel):
+    """Base of all events: `class LeadCreated(Event, type="lead.created")`.
+
+    The first segment of the type names the stream. Construction refuses unknown fields, so that a typo is found where
+    it is made; decoding ignores them, so that a newer publisher does not break an older handler.
+    A class without `type` is abstract: it may share fields, and cannot be published.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    event_type: ClassVar[str] = ""
+
+    def __init_subclass__(
+        cls,
+        *,
+        type: str = "",  # noqa: A002 - reads as `class X(Event, type=…)`
+        **kwargs: Unpack[ConfigDict],
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.event_type = type
+        if not type:
+            return
+        if not _TYPE.fullmatch(type):
+            raise ConfigurationError(
+                f"{cls.__qualname__}: type {type!r} is not of the form 'stream.name' in lower case"
+            )
+        known = _registry.get(type)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigurationError(f"event type {type!r} is already taken by {known.__module__}.{known.__qualname__}")
+        _registry[type] = cls
+
+
+def event_class(event_type: str) -> type[Event]:
+    """The class registered for a type. Raises UnknownEventType if no imported module defines it."""
+    try:
+        return _registry[event_type]
+    except KeyError:
+        raise UnknownEventType(f"no event class for type {event_type!r} is imported in this process") from None
+
+
+def stream_of(event_type: str) -> str:
+    """The stream that events of this type go to: the first segment of the type."""
+    return event_type.partition(".")[0]
+
+
+class Origin(NamedTuple):
+    """What an event descends from: handed from a request or a delivery to everything that it publishes."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    organization: str | None = None
+    traceparent: str | None = None
+    metadata: Mapping[str, str] = {}
+
+
+class Envelope(NamedTuple):
+    """An event on the wire. `data` is the event's JSON, kept as bytes so that it is decoded once, where it is handled.
+
+    `only` addresses a replayed event to one group: every other group passes it by.
+    """
+
+    id: str
+    type: str
+    data: bytes
+    subject: str | None = None
+    organization: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    source: str = SOURCE
+    priority: int = NORMAL_PRIORITY
+    metadata: Mapping[str, str] = {}
+    only: str | None = None
+
+    @property
+    def stream(self) -> str:
+        return stream_of(self.type)
+
+    @property
+    def time(self) -> datetime:
+        """When the event was made, to the millisecond: it is part of the id."""
+        return datetime.fromtimestamp(unix_ms(self.id) / 1000, UTC)
+
+    @property
+    def correlation(self) -> str:
+        """The correlation id; the first event of a chain is its own."""
+        return self.correlation_id or self.id
+
+
+class Status(StrEnum):
+    """What became of a publish."""
+
+    STORED = "stored"
+    SCHEDULED = "scheduled"
+    DUPLICATE = "duplicate"
+
+
+class Receipt(NamedTuple):
+    """The answer to a publish: the event's id, and what became of it."""
+
+    id: str
+    status: Status
+
+
+_last = 0
+
+
+def uuid7() -> str:
+    """A new UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then random bits; rising within this process.
+
+    Written here because the standard library has it from Python 3.14 on only.
+    """
+    global _last  # noqa: PLW0603 - ids rise within a process, not within a caller
+    # 60 bits: milliseconds and the 12 bits of rand_a, which count within a millisecond (RFC 9562, 6.2, method 1).
+    _last = max(_last + 1, (clock.time_ns() // 1_000_000) << 12)
+    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    text = f"{_last >> 12:012x}7{_last & 0xFFF:03x}{tail:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def unix_ms(event_id: str) -> int:
+    """The milliseconds since the epoch that a UUIDv7 carries. Raises ValueError for what is no UUID."""
+    return int(event_id[:8] + event_id[9:13], 16)

@@ -1,0 +1,109 @@
+"""From a delivery to an outcome: decode, find the handler, run it, judge how it ended. Knows no transport."""
+
+import asyncio
+import re
+import traceback
+
+import structlog
+
+from eventbus.codec import decode, open_event
+from eventbus.context import Context, Publisher
+from eventbus.errors import CodecError, Reject, RetryLater, Unavailable
+from eventbus.event import Envelope, event_class
+from eventbus.group import AnyHandler, Group
+from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+
+UNAVAILABLE_SNOOZE = 1.0  # seconds until a handler that met a server which is away is run again
+_ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead letter
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
+
+log = structlog.get_logger("eventbus.executor")
+
+
+class Executor:
+    """Runs the handlers of one group."""
+
+    def __init__(self, group: Group, publisher: Publisher) -> None:
+        self._group = group
+        self._publisher = publisher
+
+    async def execute(self, delivery: Delivery) -> Outcome:
+        """Never raises but for cancellation before the handler started; return is success, raise is failure."""
+        if delivery.crashes >= self._group.crash_budget:
+            return self._bury_crasher(delivery)
+        try:
+            envelope = decode(delivery.fields)
+            handler = self._find_handler(envelope)
+            if handler is None:
+                return Ack()
+            event = open_event(envelope)
+        except CodecError as error:
+            log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=str(error))  # noqa: TRY400
+            return Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
+        context = Context(self._publisher, envelope, self._group.name, delivery.attempt)
+        try:
+            async with asyncio.timeout(self._group.timeout):
+                await handler(event, context)
+        except asyncio.CancelledError as error:
+            return self._judge_cancelled(delivery, context, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
+            return self._judge(delivery, context, error)
+        return Ack()
+
+    def _find_handler(self, envelope: Envelope) -> AnyHandler | None:
+        """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
+        if envelope.only is not None and envelope.only != self._group.name:
+            return None
+        handler = self._group.handlers.get(envelope.type)
+        if handler is None:
+            event_class(envelope.type)
+        return handler
+
+    def _judge(self, delivery: Delivery, context: Context, error: BaseException) -> Outcome:
+        match error:
+            case Unavailable():
+                context.log.warning("put off", reason=str(error), delay=UNAVAILABLE_SNOOZE)
+                return Snooze(UNAVAILABLE_SNOOZE)
+            case Reject():
+                return self._bury(delivery, context, error)
+            case RetryLater():
+                return self._retry(delivery, context, error, error.delay)
+            case _:
+                return self._retry(delivery, context, error, None)
+
+    def _judge_cancelled(self, delivery: Delivery, context: Context, error: asyncio.CancelledError) -> Outcome:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            context.log.warning("given back", reason="the worker is stopping and its grace is over")
+            return Release()
+        # Nobody cancelled us: something that the handler awaited was cancelled, and it let that pass.
+        return self._retry(delivery, context, error, None)
+
+    def _retry(self, delivery: Delivery, context: Context, error: BaseException, delay: float | None) -> Outcome:
+        scheduled = self._group.retry.delay_after(delivery.attempt)
+        if scheduled is None:
+            return self._bury(delivery, context, error)
+        wait = scheduled if delay is None else delay
+        failure = _failure(error)
+        context.log.warning("failed, will retry", error=failure.error, delay=round(wait, 3))
+        return Retry(wait, failure)
+
+    def _bury(self, delivery: Delivery, context: Context, error: BaseException) -> Outcome:
+        failure = _failure(error)
+        context.log.error("dead letter", reason=failure.error)
+        return Dead(failure, attempts=delivery.attempt)
+
+    def _bury_crasher(self, delivery: Delivery) -> Outcome:
+        reason = f"its worker died {delivery.crashes} times while it ran (crash_budget={self._group.crash_budget})"
+        log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=reason)
+        return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
+
+
+def _failure(error: BaseException) -> Failure:
+    line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    trace = "".join(traceback.format_exception(error))
+    return Failure(_hide(line)[:_ERROR_LIMIT], _hide(trace)[-_TRACEBACK_LIMIT:])
+
+
+def _hide(text: str) -> str:
+    return _PASSWORD_IN_URL.sub(r"\1***@", text)

@@ -1,0 +1,237 @@
+"""The transport inside one process: the rules of Redis, for tests and first steps. Nothing survives the process."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from eventbus.codec import Fields, decode, encode, pairs
+from eventbus.errors import CodecError
+from eventbus.event import Envelope, Status
+from eventbus.transport import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Outgoing,
+    Reclaimed,
+    Release,
+    Retry,
+    Settlement,
+    Snooze,
+    Subscription,
+)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A delivered entry: with `due` it rests until then and nobody owns it, without it `owner` holds a lease."""
+
+    owner: str
+    touched: float
+    due: float | None = None
+    failures: int = 0
+    crashes: int = 0
+    first_failed_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Cursor:
+    delivered: int = 0
+    pending: dict[str, _Pending] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Log:
+    entries: dict[str, Fields] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    event_ids: set[str] = field(default_factory=set)
+    scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
+    groups: dict[str, _Cursor] = field(default_factory=dict)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class MemoryTransport:
+    """See eventbus.transport. `clock` returns seconds and never goes back; tests may bring their own."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logs: dict[str, _Log] = {}
+        self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
+        self._ids = iter(range(1, 2**63))
+
+    async def connect(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        return [self._append(envelope, delay, again) for envelope, delay in outgoing]
+
+    def _append(self, envelope: Envelope, delay: float, again: bool) -> Status:
+        log = self._log(envelope.stream)
+        if envelope.id in log.scheduled or (again and envelope.id in log.event_ids):
+            return Status.DUPLICATE
+        if delay > 0:
+            log.scheduled[envelope.id] = (self._clock() + delay, envelope)
+            return Status.SCHEDULED
+        self._store(log, envelope)
+        return Status.STORED
+
+    def _store(self, log: _Log, envelope: Envelope) -> None:
+        entry_id = f"{next(self._ids)}-0"
+        log.entries[entry_id] = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(envelope)])
+        log.order.append(entry_id)
+        log.event_ids.add(envelope.id)
+        log.news.set()
+
+    async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
+        log = self._log(subscription.stream)
+        cursor = log.groups.setdefault(subscription.group, _Cursor())
+        if cursor.delivered == len(log.order):
+            log.news.clear()
+            try:
+                async with asyncio.timeout(wait):
+                    await log.news.wait()
+            except TimeoutError:
+                return []
+        batch = log.order[cursor.delivered : cursor.delivered + credit]
+        cursor.delivered += len(batch)
+        for entry_id in batch:
+            cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
+        return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in batch]
+
+    async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
+        log, now = self._log(subscription.stream), self._clock()
+        self._promote(log, now)
+        cursor = log.groups.setdefault(subscription.group, _Cursor())
+        found = Reclaimed()
+        threshold = subscription.crash_budget - 1
+        for entry_id, pending, crashes in _claimable(cursor, subscription.lease, now):
+            dangerous = crashes == threshold
+            if dangerous and not suspect:
+                found.suspects = True
+            elif dangerous == suspect and len(found.deliveries) < credit:
+                pending.owner, pending.touched, pending.due, pending.crashes = subscription.consumer, now, None, crashes
+                fields = log.entries[entry_id]
+                found.deliveries.append(Delivery(subscription, entry_id, fields, pending.failures, crashes))
+        dues = [due for due, _ in log.scheduled.values()]
+        dues += [pending.due for pending in cursor.pending.values() if pending.due is not None and pending.due > now]
+        found.next_due = min(dues) - now if dues else None
+        return found
+
+    def _promote(self, log: _Log, now: float) -> None:
+        due = sorted((at, event_id) for event_id, (at, _) in log.scheduled.items() if at <= now)
+        for _, event_id in due:
+            self._store(log, log.scheduled.pop(event_id)[1])
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        lost = []
+        for delivery in deliveries:
+            pending = self._owned(delivery)
+            if pending is None:
+                lost.append(delivery)
+            else:
+                pending.touched = self._clock()
+        return lost
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        for delivery, outcome in settlements:
+            pending = self._owned(delivery)
+            if isinstance(outcome, Ack):
+                self._pending_of(delivery).pop(delivery.entry_id, None)
+            elif pending is not None:
+                self._settle_owned(delivery, pending, outcome)
+
+    def _settle_owned(self, delivery: Delivery, pending: _Pending, outcome: Retry | Snooze | Release | Dead) -> None:
+        now = self._clock()
+        match outcome:
+            case Retry(delay):
+                pending.failures, pending.crashes = delivery.failures + 1, 0
+                pending.first_failed_at = pending.first_failed_at or time.time()
+                pending.due = now + delay
+            case Snooze(delay):
+                pending.due = now + delay
+            case Release():
+                pending.due = now
+            case Dead():
+                self._bury(delivery, pending, outcome)
+
+    def _bury(self, delivery: Delivery, pending: _Pending, outcome: Dead) -> None:
+        stream, group, *_ = delivery.subscription
+        try:
+            envelope = decode(delivery.fields)
+        except CodecError:
+            envelope = None
+        died_at = datetime.now(UTC)
+        dead = DeadLetter(
+            id=f"{next(self._ids)}-0",
+            stream=stream,
+            group=group,
+            envelope=envelope,
+            fields=delivery.fields,
+            error=outcome.failure.error,
+            traceback=outcome.failure.traceback,
+            attempts=outcome.attempts,
+            crashes=delivery.crashes,
+            first_failed_at=datetime.fromtimestamp(pending.first_failed_at or died_at.timestamp(), UTC),
+            died_at=died_at,
+        )
+        self._log(stream).dead[dead.id] = dead
+        del self._pending_of(delivery)[delivery.entry_id]
+
+    async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
+        behind = [dead for dead in self._log(stream).dead.values() if _number(dead.id) > _number(after)]
+        return behind[:limit]
+
+    async def streams(self) -> list[str]:
+        return sorted(name for name, log in self._logs.items() if log.dead)
+
+    async def replay(self, dead: DeadLetter) -> bool:
+        if dead.envelope is None:
+            raise CodecError(f"dead letter {dead.id} is no envelope: it cannot be replayed, only discarded")
+        log = self._log(dead.stream)
+        if log.dead.pop(dead.id, None) is None:
+            return False
+        self._store(log, dead.envelope._replace(only=dead.group))
+        return True
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        for queue in self._listeners.get(channel, ()):
+            queue.put_nowait(message)
+
+    async def listen(self, channel: str) -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._listeners.setdefault(channel, set()).add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners[channel].discard(queue)
+
+    def _log(self, stream: str) -> _Log:
+        return self._logs.setdefault(stream, _Log())
+
+    def _pending_of(self, delivery: Delivery) -> dict[str, _Pending]:
+        return self._log(delivery.subscription.stream).groups[delivery.subscription.group].pending
+
+    def _owned(self, delivery: Delivery) -> _Pending | None:
+        pending = self._pending_of(delivery).get(delivery.entry_id)
+        owns = pending is not None and pending.due is None and pending.owner == delivery.subscription.consumer
+        return pending if owns else None
+
+
+def _claimable(cursor: _Cursor, lease: float, now: float) -> Iterator[tuple[str, _Pending, int]]:
+    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases."""
+    resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
+    yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
+    for entry_id, pending in list(cursor.pending.items()):
+        if pending.due is None and now - pending.touched >= lease:
+            yield entry_id, pending, pending.crashes + 1
+
+
+def _number(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0] or 0)

@@ -1,0 +1,157 @@
+"""A pool of connections and the transactions that the bus makes with it: outbox and inbox."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import asyncpg.pool
+import orjson
+
+from eventbus.codec import envelop
+from eventbus.errors import ConfigurationError, Unavailable, hide_password
+from eventbus.event import NORMAL_PRIORITY, Event, Origin
+from eventbus.postgres.outbox import Outbox, Waiting, insert
+from eventbus.postgres.relay import Relay
+from eventbus.transaction import Connection
+from eventbus.transport import Transport
+
+PooledConnection = asyncpg.pool.PoolConnectionProxy
+POOL_SIZE = 10
+ACQUIRE_TIMEOUT = 5.0  # seconds
+COMMAND_TIMEOUT = 30.0  # seconds
+
+_INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
+# PostgreSQL is there but going down, coming up, or has no connection left.
+_NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY)
+
+
+class Database:
+    """Reconnects by itself; every call raises Unavailable while PostgreSQL is away."""
+
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
+        self._dsn = dsn
+        self._server = f"PostgreSQL at {hide_password(dsn)}"
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool | None = None
+
+    async def connect(self) -> None:
+        """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._pool_size,
+                timeout=ACQUIRE_TIMEOUT,
+                command_timeout=COMMAND_TIMEOUT,
+                init=_set_codecs,
+            )
+        except _AWAY as error:
+            raise Unavailable(self._server, str(error) or "no answer") from None
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
+            raise ConfigurationError(f"{self._server}: {error}") from None
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(ACQUIRE_TIMEOUT):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[PooledConnection]:
+        """A connection of the pool. Raises Unavailable if there is none, or if it breaks inside the block."""
+        if self._pool is None:
+            raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        except _AWAY as error:
+            raise Unavailable(self._server, str(error) or "no connection in time") from error
+        try:
+            yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
+            if connection.is_closed() or isinstance(error, _NOT_READY):
+                raise Unavailable(self._server, str(error) or type(error).__name__) from error
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
+        """Rows and events that commit together."""
+        async with self.connection() as connection, connection.transaction():
+            tx = PostgresTransaction(connection, origin)
+            yield tx
+            await tx.flush()
+
+    @asynccontextmanager
+    async def inbox(self, group: str, event_id: str, origin: Origin) -> AsyncIterator["PostgresTransaction"]:
+        """As `transaction`, once per group and event: see Context.transaction."""
+        try:
+            async with self.connection() as connection, connection.transaction():
+                first = await connection.fetchval(_INBOX, event_id, group)
+                tx = PostgresTransaction(connection, origin, committed=not first)
+                yield tx
+                await tx.flush()
+        except _CommittedBefore:
+            return
+
+    def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
+        return Outbox(connection, origin)
+
+    def relay(self, transport: Transport) -> Relay:
+        return Relay(self._dsn, transport)
+
+
+class _CommittedBefore(BaseException):
+    """Leaves the block of an inbox transaction whose effect is there already.
+
+    A BaseException, so that no `except Exception` inside the block keeps it from its end."""
+
+
+class PostgresTransaction:
+    """See eventbus.transaction.Transaction. Events are written in one statement, just before the commit."""
+
+    def __init__(self, connection: Connection, origin: Origin, *, committed: bool = False) -> None:
+        self._connection = connection
+        self._origin = origin
+        self._committed = committed
+        self._waiting: list[Waiting] = []
+
+    @property
+    def connection(self) -> Connection:
+        if self._committed:
+            raise _CommittedBefore
+        return self._connection
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int = NORMAL_PRIORITY,
+        organization: str | None = None,
+    ) -> str:
+        if self._committed:
+            raise _CommittedBefore
+        envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
+        self._waiting.append(Waiting(envelope, delay))
+        return envelope.id
+
+    async def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        await insert(self._connection, waiting)
+
+
+async def _set_codecs(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_dumps, decoder=orjson.loads)
+
+
+def _dumps(value: object) -> str:
+    return orjson.dumps(value).decode()

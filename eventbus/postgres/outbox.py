@@ -1,0 +1,74 @@
+"""Events that commit with the rows they are about."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eventbus.codec import Fields, decode, encode, envelop
+from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
+from eventbus.transaction import Connection, Row
+
+_INSERT = """
+INSERT INTO eventbus_outbox (event_id, type, subject, organization, meta, data, due_at)
+SELECT id, type, subject, organization, meta, data, clock_timestamp() + make_interval(secs => delay)
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[])
+     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, place)
+ORDER BY place
+"""
+
+
+class Waiting(NamedTuple):
+    """An envelope on its way into the outbox. `delay` in seconds, from the commit on."""
+
+    envelope: Envelope
+    delay: float | None
+
+
+class Outbox:
+    """Publishes inside a transaction that somebody else owns: `await bus.outbox(connection).publish(event)`."""
+
+    def __init__(self, connection: Connection, origin: Origin = Origin()) -> None:
+        self._connection = connection
+        self._origin = origin
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        priority: int = NORMAL_PRIORITY,
+        organization: str | None = None,
+    ) -> str:
+        """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
+        envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
+        await insert(self._connection, [Waiting(envelope, delay)])
+        return envelope.id
+
+
+async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
+    """Write all of them in one statement, in order."""
+    if not waiting:
+        return
+    envelopes = [envelope for envelope, _ in waiting]
+    texts = [[part if isinstance(part, str) else part.decode() for part in encode(e)[1::2]] for e in envelopes]
+    await connection.execute(
+        _INSERT,
+        [e.id for e in envelopes],
+        [e.type for e in envelopes],
+        [e.subject for e in envelopes],
+        [e.organization for e in envelopes],
+        [meta for _, _, meta, _ in texts],
+        [data for _, _, _, data in texts],
+        [delay for _, delay in waiting],
+    )
+
+
+def envelope_of(row: Row) -> Envelope:
+    """The envelope of an outbox row (event_id, type, meta, data)."""
+    fields: Fields = {
+        b"id": str(row["event_id"]).encode(),
+        b"type": row["type"].encode(),
+        b"meta": row["meta"].encode(),
+        b"data": row["data"].encode(),
+    }
+    return decode(fields)

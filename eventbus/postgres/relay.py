@@ -1,0 +1,99 @@
+"""From the outbox to the streams: one relay at a time, in the order of the rows.
+
+It selects what is not marked as published, appends it, and marks it. No cursor: a row whose transaction commits late,
+with a low position, is still there to be found. A relay that dies between append and mark leaves rows that may have
+been appended; its successor appends them again, by their event ids, and stores none twice.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import asyncpg
+import structlog
+
+from eventbus.errors import EventBusError
+from eventbus.postgres.outbox import envelope_of
+from eventbus.transport import Outgoing, Transport
+
+BATCH = 500
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty outbox
+RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
+PRUNE_INTERVAL = 60.0  # seconds
+PRUNE_BATCH = 10_000
+RETENTION = timedelta(days=7)  # how long published events and inbox rows are kept
+
+_LOCK = 0x6576_6275_7302
+_SELECT = """
+SELECT position, event_id, type, meta, data,
+       greatest(0, extract(epoch FROM due_at - clock_timestamp()))::float8 AS delay
+FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT $1
+"""
+_MARK = "UPDATE eventbus_outbox SET published_at = clock_timestamp() WHERE position = ANY($1::bigint[])"
+_PRUNE_OUTBOX = """
+DELETE FROM eventbus_outbox WHERE position IN (
+    SELECT position FROM eventbus_outbox WHERE published_at < now() - $1::interval LIMIT $2
+)
+"""
+_PRUNE_INBOX = """
+DELETE FROM eventbus_inbox WHERE (event_id, group_name) IN (
+    SELECT event_id, group_name FROM eventbus_inbox WHERE processed_at < now() - $1::interval LIMIT $2
+)
+"""
+
+log = structlog.get_logger("eventbus.relay")
+
+
+class Relay:
+    """`run()` for ever, in every worker: whoever holds the advisory lock works, the others stand by."""
+
+    def __init__(self, dsn: str, transport: Transport) -> None:
+        self._dsn = dsn
+        self._transport = transport
+        self._away = False
+
+    async def run(self) -> None:
+        while True:
+            try:
+                # A connection of its own: the lock is the session's, and must not keep one of the pool's.
+                connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=30)
+                try:
+                    await self._stand_by(connection)
+                finally:
+                    await connection.close(timeout=1)
+            except (EventBusError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                self._note(str(error) or type(error).__name__)
+            await asyncio.sleep(RETRY_PAUSE)
+
+    async def _stand_by(self, connection: asyncpg.Connection) -> None:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            await asyncio.sleep(RETRY_PAUSE)
+        log.debug("relaying the outbox")
+        await self._relay(connection)
+
+    async def _relay(self, connection: asyncpg.Connection) -> None:
+        uncertain, pause, pruned_at = True, SHORTEST_PAUSE, time.monotonic()
+        while True:
+            rows = await connection.fetch(_SELECT, BATCH)
+            if rows:
+                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
+                await self._transport.append(outgoing, again=uncertain)
+                await connection.execute(_MARK, [row["position"] for row in rows])
+                uncertain, pause = False, SHORTEST_PAUSE
+                self._note(None)
+                continue
+            if time.monotonic() - pruned_at > PRUNE_INTERVAL:
+                for statement in (_PRUNE_OUTBOX, _PRUNE_INBOX):
+                    await connection.execute(statement, RETENTION, PRUNE_BATCH)
+                pruned_at = time.monotonic()
+            uncertain = False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _note(self, trouble: str | None) -> None:
+        """One line when the relay stops, one when it works again."""
+        if trouble is not None and not self._away:
+            log.warning("the outbox waits", reason=trouble)
+        elif trouble is None and self._away:
+            log.info("the outbox flows again")
+        self._away = trouble is not None

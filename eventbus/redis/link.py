@@ -1,0 +1,253 @@
+"""One connection, many callers: every command of a loop tick leaves in one write, replies are matched in order.
+
+redis-py spends 80-90 µs on a command by itself and 10 µs in a pipeline; this layer spends about 2. It never repeats a
+command: whether something was applied when a connection breaks is for the caller to find out, who knows what it means.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from typing import Any, cast
+
+import hiredis
+import structlog
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
+
+# What a reply holds is decided by the command: bytes, int, None or nested lists of them.
+Reply = Any
+Argument = str | bytes | int | float
+
+CONNECT_TIMEOUT = 2.0  # seconds
+# Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over.
+_NOT_READY = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ")
+
+log = structlog.get_logger("eventbus.redis")
+
+
+class ReplyError(EventBusError):
+    """The server refused a command."""
+
+
+class _Wire(asyncio.Protocol):
+    """Replies in the order of their commands. A caller that went away has a cancelled future, which is passed over."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[asyncio.Future[Reply]] = deque()
+        self.out: list[bytes] = []
+        self.replies = 0
+        self.watched = False
+        self.transport: asyncio.Transport | None = None
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reader = hiredis.Reader(replyError=ReplyError)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        waiting = self.waiting
+        while (reply := self._reader.gets()) is not False:
+            self.replies += 1
+            future = waiting.popleft()
+            if future.done():
+                continue
+            if isinstance(reply, ReplyError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        if not self.lost.done():
+            self.lost.set_result(None)
+        while self.waiting:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_exception(ConnectionResetError(str(exc or "the server closed the connection")))
+
+
+class Link:
+    """`await link.execute("XADD", …)`. Connects by itself, again and again; fails fast while the server is away.
+
+    timeout: seconds without any reply after which the connection is given up, though commands wait for one.
+    `epoch` counts connections: who sees it change knows that replies may have been lost.
+    """
+
+    def __init__(self, url: str, *, timeout: float, name: str) -> None:
+        try:
+            self._options = parse_url(url)
+        except ValueError as error:
+            raise ConfigurationError(f"{hide_password(url)!r} is not a Redis URL: {error}") from None
+        self._server = f"Redis at {hide_password(url)}"
+        self._timeout = timeout
+        self._name = name
+        self._wire: _Wire | None = None
+        self._attempt: asyncio.Task[_Wire] | None = None
+        self._away = False
+        self._closed = False
+        self.epoch = 0
+        self.connected_at = 0.0
+
+    async def ready(self) -> None:
+        """Connected when it returns. Raises Unavailable, or ConfigurationError if the login is refused."""
+        if self._wire is None or self._wire.transport is None:
+            await self._connect()
+
+    async def execute(self, *command: Argument) -> Reply:
+        """The reply. Raises Unavailable, Full, or ReplyError with the server's words."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            wire = await self._connect()
+        return await self._answer(self._send(wire, command))
+
+    async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+        """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            wire = await self._connect()
+        futures = [self._send(wire, command) for command in commands]
+        replies: list[Reply] = []
+        try:
+            for future in futures:
+                try:
+                    replies.append(await self._answer(future))
+                except (ReplyError, Full) as error:
+                    replies.append(error)
+        finally:
+            for future in futures[len(replies) :]:
+                _forget(future)
+        return replies
+
+    async def close(self) -> None:
+        self._closed = True
+        wire, self._wire = self._wire, None
+        if wire is not None and wire.transport is not None:
+            wire.transport.abort()
+            await wire.lost
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def _send(self, wire: _Wire, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        if not wire.watched:
+            wire.watched = True
+            loop.call_later(self._timeout, self._watch, wire, wire.replies)
+        wire.waiting.append(future)
+        if not wire.out:
+            loop.call_soon(_flush, wire)
+        wire.out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub names a 1-tuple
+        return future
+
+    def _watch(self, wire: _Wire, replies: int) -> None:
+        """No reply at all for a whole timeout: the connection is half open, or the server frozen."""
+        if wire.transport is None or not wire.waiting:
+            wire.watched = False
+        elif wire.replies == replies:
+            wire.transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(self._timeout, self._watch, wire, wire.replies)
+
+    async def _answer(self, future: asyncio.Future[Reply]) -> Reply:
+        try:
+            return await future
+        except ConnectionResetError as error:
+            self._note_away(str(error))
+            raise Unavailable(self._server, str(error)) from None
+        except ReplyError as error:
+            text = str(error)
+            if text.startswith("OOM"):
+                raise Full(f"{self._server} is full: {text}") from None
+            if text.startswith(_NOT_READY):
+                raise Unavailable(self._server, text) from None
+            raise
+
+    # Connecting -------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> _Wire:
+        """One attempt at a time, and all who need it wait for the same one."""
+        if self._attempt is None or self._attempt.done():
+            self._attempt = asyncio.create_task(self._connect_once())
+        return await asyncio.shield(self._attempt)
+
+    async def _connect_once(self) -> _Wire:
+        if self._closed:
+            raise Unavailable(self._server, "this bus is closed")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                wire = await self._open()
+        except (OSError, TimeoutError) as error:
+            detail = "no answer" if isinstance(error, TimeoutError) else str(error)
+            self._note_away(detail)
+            raise Unavailable(self._server, detail) from None
+        except ReplyError as error:
+            raise ConfigurationError(f"{self._server} refused the login: {error}") from None
+        self._wire = wire
+        self.epoch += 1
+        self.connected_at = asyncio.get_running_loop().time()
+        if self._away:
+            log.info("redis is back", server=self._server, connection=self._name)
+            self._away = False
+        return wire
+
+    async def _open(self) -> _Wire:
+        loop, options = asyncio.get_running_loop(), self._options
+        kind = options.get("connection_class")
+        if kind is UnixDomainSocketConnection:
+            _, wire = await loop.create_unix_connection(_Wire, options["path"])
+        else:
+            tls = _tls(dict(options)) if kind is SSLConnection else None
+            _, wire = await loop.create_connection(
+                _Wire, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+            )
+        try:
+            for command in self._greeting():
+                await self._answer(self._send(wire, command))
+        except BaseException:
+            if wire.transport is not None:
+                wire.transport.abort()
+            raise
+        return wire
+
+    def _greeting(self) -> list[tuple[Argument, ...]]:
+        options = self._options
+        greeting: list[tuple[Argument, ...]] = []
+        if options.get("password"):
+            user = (options["username"],) if options.get("username") else ()
+            greeting.append(("AUTH", *user, options["password"]))
+        if options.get("db"):
+            greeting.append(("SELECT", options["db"]))
+        greeting.append(("CLIENT", "SETNAME", self._name))
+        return greeting
+
+    def _note_away(self, detail: str) -> None:
+        """One line when it goes and one when it is back, however many callers try meanwhile."""
+        if not self._away and not self._closed:
+            log.warning("redis is away", server=self._server, connection=self._name, reason=detail)
+            self._away = True
+
+
+def _flush(wire: _Wire) -> None:
+    out, wire.out = wire.out, []
+    if wire.transport is not None:
+        wire.transport.write(b"".join(out))
+
+
+def _forget(future: asyncio.Future[Reply]) -> None:
+    """Nobody will await this one: keep asyncio from reporting its exception."""
+    if not future.cancel() and not future.cancelled():
+        future.exception()
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
+    if options.get("ssl_check_hostname") is False:
+        context.check_hostname = False
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

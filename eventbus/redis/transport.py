@@ -1,0 +1,360 @@
+"""The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import NoReturn, TypeVar
+
+import structlog
+
+from eventbus.codec import encode, pairs
+from eventbus.errors import ConfigurationError, EventBusError, Full
+from eventbus.event import Envelope, Status, unix_ms
+from eventbus.redis import dead, scripts
+from eventbus.redis.keys import PARKED, group_keys, stream_keys
+from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.notices import listen
+from eventbus.redis.scripts import Command
+from eventbus.transport import (
+    Ack,
+    Dead,
+    DeadLetter,
+    Delivery,
+    Outgoing,
+    Reclaimed,
+    Release,
+    Retry,
+    Settlement,
+    Snooze,
+    Subscription,
+)
+
+COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
+LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
+AGAIN_BATCH = 100
+CLOCK_SKEW = 60_000  # ms that a publisher's clock may be ahead of the server's
+PROMOTE_BATCH = 500
+ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
+CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
+
+T = TypeVar("T")
+
+log = structlog.get_logger("eventbus.redis")
+
+
+class RedisTransport:
+    """One connection for all writes, and one for the blocking reads of each subscription."""
+
+    def __init__(self, url: str, *, namespace: str = "eb") -> None:
+        self._url = url
+        self._namespace = namespace
+        self._link = Link(url, timeout=COMMAND_TIMEOUT, name="eventbus-write")
+        self._readers: dict[Subscription, _Reader] = {}
+
+    async def connect(self) -> None:
+        server = await self._link.execute("INFO", "server")
+        memory = await self._link.execute("INFO", "memory")
+        version = _info(server, "redis_version")
+        if int(version.partition(".")[0] or 0) < 7:
+            raise ConfigurationError(f"Redis {version} is too old: 7.0 or any Valkey is needed")
+        policy = _info(memory, "maxmemory_policy")
+        if policy.startswith("allkeys"):
+            raise ConfigurationError(
+                f"maxmemory-policy is {policy!r}: Redis would drop whole streams without a word. "
+                "Set it with: redis-cli CONFIG SET maxmemory-policy noeviction"
+            )
+
+    async def close(self) -> None:
+        await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
+
+    # Publishing -------------------------------------------------------------------------------------------------------
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        if len(outgoing) == 1 and not again and outgoing[0].delay <= 0:  # the hot path of publish()
+            await self._link.execute(*self._xadd(outgoing[0]))
+            return [Status.STORED]
+        if again:
+            return await self._append_again(outgoing)
+        commands = [self._schedule(item, again) if item.delay > 0 else self._xadd(item) for item in outgoing]
+        replies = _checked(await scripts.run(self._link, commands))
+        return [_status(item, reply) for item, reply in zip(outgoing, replies, strict=True)]
+
+    async def _append_again(self, outgoing: Sequence[Outgoing]) -> list[Status]:
+        """One look at each stream's newest entries for all that goes there; what is scheduled asks one by one."""
+        known: dict[str, bool] = {}
+        scheduled = [item for item in outgoing if item.delay > 0]
+        commands = [self._schedule(item, again=True) for item in scheduled]
+        for item, reply in zip(scheduled, _checked(await scripts.run(self._link, commands)), strict=True):
+            known[item.envelope.id] = not reply
+        for stream in {item.envelope.stream for item in outgoing if item.delay <= 0}:
+            envelopes = [item.envelope for item in outgoing if item.delay <= 0 and item.envelope.stream == stream]
+            for part in _batched(envelopes, AGAIN_BATCH):
+                replies = await scripts.call(self._link, self._again(stream, part))
+                known.update((envelope.id, not stored) for envelope, stored in zip(part, replies, strict=True))
+        return [_fate(item, known[item.envelope.id]) for item in outgoing]
+
+    def _again(self, stream: str, envelopes: Sequence[Envelope]) -> Command:
+        keys = stream_keys(self._namespace, stream)
+        oldest = _oldest_entry(min(envelope.id for envelope in envelopes))
+        fields = [part for envelope in envelopes for part in encode(envelope)]
+        return scripts.APPEND_AGAIN((keys.stream, keys.due), LOOK_BACK, oldest, *fields)
+
+    def _xadd(self, item: Outgoing) -> Command:
+        return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
+
+    def _schedule(self, item: Outgoing, again: bool) -> Command:
+        keys = stream_keys(self._namespace, item.envelope.stream)
+        event_id = item.envelope.id
+        look_back = LOOK_BACK if again else ""
+        fields = encode(item.envelope)
+        return scripts.SCHEDULE(keys[:3], _ms(item.delay), event_id, look_back, _oldest_entry(event_id), *fields)
+
+    # Consuming --------------------------------------------------------------------------------------------------------
+
+    async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
+        reader = self._reader(subscription, wait)
+        if reader.epoch != reader.link.epoch:
+            found = await self._read_own(reader, credit)
+            if found:
+                return found
+        key = stream_keys(self._namespace, subscription.stream).stream
+        try:
+            reply = await reader.link.execute(
+                *("XREADGROUP", "GROUP", subscription.group, subscription.consumer, "COUNT", credit),
+                *("BLOCK", _ms(wait), "STREAMS", key, ">"),
+            )
+        except ReplyError as error:
+            await self._create_group(subscription, error)
+            return []
+        if reply is None:
+            return []
+        return reader.hand_out(
+            [Delivery(subscription, entry_id.decode(), pairs(fields)) for entry_id, fields in reply[0][1]]
+        )
+
+    async def _read_own(self, reader: "_Reader", credit: int) -> list[Delivery]:
+        """After a reconnect: entries that are ours in Redis but whose reply never came."""
+        subscription, epoch = reader.subscription, reader.link.epoch
+        key = stream_keys(self._namespace, subscription.stream).stream
+        try:
+            reply = await reader.link.execute(
+                *("XREADGROUP", "GROUP", subscription.group, subscription.consumer),
+                *("COUNT", len(reader.held) + credit, "STREAMS", key, "0"),
+            )
+        except ReplyError as error:
+            await self._create_group(subscription, error)
+            return []
+        lost = [(i.decode(), fields) for i, fields in reply[0][1] if fields and i.decode() not in reader.held]
+        if not lost:
+            reader.epoch = epoch
+            return []
+        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        ids = [entry_id for entry_id, _ in lost[:credit]]
+        failures, crashes = _checked(
+            await scripts.run(self._link, [("HMGET", keys.failures, *ids), ("HMGET", keys.crashes, *ids)])
+        )
+        log.warning("found deliveries whose reply was lost", group=subscription.group, count=len(ids))
+        return reader.hand_out(
+            [
+                Delivery(subscription, entry_id, pairs(fields), _count(failed), int(crashed or 0))
+                for (entry_id, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
+            ]
+        )
+
+    async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
+        stream = stream_keys(self._namespace, subscription.stream)
+        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        await self._link.ready()
+        # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
+        link = self._link
+        young = link.epoch > 1 and asyncio.get_running_loop().time() - link.connected_at < subscription.lease
+        promoted, reclaimed = await scripts.run(
+            self._link,
+            [
+                scripts.PROMOTE(stream[:3], PROMOTE_BATCH),
+                scripts.RECLAIM(
+                    keys,
+                    *(subscription.group, subscription.consumer, _ms(subscription.lease), credit),
+                    *(subscription.crash_budget, int(suspect), PARKED, int(young), CONSUMER_TTL),
+                ),
+            ],
+        )
+        if isinstance(reclaimed, ReplyError):
+            await self._create_group(subscription, reclaimed)
+            return Reclaimed(next_due=0.0)
+        next_due, suspects, taken = _checked([promoted, reclaimed])[1]
+        dues = [due / 1000 for due in (promoted, next_due) if due >= 0]
+        deliveries = [
+            Delivery(subscription, entry_id.decode(), pairs(fields), _count(failures), crashes)
+            for entry_id, fields, failures, crashes in taken
+        ]
+        self._reader(subscription).hand_out(deliveries)
+        return Reclaimed(deliveries, min(dues) if dues else None, bool(suspects))
+
+    async def _create_group(self, subscription: Subscription, error: ReplyError) -> None:
+        """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back."""
+        if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
+            raise error
+        key = stream_keys(self._namespace, subscription.stream).stream
+        try:
+            await self._link.execute("XGROUP", "CREATE", key, subscription.group, "0", "MKSTREAM")
+        except ReplyError as refused:
+            if not str(refused).startswith("BUSYGROUP"):
+                raise
+            return
+        log.warning("group created", stream=subscription.stream, group=subscription.group)
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        grouped = _by_subscription(deliveries)
+        replies = await scripts.run(self._link, [self._renewal(s, mine) for s, mine in grouped.items()])
+        lost = []
+        for (subscription, mine), reply in zip(grouped.items(), _checked(replies), strict=True):
+            gone = {entry_id.decode() for entry_id in reply}
+            lost += [delivery for delivery in mine if delivery.entry_id in gone]
+            self._reader(subscription).held -= gone
+        return lost
+
+    def _renewal(self, subscription: Subscription, deliveries: list[Delivery]) -> Command:
+        key = stream_keys(self._namespace, subscription.stream).stream
+        ids = [delivery.entry_id for delivery in deliveries]
+        return scripts.RENEW((key,), subscription.group, subscription.consumer, *ids)
+
+    # Settling ---------------------------------------------------------------------------------------------------------
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        clean: dict[Subscription, list[str]] = {}
+        marked: dict[Subscription, list[str]] = {}
+        commands: list[Command] = []
+        for delivery, outcome in settlements:
+            match outcome:
+                case Ack():
+                    acks = marked if delivery.failures or delivery.crashes else clean
+                    acks.setdefault(delivery.subscription, []).append(delivery.entry_id)
+                case Retry(delay):
+                    commands.append(self._park(delivery, delay, delivery.failures + 1))
+                case Snooze(delay):
+                    commands.append(self._park(delivery, delay, ""))
+                case Release():
+                    commands.append(self._park(delivery, 0.0, ""))
+                case Dead():
+                    commands.append(self._bury(delivery, outcome))
+        replies = await scripts.run(self._link, self._acks(clean, marked) + commands)
+        _checked(replies)
+        for delivery, _ in settlements:
+            self._reader(delivery.subscription).held.discard(delivery.entry_id)
+
+    def _acks(self, clean: dict[Subscription, list[str]], marked: dict[Subscription, list[str]]) -> list[Command]:
+        commands: list[Command] = []
+        for subscription, ids in clean.items():
+            key = stream_keys(self._namespace, subscription.stream).stream
+            commands += [("XACK", key, subscription.group, *part) for part in _batched(ids, ACK_BATCH)]
+        for subscription, ids in marked.items():
+            keys = group_keys(self._namespace, subscription.stream, subscription.group)
+            commands += [scripts.ACK(keys, subscription.group, *part) for part in _batched(ids, ACK_BATCH)]
+        return commands
+
+    def _park(self, delivery: Delivery, delay: float, failures: int | str) -> Command:
+        subscription = delivery.subscription
+        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        owner = (subscription.group, subscription.consumer, delivery.entry_id)
+        return scripts.PARK(keys, *owner, _ms(delay), failures, PARKED)
+
+    def _bury(self, delivery: Delivery, outcome: Dead) -> Command:
+        subscription = delivery.subscription
+        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        grave = stream_keys(self._namespace, subscription.stream).dead
+        owner = (subscription.group, subscription.consumer, delivery.entry_id)
+        return scripts.BURY((*keys, grave), *owner, *dead.fields_of(delivery, outcome))
+
+    # Dead letters and notices -----------------------------------------------------------------------------------------
+
+    async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
+        return await dead.read(self._link, self._namespace, stream, after, limit)
+
+    async def streams(self) -> list[str]:
+        return await dead.streams(self._link, self._namespace)
+
+    async def replay(self, letter: DeadLetter) -> bool:
+        return await dead.replay(self._link, self._namespace, letter)
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        await self._link.execute("PUBLISH", channel, message)
+
+    def listen(self, channel: str) -> AsyncIterator[bytes]:
+        return listen(self._url, channel)
+
+    def _reader(self, subscription: Subscription, wait: float = 0.0) -> "_Reader":
+        reader = self._readers.get(subscription)
+        if reader is None:
+            link = Link(self._url, timeout=wait + COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
+            reader = self._readers[subscription] = _Reader(subscription, link)
+        return reader
+
+
+class _Reader:
+    """A subscription's own connection, and what it has handed out and not seen settled."""
+
+    def __init__(self, subscription: Subscription, link: Link) -> None:
+        self.subscription = subscription
+        self.link = link
+        self.epoch = 0
+        self.held: set[str] = set()
+
+    def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
+        self.held.update(delivery.entry_id for delivery in deliveries)
+        return deliveries
+
+
+def _by_subscription(deliveries: Sequence[Delivery]) -> dict[Subscription, list[Delivery]]:
+    grouped: dict[Subscription, list[Delivery]] = {}
+    for delivery in deliveries:
+        grouped.setdefault(delivery.subscription, []).append(delivery)
+    return grouped
+
+
+def _checked(replies: list[Reply]) -> list[Reply]:
+    """The replies, if none is a refusal; a full server is worth more to know than what else went wrong."""
+    refused = [reply for reply in replies if isinstance(reply, EventBusError)]
+    if refused:
+        _raise(next((error for error in refused if isinstance(error, Full)), refused[0]))
+    return replies
+
+
+def _batched(items: list[T], size: int) -> Iterator[list[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _raise(error: EventBusError) -> NoReturn:
+    raise error
+
+
+def _status(item: Outgoing, reply: Reply) -> Status:
+    return _fate(item, known=item.delay > 0 and not reply)
+
+
+def _fate(item: Outgoing, known: bool) -> Status:
+    if known:
+        return Status.DUPLICATE
+    return Status.SCHEDULED if item.delay > 0 else Status.STORED
+
+
+def _oldest_entry(event_id: str) -> str:
+    """The oldest entry id that an event can have: its own time, less what the publisher's clock may be ahead."""
+    return str(max(0, unix_ms(event_id) - CLOCK_SKEW))
+
+
+def _count(record: bytes | None) -> int:
+    """How many failures a record ('count first-failed-ms', or nothing) tells of."""
+    return int(record.split(b" ")[0]) if record else 0
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _info(section: bytes, name: str) -> str:
+    """One value of an INFO section, '' if it is not there."""
+    for line in section.decode().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value
+    return ""

@@ -1,0 +1,53 @@
+"""Settings of the bus: environment, then `.env`, prefix EVENTBUS_. REDIS_URL, REDIS_HOST/PORT/PASSWORD and DATABASE_URL
+are honoured where the prefixed name is absent."""
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eventbus.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """`Settings()` reads the environment; every field can be given to the constructor instead."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTBUS_", env_file=".env", extra="ignore", populate_by_name=True)
+
+    redis_url: str | None = Field(default=None, validation_alias=AliasChoices("EVENTBUS_REDIS_URL", "REDIS_URL"))
+    redis_host: str | None = Field(default=None, validation_alias="REDIS_HOST")
+    redis_port: int = Field(default=6379, validation_alias="REDIS_PORT")
+    redis_password: str | None = Field(default=None, validation_alias="REDIS_PASSWORD", repr=False)
+    database_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("EVENTBUS_DATABASE_URL", "DATABASE_URL")
+    )
+    data_dir: Path = Path(".eventbus")
+    log_format: Literal["console", "json"] = "console"
+
+    def find_redis_url(self) -> str | None:
+        """The configured server, or None."""
+        if self.redis_url or not self.redis_host:
+            return self.redis_url
+        login = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
+        return f"redis://{login}{self.redis_host}:{self.redis_port}"
+
+    def require_redis_url(self) -> str:
+        """Raises ConfigurationError saying what to set."""
+        url = self.find_redis_url()
+        if url is None:
+            raise ConfigurationError(
+                "no Redis is configured: set EVENTBUS_REDIS_URL, for example redis://localhost:6379 "
+                "(`eventbus demo` starts servers of its own)"
+            )
+        return url
+
+    def require_database_url(self) -> str:
+        """Raises ConfigurationError saying what to set."""
+        if not self.database_url:
+            raise ConfigurationError(
+                "no PostgreSQL is configured: set EVENTBUS_DATABASE_URL, for example postgresql://localhost/app "
+                "(`eventbus demo` starts servers of its own)"
+            )
+        return self.database_url

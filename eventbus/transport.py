@@ -1,0 +1,181 @@
+"""The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
+
+Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
+an operator to see and mend, and two for notices that nobody keeps.
+
+* `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
+  Append again with `again=True`: what is there already is found by its event id and not stored twice.
+* `read` and `reclaim` hand out deliveries. From then on this consumer owns them, for `lease` seconds at a time:
+  `renew` keeps them, `settle` ends them, and whoever does neither loses them to the next `reclaim` of any consumer.
+* Neither `read` nor `reclaim` may be cancelled: a cut read leaves its batch behind in the pending list. A read ends by
+  itself within `wait` seconds; an abandoned one costs its deliveries a lease, never the events.
+* `settle` may be cancelled or fail halfway; settling the same deliveries again is harmless. An Ack counts even from a
+  consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from eventbus.codec import Fields
+from eventbus.event import Envelope, Status
+
+
+class Subscription(NamedTuple):
+    """One consumer of one group on one stream. `lease` in seconds; `crash_budget` as in Group."""
+
+    stream: str
+    group: str
+    consumer: str
+    lease: float
+    crash_budget: int
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A stream entry in the hands of one consumer. `fields` are raw: decoding is the executor's business.
+
+    `failures`: attempts that ended in an exception. `crashes`: times that a consumer died while it held this entry.
+    """
+
+    subscription: Subscription
+    entry_id: str
+    fields: Fields
+    failures: int = 0
+    crashes: int = 0
+
+    @property
+    def attempt(self) -> int:
+        return self.failures + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a delivery did not succeed: one line, and the traceback if an exception was the reason."""
+
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Failed: again in `delay` seconds, one attempt spent."""
+
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now: again in `delay` seconds, no attempt spent."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Given back: anyone may have it at once, no attempt spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Never again: to the dead letters. `attempts` is how often the handler was tried."""
+
+    failure: Failure
+    attempts: int
+
+
+Outcome = Ack | Retry | Snooze | Release | Dead
+
+
+class Settlement(NamedTuple):
+    delivery: Delivery
+    outcome: Outcome
+
+
+class Outgoing(NamedTuple):
+    """An envelope to append, at once or `delay` seconds from now by the transport's own clock."""
+
+    envelope: Envelope
+    delay: float = 0.0
+
+
+@dataclass(slots=True)
+class Reclaimed:
+    """What one look at the pending list found.
+
+    `next_due`: seconds until the next retry or scheduled event of the stream comes due, None if there is none.
+    `suspects`: entries wait that may have killed their consumers; they are handed out one at a time, when asked for.
+    """
+
+    deliveries: list[Delivery] = field(default_factory=list)
+    next_due: float | None = None
+    suspects: bool = False
+
+
+class DeadLetter(NamedTuple):
+    """An entry of a dead-letter stream. `envelope` is None if the entry was no envelope."""
+
+    id: str
+    stream: str
+    group: str
+    envelope: Envelope | None
+    fields: Fields
+    error: str
+    traceback: str
+    attempts: int
+    crashes: int
+    first_failed_at: datetime
+    died_at: datetime
+
+
+class Transport(Protocol):
+    """See the module's docstring for who owns what, and when."""
+
+    async def connect(self) -> None:
+        """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (nothing stored)."""
+
+    async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
+        """At most `credit` events that no consumer of the group has seen; waits up to `wait` seconds for the first.
+
+        Creates the group, at the beginning of the stream, if it is not there (any more)."""
+
+    async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
+        """Promote what was scheduled and is due; take over due retries and entries whose lease ran out.
+
+        With `suspect`, take at most one entry, and only one that may have killed its consumers: the caller runs
+        nothing else meanwhile."""
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Extend the leases; returns those that are lost to another consumer."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """End each delivery by its outcome."""
+
+    async def close(self) -> None:
+        """Let go of the server. Nothing may be called afterwards."""
+
+    async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
+        """Dead letters of a stream, oldest first, behind the one with the id `after`."""
+
+    async def streams(self) -> list[str]:
+        """The streams that hold dead letters, sorted."""
+
+    async def replay(self, dead: DeadLetter) -> bool:
+        """Put a dead letter back into its stream, for the group where it died; False if it is gone already."""
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        """Tell whoever listens now. Kept for nobody. Raises Unavailable."""
+
+    def listen(self, channel: str) -> AsyncIterator[bytes]:
+        """Messages broadcast from now on, for as long as the iterator lives. What passes while the server is away is
+        lost."""

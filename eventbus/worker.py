@@ -1,0 +1,118 @@
+"""Several groups and the background roles in one process, until a signal.
+
+Order of the end: stop reading, let handlers finish within the grace, give back what did not, settle, stop renewing
+(all in the consumers), then the background roles, then whoever owns the bus closes the connections.
+"""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from eventbus.bus import EventBus
+from eventbus.consumer import Consumer
+from eventbus.errors import ConfigurationError
+from eventbus.executor import Executor
+from eventbus.group import Group
+from eventbus.isolation import Isolation
+from eventbus.transaction import Role
+
+log = structlog.get_logger("eventbus.worker")
+
+
+class Worker:
+    """Runs groups, and the outbox relay if the bus has a database (`relay=False` leaves that to other workers).
+
+    grace: seconds that running handlers have to finish after a stop; what does not is given back, no attempt spent.
+    """
+
+    def __init__(self, bus: EventBus, groups: Sequence[Group], *, grace: float = 30.0, relay: bool = True) -> None:
+        idle = [group.name for group in groups if not group.handlers]
+        names = [group.name for group in groups]
+        if not groups or idle:
+            raise ConfigurationError(f"nothing to run: {', '.join(idle) or 'no groups'} (are the handlers imported?)")
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"two groups share a name: {', '.join(sorted(names))}")
+        self._bus = bus
+        self._groups = list(groups)
+        self._grace = grace
+        self._relay = relay
+        self._deadline: float | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
+        grace."""
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        isolation = Isolation()
+        consumers = [
+            Consumer(self._bus.transport, group, Executor(group, self._bus), name, isolation) for group in self._groups
+        ]
+        restore = self._install_signals()
+        roles = [asyncio.ensure_future(role.run()) for role in self._roles()]
+        running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
+        log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
+        try:
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            self._begin_stop()
+            for consumer in consumers:
+                consumer.stop()
+            await asyncio.gather(*running)
+        finally:
+            for task in (*roles, *running):
+                task.cancel()
+            await asyncio.gather(*roles, *running, return_exceptions=True)
+            restore()
+        _raise_first_failure(roles)
+        log.info("worker stopped", consumer=name)
+
+    async def stop(self) -> None:
+        """Ask `run` to drain and return. Returns at once; await the task of `run` to see the end."""
+        self._stopping.set()
+
+    def _roles(self) -> list[Role]:
+        if not self._relay or self._bus.database is None:
+            return []
+        return [self._bus.database.relay(self._bus.transport)]
+
+    def _begin_stop(self) -> None:
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + self._grace
+
+    def _remaining(self) -> float:
+        return self._grace if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            log.warning("second signal: running handlers are given back now", signal=signal.Signals(number).name)
+            self._deadline = 0.0
+            return
+        log.info("draining", signal=signal.Signals(number).name, grace=self._grace)
+        self._stopping.set()
+
+    def _install_signals(self) -> Callable[[], None]:
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._on_signal, number)
+
+        def restore() -> None:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+        return restore
+
+
+def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            raise error
