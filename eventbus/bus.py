@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
@@ -100,6 +101,7 @@ class EventBus:
             statuses = await self.transport.append(outgoing)
         except Unavailable as error:
             statuses = await self._append_again(outgoing, error)
+        crash.point("publish.stored")
         return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
 
     async def _append_again(self, outgoing: list[Outgoing], error: Unavailable) -> list[Status]:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from eventbus import crash
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.executor import Executor
 from eventbus.group import Group
@@ -83,7 +84,10 @@ class Consumer:
         async def step() -> None:
             await self._room.wait()
             if not self._stopping.is_set():
-                self._take(await self._transport.read(subscription, self._free(), READ_WAIT))
+                deliveries = await self._transport.read(subscription, self._free(), READ_WAIT)
+                if deliveries:
+                    crash.point("consumer.read")
+                self._take(deliveries)
 
         await self._repeat(step)
 
@@ -95,6 +99,8 @@ class Consumer:
             # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
             share = 0 if self._ready else math.ceil(self._group.concurrency / 4)
             found = await self._transport.reclaim(subscription, max(self._free(), share))
+            if found.deliveries:
+                crash.point("consumer.reclaimed")
             self._take(found.deliveries)
             if found.suspects and not self._stopping.is_set():
                 await self._run_suspect(subscription)
@@ -195,7 +201,9 @@ class Consumer:
             self._settle_due.clear()
             batch, self._outcomes = self._outcomes, []
             try:
+                crash.point("consumer.settle")
                 await self._transport.settle(batch)
+                crash.point("consumer.settled")
             except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes are still to be settled
                 # Back into the line with all that has come meanwhile: acks must not wait behind what cannot be stored.
                 self._outcomes = batch + self._outcomes

@@ -8,6 +8,7 @@ import asyncpg
 import asyncpg.pool
 import orjson
 
+from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
@@ -98,6 +99,8 @@ class Database:
                 tx = PostgresTransaction(connection, origin, committed=not first)
                 yield tx
                 await tx.flush()
+                crash.point("inbox.commit")
+            crash.point("inbox.committed")
         except _CommittedBefore:
             return
 

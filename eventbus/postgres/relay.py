@@ -12,6 +12,7 @@ from datetime import timedelta
 import asyncpg
 import structlog
 
+from eventbus import crash
 from eventbus.errors import EventBusError
 from eventbus.postgres.outbox import envelope_of
 from eventbus.transport import Outgoing, Transport
@@ -78,6 +79,7 @@ class Relay:
             if rows:
                 outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
                 await self._transport.append(outgoing, again=uncertain)
+                crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])
                 uncertain, pause = False, SHORTEST_PAUSE
                 self._note(None)

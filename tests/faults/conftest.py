@@ -1,0 +1,153 @@
+"""A bus, workers in processes of their own, and a history of what they do."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from eventbus import EventBus, EventBusError, Unavailable
+from eventbus.codec import open_event
+from eventbus.errors import CodecError
+from eventbus.postgres import apply, load
+from eventbus.redis.keys import stream_keys
+from tests.faults import jobs
+from tests.faults.fleet import Fleet
+from tests.faults.history import History, Observed, read
+from tests.servers import blocking
+
+STREAM = "job"
+KEY = stream_keys("eb", STREAM).stream
+
+
+class Arena:
+    """One run: servers, workers, publishers, history."""
+
+    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+        self.history_folder = folder / "history"
+        self.history_folder.mkdir()
+        self.redis_url, self.database_url = redis_url, database_url
+        self.history = History(self.history_folder)
+        environment = {
+            "FAULTS_REDIS": redis_url,
+            "FAULTS_DATABASE": database_url,
+            "FAULTS_HISTORY": str(self.history_folder),
+        }
+        self.fleet = Fleet(folder, "tests.faults.process", environment)
+
+    async def publish(self, bus: EventBus, token: int, behaviour: str = "ok") -> None:
+        """Publish, and write down what the publisher knows about it."""
+        self.history.record("publish invoked", token=token)
+        try:
+            await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token))
+        except Unavailable:
+            self.history.record("publish unknown", token=token)
+        except EventBusError:
+            self.history.record("publish failed", token=token)
+        else:
+            self.history.record("publish ok", token=token)
+
+    async def publish_all(self, bus: EventBus, tokens: Sequence[int], *, per_second: float) -> None:
+        """At a steady rate, each publish a task of its own: a slow one delays no other."""
+        loop = asyncio.get_running_loop()
+        began, tasks = loop.time(), []
+        for place, token in enumerate(tokens):
+            await asyncio.sleep(max(0.0, began + place / per_second - loop.time()))
+            tasks.append(asyncio.create_task(self.publish(bus, token)))
+        await asyncio.gather(*tasks)
+
+    async def observe(self, bus: EventBus) -> Observed:
+        """What is there now."""
+        dead, undecodable = await self._dead(bus)
+        effects, pending = await self._effects(), await self._pending()
+        return Observed(effects, dead, undecodable, pending, read(self.history_folder))
+
+    async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
+        """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
+        deadline = asyncio.get_running_loop().time() + within
+        while True:
+            observed = await self.observe(bus)
+            noted = len(observed.tokens("noted"))
+            finished = len(observed.effects) + len(observed.dead) + observed.undecodable
+            if finished >= count and noted >= len(observed.effects) and not observed.pending:
+                return observed
+            if asyncio.get_running_loop().time() > deadline:
+                return observed
+            await asyncio.sleep(0.1)
+
+    async def runs(self, count: int, *, within: float = 20) -> None:
+        """Wait until handlers have begun so often."""
+        deadline = asyncio.get_running_loop().time() + within
+        while sum(line["what"] == "run" for line in read(self.history_folder)) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {within} s\n{self.fleet.log()}"
+            await asyncio.sleep(0.01)
+
+    async def _effects(self) -> Counter[int]:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return Counter(row["token"] for row in await connection.fetch("SELECT token FROM effects"))
+        finally:
+            await connection.close()
+
+    async def _dead(self, bus: EventBus) -> tuple[Counter[int], int]:
+        """Tokens of dead letters, and how many hold no readable event."""
+        found, undecodable = Counter[int](), 0
+        for letter in await bus.transport.dead_letters(STREAM, limit=10_000):
+            try:
+                event = open_event(letter.envelope) if letter.envelope else None
+            except CodecError:
+                event = None
+            if isinstance(event, jobs.Job):
+                found[event.token] += 1
+            else:
+                undecodable += 1
+        return found, undecodable
+
+    async def _pending(self) -> int:
+        async with Redis.from_url(self.redis_url) as client:
+            if not await client.exists(KEY):
+                return 0
+            return sum(int(group["pending"]) for group in await client.xinfo_groups(KEY))
+
+
+ArenaFactory = Callable[[str], Arena]
+
+
+@pytest.fixture
+def arena_on(tmp_path: Path, database_url: str) -> Iterator[ArenaFactory]:
+    """An arena on a Redis of the test's choosing."""
+    blocking(_prepare(database_url))
+    arenas: list[Arena] = []
+
+    def make(redis_url: str) -> Arena:
+        arenas.append(Arena(tmp_path, redis_url, database_url))
+        return arenas[-1]
+
+    yield make
+    for arena in arenas:
+        arena.fleet.end()
+
+
+@pytest.fixture
+def arena(arena_on: ArenaFactory, any_redis_url: str) -> Arena:
+    """An arena on the session's Redis, once for each of the matrix."""
+    return arena_on(any_redis_url)
+
+
+@pytest.fixture
+async def bus(arena: Arena) -> AsyncIterator[EventBus]:
+    async with EventBus(arena.redis_url) as bus:
+        yield bus
+
+
+async def _prepare(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
+        await connection.execute(jobs.TABLE)
+    finally:
+        await connection.close()

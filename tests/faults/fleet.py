@@ -1,0 +1,59 @@
+"""Worker processes that are started, killed and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Fleet:
+    """Processes of one module with one environment. Their output goes to files: no pipe to fill up."""
+
+    def __init__(self, folder: Path, module: str, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._module = module
+        self._environment = {**os.environ, **environment}
+        self._started = 0
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, crash: str = "") -> subprocess.Popen[bytes]:
+        """One more; with `crash` it dies at that point, see eventbus.crash."""
+        self._started += 1
+        environment = {**self._environment, **({"EVENTBUS_CRASH": crash} if crash else {})}
+        with (self._folder / f"process-{self._started}.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", self._module, *arguments], env=environment, stdout=output, stderr=output
+            )
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """SIGKILL, and wait until it is gone."""
+        process.kill()
+        process.wait()
+        self.processes.remove(process)
+
+    def terminate(self, process: subprocess.Popen[bytes], timeout: float = 20) -> int:
+        """SIGTERM; returns the exit code."""
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout)
+        self.processes.remove(process)
+        return code
+
+    def replace_dead(self) -> int:
+        """Start a new process for each that has died, as a supervisor would; returns how many."""
+        dead = [process for process in self.processes if process.poll() is not None]
+        for process in dead:
+            self.processes.remove(process)
+            self.start()
+        return len(dead)
+
+    def end(self) -> None:
+        for process in list(self.processes):
+            self.kill(process)
+
+    def log(self) -> str:
+        """What all processes have printed."""
+        return "\n".join(path.read_text() for path in sorted(self._folder.glob("process-*.log")))

@@ -1,0 +1,84 @@
+"""The history of a run, written by publishers and handlers outside of the system under test, and its checker.
+
+A publish is invoked, then ok, failed or unknown: an unknown one may show up once or not at all, an ok one exactly once.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class History:
+    """One JSON line for each thing that happened, in one write: a process that dies leaves whole lines."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / f"{os.getpid()}.jsonl", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def record(self, what: str, **details: object) -> None:
+        line = {"what": what, "at": time.time(), "pid": os.getpid(), **details}
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+
+def read(folder: Path) -> list[dict[str, object]]:
+    """Everything that all processes wrote, in the order of time."""
+    lines = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return sorted(lines, key=lambda line: line["at"])
+
+
+@dataclass
+class Observed:
+    """What is there when the dust has settled. Tokens, and how often each was seen."""
+
+    effects: Counter[int]
+    dead: Counter[int]
+    undecodable: int
+    pending: int
+    history: list[dict[str, object]] = field(default_factory=list)
+
+    def tokens(self, what: str) -> Counter[int]:
+        return Counter(int(str(line["token"])) for line in self.history if line["what"] == what)
+
+
+def check(observed: Observed, *, attempts: int, poison: Iterable[int] = (), undecodable: int = 0) -> None:
+    """I1 to I4 of the invariants; says all that is wrong at once.
+
+    poison       tokens that must end as dead letters, and no others may
+    undecodable  how many dead letters without a readable event there must be
+    """
+    poisonous = set(poison)
+    ok, unknown = set(observed.tokens("publish ok")), set(observed.tokens("publish unknown"))
+    faults = {
+        "acknowledged, but neither done nor dead": ok - set(observed.effects) - set(observed.dead),
+        "done more than once": {token for token, count in observed.effects.items() if count > 1},
+        "done, though nobody published it": set(observed.effects) - ok - unknown,
+        "done, though it is poison": set(observed.effects) & poisonous,
+        "dead, though it is no poison": set(observed.dead) - poisonous,
+        "dead more than once": {token for token, count in observed.dead.items() if count > 1},
+        "poison that is not dead": (poisonous & ok) - set(observed.dead),
+        "more attempts than allowed": {
+            int(str(line["token"]))
+            for line in observed.history
+            if line["what"] == "run" and int(str(line["attempt"])) > attempts
+        },
+        "effects whose event never came out": set(observed.effects) - set(observed.tokens("noted")),
+        "events of effects that never were": set(observed.tokens("noted")) - set(observed.effects),
+    }
+    wrong = {name: sorted(tokens)[:20] for name, tokens in faults.items() if tokens}
+    if observed.pending:
+        wrong["still pending"] = [observed.pending]
+    # An event of an effect may be delivered twice (at least once), but as one and the same event.
+    ids: dict[int, set[str]] = {}
+    for line in observed.history:
+        if line["what"] == "noted":
+            ids.setdefault(int(str(line["token"])), set()).add(str(line["event_id"]))
+    twice = sorted(token for token, found in ids.items() if len(found) > 1)
+    if twice:
+        wrong["effects whose event was made twice"] = twice[:20]
+    if observed.undecodable != undecodable:
+        wrong["undecodable dead letters"] = [observed.undecodable]
+    assert not wrong, wrong
+    assert ok, "nothing was published: this run proves nothing"

@@ -1,0 +1,76 @@
+"""The application that the fault tests run: one group whose handler leaves a trace of everything that it does."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from eventbus import Backoff, Context, Event, Group, RetryPolicy
+from tests.faults.history import History
+
+ATTEMPTS = 3
+LEASE = 1.0  # seconds
+TABLE = "CREATE TABLE effects (token int NOT NULL, pid int NOT NULL)"  # nothing unique: duplicates are to be counted
+
+
+class Job(Event, type="job.requested"):
+    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory or sleep:SECONDS."""
+
+    token: int
+    behaviour: str = "ok"
+
+
+class Noted(Event, type="job.noted"):
+    """Published by the handler inside its transaction: it must come out exactly once for each effect, too."""
+
+    token: int
+
+
+def group(history: History) -> Group:
+    jobs = Group(
+        "jobs",
+        retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff.exponential(0.1)),
+        concurrency=20,
+        lease=LEASE,
+        timeout=30,
+    )
+
+    @jobs.on(Job)
+    async def run(event: Job, ctx: Context) -> None:
+        history.record("run", token=event.token, attempt=ctx.attempt)
+        await behave(event.behaviour)
+        async with ctx.transaction() as tx:
+            await tx.connection.execute("INSERT INTO effects VALUES ($1, $2)", event.token, os.getpid())
+            await tx.publish(Noted(token=event.token))
+        history.record("done", token=event.token, attempt=ctx.attempt)
+
+    return jobs
+
+
+def notes(history: History) -> Group:
+    group = Group("notes", lease=LEASE)
+
+    @group.on(Noted)
+    async def note(event: Noted, ctx: Context) -> None:
+        history.record("noted", token=event.token, event_id=ctx.event_id)
+
+    return group
+
+
+async def behave(behaviour: str) -> None:
+    kind, _, argument = behaviour.partition(":")
+    match kind:
+        case "fail":
+            raise ValueError("on purpose")
+        case "exit":
+            await asyncio.sleep(0.05)  # so that it takes some along who are in the middle of something
+            os._exit(9)
+        case "memory":
+            hoard: list[bytes] = []
+            while True:
+                hoard.append(b"x" * 2**26)
+        case "sleep":
+            await asyncio.sleep(float(argument))
+
+
+def history_path() -> Path:
+    return Path(os.environ["FAULTS_HISTORY"])

@@ -1,0 +1,28 @@
+"""A worker process of the fault tests: `python -m tests.faults.process`."""
+
+import os
+import resource
+
+from eventbus import EventBus, Worker
+from eventbus.logs import configure
+from eventbus.loop import run
+from tests.faults import jobs
+from tests.faults.history import History
+
+MEMORY = 2 * 2**30  # bytes of address space: what hoards gets a MemoryError, and the machine stays alive
+
+
+async def main() -> None:
+    history = History(jobs.history_path())
+    url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
+    async with EventBus(url, database=database) as bus:
+        worker = Worker(bus, [jobs.group(history), jobs.notes(history)], grace=10)
+        history.record("started")
+        await worker.run()
+    history.record("stopped")
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    configure("json")
+    run(main())

@@ -1,0 +1,81 @@
+"""Faults 1 and 2: a worker dies at any boundary, or is told to stop, under load."""
+
+import asyncio
+
+import pytest
+
+from eventbus import EventBus
+from tests.faults.conftest import Arena
+from tests.faults.history import check
+from tests.faults.jobs import ATTEMPTS, LEASE
+
+BOUNDARIES = [
+    "consumer.read",
+    "consumer.settle",
+    "consumer.settle:5",
+    "consumer.settled",
+    "inbox.commit:3",
+    "inbox.committed:3",
+    "relay.appended",
+    "relay.appended:2",
+]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+async def test_nothing_is_lost_or_done_twice_when_a_worker_dies_at(boundary: str, arena: Arena, bus: EventBus) -> None:
+    doomed = arena.fleet.start(crash=boundary)
+    await arena.publish_all(bus, range(1, 101), per_second=200)
+    await asyncio.to_thread(doomed.wait, 20)
+    arena.fleet.start()
+    observed = await arena.settled(bus, 100, within=20)
+    check(observed, attempts=ATTEMPTS)
+
+
+async def test_nothing_is_lost_when_the_worker_that_took_over_dies_too(arena: Arena, bus: EventBus) -> None:
+    first = arena.fleet.start()
+    await arena.publish(bus, 0, "sleep:0.5")
+    await arena.runs(1)
+    arena.fleet.kill(first)
+    second = arena.fleet.start(crash="consumer.reclaimed")
+    await arena.publish_all(bus, range(1, 51), per_second=200)
+    await asyncio.to_thread(second.wait, 20)
+    arena.fleet.start()
+    check(await arena.settled(bus, 51, within=20), attempts=ATTEMPTS)
+
+
+async def test_the_events_of_a_killed_worker_run_elsewhere_within_a_lease_and_a_second(
+    arena: Arena, bus: EventBus
+) -> None:
+    first = arena.fleet.start()
+    await arena.publish(bus, 1, "sleep:3")
+    await arena.runs(1)
+    arena.fleet.start()
+    await asyncio.sleep(LEASE)  # the first has renewed by now: what counts is the lease that runs when it dies
+    arena.fleet.kill(first)
+    killed_at = asyncio.get_running_loop().time()
+    await arena.runs(2)
+    assert asyncio.get_running_loop().time() - killed_at <= LEASE + 1.0
+    check(await arena.settled(bus, 1, within=10), attempts=ATTEMPTS)
+
+
+async def test_a_handler_of_ten_leases_runs_once(arena: Arena, bus: EventBus) -> None:
+    for _ in range(2):
+        arena.fleet.start()
+    await arena.publish(bus, 1, f"sleep:{10 * LEASE}")
+    observed = await arena.settled(bus, 1, within=10 * LEASE + 5)
+    check(observed, attempts=ATTEMPTS)
+    assert observed.tokens("run")[1] == 1
+
+
+async def test_sigterm_drains_and_burns_no_attempt(arena: Arena, bus: EventBus) -> None:
+    workers = [arena.fleet.start(), arena.fleet.start()]
+    publishing = asyncio.create_task(arena.publish_all(bus, range(1, 401), per_second=200))
+    for token in range(401, 411):
+        await arena.publish(bus, token, "sleep:0.5")
+    await arena.runs(100)
+    assert await asyncio.to_thread(arena.fleet.terminate, workers[0]) == 0
+    await publishing
+    observed = await arena.settled(bus, 410, within=20)
+    check(observed, attempts=1)
+    runs = observed.tokens("run")
+    assert set(runs.values()) == {1}, "a drained worker finishes what it has begun, and gives back the rest unseen"
