@@ -16,9 +16,14 @@ _PROC = Path("/proc")
 class Process:
     pid: int
     parent: int
-    zombie: bool
+    state: str
+    """One letter, as ps prints it: T is stopped, Z a zombie."""
     command: str
     """The arguments, joined by blanks."""
+
+    @property
+    def zombie(self) -> bool:
+        return self.state in "ZX"
 
 
 def table() -> dict[int, Process]:
@@ -39,7 +44,7 @@ def _from_proc() -> list[Process]:
             continue
         state, parent = stat[stat.rindex(b")") + 1 :].split(None, 2)[:2]  # the name before it may hold anything
         command = arguments.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-        found.append(Process(int(entry), int(parent), state in b"ZX", command))
+        found.append(Process(int(entry), int(parent), state.decode(), command))
     return found
 
 
@@ -48,7 +53,7 @@ def _from_ps() -> list[Process]:
         ["ps", "-A", "-ww", "-o", "pid=,ppid=,state=,command="], capture_output=True, text=True, check=True, timeout=30
     )
     rows = (line.split(None, 3) for line in listing.stdout.splitlines())
-    return [Process(int(row[0]), int(row[1]), row[2].startswith("Z"), row[3]) for row in rows if len(row) > 3]
+    return [Process(int(row[0]), int(row[1]), row[2][0], row[3]) for row in rows if len(row) > 3]
 
 
 def descendants(root: int) -> list[int]:

@@ -1,0 +1,124 @@
+"""Fixtures of all tests. Servers are real: see `tests.servers` for where they come from.
+
+redis_url      the session's Redis, emptied        any_redis_url  the same once for each server of the matrix
+database_url   a database of its own               databases      to make more of them, from templates
+own_redis      servers to kill, pause, restart     own_postgres
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+import uvloop
+
+from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
+from tests import servers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--containers",
+        action="store_true",
+        help="run against Redis and PostgreSQL in containers; needs a Docker engine",
+    )
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that programs run on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "redis_name" in metafunc.fixturenames:
+        metafunc.parametrize("redis_name", servers.redis_names(metafunc.config), scope="session")
+    if "redis_binary" in metafunc.fixturenames:
+        binaries = servers.redis_binaries()
+        metafunc.parametrize("redis_binary", list(binaries.values()), ids=list(binaries), scope="session")
+
+
+@pytest.fixture(scope="session")
+def redis_servers(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], str]]:
+    """Name of the matrix -> URL; each server starts when it is first asked for."""
+    urls: dict[str, str] = {}
+    with ExitStack() as running:
+
+        def url(name: str) -> str:
+            if name not in urls:
+                directory = tmp_path_factory.mktemp(name)
+                urls[name] = running.enter_context(servers.redis_server(pytestconfig, name, directory))
+            return urls[name]
+
+        yield url
+
+
+@pytest.fixture
+def redis_url(pytestconfig: pytest.Config, redis_servers: Callable[[str], str]) -> str:
+    """The session's first Redis, its database emptied."""
+    return _emptied(redis_servers(servers.redis_names(pytestconfig)[0]))
+
+
+@pytest.fixture
+def any_redis_url(redis_name: str, redis_servers: Callable[[str], str]) -> str:
+    """Like `redis_url`; the test runs once for each server of the matrix."""
+    return _emptied(redis_servers(redis_name))
+
+
+def _emptied(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def databases(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Databases]:
+    """The session's PostgreSQL."""
+    with servers.postgres_server(pytestconfig, tmp_path_factory.mktemp("postgres")) as url:
+        yield servers.Databases(url)
+
+
+@pytest.fixture(scope="session")
+def template_database(databases: servers.Databases) -> Iterator[str]:
+    """Name of the database that those of the tests are copies of."""
+    url = databases.create()
+    yield databases.name(url)
+    databases.drop(url)
+
+
+@pytest.fixture
+def database_url(databases: servers.Databases, template_database: str) -> Iterator[str]:
+    """A database for this test alone."""
+    url = databases.create(template_database)
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[servers.OwnRedis]:
+    with ExitStack() as running:
+
+        def start(*, binary: Path | None = None, options: Mapping[str, str] | None = None) -> EmbeddedRedis:
+            server = EmbeddedRedis(_unused(tmp_path, "redis"), binary=binary, options=options)
+            return running.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[servers.OwnPostgres]:
+    with ExitStack() as running:
+
+        def start(*, options: Mapping[str, str] | None = None) -> EmbeddedPostgres:
+            directory = _unused(tmp_path, "postgres")
+            server = EmbeddedPostgres(directory, options={**servers.POSTGRES_OPTIONS, **(options or {})})
+            return running.enter_context(server)
+
+        yield start
+
+
+def _unused(folder: Path, name: str) -> Path:
+    return folder / f"{name}-{len(list(folder.glob(f'{name}-*')))}"

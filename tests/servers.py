@@ -1,0 +1,161 @@
+"""Where the tests' Redis and PostgreSQL come from: `--containers`, then the environment, then the embedded ones."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
+from eventbus.embedded.valkey import valkey_binary
+
+REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
+DATABASE_URL = "EVENTBUS_TEST_DATABASE_URL"
+CONFIGURED = "configured"
+
+# Tests kill processes, never the machine: nothing has to reach the disk. But synchronous_commit stays on,
+# since without it a commit is in the server's memory when it answers, and lost with a SIGKILL.
+POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
+
+T = TypeVar("T")
+
+
+class OwnRedis(Protocol):
+    def __call__(self, *, binary: Path | None = None, options: Mapping[str, str] | None = None) -> EmbeddedRedis:
+        """A started server for this test alone, to be killed, paused and restarted; stopped after the test."""
+
+
+class OwnPostgres(Protocol):
+    def __call__(self, *, options: Mapping[str, str] | None = None) -> EmbeddedPostgres:
+        """A started server for this test alone, to be killed, paused and restarted; stopped after the test."""
+
+
+def redis_binaries() -> dict[str, Path]:
+    """The servers that the matrix runs on, by name."""
+    binaries = {"valkey": valkey_binary()}
+    if debian := shutil.which("redis-server"):
+        binaries["redis"] = Path(debian)
+    return binaries
+
+
+def redis_names(config: pytest.Config) -> list[str]:
+    """The matrix: what the command or the environment asks for, else every binary. CI must have them all."""
+    if config.getoption("--containers") or os.environ.get(REDIS_URL):
+        return [CONFIGURED]
+    return sorted({*redis_binaries(), *(["redis"] if os.environ.get("CI") else [])}, reverse=True)
+
+
+@contextmanager
+def redis_server(config: pytest.Config, name: str, directory: Path) -> Iterator[str]:
+    """The URL of a running server."""
+    if name != CONFIGURED:
+        binary = redis_binaries().get(name)
+        if binary is None:
+            pytest.fail("redis-server is not on PATH, and CI tests with it: see .ci/run")
+        with EmbeddedRedis(directory, binary=binary) as server:
+            yield server.url
+    elif config.getoption("--containers"):
+        with _redis_container() as url:
+            yield url
+    else:
+        yield _database_of_this_process(os.environ[REDIS_URL])
+
+
+@contextmanager
+def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
+    """The URL of a database of a running server, for a user who may create others."""
+    if config.getoption("--containers"):
+        with _postgres_container() as url:
+            yield url
+    elif DATABASE_URL in os.environ:
+        yield os.environ[DATABASE_URL]
+    else:
+        with EmbeddedPostgres(directory, options=POSTGRES_OPTIONS) as server:
+            yield server.url
+
+
+class Databases:
+    """Databases of one server, made and dropped."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def create(self, template: str = "template1") -> str:
+        """The URL of a new one."""
+        name = f"test_{uuid4().hex}"
+        blocking(self._execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        return urlsplit(self._url)._replace(path=f"/{name}").geturl()
+
+    def drop(self, url: str) -> None:
+        blocking(self._execute(f"DROP DATABASE IF EXISTS {self.name(url)} WITH (FORCE)"))
+
+    @staticmethod
+    def name(url: str) -> str:
+        return urlsplit(url).path.removeprefix("/")
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+def blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in a loop of its own, from wherever: fixtures of plain and of async tests are the same."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+def _database_of_this_process(url: str) -> str:
+    # The processes of pytest-xdist share the server, and each test empties its database.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    parts = urlsplit(url)
+    return parts._replace(path=f"/{int(parts.path.strip('/') or 0) + int(worker)}").geturl()
+
+
+@contextmanager
+def _redis_container() -> Iterator[str]:
+    from testcontainers.community.redis import RedisContainer  # noqa: PLC0415 - needed with --containers alone
+
+    command = "redis-server --appendonly yes --maxmemory-policy noeviction"
+    with _started(lambda: RedisContainer("redis:7").with_command(command)) as container:
+        yield f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+
+
+@contextmanager
+def _postgres_container() -> Iterator[str]:
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - needed with --containers alone
+
+    with _started(lambda: PostgresContainer("postgres:17", driver=None)) as container:
+        yield container.get_connection_url()
+
+
+class _Container(Protocol):
+    def start(self) -> object: ...
+
+    def stop(self) -> object: ...
+
+
+C = TypeVar("C", bound=_Container)
+
+
+@contextmanager
+def _started(make: Callable[[], C]) -> Iterator[C]:
+    try:
+        container = make()
+        container.start()
+    except Exception as error:  # noqa: BLE001 - Docker's own, and whatever it is there are no tests without it
+        pytest.fail(f"--containers: is a Docker engine running? {error}", pytrace=False)
+    try:
+        yield container
+    finally:
+        container.stop()
