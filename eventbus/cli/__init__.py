@@ -4,15 +4,18 @@ An application registers its commands as entry points of the group `eventbus.com
 `eventbus.migrations`. So this package serves any service, and imports none.
 """
 
+import logging
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
 import typer
 
 from eventbus.cli import dead
 from eventbus.cli.screen import report
-from eventbus.errors import EventBusError
+from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.logs import configure
 
 
 def build() -> typer.Typer:
@@ -29,12 +32,28 @@ def build() -> typer.Typer:
         app.command()(migrate)
     app.add_typer(dead.app, name="dead")
     for entry in sorted(entry_points(group="eventbus.commands"), key=lambda entry: entry.name):
-        app.command(name=entry.name)(entry.load())
+        app.command(name=entry.name)(_load(entry))
     return app
+
+
+def _load(entry: EntryPoint) -> Callable[..., None]:
+    """The command, or one that says which package it lacks: the others must not suffer from a slim installation."""
+    try:
+        command: Callable[..., None] = entry.load()
+    except ImportError as error:
+        missing = error.name
+
+        def command() -> None:
+            """(not installed)"""
+            raise ConfigurationError(f"`eventbus {entry.name}` needs {missing}: pip install 'eventbus[all]'")
+
+    return command
 
 
 def main() -> None:
     """Exit codes: 0 done, 1 failed, 2 usage, 3 a server is away."""
+    # To stderr, and errors alone: what a command prints is its answer. Long-running ones configure their own.
+    configure("console", level=logging.ERROR)
     try:
         build()()
     except EventBusError as error:

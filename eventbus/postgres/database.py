@@ -21,6 +21,7 @@ PooledConnection = asyncpg.pool.PoolConnectionProxy
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT = 5.0  # seconds
 COMMAND_TIMEOUT = 30.0  # seconds
+PROBE_TIMEOUT = 1.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
 # PostgreSQL is there but going down, coming up, or has no connection left.
@@ -76,8 +77,8 @@ class Database:
             yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
-            if connection.is_closed() or isinstance(error, _NOT_READY):
-                raise Unavailable(self._server, str(error) or type(error).__name__) from error
+            if await _broken(connection, error):
+                raise Unavailable(self._server, str(error) or "no answer") from error
             raise
         finally:
             await self._pool.release(connection)
@@ -85,7 +86,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
         """Rows and events that commit together."""
-        async with self.connection() as connection, connection.transaction():
+        async with self._begun() as connection:
             tx = PostgresTransaction(connection, origin)
             yield tx
             await tx.flush()
@@ -94,7 +95,7 @@ class Database:
     async def inbox(self, group: str, event_id: str, origin: Origin) -> AsyncIterator["PostgresTransaction"]:
         """As `transaction`, once per group and event: see Context.transaction."""
         try:
-            async with self.connection() as connection, connection.transaction():
+            async with self._begun() as connection:
                 first = await connection.fetchval(_INBOX, event_id, group)
                 tx = PostgresTransaction(connection, origin, committed=not first)
                 yield tx
@@ -103,6 +104,20 @@ class Database:
             crash.point("inbox.committed")
         except _CommittedBefore:
             return
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[PooledConnection]:
+        """A connection in a transaction. BEGIN has the acquisition's bound: a frozen server must not keep a caller."""
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            async with asyncio.timeout(ACQUIRE_TIMEOUT):
+                await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         return Outbox(connection, origin)
@@ -150,6 +165,21 @@ class PostgresTransaction:
     async def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
         await insert(self._connection, waiting)
+
+
+async def _broken(connection: PooledConnection, error: Exception) -> bool:
+    """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
+    if connection.is_closed() or isinstance(error, _NOT_READY):
+        return True
+    if not isinstance(error, TimeoutError):
+        return False
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await connection.execute("SELECT 1")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        connection.terminate()
+        return True
+    return False
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

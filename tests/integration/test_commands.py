@@ -1,0 +1,87 @@
+"""The `eventbus` command as an operator meets it: exit codes, one screen, no password."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+NOWHERE = "redis://:sesame@127.0.0.1:1/0"
+NO_DATABASE = "postgresql://app:sesame@127.0.0.1:1/app"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
+
+
+def eventbus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eventbus.cli", *arguments]
+    return subprocess.run(
+        command, env={**CLEAN, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def assert_one_screen(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert len(run.stderr.splitlines()) <= 20, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "sesame" not in run.stderr + run.stdout
+    for word in words:
+        assert word in run.stderr, f"{word!r} is missing in:\n{run.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("command", "server"),
+    [
+        (["worker"], "Redis"),
+        (["gateway"], "Redis"),
+        (["dead", "list"], "Redis"),
+    ],
+)
+def test_redis_away_is_exit_3_and_one_screen(command: list[str], server: str, database_url: str) -> None:
+    run = eventbus(
+        *command,
+        EVENTBUS_REDIS_URL=NOWHERE,
+        EVENTBUS_DATABASE_URL=database_url,
+        EVENTBUS_JWT_SECRET="s" * 32,
+    )
+    assert run.returncode == 3, run.stderr
+    assert_one_screen(run, server, "127.0.0.1:1", "***", "refused", "redis-cli")
+
+
+@pytest.mark.parametrize("command", ["worker", "gateway", "migrate"])
+def test_postgres_away_is_exit_3_and_one_screen(command: str, redis_url: str) -> None:
+    run = eventbus(
+        command, EVENTBUS_REDIS_URL=redis_url, EVENTBUS_DATABASE_URL=NO_DATABASE, EVENTBUS_JWT_SECRET="s" * 32
+    )
+    assert run.returncode == 3, run.stderr
+    assert_one_screen(run, "PostgreSQL", "127.0.0.1:1", "***", "psql")
+
+
+@pytest.mark.parametrize("command", [["worker"], ["gateway"], ["migrate"], ["dead", "list"]])
+def test_nothing_configured_says_what_to_set_and_starts_no_server(command: list[str]) -> None:
+    run = eventbus(*command)
+    assert run.returncode == 1
+    assert_one_screen(run, "EVENTBUS_")
+
+
+def test_a_command_that_does_not_exist_is_usage() -> None:
+    assert eventbus("dead", "bury").returncode == 2
+
+
+def test_a_dead_letter_that_does_not_exist_fails_with_its_name(redis_url: str) -> None:
+    run = eventbus("dead", "show", "lead/1-0", EVENTBUS_REDIS_URL=redis_url)
+    assert run.returncode == 1
+    assert_one_screen(run, "lead/1-0", "dead list")
+
+
+def test_migrate_prints_then_applies_then_has_nothing_to_do(database_url: str) -> None:
+    printed = eventbus("migrate", "--sql", EVENTBUS_DATABASE_URL=database_url)
+    assert "CREATE TABLE eventbus_outbox" in printed.stdout
+    assert "CREATE TABLE leads" in printed.stdout
+    applied = eventbus("migrate", EVENTBUS_DATABASE_URL=database_url)
+    assert (applied.returncode, "applied eventbus/0001" in applied.stdout) == (0, True)
+    again = eventbus("migrate", EVENTBUS_DATABASE_URL=database_url)
+    assert again.stdout.startswith("0 applied")
+
+
+def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
+    run = eventbus("dead", "list", "--json", EVENTBUS_REDIS_URL=redis_url)
+    assert json.loads(run.stdout) == {"items": []}
