@@ -1,0 +1,91 @@
+"""The application as it runs in production: gateway and workers in processes of their own."""
+
+import asyncio
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+from redis.asyncio import Redis
+
+from eventbus import EventBus
+from eventbus.embedded.ports import free_port
+from eventbus.postgres import apply, load
+from gateway.auth import make_token
+from handlers import MIGRATIONS
+from tests.faults.fleet import Fleet
+
+SECRET = "a secret of the tests, 32 bytes long"
+ORGANIZATION, USER = "acme", "ada"
+
+
+class Crm:
+    """Gateway and workers on given servers. `gateway` and `workers` are fleets: their processes may be killed."""
+
+    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+        self.redis_url, self.database_url = redis_url, database_url
+        self.url = f"http://127.0.0.1:{free_port()}"
+        environment = {
+            "EVENTBUS_REDIS_URL": redis_url,
+            "EVENTBUS_DATABASE_URL": database_url,
+            "EVENTBUS_JWT_SECRET": SECRET,
+            "EVENTBUS_PORT": self.url.rpartition(":")[2],
+            "EVENTBUS_LOG_FORMAT": "json",
+        }
+        for name in ("gateway", "workers"):
+            (folder / name).mkdir()
+        self.gateway = Fleet(folder / "gateway", "gateway", environment)
+        self.workers = Fleet(folder / "workers", "consumers", environment)
+        token = make_token(SECRET, user=USER, organization=ORGANIZATION, roles=frozenset({"user", "admin"}))
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    async def migrate(self) -> None:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            bus = load("eventbus", files("eventbus.postgres") / "migrations")
+            await apply(connection, bus + load("crm", MIGRATIONS))
+        finally:
+            await connection.close()
+
+    def client(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(self.url, headers=self.headers, timeout=aiohttp.ClientTimeout(total=30))
+
+    async def start_gateway(self, crash: str = "") -> None:
+        """Returns when it answers."""
+        process = self.gateway.start(crash=crash)
+        async with self.client() as client, asyncio.timeout(30):
+            while True:
+                try:
+                    async with client.get("/livez"):
+                        return
+                except aiohttp.ClientConnectionError:
+                    assert process.poll() is None, self.gateway.log()
+                    await asyncio.sleep(0.05)
+
+    async def sql(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return list(await connection.fetch(query, *values))
+        finally:
+            await connection.close()
+
+    async def unsettled(self) -> int:
+        """Over all streams: what is scheduled, not delivered to some group, or delivered and not settled."""
+        async with Redis.from_url(self.redis_url) as client:
+            streams = [key async for key in client.scan_iter("eb:*:stream")]
+            groups = [group for key in streams for group in await client.xinfo_groups(key)]
+            scheduled = [await client.zcard(key) async for key in client.scan_iter("eb:*:due")]
+        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in groups) + sum(scheduled)
+
+    async def dead(self) -> list[str]:
+        """What the dead letters of all streams say."""
+        async with EventBus(self.redis_url) as bus:
+            streams: Sequence[str] = await bus.transport.streams()
+            letters = [letter for stream in streams for letter in await bus.transport.dead_letters(stream)]
+        return [f"{letter.group}: {letter.error}" for letter in letters]
+
+    def end(self) -> None:
+        self.gateway.end()
+        self.workers.end()
