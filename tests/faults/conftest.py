@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -63,8 +64,8 @@ class Arena:
     async def observe(self, bus: EventBus) -> Observed:
         """What is there now."""
         dead, undecodable = await self._dead(bus)
-        effects, pending = await self._effects(), await self._pending()
-        return Observed(effects, dead, undecodable, pending, read(self.history_folder))
+        stored_twice, pending = await self._stream()
+        return Observed(await self._effects(), dead, undecodable, stored_twice, pending, read(self.history_folder))
 
     async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
@@ -107,11 +108,20 @@ class Arena:
                 undecodable += 1
         return found, undecodable
 
-    async def _pending(self) -> int:
+    async def _stream(self) -> tuple[set[str], int]:
+        """Event ids that are stored twice, and how many entries are pending in all groups."""
         async with Redis.from_url(self.redis_url) as client:
             if not await client.exists(KEY):
-                return 0
-            return sum(int(group["pending"]) for group in await client.xinfo_groups(KEY))
+                return set(), 0
+            entries: Any = await client.xrange(KEY)
+            ids = Counter(fields[b"id"].decode() for _, fields in entries if _is_text(fields.get(b"id")))
+            groups = await client.xinfo_groups(KEY)
+        twice = {event_id for event_id, count in ids.items() if count > 1}
+        return twice, sum(int(group["pending"]) for group in groups)
+
+
+def _is_text(value: bytes | None) -> bool:
+    return value is not None and value.isascii()
 
 
 ArenaFactory = Callable[[str], Arena]

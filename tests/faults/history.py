@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Observed:
     effects: Counter[int]
     dead: Counter[int]
     undecodable: int
+    stored_twice: set[str]
     pending: int
     history: list[dict[str, object]] = field(default_factory=list)
 
@@ -67,7 +68,9 @@ def check(observed: Observed, *, attempts: int, poison: Iterable[int] = (), unde
         "effects whose event never came out": set(observed.effects) - set(observed.tokens("noted")),
         "events of effects that never were": set(observed.tokens("noted")) - set(observed.effects),
     }
-    wrong = {name: sorted(tokens)[:20] for name, tokens in faults.items() if tokens}
+    wrong: dict[str, Sequence[object]] = {name: sorted(tokens)[:20] for name, tokens in faults.items() if tokens}
+    if observed.stored_twice:
+        wrong["event ids that are in the stream twice"] = sorted(observed.stored_twice)[:20]
     if observed.pending:
         wrong["still pending"] = [observed.pending]
     # An event of an effect may be delivered twice (at least once), but as one and the same event.

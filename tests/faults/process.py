@@ -9,7 +9,7 @@ from eventbus.loop import run
 from tests.faults import jobs
 from tests.faults.history import History
 
-MEMORY = 2 * 2**30  # bytes of address space: what hoards gets a MemoryError, and the machine stays alive
+MEMORY = 3 * 2**28  # bytes of address space: what hoards gets a MemoryError, and the machine stays alive
 
 
 async def main() -> None:

@@ -1,6 +1,7 @@
 """Fault 15: what cannot be decoded, what fails for ever, what kills its worker. Neighbours are none the worse."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +13,7 @@ from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
 
 CRASH_BUDGET = 3
+BAD_DATA = 2  # of the undecodable entries: their envelope can be read
 
 
 async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(arena: Arena, bus: EventBus) -> None:
@@ -29,13 +31,13 @@ async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(aren
             await client.xadd(KEY, fields)  # type: ignore[arg-type]  # its stub wants one type of keys
     arena.fleet.start()
     await arena.publish_all(bus, range(1, 51), per_second=200)
-    # Two groups read this stream, and each must put away what it cannot read.
-    observed = await arena.settled(bus, 50 + 2 * len(poison) - 1, within=20)
+    # Two groups read this stream, and each must put away what it cannot read. Data that does not fit is met by the one
+    # that handles the type; the other passes it by.
+    observed = await arena.settled(bus, 50 + len(poison) + len(poison) - BAD_DATA, within=20)
     dead = await bus.transport.dead_letters("job", limit=100)
-    assert {letter.group for letter in dead} == {"jobs", "notes"}
     assert all(letter.error for letter in dead)
     check(observed, attempts=ATTEMPTS, undecodable=len(dead))
-    assert sum(letter.group == "jobs" for letter in dead) == len(poison)
+    assert Counter(letter.group for letter in dead) == {"jobs": len(poison), "notes": len(poison) - BAD_DATA}
     assert any(b"something" in letter.fields for letter in dead), "the entry is kept as it came"
 
 
