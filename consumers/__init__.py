@@ -1,0 +1,1 @@
+"""Which groups run in which process."""

@@ -1,0 +1,180 @@
+"""Who is calling: a JSON Web Token, checked as RFC 8725 says.
+
+The algorithm is fixed by the key, never taken from the token; `exp`, `iss` and `aud` must be there and right. Why a
+token was refused is not told in detail: it helps nobody who has a right to come in.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Protocol
+
+import jwt
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eventbus import ConfigurationError, Unavailable
+from gateway.problems import Problem
+from gateway.settings import GatewaySettings
+from handlers.fields import UserId
+
+ISSUER = AUDIENCE = "eventbus"
+REFRESH_PAUSE = 10.0  # seconds between two looks for a key that we do not have: tokens are free to make up
+KEYS_LIFETIME = 300.0  # seconds until withdrawn keys are forgotten
+JWKS_TIMEOUT = 5  # seconds
+
+log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent the request. Everything that he sees and does is within his organization."""
+
+    user: str
+    organization: str
+    roles: frozenset[str] = frozenset({"user"})
+    tier: str = "standard"
+
+
+class Claims(BaseModel):
+    """What a token says about its bearer, beside what PyJWT checks."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    sub: UserId
+    org: UserId
+    roles: list[Literal["user", "admin", "system"]] = ["user"]
+    tier: Literal["standard", "premium"] = "standard"
+
+
+class Keys(Protocol):
+    """Where the key of a token comes from, and which algorithms it is good for."""
+
+    algorithms: list[str]
+
+    async def key_of(self, token: str) -> "jwt.PyJWK | str":
+        """Raises jwt.PyJWTError if there is none, Unavailable if it cannot be fetched now."""
+
+
+class SharedSecret:
+    """HS256."""
+
+    algorithms = ["HS256"]  # noqa: RUF012 - Keys is a protocol of instances
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    async def key_of(self, token: str) -> str:  # noqa: ARG002 - one key for all
+        return self._secret
+
+
+class PublishedKeys:
+    """RS256 and ES256, with the public keys behind a URL."""
+
+    algorithms = ["RS256", "ES256"]  # noqa: RUF012
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=JWKS_TIMEOUT)
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched_at = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    async def key_of(self, token: str) -> jwt.PyJWK:
+        key_id = str(jwt.get_unverified_header(token).get("kid", ""))
+        async with self._fetching:
+            age = time.monotonic() - self._fetched_at
+            if age > (KEYS_LIFETIME if key_id in self._keys else REFRESH_PAUSE):
+                await self._fetch()
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise jwt.InvalidKeyError("no such key") from None
+
+    async def _fetch(self) -> None:
+        try:
+            found = await asyncio.to_thread(self._client.get_signing_keys)  # urllib: it blocks
+        except jwt.PyJWKClientConnectionError as error:
+            raise Unavailable(f"JWKS at {self._url}", str(error)) from error
+        except jwt.PyJWTError as error:
+            log.warning("no keys for tokens", url=self._url, reason=str(error))
+            found = []
+        self._keys = {key.key_id: key for key in found if key.key_id}
+        self._fetched_at = time.monotonic()
+
+
+class Authenticator:
+    """Token to caller."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def caller_of(self, request: web.Request) -> Caller:
+        """By the Authorization header. Raises Problem(401)."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise _refused("send a token: Authorization: Bearer …", "Bearer")
+        return await self.caller(token.strip())
+
+    async def caller(self, token: str) -> Caller:
+        """Raises Problem(401)."""
+        try:
+            key = await self._keys.key_of(token)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=self._keys.algorithms,
+                issuer=ISSUER,
+                audience=AUDIENCE,
+                options={"require": ["exp", "iss", "aud", "sub", "org"]},
+            )
+            return _caller(claims)
+        except jwt.ExpiredSignatureError:
+            raise _refused("the token has expired") from None
+        except (jwt.PyJWTError, ValidationError) as error:
+            log.info("token refused", reason=type(error).__name__)
+            raise _refused("the token is not valid") from None
+
+
+def authenticator(settings: GatewaySettings) -> Authenticator:
+    """Raises ConfigurationError unless exactly one kind of key is configured, and good enough."""
+    if settings.jwt_jwks_url and settings.jwt_secret:
+        raise ConfigurationError("set EVENTBUS_JWT_SECRET or EVENTBUS_JWT_JWKS_URL, not both: one kind of key decides")
+    if settings.jwt_jwks_url:
+        return Authenticator(PublishedKeys(settings.jwt_jwks_url))
+    return Authenticator(SharedSecret(settings.require_secret()))
+
+
+def make_token(
+    secret: str,
+    *,
+    user: str,
+    organization: str,
+    roles: frozenset[str] = frozenset({"user"}),
+    tier: str = "standard",
+    ttl: timedelta = timedelta(hours=1),
+) -> str:
+    """A token as `Authenticator` wants it, for tests, the demo and `eventbus token`.
+
+    Raises ConfigurationError for a role, tier, user or organization that no gateway would take."""
+    now = datetime.now(UTC)
+    claims: dict[str, object] = {"sub": user, "org": organization, "roles": sorted(roles), "tier": tier}
+    try:
+        _caller(claims)
+    except ValidationError as error:
+        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise ConfigurationError(f"no gateway would take this token: {faults}") from None
+    claims |= {"iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + ttl}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def _caller(claims: object) -> Caller:
+    """Raises pydantic's ValidationError."""
+    checked = Claims.model_validate(claims)
+    return Caller(checked.sub, checked.org, frozenset(checked.roles), checked.tier)
+
+
+def _refused(detail: str, challenge: str = 'Bearer error="invalid_token"') -> Problem:
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})

@@ -1,0 +1,44 @@
+"""`eventbus gateway` and `eventbus token`."""
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from eventbus import logs, loop
+from gateway.auth import make_token
+from gateway.serve import serve
+from gateway.settings import GatewaySettings
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def gateway(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; else EVENTBUS_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for any; else EVENTBUS_PORT.")] = None,
+) -> None:
+    """Serve REST and WebSocket, until SIGTERM."""
+    settings = GatewaySettings.read(host=host, port=port)
+    logs.configure(settings.log_format)
+    loop.run(serve(settings))
+
+
+def token(
+    user: Annotated[str, typer.Option(help="User id.")],
+    org: Annotated[str, typer.Option(help="Organization id.")],
+    role: Annotated[list[str] | None, typer.Option(help="user, admin or system; may be given more than once.")] = None,
+    tier: Annotated[str, typer.Option(help="standard or premium.")] = "standard",
+    ttl: Annotated[str, typer.Option(help="How long it is good for: 30s, 15m, 1h, 7d.")] = "1h",
+) -> None:
+    """Print a token for the gateway, signed with EVENTBUS_JWT_SECRET."""
+    secret = GatewaySettings.read().require_secret()
+    roles = frozenset(role or ["user"])
+    typer.echo(make_token(secret, user=user, organization=org, roles=roles, tier=tier, ttl=_duration(ttl)))
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration such as 30s, 15m, 1h or 7d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

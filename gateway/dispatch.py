@@ -1,0 +1,130 @@
+"""One request to one endpoint: who, what, then the transaction, then the answer.
+
+The order in which a request can be refused: token (401), role (403), path (404), content type and size (415, 413),
+JSON (400), validation (422), and only then anything that reads or writes.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from eventbus import EventBus, Transaction, crash
+from gateway.api import Call, Endpoint
+from gateway.auth import Authenticator, Caller
+from gateway.correlation import origin
+from gateway.deadline import within
+from gateway.idempotency import Scope, fingerprint, once, scope_of
+from gateway.problems import Problem, invalid
+from gateway.reply import Reply
+
+MAX_BODY = 1024 * 1024  # bytes
+DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to come up
+
+BUS = web.AppKey("bus", EventBus)
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+
+
+def mount(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
+    """GET routes answer HEAD as well."""
+    for endpoint in endpoints:
+        for path in endpoint.paths:
+            if endpoint.method == "GET":
+                app.router.add_get(path, _handler(endpoint))
+            else:
+                app.router.add_route(endpoint.method, path, _handler(endpoint))
+
+
+def _handler(endpoint: Endpoint) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        caller = await request.app[AUTHENTICATOR].caller_of(request)
+        _check_role(endpoint, caller)
+        arguments = _path_ids(endpoint, request)
+        if endpoint.query is not None:
+            arguments["query"] = _parse_query(endpoint.query, request)
+        raw = await _read(request, json=endpoint.body is not None)
+        if endpoint.body is not None:
+            arguments["body"] = _parse_body(endpoint.body, raw)
+        scope = _scope(endpoint, request, caller)
+
+        async def act(tx: Transaction) -> Reply:
+            return _reply(endpoint, await endpoint.operation(Call(tx, caller), **arguments))
+
+        async def transact() -> Reply:
+            async with request.app[BUS].transaction(origin(request, caller.organization, caller.user)) as tx:
+                return await (act(tx) if scope is None else once(tx, scope, fingerprint(raw), act))
+
+        reply = await within(DEADLINE, transact())
+        if endpoint.method != "GET":
+            crash.point("gateway.committed")
+        return reply.response()
+
+    return handle
+
+
+def _reply(endpoint: Endpoint, answer: BaseModel | None) -> Reply:
+    body = b"" if answer is None else answer.model_dump_json(by_alias=True).encode()
+    headers = {}
+    if endpoint.location is not None and answer is not None:
+        headers["Location"] = endpoint.location.format_map(dict(answer))
+    return Reply(endpoint.status, headers, body)
+
+
+def _check_role(endpoint: Endpoint, caller: Caller) -> None:
+    if endpoint.roles and not endpoint.roles & caller.roles:
+        raise Problem(403, f"this needs the role {' or '.join(sorted(endpoint.roles))}")
+
+
+def _path_ids(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
+    try:
+        return {name: UUID(request.match_info[name]) for name in endpoint.path_ids}
+    except ValueError:
+        raise Problem(404, "there is nothing at this path") from None
+
+
+def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
+    given = {name: request.query.getall(name) for name in request.query}
+    try:
+        # What is given twice stays a list, and no parameter takes one.
+        return model.model_validate({name: values[0] if len(values) == 1 else values for name, values in given.items()})
+    except ValidationError as error:
+        raise invalid("query", error) from None
+
+
+async def _read(request: web.Request, *, json: bool) -> bytes:
+    """Raises Problem(415), or aiohttp's own 413 for a body that says it is small and goes on."""
+    if json and not _is_json(request.content_type):
+        raise Problem(415, "send application/json")
+    if (request.content_length or 0) > MAX_BODY:
+        raise Problem(413, f"the body is larger than {MAX_BODY} bytes")
+    return await request.read()
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type == "application/json" or (
+        content_type.startswith("application/") and content_type.endswith("+json")
+    )
+
+
+def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
+    """Twice, because each parser refuses what the other lets pass: orjson NaN and lone surrogates, pydantic in its JSON
+    mode all coercion. Both bound how deep a body may be nested."""
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is no JSON: {error}") from None
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise invalid("body", error) from None
+
+
+def _scope(endpoint: Endpoint, request: web.Request, caller: Caller) -> Scope | None:
+    """Under the canonical path: a retry through an alias is the same request."""
+    if endpoint.method != "POST":
+        return None
+    return scope_of(request, caller, endpoint.paths[0].format_map(request.match_info))

@@ -1,0 +1,115 @@
+"""Whatever goes wrong is answered as RFC 9457 says: `application/problem+json`.
+
+A problem tells the client what he can change. What he cannot, he is told nothing of: it is in our log, under the
+correlation id that he has in his hands.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import ValidationError
+
+from eventbus import Full, Unavailable
+from gateway.correlation import correlation_id
+from handlers.errors import Invalid, NotFound, Refused
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = 2  # seconds; a server that restarts is back about then
+
+log = structlog.get_logger("gateway")
+
+
+class Problem(Exception):
+    """Ends a request. `errors`: [{"loc": ["body", "email"], "msg": "…"}], for 422."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, object]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+    def response(self, request: web.Request) -> web.Response:
+        content: dict[str, object] = {
+            "type": "about:blank",  # RFC 9457, 4.2.1: no more is to be known than the status says
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": request.path,
+            "correlationId": correlation_id(request),
+        }
+        if self.errors:
+            content["errors"] = self.errors
+        return web.Response(
+            status=self.status, body=orjson.dumps(content), content_type=CONTENT_TYPE, headers=self.headers
+        )
+
+
+def invalid(where: str, error: ValidationError) -> Problem:
+    """422 for a body or a query that is not as it must be. Values are not repeated: they may be secrets."""
+    errors = [
+        {"loc": [where, *fault["loc"]], "msg": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return Problem(422, f"the {where} is not valid", errors=errors)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every exception into a response."""
+    try:
+        return await handler(request)
+    except Exception as error:  # noqa: BLE001 - the last place that can answer
+        return _explain(error, request).response(request)
+
+
+def _explain(error: Exception, request: web.Request) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case Refused():
+            return _of_service(error)
+        case Unavailable() | Full() | TimeoutError():
+            log.warning("request refused", path=request.path, reason=str(error) or "the deadline has passed")
+            return Problem(503, "a server is away, try again", headers={"Retry-After": str(RETRY_AFTER)})
+        case web.HTTPException() if error.status >= 400:
+            return _of_aiohttp(error)
+        case _:
+            log.error("request failed", path=request.path, exc_info=error)
+            return Problem(500, "an unexpected error; its traceback is in the log under this correlation id")
+
+
+def _of_service(error: Refused) -> Problem:
+    match error:
+        case NotFound():
+            return Problem(404, str(error))
+        case Invalid():
+            loc = ["body", *([error.field] if error.field else [])]
+            return Problem(422, "the body is not valid", errors=[{"loc": loc, "msg": str(error)}])
+        case _:
+            return Problem(409, str(error))
+
+
+def _of_aiohttp(error: web.HTTPException) -> Problem:
+    """What aiohttp's router and body reader raise."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allow = ", ".join(sorted(error.allowed_methods))
+            return Problem(405, f"this path takes {allow}", headers={"Allow": allow})
+        case web.HTTPNotFound():
+            return Problem(404, "there is nothing at this path")
+        case web.HTTPRequestEntityTooLarge():
+            return Problem(413, "the body is too large")
+        case _:
+            return Problem(error.status, error.reason)

@@ -1,0 +1,14 @@
+"""One module a flow; `ENDPOINTS` is the whole table."""
+
+from gateway.api import Endpoint
+from gateway.routes.funnels import funnels
+from gateway.routes.leads import leads
+from gateway.routes.notifications import notifications
+from gateway.routes.tasks import tasks
+
+ENDPOINTS: list[Endpoint] = [
+    *leads.endpoints,
+    *funnels.endpoints,
+    *tasks.endpoints,
+    *notifications.endpoints,
+]

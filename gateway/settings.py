@@ -1,0 +1,42 @@
+"""Settings of the gateway: those of the bus and its own, with the same prefix."""
+
+from typing import Any, Self
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from eventbus import ConfigurationError
+from eventbus.settings import Settings
+
+SECRET_BYTES = 32  # RFC 7518, 3.2: a key of the hash's size or larger
+
+
+class GatewaySettings(Settings):
+    """Tokens are checked with a shared secret (HS256) or with the keys behind a URL (RS256, ES256): one of the two."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    jwt_secret: str | None = Field(default=None, repr=False)
+    jwt_jwks_url: str | None = None
+
+    @classmethod
+    def read(cls, **given: object) -> Self:
+        """From the environment; what is given and not None comes first. Raises ConfigurationError with every fault."""
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return cls(**chosen)
+
+    def require_secret(self) -> str:
+        """Raises ConfigurationError if there is none or it is too short. Its text is in no message."""
+        if not self.jwt_secret:
+            raise ConfigurationError(
+                "no secret for tokens is configured: set EVENTBUS_JWT_SECRET to 32 bytes or more "
+                "(`openssl rand -hex 32` makes one)"
+            )
+        if len(self.jwt_secret.encode()) < SECRET_BYTES:
+            raise ConfigurationError(
+                f"EVENTBUS_JWT_SECRET has {len(self.jwt_secret.encode())} bytes, and must have {SECRET_BYTES} at least "
+                "(`openssl rand -hex 32` makes one)"
+            )
+        return self.jwt_secret

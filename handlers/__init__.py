@@ -1,0 +1,23 @@
+"""The application on the bus: leads, funnels, tasks, notifications. One package a flow, and in each
+
+events.py    the types that it publishes
+models.py    what it says and understands on the wire of the gateway
+store.py     SQL; every query takes the organization
+service.py   what the gateway may ask of it, inside a transaction of the caller's
+handlers.py  its consumer group
+"""
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import handlers.email.events  # noqa: F401 - a type that nobody knows is dead-lettered
+from eventbus import Group
+from handlers.lead.automation import lead_automation
+from handlers.lead.handlers import lead
+from handlers.notification.handlers import notification
+from handlers.task.handlers import task_automation
+
+MIGRATIONS: Traversable = files("handlers") / "migrations"
+GROUPS: list[Group] = [task_automation, lead_automation, lead, notification]
+
+__all__ = ["GROUPS", "MIGRATIONS"]

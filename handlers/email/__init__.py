@@ -1,0 +1,1 @@
+"""Mail to leads and users."""

@@ -1,0 +1,1 @@
+"""Funnels: the steps that leads pass through, and the tasks that each step brings."""

@@ -1,0 +1,1 @@
+"""Leads: from the form to the score."""

@@ -1,0 +1,97 @@
+"""Leads on the wire."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from pydantic import model_validator
+
+from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId
+from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery, PositionCursor
+
+UNREACHABLE = "a lead needs at least one of name, email, phone"
+
+
+class NewLead(Request):
+    """With `funnelId` alone the lead enters the funnel's first step, with `stepId` alone that step's funnel."""
+
+    organization_id: Line | None = None
+    name: Line | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    company: Line | None = None
+    source: Label = "WEBSITE"
+    status: Label = "NEW"
+    funnel_id: UUID | None = None
+    step_id: UUID | None = None
+    assigned_to: UserId | None = None
+
+    @model_validator(mode="after")
+    def _check_reachable(self) -> Self:
+        if not (self.name or self.email or self.phone):
+            raise ValueError(UNREACHABLE)
+        return self
+
+
+class LeadChanges(Request):
+    """Only what is given changes; null empties a field. To another step a lead is moved: POST /{id}/move."""
+
+    name: Line | None = None
+    email: Email | None = None
+    phone: Phone | None = None
+    company: Line | None = None
+    source: Label = ""
+    status: Label = ""
+    assigned_to: UserId | None = None
+
+
+class Move(Request):
+    step_id: UUID
+
+
+class LeadQuery(PageQuery):
+    status: Label | None = None
+    step_id: UUID | None = None
+    assigned_to: UserId | None = None
+
+
+class Lead(Answer):
+    id: UUID
+    organization_id: str
+    name: str | None
+    email: str | None
+    phone: str | None
+    company: str | None
+    source: str
+    status: str
+    funnel_id: UUID | None
+    step_id: UUID | None
+    assigned_to: str | None
+    score: int | None
+    enrichment: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class TimelineQuery(Query):
+    limit: Limit = DEFAULT_LIMIT
+    cursor: PositionCursor | None = None
+
+
+class Handled(Answer):
+    group: str
+    at: datetime
+
+
+class LeadEvent(Answer):
+    """An event about a lead. `dueAt` is in the future while the event waits for its time."""
+
+    id: UUID
+    type: str
+    time: datetime
+    due_at: datetime | None
+    data: dict[str, Any]
+    metadata: dict[str, str]
+    correlation_id: str
+    causation_id: str | None
+    handled_by: list[Handled]

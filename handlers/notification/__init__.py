@@ -1,0 +1,1 @@
+"""Notifications: kept for the user, and pushed to his open sockets."""

@@ -1,0 +1,54 @@
+"""Group `notification`: rows for users, pushed to their open sockets; and who hears of a task that is overdue.
+
+The row is the promise. The push behind its commit is for whoever listens now: if Redis is away or this process dies
+in between, the user finds the notification in his list and nothing is tried again.
+"""
+
+from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy, Unavailable
+from handlers.fields import known_id
+from handlers.notification import service
+from handlers.notification.events import CreateNotification, NotificationType
+from handlers.notification.models import PUSH_CHANNEL, Notification, Push
+from handlers.task import store as tasks
+from handlers.task.events import TaskExpired
+
+notification = Group("notification", retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(5.0)), concurrency=10)
+
+
+@notification.on(CreateNotification)
+async def create_notification(event: CreateNotification, ctx: Context) -> None:
+    created: Notification | None = None
+    async with ctx.transaction() as tx:
+        created = await service.create(tx, event)
+    if created is not None:  # else it was created, and pushed, by an earlier delivery
+        await _push(ctx, Push(organization_id=event.organization_id, user_id=event.user_id, notification=created))
+
+
+async def _push(ctx: Context, push: Push) -> None:
+    try:
+        await ctx.broadcast(PUSH_CHANNEL, push.model_dump_json(by_alias=True).encode())
+    except Unavailable as error:
+        ctx.log.warning("notification not pushed", reason=str(error), notification_id=str(push.notification.id))
+
+
+@notification.on(TaskExpired)
+async def tell_of_expired_task(event: TaskExpired, ctx: Context) -> None:
+    """The event was published when the task was created. Completed or deleted since, it has not expired."""
+    task_id = known_id(event.task_id)
+    if task_id is None:
+        return
+    async with ctx.transaction() as tx:
+        task = await tasks.lock_open(tx.connection, event.organization_id, task_id)
+        if task is None or task["user_id"] is None:
+            return
+        if task["due_in"] > 0:  # Redis chose the moment, and its clock may be ahead
+            raise RetryLater(task["due_in"], "not due yet by the clock of PostgreSQL")
+        notice = CreateNotification(
+            user_id=task["user_id"],
+            organization_id=event.organization_id,
+            title="Task overdue",
+            message=f"{task['title']} is still open",
+            action_url=f"/tasks/{task_id}",
+            notification_type=NotificationType.TASK_EXPIRED,
+        )
+        await tx.publish(notice, key=str(task["lead_id"] or task_id))

@@ -1,0 +1,40 @@
+"""Notifications on the wire: in lists, and in the frames that are pushed."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BeforeValidator
+
+from handlers.fields import Answer
+from handlers.notification.events import NotificationType
+from handlers.paging import PageQuery
+
+# `?unread` alone means yes.
+Flag = Annotated[bool, BeforeValidator(lambda value: True if value == "" else value)]
+
+
+class NotificationQuery(PageQuery):
+    unread: Flag = False
+
+
+class Notification(Answer):
+    id: UUID
+    user_id: str
+    title: str
+    message: str
+    action_url: str | None
+    notification_type: NotificationType
+    read_at: datetime | None
+    created_at: datetime
+
+
+class Push(Answer):
+    """What is broadcast on PUSH_CHANNEL: every gateway hands it to the sockets that this user has open there."""
+
+    organization_id: str
+    user_id: str
+    notification: Notification
+
+
+PUSH_CHANNEL = "pubsub:notification"

@@ -1,0 +1,1 @@
+"""Tasks: made by hand or by the step that a lead enters."""

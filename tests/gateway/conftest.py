@@ -1,0 +1,149 @@
+"""A gateway on real servers; its database is a copy of one that is migrated once."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+import pytest
+
+from eventbus import EventBus, Worker
+from eventbus.postgres import apply, load
+from handlers import GROUPS, MIGRATIONS
+from tests.gateway.client import Client, Gateway, running
+from tests.servers import Databases, blocking
+
+
+async def migrate(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations") + load("crm", MIGRATIONS))
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def template_database(databases: Databases) -> Iterator[str]:
+    url = databases.create()
+    blocking(migrate(url))
+    yield databases.name(url)
+    databases.drop(url)
+
+
+@pytest.fixture
+async def bus(redis_url: str, database_url: str) -> AsyncIterator[EventBus]:
+    async with EventBus(redis_url, database=database_url) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def gateway(bus: EventBus) -> AsyncIterator[Gateway]:
+    async with running(bus) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def ann(gateway: Gateway) -> Client:
+    """A user of acme."""
+    return gateway.caller("ann", "acme")
+
+
+@pytest.fixture
+def admin(gateway: Gateway) -> Client:
+    """An admin of acme."""
+    return gateway.caller("root", "acme", "admin")
+
+
+@pytest.fixture
+def stranger(gateway: Gateway) -> Client:
+    """An admin of another organization."""
+    return gateway.caller("eve", "umbrella", "admin")
+
+
+@asynccontextmanager
+async def working(bus: EventBus) -> AsyncIterator[None]:
+    """All groups, in this process."""
+    worker = Worker(bus, GROUPS, grace=5)
+    run = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        await worker.stop()
+        await run
+
+
+@pytest.fixture
+async def worker(bus: EventBus) -> AsyncIterator[None]:
+    async with working(bus):
+        yield
+
+
+def told(event: Any) -> dict[str, Any]:
+    """The data of an event in the outbox, without the fields that are null."""
+    return {name: value for name, value in json.loads(event["data"]).items() if value is not None}
+
+
+class Tables:
+    """What is in the database, seen from outside of the gateway."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def count(self, table: str) -> int:
+        return await self.number(f"SELECT count(*) FROM {table}")
+
+    async def number(self, query: str) -> int:
+        number: int = await self._connection.fetchval(query)
+        return number
+
+    async def events(self, kind: str | None = None) -> list[Any]:
+        """The outbox, oldest first, data as text."""
+        return await self._connection.fetch(
+            "SELECT type, subject, organization, meta, data FROM eventbus_outbox "
+            "WHERE $1::text IS NULL OR type = $1 ORDER BY position",
+            kind,
+        )
+
+    async def everything(self) -> list[Any]:
+        """Every row that a request can write, to be compared."""
+        tables = ("funnels", "steps", "task_templates", "leads", "tasks", "notifications", "eventbus_outbox")
+        return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+    async def execute(self, statement: str, *values: Any) -> None:
+        await self._connection.execute(statement, *values)
+
+
+@pytest.fixture
+async def tables(database_url: str) -> AsyncIterator[Tables]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        yield Tables(connection)
+    finally:
+        await connection.close()
+
+
+FUNNEL = {
+    "name": "Sales",
+    "steps": [
+        {
+            "name": "New",
+            "taskTemplates": [
+                {"title": "Call", "description": "Within a day", "dueInHours": 24},
+                {"title": "Send offer", "after": "Call"},
+                {"title": "Check credit"},
+            ],
+        },
+        {"name": "Won", "taskTemplates": [{"title": "Send contract"}]},
+        {"name": "Lost"},
+    ],
+}
+
+
+@pytest.fixture
+async def funnel(admin: Client) -> Any:
+    answer = await admin.post("/api/funnels", FUNNEL)
+    assert answer.status == 201, answer
+    return answer.body

@@ -1,0 +1,242 @@
+"""/ws/chat: handshake, frames, pushes, slow readers, the end."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from aiohttp import WSMsgType
+
+from eventbus import EventBus
+from gateway import sockets
+from gateway.dispatch import MAX_BODY
+from handlers.notification.models import PUSH_CHANNEL
+from tests.gateway.client import SECRET, Client, Gateway, running
+from tests.gateway.test_auth import claims, sign
+from tests.gateway.test_leads import NOWHERE
+from tests.waiting import eventually
+
+PUSHED = {
+    "id": NOWHERE,
+    "userId": "ann",
+    "title": "t",
+    "message": "m",
+    "actionUrl": None,
+    "notificationType": "INFO",
+    "readAt": None,
+    "createdAt": "2026-01-01T00:00:00Z",
+}
+
+
+async def receive(socket: Any) -> Any:
+    return json.loads(await asyncio.wait_for(socket.receive_str(), 10))
+
+
+async def closed(socket: Any, within: float = 10) -> int:
+    """The code that the server closes with, whatever came before."""
+    async with asyncio.timeout(within):
+        while (message := await socket.receive()).type is WSMsgType.TEXT:
+            continue
+    assert message.type in {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED}, message
+    code: int = socket.close_code
+    return code
+
+
+async def push(bus: EventBus, user: str = "ann", organization: str = "acme", **changes: Any) -> None:
+    content = {"organizationId": organization, "userId": user, "notification": {**PUSHED, **changes}}
+    await bus.broadcast(PUSH_CHANNEL, json.dumps(content).encode())
+
+
+@pytest.fixture
+async def listening(bus: EventBus, gateway: Gateway) -> None:
+    """The gateway has subscribed: before that a push would be lost."""
+    async with gateway.caller("probe", "probe").socket() as socket:
+        await receive(socket)
+        waiting = asyncio.create_task(receive(socket))
+        while not waiting.done():
+            await push(bus, "probe", "probe")
+            await asyncio.wait({waiting}, timeout=0.05)
+
+
+async def test_a_socket_is_greeted_and_answers_pings(ann: Client) -> None:
+    ids = set()
+    for _ in range(2):
+        async with ann.socket() as socket:
+            greeting = await receive(socket)
+            assert (greeting["type"], list(greeting["data"])) == ("connected", ["socketId"])
+            ids.add(greeting["data"]["socketId"])
+            await socket.send_str('{"type": "ping"}')
+            assert await receive(socket) == {"type": "pong"}
+    assert len(ids) == 2
+
+
+FRAMES = {
+    "{": "BAD_FRAME",
+    "": "BAD_FRAME",
+    "[]": "BAD_FRAME",
+    '"ping"': "BAD_FRAME",
+    "{}": "BAD_FRAME",
+    '{"type": 5}': "BAD_FRAME",
+    '{"type": "ping"} {}': "BAD_FRAME",
+    "[" * 100_000: "BAD_FRAME",
+    '{"type": "dance"}': "UNKNOWN_TYPE",
+    '{"type": "message", "data": {"agentId": "a", "content": "Hi"}}': "NOT_IMPLEMENTED",
+}
+
+
+@pytest.mark.parametrize(("frame", "code"), FRAMES.items(), ids=range(len(FRAMES)))
+async def test_a_bad_frame_is_an_error_and_the_socket_stays(frame: str, code: str, ann: Client) -> None:
+    async with ann.socket() as socket:
+        await receive(socket)
+        await socket.send_str(frame)
+        answer = await receive(socket)
+        assert (answer["type"], answer["data"]["code"]) == ("error", code)
+        assert answer["data"]["message"]
+        await socket.send_str('{"type": "ping"}')
+        assert await receive(socket) == {"type": "pong"}
+
+
+async def test_a_binary_frame_is_an_error_as_well(ann: Client) -> None:
+    async with ann.socket() as socket:
+        await receive(socket)
+        await socket.send_bytes(b'{"type": "ping"}')
+        assert (await receive(socket))["data"]["code"] == "BAD_FRAME"
+
+
+async def test_a_frame_that_is_too_large_ends_the_socket(ann: Client) -> None:
+    async with ann.socket() as socket:
+        await receive(socket)
+        await socket.send_str(" " * (MAX_BODY + 1))
+        assert await closed(socket) == 1009
+
+
+@pytest.mark.parametrize(
+    "token", ["", "nonsense", sign(claims(exp=1)), sign(claims(), "x" * 32)], ids=["none", "odd", "expired", "forged"]
+)
+async def test_a_bad_token_is_told_by_the_close_code(token: str, ann: Client) -> None:
+    async with ann.socket(token) as socket:
+        assert await closed(socket) == 4401
+
+
+async def test_what_is_no_handshake_is_a_problem(ann: Client) -> None:
+    answer = await ann.get(f"/ws/chat?token={ann.token}")
+    assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert ann.token not in str(answer.body)
+
+
+@pytest.mark.usefixtures("listening")
+async def test_a_push_reaches_every_socket_of_its_user_and_no_other(bus: EventBus, gateway: Gateway) -> None:
+    own = [gateway.caller("ann", "acme"), gateway.caller("ann", "acme", "admin")]
+    others = [gateway.caller("bob", "acme"), gateway.caller("ann", "umbrella")]
+    async with own[0].socket() as a, own[1].socket() as b, others[0].socket() as c, others[1].socket() as d:
+        for socket in (a, b, c, d):
+            await receive(socket)
+        await bus.broadcast(PUSH_CHANNEL, b"no push at all")
+        await push(bus)
+        for socket in (a, b):
+            assert await receive(socket) == {"type": "notification", "data": PUSHED}
+        await push(bus, "bob")
+        await push(bus, "ann", "umbrella", title="theirs")
+        assert (await receive(c))["data"]["title"] == "t"
+        assert (await receive(d))["data"]["title"] == "theirs"
+
+
+@pytest.mark.usefixtures("listening", "worker")
+async def test_a_leads_assignee_sees_it_at_once(ann: Client) -> None:
+    async with ann.socket() as socket:
+        await receive(socket)
+        await ann.post("/api/leads", {"name": "Lea", "assignedTo": "ann"})
+        frame = await receive(socket)
+    assert frame["type"] == "notification"
+    assert frame["data"] == (await ann.get("/api/notifications")).body["items"][0]
+
+
+async def _flood(bus: EventBus, quick: Any) -> None:
+    """Push to ann until a socket is given up; bob gets his in between."""
+    with structlog.testing.capture_logs() as logs:
+        for number in range(5000):
+            await push(bus, message="x" * 10_000)
+            if number % 100 == 0:
+                await push(bus, "bob")
+                await receive(quick)
+            if any(line["event"] == "socket closed" for line in logs):
+                return
+    raise AssertionError("nobody was too slow")
+
+
+@pytest.mark.usefixtures("listening")
+async def test_who_reads_too_slowly_is_told_and_holds_up_nobody(bus: EventBus, ann: Client, gateway: Gateway) -> None:
+    async with ann.socket() as slow, gateway.caller("bob", "acme").socket() as quick:
+        await receive(quick)
+        await _flood(bus, quick)
+        assert await closed(slow) == 4408
+        await push(bus, "bob")
+        assert (await receive(quick))["type"] == "notification"
+
+
+@pytest.mark.usefixtures("listening")
+async def test_who_never_reads_is_cut_off(
+    bus: EventBus, ann: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.3)
+    async with ann.socket(), gateway.caller("bob", "acme").socket() as quick:
+        await receive(quick)
+        before = gateway.connections()
+        await _flood(bus, quick)
+
+        async def gone() -> bool:
+            return gateway.connections() == before - 1
+
+        await eventually(gone)
+        assert len(_writers()) == 1
+
+
+async def test_when_the_gateway_stops_its_sockets_are_told(bus: EventBus) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with running(bus) as gateway:
+            reading, silent = [
+                await session.ws_connect(f"{gateway.url}/ws/chat?token={gateway.caller().token}") for _ in range(2)
+            ]
+            await receive(reading)
+            code = asyncio.create_task(closed(reading))
+        assert await code == 1001
+        await silent.close()
+
+
+async def test_a_client_that_vanishes_leaves_nothing_behind(ann: Client) -> None:
+    async with ann.socket() as socket:
+        await receive(socket)
+        assert _writers()
+        socket._response.connection.transport.abort()
+
+        async def gone() -> bool:
+            return not _writers()
+
+        await eventually(gone)
+
+
+def _writers() -> list[asyncio.Task[Any]]:
+    """The tasks of open sockets, in this process."""
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("socket:")]
+
+
+async def test_no_token_reaches_a_log(ann: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    refused = sign(claims(exp=1))
+    with structlog.testing.capture_logs() as logs:
+        async with ann.socket() as socket:
+            await receive(socket)
+        async with ann.socket(refused) as socket:
+            await closed(socket)
+        await ann.get(f"/ws/chat?token={ann.token}")
+        await ann.get(f"/nowhere?token={ann.token}")
+        await ann.get(f"/api/leads?token={ann.token}&limit=x")
+        await ann.get(f"/nowhere%0a?token={ann.token}")
+    paths = [line["path"] for line in logs if line["event"] == "request"]
+    assert paths == ["/ws/chat", "/ws/chat", "/ws/chat", "/nowhere", "/api/leads", "/nowhere%0A"]
+    written = str(logs) + caplog.text
+    for secret in (ann.token, refused, SECRET, ann.token.split(".")[2]):
+        assert secret not in written

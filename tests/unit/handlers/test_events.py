@@ -1,0 +1,55 @@
+"""The types of the contract, field by field, as they are on the wire."""
+
+import pytest
+
+from eventbus import Event
+from eventbus.event import event_class
+from handlers import GROUPS
+
+# type -> fields; those with ? may be absent.
+CONTRACT = {
+    "lead.created": "leadId organizationId name? email? phone? status source funnelId? stepId? assignedTo?",
+    "lead.updated": "leadId organizationId changes",
+    "lead.deleted": "leadId organizationId",
+    "lead.moved_to_step": "leadId previousStepId? newStepId organizationId",
+    "lead.enrich": "leadId organizationId fields?",
+    "lead.calculate_score": "leadId organizationId fields?",
+    "lead.sync_to_crm": "leadId organizationId fields?",
+    "lead.send_follow_up": "leadId organizationId fields?",
+    "task.created": "taskId leadId? organizationId title assignedTo?",
+    "task.completed": "taskId leadId? organizationId title assignedTo?",
+    "task.expired": "taskId leadId? organizationId title assignedTo?",
+    "notification.create": "userId organizationId title message actionUrl? notificationType",
+    "notification.send_push": "userId organizationId title? message to?",
+    "notification.send_sms": "userId organizationId title? message to?",
+    "email.send_submission_confirmation": "to data",
+}
+
+
+def _fields(cls: type[Event]) -> set[str]:
+    schema = cls.model_json_schema(by_alias=True)
+    required = set(schema.get("required", []))
+    return {name if name in required else f"{name}?" for name in schema["properties"]}
+
+
+@pytest.mark.parametrize("kind", CONTRACT)
+def test_an_event_has_the_fields_of_the_contract(kind: str) -> None:
+    assert _fields(event_class(kind)) == set(CONTRACT[kind].split())
+
+
+def test_the_groups_are_those_of_the_design() -> None:
+    policies = {
+        group.name: (sorted(group.handlers), group.retry.attempts, group.concurrency, group.retry.delay_after(1))
+        for group in GROUPS
+    }
+    assert policies == {
+        "task-automation": (["lead.created", "lead.moved_to_step", "task.completed"], 3, 1, 2.0),
+        "lead-automation": (["lead.created"], 3, 3, 2.0),
+        "lead": (["lead.calculate_score"], 3, 3, 2.0),
+        "notification": (["notification.create", "task.expired"], 2, 10, 5.0),
+    }
+    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, None]
+
+
+def test_every_type_that_is_handled_is_in_the_contract() -> None:
+    assert {kind for group in GROUPS for kind in group.handlers} <= set(CONTRACT)
