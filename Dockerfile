@@ -30,10 +30,8 @@ ENV PATH=/opt/eventbus/bin:$PATH \
     EVENTBUS_HOST=0.0.0.0 \
     EVENTBUS_PORT=8080 \
     EVENTBUS_LOG_FORMAT=json
-# The spool is a relative path by default: it has to outlive the container, so mount a volume here.
 WORKDIR /var/lib/eventbus
 USER eventbus
-VOLUME /var/lib/eventbus
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 

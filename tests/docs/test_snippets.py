@@ -1,0 +1,149 @@
+"""Every block of Python in the documents runs: what a reader copies works."""
+
+import ast
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from eventbus import EventBus, Group, Worker
+from eventbus.postgres import apply, load
+from eventbus.postgres.outbox import envelope_of
+from eventbus.redis.keys import stream_keys
+from eventbus.transport import Outgoing
+from tests.docs.pages import PAGES, Block, blocks
+from tests.waiting import eventually, until
+
+# A block is known by a function that it defines.
+PROGRAMS = {"charge": "charging 42 for o-1, attempt 1"}  # run as they are, until they have printed this
+PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
+
+BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+
+LOCAL_REDIS = "redis://localhost:6379"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
+TABLES = """
+CREATE TABLE invoices (id text, amount int);
+CREATE TABLE payments (invoice_id text, amount int);  -- nothing unique: duplicates are to be counted
+"""
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+def test_somebody_runs(block: Block) -> None:
+    kind = PROGRAMS.keys() if "asyncio.run(" in block.text else PARTS
+    assert len(_functions(block) & kind) == 1, f"{block.place}: a new block; tell this file how to run it"
+
+
+@pytest.mark.parametrize("function", PROGRAMS)
+async def test_a_program_does_what_it_says_until_sigterm(function: str, tmp_path: Path, redis_url: str) -> None:
+    text = _the_block(function).text
+    assert LOCAL_REDIS in text
+    program, printed = tmp_path / "program.py", tmp_path / "printed"
+    program.write_text(text.replace(LOCAL_REDIS, redis_url))
+    with _running(program, printed) as process:
+        with suppress(TimeoutError):  # what it printed instead is told below
+            await until(lambda: PROGRAMS[function] in _lines(printed) or process.poll() is not None)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0, printed.read_text()
+    assert _lines(printed).count(PROGRAMS[function]) == 1, printed.read_text()
+
+
+async def test_a_bill_is_paid_once_however_often_it_is_delivered(redis_url: str, database_url: str) -> None:
+    snippet = _module("bill")
+    stream = stream_keys("eb", "invoice").stream
+
+    async def published() -> bool:
+        return await client.xlen(stream) == 2
+
+    async def settled() -> bool:
+        [group] = await client.xinfo_groups(stream)
+        return await client.xlen(stream) >= 3 and not group["pending"] and not group["lag"]
+
+    async with (
+        _prepared(database_url) as connection,
+        Redis.from_url(redis_url) as client,
+        EventBus(redis_url, database=database_url) as bus,
+        _working(bus, snippet.accounts),
+    ):
+        await snippet.bill(bus, "i-1", 100)
+        await eventually(published)
+        [due] = await connection.fetch("SELECT * FROM eventbus_outbox WHERE type = 'invoice.due'")
+        await bus.transport.append([Outgoing(envelope_of(due))])
+        await eventually(settled)
+        invoices, payments, paid = [
+            [tuple(row) for row in await connection.fetch(query)]
+            for query in (
+                "SELECT * FROM invoices",
+                "SELECT * FROM payments",
+                "SELECT subject FROM eventbus_outbox WHERE type = 'invoice.paid'",
+            )
+        ]
+        assert (invoices, payments, paid) == ([("i-1", 100)], [("i-1", 100)], [("i-1",)])
+
+
+@contextmanager
+def _running(program: Path, printed: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose output goes to a file; it does not outlive the block."""
+    with printed.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, program], cwd=program.parent, env=CLEAN, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def _prepared(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the database, which has the bus' tables and the reader's own."""
+    connection = await asyncpg.connect(url)
+    try:
+        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
+        await connection.execute(TABLES)
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _working(bus: EventBus, group: Group) -> AsyncIterator[None]:
+    worker = Worker(bus, [group], grace=5)
+    run = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        await worker.stop()
+        await run
+
+
+def _module(function: str) -> ModuleType:
+    """A block as a module. Always of the same name: an event type belongs to one class of one module."""
+    module = ModuleType(f"snippet_{function}")
+    exec(compile(_the_block(function).text, _the_block(function).place, "exec"), module.__dict__)
+    return module
+
+
+def _the_block(function: str) -> Block:
+    [block] = [block for block in BLOCKS if function in _functions(block)]
+    return block
+
+
+def _functions(block: Block) -> set[str]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in ast.parse(block.text).body if isinstance(node, kinds)}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
