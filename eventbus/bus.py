@@ -41,7 +41,9 @@ class EventBus:
         target = url or Settings().require_redis_url()
         self._publish_timeout = publish_timeout
         self.transport: Transport = (
-            MemoryTransport() if target.startswith("memory://") else RedisTransport(target, namespace=namespace)
+            MemoryTransport()
+            if target.startswith("memory://")
+            else RedisTransport(target, namespace=namespace, timeout=publish_timeout)
         )
         self.database = _open_database(database) if database else None
 
@@ -97,24 +99,26 @@ class EventBus:
         return await self._append([Outgoing(envelop(event, origin, key=key)) for event in events])
 
     async def _append(self, outgoing: list[Outgoing]) -> list[Receipt]:
+        deadline = asyncio.get_running_loop().time() + self._publish_timeout
         try:
             statuses = await self.transport.append(outgoing)
         except Unavailable as error:
-            statuses = await self._append_again(outgoing, error)
+            statuses = await self._append_again(outgoing, error, deadline)
         crash.point("publish.stored")
         return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
 
-    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable) -> list[Status]:
+    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
         """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._publish_timeout
-        while loop.time() < deadline:
-            await asyncio.sleep(_PAUSE)
-            try:
-                return await self.transport.append(outgoing, again=True)
-            except Unavailable as again:
-                error = again
-        raise error
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    await asyncio.sleep(_PAUSE)
+                    try:
+                        return await self.transport.append(outgoing, again=True)
+                    except Unavailable as again:
+                        error = again
+        except TimeoutError:
+            raise error from None
 
     # Transactions -----------------------------------------------------------------------------------------------------
 

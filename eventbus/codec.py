@@ -8,15 +8,21 @@ Every entry of every stream has the same four fields, which makes the field name
     data  JSON of the event
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from eventbus.errors import CodecError
-from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, unix_ms, uuid7
+from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, uuid7
 
 Fields = Mapping[bytes, bytes]
+
+_UUID7 = re.compile(rb"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")  # until the year 2527
+_TEXTS = frozenset({"subject", "organization", "correlationId", "causationId", "traceparent", "source", "only"})
 
 
 def envelop(
@@ -30,18 +36,24 @@ def envelop(
     """Wrap an event that is about to be published.
 
     The organization is, in this order: the argument, the event's own `organization_id`, that of the origin.
-    Raises CodecError if the event's class has no type or the priority is not 1 to 10.
+    Raises CodecError if the event's class has no type, the priority is not 1 to 10, or the event is not fit for JSON.
     """
     if not event.event_type:
         raise CodecError(f"{type(event).__qualname__} has no event type: declare it with class …(Event, type='…')")
     if not 1 <= priority <= 10:
         raise CodecError(f"priority {priority} is not 1 (first) to 10 (last)")
+    try:
+        # All fields, those that are None too: left out, they would come back as their defaults.
+        packed = event.__pydantic_serializer__.to_json(event, by_alias=True)
+    except PydanticSerializationError as error:
+        raise CodecError(f"{event.event_type} cannot be written as JSON: {error}") from error
+    owner = organization or getattr(event, "organization_id", None) or origin.organization
     return Envelope(
         id=uuid7(),
         type=event.event_type,
-        data=event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_none=True),
+        data=packed,
         subject=key,
-        organization=organization or getattr(event, "organization_id", None) or origin.organization,
+        organization=owner if owner is None else str(owner),
         correlation_id=origin.correlation_id,
         causation_id=origin.causation_id,
         traceparent=origin.traceparent,
@@ -58,11 +70,17 @@ def open_event(envelope: Envelope) -> Event:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
         raise CodecError(f"data does not fit {envelope.type}: {faults}") from None
+    except Exception as error:  # a validator of the event's own that stumbles over what it was given
+        raise CodecError(f"data does not fit {envelope.type}: {type(error).__name__}: {error}") from error
 
 
 def encode(envelope: Envelope) -> tuple[bytes | str, ...]:
-    """The flat field, value, … list of a stream entry."""
-    return ("id", envelope.id, "type", envelope.type, "meta", _meta(envelope), "data", envelope.data)
+    """The flat field, value, … list of a stream entry. Raises CodecError if an attribute is not fit for JSON."""
+    try:
+        meta = _meta(envelope)
+    except orjson.JSONEncodeError as error:
+        raise CodecError(f"an attribute of {envelope.type} cannot be written as JSON: {error}") from error
+    return ("id", envelope.id, "type", envelope.type, "meta", meta, "data", envelope.data)
 
 
 def _meta(envelope: Envelope) -> bytes:
@@ -91,12 +109,10 @@ def _meta(envelope: Envelope) -> bytes:
 def decode(fields: Fields) -> Envelope:
     """The envelope of a stream entry. Raises CodecError if it is not one of ours."""
     try:
-        event_id = fields[b"id"].decode()
-        unix_ms(event_id)
         packed = fields[b"meta"]
-        meta = orjson.loads(packed) if packed else {}
+        meta = _attributes(packed) if packed else {}
         return Envelope(
-            id=event_id,
+            id=_event_id(fields[b"id"]),
             type=fields[b"type"].decode(),
             data=fields[b"data"],
             subject=meta.get("subject"),
@@ -111,8 +127,32 @@ def decode(fields: Fields) -> Envelope:
         )
     except KeyError as error:
         raise CodecError(f"the entry has no field {error.args[0].decode()!r}") from None
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise CodecError(f"the entry is not an envelope: {error}") from None
+
+
+def _event_id(raw: bytes) -> str:
+    """Raises ValueError if it is no UUIDv7: all that reads the time in it relies on that."""
+    if not _UUID7.fullmatch(raw):
+        raise ValueError("its id is no UUIDv7")
+    return raw.decode()
+
+
+def _attributes(packed: bytes) -> dict[str, Any]:
+    """Those that we know are what they should be; others may be a newer version's. Raises ValueError."""
+    meta = orjson.loads(packed)
+    if not isinstance(meta, dict):
+        raise ValueError("its meta is no JSON object")  # noqa: TRY004 - decode makes one error of all
+    for name, value in meta.items():
+        if name == "priority":
+            fits = type(value) is int and 1 <= value <= 10
+        elif name == "metadata":
+            fits = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+        else:
+            fits = isinstance(value, str) or name not in _TEXTS
+        if not fits:
+            raise ValueError(f"its {name} is {value!r}")
+    return meta
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

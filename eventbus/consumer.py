@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from eventbus import crash
-from eventbus.errors import EventBusError, Unavailable
+from eventbus.errors import Full, Unavailable
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.isolation import Isolation
@@ -24,6 +24,7 @@ from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Subs
 
 READ_WAIT = 1.0  # seconds; also the longest that a stop waits for a read that finds nothing
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
+UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries while a server is away
 
@@ -84,7 +85,7 @@ class Consumer:
         async def step() -> None:
             await self._room.wait()
             if not self._stopping.is_set():
-                deliveries = await self._transport.read(subscription, self._free(), READ_WAIT)
+                deliveries = await self._transport.read(subscription, max(1, self._free()), READ_WAIT)
                 if deliveries:
                     crash.point("consumer.read")
                 self._take(deliveries)
@@ -97,8 +98,11 @@ class Consumer:
         async def step() -> None:
             nudge.clear()
             # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
-            share = 0 if self._ready else math.ceil(self._group.concurrency / 4)
-            found = await self._transport.reclaim(subscription, max(self._free(), share))
+            free = self._free()
+            share = (
+                0 if self._ready or len(self._outcomes) >= UNSETTLED_LIMIT else math.ceil(self._group.concurrency / 4)
+            )
+            found = await self._transport.reclaim(subscription, max(free, share))
             if found.deliveries:
                 crash.point("consumer.reclaimed")
             self._take(found.deliveries)
@@ -139,6 +143,8 @@ class Consumer:
     # Running ----------------------------------------------------------------------------------------------------------
 
     def _free(self) -> int:
+        if len(self._outcomes) >= UNSETTLED_LIMIT:
+            return 0
         return self._group.concurrency - len(self._running) - len(self._ready)
 
     def _start(self) -> None:
@@ -188,7 +194,8 @@ class Consumer:
                 continue
             try:
                 lost = await self._transport.renew(old)
-            except EventBusError:
+            except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
+                await self._pause(0, error)
                 continue
             for delivery in lost:
                 self._held.pop(delivery, None)
@@ -205,6 +212,9 @@ class Consumer:
                 await self._transport.settle(batch)
                 crash.point("consumer.settled")
             except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes are still to be settled
+                if isinstance(error, Full):  # acks need no memory: they are applied, and must not be sent again
+                    self._let_go([settlement for settlement in batch if isinstance(settlement.outcome, Ack)])
+                    batch = [settlement for settlement in batch if not isinstance(settlement.outcome, Ack)]
                 # Back into the line with all that has come meanwhile: acks must not wait behind what cannot be stored.
                 self._outcomes = batch + self._outcomes
                 self._settle_due.set()
@@ -218,6 +228,7 @@ class Consumer:
             self._held.pop(delivery, None)
             if not isinstance(outcome, Ack):
                 self._nudges[delivery.subscription].set()  # a due time that the reclaim loop does not know of yet
+        self._start()
 
     # The end ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,10 @@ EventBusError
     └── Reject              never try again: straight to the dead letters
 """
 
-from urllib.parse import urlsplit, urlunsplit
+import math
+import re
+
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|([?&](?:ssl_)?password=)[^&\s]+")
 
 
 class EventBusError(Exception):
@@ -51,6 +54,8 @@ class RetryLater(EventBusError):
     """Raised by a handler: try again `delay` seconds from now instead of the group's backoff. Spends an attempt."""
 
     def __init__(self, delay: float, reason: str = "") -> None:
+        if not 0 <= delay < math.inf:
+            raise ValueError(f"RetryLater({delay}): the delay must be seconds from now")
         super().__init__(reason or f"the handler asked to be tried again in {delay:g} s")
         self.delay = delay
 
@@ -63,10 +68,6 @@ class Reject(EventBusError):
         self.reason = reason
 
 
-def hide_password(url: str) -> str:
-    """The URL as it may be shown: the password, if there is one, is replaced by `***`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+def hide_password(text: str) -> str:
+    """The text as it may be shown: each password of a URL in it is replaced by `***`."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)

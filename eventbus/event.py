@@ -32,7 +32,13 @@ class Event(BaseModel):
     A class without `type` is abstract: it may share fields, and cannot be published.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        ser_json_inf_nan="strings",  # JSON has no numbers for them, and null would not come back
+    )
 
     event_type: ClassVar[str] = ""
 

@@ -1,21 +1,19 @@
 """From a delivery to an outcome: decode, find the handler, run it, judge how it ended. Knows no transport."""
 
 import asyncio
-import re
 import traceback
 
 import structlog
 
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
-from eventbus.errors import CodecError, Reject, RetryLater, Unavailable
+from eventbus.errors import CodecError, Reject, RetryLater, Unavailable, hide_password
 from eventbus.event import Envelope, event_class
 from eventbus.group import AnyHandler, Group
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
 UNAVAILABLE_SNOOZE = 1.0  # seconds until a handler that met a server which is away is run again
 _ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead letter
-_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
 
 log = structlog.get_logger("eventbus.executor")
 
@@ -46,7 +44,9 @@ class Executor:
                 await handler(event, context)
         except asyncio.CancelledError as error:
             return self._judge_cancelled(delivery, context, error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
             return self._judge(delivery, context, error)
         return Ack()
 
@@ -62,7 +62,8 @@ class Executor:
     def _judge(self, delivery: Delivery, context: Context, error: BaseException) -> Outcome:
         match error:
             case Unavailable():
-                context.log.warning("put off", reason=str(error), delay=UNAVAILABLE_SNOOZE)
+                # Whose connection broke has said so, once; this is said for every event, every second.
+                context.log.debug("put off", reason=str(error), delay=UNAVAILABLE_SNOOZE)
                 return Snooze(UNAVAILABLE_SNOOZE)
             case Reject():
                 return self._bury(delivery, context, error)
@@ -100,10 +101,8 @@ class Executor:
 
 
 def _failure(error: BaseException) -> Failure:
-    line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    trace = "".join(traceback.format_exception(error))
-    return Failure(_hide(line)[:_ERROR_LIMIT], _hide(trace)[-_TRACEBACK_LIMIT:])
-
-
-def _hide(text: str) -> str:
-    return _PASSWORD_IN_URL.sub(r"\1***@", text)
+    told = traceback.TracebackException.from_exception(error)  # it survives an error that cannot say what it is
+    message = " ".join(str(told).split("\n"))
+    line = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    trace = "".join(told.format())
+    return Failure(hide_password(line)[:_ERROR_LIMIT], hide_password(trace)[-_TRACEBACK_LIMIT:])

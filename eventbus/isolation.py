@@ -7,7 +7,9 @@ nothing else runs in this process, so the next crash can be nobody's fault but i
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+PATIENCE = 10.0  # seconds that a suspect waits for what runs before it
 
 
 class Isolation:
@@ -35,11 +37,16 @@ class Isolation:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Nothing else runs inside this block; what runs when it is asked for may end first."""
+        """Nothing else starts inside this block; what runs already has some seconds to end first.
+
+        Whatever takes longer than that runs on beside the suspect: one slow handler must not stop a whole process, and
+        it is a risk to the suspect only, and only if the slow one kills the process now."""
         async with self._turn:
             self._open.clear()
             try:
-                await self._idle.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE):
+                        await self._idle.wait()
                 yield
             finally:
                 self._open.set()

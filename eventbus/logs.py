@@ -21,7 +21,9 @@ def configure(log_format: Literal["console", "json"], level: int = logging.INFO)
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     else:
-        end = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The default shows the locals of every frame: tokens, passwords, payloads.
+        plain = structlog.dev.plain_traceback
+        end = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *end],
         wrapper_class=structlog.make_filtering_bound_logger(level),

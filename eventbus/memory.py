@@ -77,6 +77,8 @@ class MemoryTransport:
             return Status.DUPLICATE
         if delay > 0:
             log.scheduled[envelope.id] = (self._clock() + delay, envelope)
+            # Not left to reclaim alone, which looks once a second. Loops count in milliseconds, and round.
+            asyncio.get_running_loop().call_later(delay + 0.002, lambda: self._promote(log, self._clock()))
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
@@ -110,7 +112,8 @@ class MemoryTransport:
         cursor = log.groups.setdefault(subscription.group, _Cursor())
         found = Reclaimed()
         threshold = subscription.crash_budget - 1
-        for entry_id, pending, crashes in _claimable(cursor, subscription.lease, now):
+        credit = min(credit, 1) if suspect else credit
+        for entry_id, pending, crashes in _claimable(cursor, subscription, now):
             dangerous = crashes == threshold
             if dangerous and not suspect:
                 found.suspects = True
@@ -192,7 +195,7 @@ class MemoryTransport:
 
     async def replay(self, dead: DeadLetter) -> bool:
         if dead.envelope is None:
-            raise CodecError(f"dead letter {dead.id} is no envelope: it cannot be replayed, only discarded")
+            raise CodecError(f"dead letter {dead.id} is no envelope: it cannot be replayed")
         log = self._log(dead.stream)
         if log.dead.pop(dead.id, None) is None:
             return False
@@ -224,12 +227,13 @@ class MemoryTransport:
         return pending if owns else None
 
 
-def _claimable(cursor: _Cursor, lease: float, now: float) -> Iterator[tuple[str, _Pending, int]]:
+def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:
     """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases."""
     resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
     yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
     for entry_id, pending in list(cursor.pending.items()):
-        if pending.due is None and now - pending.touched >= lease:
+        others = pending.owner != subscription.consumer  # its own are in its hands
+        if others and pending.due is None and now - pending.touched >= subscription.lease:
             yield entry_id, pending, pending.crashes + 1
 
 

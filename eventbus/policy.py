@@ -1,5 +1,6 @@
 """When to try again."""
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ class Backoff:
     jitter: bool = False
 
     def __post_init__(self) -> None:
-        if self.first < 0 or self.factor < 1 or (self.cap is not None and self.cap < 0):
+        if not (0 <= self.first < math.inf and self.factor >= 1 and (self.cap is None or self.cap >= 0)):
             raise ConfigurationError(f"{self}: first and cap must be >= 0, factor >= 1")
 
     @classmethod

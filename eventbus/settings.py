@@ -2,29 +2,41 @@
 are honoured where the prefixed name is absent."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventbus.errors import ConfigurationError
 
 
 class Settings(BaseSettings):
-    """`Settings()` reads the environment; every field can be given to the constructor instead."""
+    """`Settings()` reads the environment; every field can be given to the constructor instead.
+
+    Raises ConfigurationError naming every value that cannot work.
+    """
 
     model_config = SettingsConfigDict(env_prefix="EVENTBUS_", env_file=".env", extra="ignore", populate_by_name=True)
 
-    redis_url: str | None = Field(default=None, validation_alias=AliasChoices("EVENTBUS_REDIS_URL", "REDIS_URL"))
+    redis_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("EVENTBUS_REDIS_URL", "REDIS_URL"), repr=False
+    )
     redis_host: str | None = Field(default=None, validation_alias="REDIS_HOST")
     redis_port: int = Field(default=6379, validation_alias="REDIS_PORT")
     redis_password: str | None = Field(default=None, validation_alias="REDIS_PASSWORD", repr=False)
     database_url: str | None = Field(
-        default=None, validation_alias=AliasChoices("EVENTBUS_DATABASE_URL", "DATABASE_URL")
+        default=None, validation_alias=AliasChoices("EVENTBUS_DATABASE_URL", "DATABASE_URL"), repr=False
     )
     data_dir: Path = Path(".eventbus")
     log_format: Literal["console", "json"] = "console"
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise ConfigurationError(f"the settings do not work: {faults}") from None
 
     def find_redis_url(self) -> str | None:
         """The configured server, or None."""

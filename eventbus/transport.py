@@ -159,7 +159,7 @@ class Transport(Protocol):
         """Extend the leases; returns those that are lost to another consumer."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """End each delivery by its outcome."""
+        """End each delivery by its outcome. Raises Full if there is no memory for some; acks are applied all the same."""
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""

@@ -56,19 +56,18 @@ class Worker:
         restore = self._install_signals()
         roles = [asyncio.ensure_future(role.run()) for role in self._roles()]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
+        stopping = asyncio.create_task(self._stopping.wait())
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
         try:
-            stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
             self._begin_stop()
             for consumer in consumers:
                 consumer.stop()
             await asyncio.gather(*running)
         finally:
-            for task in (*roles, *running):
+            for task in (stopping, *roles, *running):
                 task.cancel()
-            await asyncio.gather(*roles, *running, return_exceptions=True)
+            await asyncio.gather(stopping, *roles, *running, return_exceptions=True)
             restore()
         _raise_first_failure(roles)
         log.info("worker stopped", consumer=name)
@@ -101,13 +100,15 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
             loop.add_signal_handler(number, self._on_signal, number)
 
         def restore() -> None:
-            for number in signals:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                if handler is not None:  # it was not installed from Python
+                    signal.signal(number, handler)
 
         return restore
 

@@ -67,8 +67,8 @@ def replay(
     """Put dead letters back into their stream, for the group where they died. Attempts start again at one."""
     if every == bool(letter_ids):
         raise typer.BadParameter("name dead letters by STREAM/ID, or take --all")
-    count = run(_replay(letter_ids or [], group))
-    typer.echo(f"replayed {count}")
+    replayed, left = run(_replay(letter_ids or [], group))
+    typer.echo(f"replayed {replayed}" + (f", left {left} that are no envelopes" if left else ""))
 
 
 def reference(letter: DeadLetter) -> str:
@@ -136,11 +136,13 @@ async def _find(bus: EventBus, letter_id: str) -> DeadLetter:
     raise NotFound(f"there is no dead letter {letter_id!r}: `eventbus dead list` shows those that there are")
 
 
-async def _replay(letter_ids: list[str], group: str | None) -> int:
+async def _replay(letter_ids: list[str], group: str | None) -> tuple[int, int]:
+    """How many were replayed, and how many cannot be."""
     async with EventBus() as bus:
         if letter_ids:
             letters = [await _find(bus, letter_id) for letter_id in letter_ids]
         else:
             # All of them are known before the first runs again: one that dies anew is not replayed in a circle.
             letters = [letter async for letter in _letters(bus, group)]
-        return sum([await bus.transport.replay(letter) for letter in letters if letter.envelope is not None])
+        readable = [letter for letter in letters if letter.envelope is not None]
+        return sum([await bus.transport.replay(letter) for letter in readable]), len(letters) - len(readable)

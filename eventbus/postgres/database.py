@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import asyncpg.pool
 import orjson
+import structlog
 
 from eventbus import crash
 from eventbus.codec import envelop
@@ -16,6 +17,8 @@ from eventbus.postgres.outbox import Outbox, Waiting, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
 from eventbus.transport import Transport
+
+log = structlog.get_logger("eventbus.postgres")
 
 PooledConnection = asyncpg.pool.PoolConnectionProxy
 POOL_SIZE = 10
@@ -37,6 +40,7 @@ class Database:
         self._server = f"PostgreSQL at {hide_password(dsn)}"
         self._pool_size = pool_size
         self._pool: asyncpg.Pool | None = None
+        self._away = False
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""
@@ -67,21 +71,35 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PooledConnection]:
         """A connection of the pool. Raises Unavailable if there is none, or if it breaks inside the block."""
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
         except _AWAY as error:
-            raise Unavailable(self._server, str(error) or "no connection in time") from error
+            raise self._unavailable(str(error) or "no connection in time") from error
+        self._note(None)
         try:
             yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
             if await _broken(connection, error):
-                raise Unavailable(self._server, str(error) or "no answer") from error
+                raise self._unavailable(str(error) or "no answer") from error
             raise
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
+
+    def _unavailable(self, detail: str) -> Unavailable:
+        self._note(detail)
+        return Unavailable(self._server, detail)
+
+    def _note(self, trouble: str | None) -> None:
+        """One line when it goes and one when it is back, however many callers try meanwhile."""
+        if trouble is not None and not self._away:
+            log.warning("postgresql is away", server=self._server, reason=trouble)
+        elif trouble is None and self._away:
+            log.info("postgresql is back", server=self._server)
+        self._away = trouble is not None
 
     @asynccontextmanager
     async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
@@ -104,6 +122,9 @@ class Database:
             crash.point("inbox.committed")
         except _CommittedBefore:
             return
+        except BaseExceptionGroup as errors:  # a TaskGroup in the block wraps what its tasks raise
+            if errors.split(_CommittedBefore)[1] is not None:
+                raise
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[PooledConnection]:
@@ -169,7 +190,7 @@ class PostgresTransaction:
 
 async def _broken(connection: PooledConnection, error: Exception) -> bool:
     """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
-    if connection.is_closed() or isinstance(error, _NOT_READY):
+    if _is_closed(connection) or isinstance(error, _NOT_READY):
         return True
     if not isinstance(error, TimeoutError):
         return False
@@ -180,6 +201,13 @@ async def _broken(connection: PooledConnection, error: Exception) -> bool:
         connection.terminate()
         return True
     return False
+
+
+def _is_closed(connection: PooledConnection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # it broke, and the pool has taken it back already
+        return True
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -55,12 +55,17 @@ async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
         _INSERT,
         [e.id for e in envelopes],
         [e.type for e in envelopes],
-        [e.subject for e in envelopes],
-        [e.organization for e in envelopes],
+        [_column(e.subject) for e in envelopes],
+        [_column(e.organization) for e in envelopes],
         [meta for _, _, meta, _ in texts],
         [data for _, _, _, data in texts],
         [delay for _, delay in waiting],
     )
+
+
+def _column(text: str | None) -> str | None:
+    """As far as PostgreSQL can hold it, for finding rows by it; whole it is in `meta`."""
+    return text and text.replace("\0", "")
 
 
 def envelope_of(row: Row) -> Envelope:

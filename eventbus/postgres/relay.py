@@ -22,9 +22,12 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
 PRUNE_INTERVAL = 60.0  # seconds
 PRUNE_BATCH = 10_000
+PRUNE_PAUSE = 0.5  # seconds between full batches
 RETENTION = timedelta(days=7)  # how long published events and inbox rows are kept
 
 _LOCK = 0x6576_6275_7302
+# A host that vanishes says no goodbye: without these its session would hold the lock for hours.
+_NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 _SELECT = """
 SELECT position, event_id, type, meta, data,
        greatest(0, extract(epoch FROM due_at - clock_timestamp()))::float8 AS delay
@@ -57,7 +60,9 @@ class Relay:
         while True:
             try:
                 # A connection of its own: the lock is the session's, and must not keep one of the pool's.
-                connection = await asyncpg.connect(self._dsn, timeout=5, command_timeout=30)
+                connection = await asyncpg.connect(
+                    self._dsn, timeout=5, command_timeout=30, server_settings=_NOTICE_LOST_HOSTS
+                )
                 try:
                     await self._stand_by(connection)
                 finally:
@@ -73,8 +78,10 @@ class Relay:
         await self._relay(connection)
 
     async def _relay(self, connection: asyncpg.Connection) -> None:
-        uncertain, pause, pruned_at = True, SHORTEST_PAUSE, time.monotonic()
+        uncertain, pause, prune_at = True, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
         while True:
+            if time.monotonic() > prune_at:
+                prune_at = time.monotonic() + await self._prune(connection)
             rows = await connection.fetch(_SELECT, BATCH)
             if rows:
                 outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
@@ -84,13 +91,16 @@ class Relay:
                 uncertain, pause = False, SHORTEST_PAUSE
                 self._note(None)
                 continue
-            if time.monotonic() - pruned_at > PRUNE_INTERVAL:
-                for statement in (_PRUNE_OUTBOX, _PRUNE_INBOX):
-                    await connection.execute(statement, RETENTION, PRUNE_BATCH)
-                pruned_at = time.monotonic()
             uncertain = False
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _prune(self, connection: asyncpg.Connection) -> float:
+        """Delete a batch of what is old; the seconds until there is a reason to come again."""
+        done = [
+            await connection.execute(statement, RETENTION, PRUNE_BATCH) for statement in (_PRUNE_OUTBOX, _PRUNE_INBOX)
+        ]
+        return PRUNE_PAUSE if f"DELETE {PRUNE_BATCH}" in done else PRUNE_INTERVAL
 
     def _note(self, trouble: str | None) -> None:
         """One line when the relay stops, one when it works again."""

@@ -19,8 +19,13 @@ def fields_of(delivery: Delivery, outcome: Dead) -> tuple[Argument, ...]:
         *original,
         *("dead.group", delivery.subscription.group, "dead.entry", delivery.entry_id),
         *("dead.attempts", outcome.attempts, "dead.crashes", delivery.crashes),
-        *("dead.error", outcome.failure.error, "dead.traceback", outcome.failure.traceback),
+        *("dead.error", _utf8(outcome.failure.error), "dead.traceback", _utf8(outcome.failure.traceback)),
     )
+
+
+def _utf8(text: str) -> bytes:
+    """Messages may quote what is no UTF-8, such as a file's name: Python holds that as lone surrogates."""
+    return text.encode(errors="backslashreplace")
 
 
 async def read(link: Link, namespace: str, stream: str, after: str, limit: int) -> list[DeadLetter]:
@@ -41,7 +46,7 @@ async def streams(link: Link, namespace: str) -> list[str]:
 
 async def replay(link: Link, namespace: str, letter: DeadLetter) -> bool:
     if letter.envelope is None:
-        raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed, only discarded")
+        raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
     keys = stream_keys(namespace, letter.stream)
     envelope = letter.envelope._replace(only=letter.group)
     command = scripts.REPLAY((keys.stream, keys.dead), letter.id, *encode(envelope))

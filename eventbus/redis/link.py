@@ -20,8 +20,9 @@ Reply = Any
 Argument = str | bytes | int | float
 
 CONNECT_TIMEOUT = 2.0  # seconds
-# Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over.
-_NOT_READY = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ")
+# Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
+# has no connection left.
+_NOT_READY = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ", "ERR max number of clients")
 
 log = structlog.get_logger("eventbus.redis")
 
@@ -36,8 +37,9 @@ class _Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self.waiting: deque[asyncio.Future[Reply]] = deque()
         self.out: list[bytes] = []
-        self.replies = 0
         self.watched = False
+        self.quiet_since = 0.0  # loop time of the last reply, or of the command that has been waiting since then
+        self.ending = "the server closed the connection"
         self.transport: asyncio.Transport | None = None
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reader = hiredis.Reader(replyError=ReplyError)
@@ -46,10 +48,21 @@ class _Wire(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
+        self.quiet_since = asyncio.get_running_loop().time()
         self._reader.feed(data)
+        try:
+            self._hand_out()
+        except hiredis.ProtocolError as error:
+            self.ending = f"it does not speak Redis' protocol: {error}"
+            if self.transport is not None:
+                self.transport.abort()
+
+    def _hand_out(self) -> None:
         waiting = self.waiting
         while (reply := self._reader.gets()) is not False:
-            self.replies += 1
+            if not waiting:  # said before it hangs up: "max number of clients reached"
+                self.ending = str(reply)
+                continue
             future = waiting.popleft()
             if future.done():
                 continue
@@ -65,7 +78,7 @@ class _Wire(asyncio.Protocol):
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
-                future.set_exception(ConnectionResetError(str(exc or "the server closed the connection")))
+                future.set_exception(ConnectionResetError(str(exc or self.ending)))
 
 
 class Link:
@@ -100,14 +113,15 @@ class Link:
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
-        return await self._answer(self._send(wire, command))
+        return await self._answer(self._send(wire, _pack(command)))
 
     async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
-        futures = [self._send(wire, command) for command in commands]
+        # All are packed before the first is sent: what cannot be packed must leave no gap between commands and replies.
+        futures = [self._send(wire, packed) for packed in [_pack(command) for command in commands]]
         replies: list[Reply] = []
         try:
             for future in futures:
@@ -122,6 +136,8 @@ class Link:
 
     async def close(self) -> None:
         self._closed = True
+        if self._attempt is not None:
+            await asyncio.wait([self._attempt])
         wire, self._wire = self._wire, None
         if wire is not None and wire.transport is not None:
             wire.transport.abort()
@@ -129,26 +145,35 @@ class Link:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def _send(self, wire: _Wire, command: tuple[Argument, ...]) -> asyncio.Future[Reply]:
+    def _send(self, wire: _Wire, packed: bytes) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
+        if wire.transport is None:  # lost between the end of _connect and the waking of who waited for it
+            future.set_exception(ConnectionResetError(wire.ending))
+            return future
+        if not wire.waiting:
+            wire.quiet_since = loop.time()
         if not wire.watched:
             wire.watched = True
-            loop.call_later(self._timeout, self._watch, wire, wire.replies)
+            loop.call_later(self._timeout, self._watch, wire)
         wire.waiting.append(future)
         if not wire.out:
             loop.call_soon(_flush, wire)
-        wire.out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub names a 1-tuple
+        wire.out.append(packed)
         return future
 
-    def _watch(self, wire: _Wire, replies: int) -> None:
+    def _watch(self, wire: _Wire) -> None:
         """No reply at all for a whole timeout: the connection is half open, or the server frozen."""
         if wire.transport is None or not wire.waiting:
             wire.watched = False
-        elif wire.replies == replies:
-            wire.transport.abort()
+            return
+        loop = asyncio.get_running_loop()
+        left = wire.quiet_since + self._timeout - loop.time()
+        if left > 0:
+            loop.call_later(left, self._watch, wire)
         else:
-            asyncio.get_running_loop().call_later(self._timeout, self._watch, wire, wire.replies)
+            wire.ending = f"no answer for {self._timeout:g} s"
+            wire.transport.abort()
 
     async def _answer(self, future: asyncio.Future[Reply]) -> Reply:
         try:
@@ -182,6 +207,9 @@ class Link:
             detail = "no answer" if isinstance(error, TimeoutError) else str(error)
             self._note_away(detail)
             raise Unavailable(self._server, detail) from None
+        except Unavailable as error:  # it is there, but not ready
+            self._note_away(error.detail)
+            raise
         except ReplyError as error:
             raise ConfigurationError(f"{self._server} refused the login: {error}") from None
         self._wire = wire
@@ -204,7 +232,7 @@ class Link:
             )
         try:
             for command in self._greeting():
-                await self._answer(self._send(wire, command))
+                await self._answer(self._send(wire, _pack(command)))
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()
@@ -227,6 +255,11 @@ class Link:
         if not self._away and not self._closed:
             log.warning("redis is away", server=self._server, connection=self._name, reason=detail)
             self._away = True
+
+
+def _pack(command: tuple[Argument, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub names a 1-tuple
+    return packed
 
 
 def _flush(wire: _Wire) -> None:

@@ -1,7 +1,10 @@
 """The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 import structlog
@@ -31,8 +34,10 @@ from eventbus.transport import (
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
 AGAIN_BATCH = 100
-CLOCK_SKEW = 60_000  # ms that a publisher's clock may be ahead of the server's
+LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who made the event may have a fast clock
 PROMOTE_BATCH = 500
+SOON = 1.1  # seconds; a worker looks at the schedule at least once a second, and may miss what is due sooner
+TICK = 0.05  # seconds
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 
@@ -44,11 +49,13 @@ log = structlog.get_logger("eventbus.redis")
 class RedisTransport:
     """One connection for all writes, and one for the blocking reads of each subscription."""
 
-    def __init__(self, url: str, *, namespace: str = "eb") -> None:
+    def __init__(self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT) -> None:
         self._url = url
         self._namespace = namespace
-        self._link = Link(url, timeout=COMMAND_TIMEOUT, name="eventbus-write")
+        self._link = Link(url, timeout=timeout, name="eventbus-write")
         self._readers: dict[Subscription, _Reader] = {}
+        self._ticks: set[tuple[str, int]] = set()
+        self._promotions: set[asyncio.Task[None]] = set()
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")
@@ -64,6 +71,8 @@ class RedisTransport:
             )
 
     async def close(self) -> None:
+        for promotion in self._promotions:
+            promotion.cancel()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
 
     # Publishing -------------------------------------------------------------------------------------------------------
@@ -76,6 +85,7 @@ class RedisTransport:
             return await self._append_again(outgoing)
         commands = [self._schedule(item, again) if item.delay > 0 else self._xadd(item) for item in outgoing]
         replies = _checked(await scripts.run(self._link, commands))
+        self._promote_in_time(outgoing)
         return [_status(item, reply) for item, reply in zip(outgoing, replies, strict=True)]
 
     async def _append_again(self, outgoing: Sequence[Outgoing]) -> list[Status]:
@@ -85,6 +95,7 @@ class RedisTransport:
         commands = [self._schedule(item, again=True) for item in scheduled]
         for item, reply in zip(scheduled, _checked(await scripts.run(self._link, commands)), strict=True):
             known[item.envelope.id] = not reply
+        self._promote_in_time(scheduled)
         for stream in {item.envelope.stream for item in outgoing if item.delay <= 0}:
             envelopes = [item.envelope for item in outgoing if item.delay <= 0 and item.envelope.stream == stream]
             for part in _batched(envelopes, AGAIN_BATCH):
@@ -94,33 +105,54 @@ class RedisTransport:
 
     def _again(self, stream: str, envelopes: Sequence[Envelope]) -> Command:
         keys = stream_keys(self._namespace, stream)
-        oldest = _oldest_entry(min(envelope.id for envelope in envelopes))
+        age = max(_age(envelope) for envelope in envelopes)
         fields = [part for envelope in envelopes for part in encode(envelope)]
-        return scripts.APPEND_AGAIN((keys.stream, keys.due), LOOK_BACK, oldest, *fields)
+        return scripts.APPEND_AGAIN((keys.stream, keys.due), LOOK_BACK, age, *fields)
 
     def _xadd(self, item: Outgoing) -> Command:
         return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
 
     def _schedule(self, item: Outgoing, again: bool) -> Command:
         keys = stream_keys(self._namespace, item.envelope.stream)
-        event_id = item.envelope.id
         look_back = LOOK_BACK if again else ""
-        fields = encode(item.envelope)
-        return scripts.SCHEDULE(keys[:3], _ms(item.delay), event_id, look_back, _oldest_entry(event_id), *fields)
+        envelope = item.envelope
+        return scripts.SCHEDULE(keys[:3], _ms(item.delay), envelope.id, look_back, _age(envelope), *encode(envelope))
+
+    def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
+        """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
+        loop = asyncio.get_running_loop()
+        for envelope, delay in outgoing:
+            tick = (envelope.stream, math.ceil((loop.time() + delay + 0.002) / TICK))
+            if 0 < delay <= SOON and tick not in self._ticks:
+                self._ticks.add(tick)
+                loop.call_at(tick[1] * TICK, self._start_promotion, tick)
+
+    def _start_promotion(self, tick: tuple[str, int]) -> None:
+        self._ticks.discard(tick)
+        promotion = asyncio.create_task(self._promote(tick[0]))
+        self._promotions.add(promotion)
+        promotion.add_done_callback(self._promotions.discard)
+
+    async def _promote(self, stream: str) -> None:
+        with suppress(EventBusError):  # the workers will do it
+            await scripts.call(self._link, self._promotion(stream))
+
+    def _promotion(self, stream: str) -> Command:
+        return scripts.PROMOTE(stream_keys(self._namespace, stream)[:3], PROMOTE_BATCH)
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         reader = self._reader(subscription, wait)
-        if reader.epoch != reader.link.epoch:
-            found = await self._read_own(reader, credit)
-            if found:
-                return found
+        if credit < 1:  # COUNT 0 means all to Redis
+            return []
+        if reader.epoch != reader.link.epoch and (found := await self._read_own(reader, credit)):
+            return found
         key = stream_keys(self._namespace, subscription.stream).stream
         try:
             reply = await reader.link.execute(
                 *("XREADGROUP", "GROUP", subscription.group, subscription.consumer, "COUNT", credit),
-                *("BLOCK", _ms(wait), "STREAMS", key, ">"),
+                *("BLOCK", max(1, _ms(wait)), "STREAMS", key, ">"),  # BLOCK 0 means for ever
             )
         except ReplyError as error:
             await self._create_group(subscription, error)
@@ -132,11 +164,13 @@ class RedisTransport:
         )
 
     async def _read_own(self, reader: "_Reader", credit: int) -> list[Delivery]:
-        """After a reconnect: entries that are ours in Redis but whose reply never came."""
+        """After a reconnect: entries that are ours in Redis but whose reply never came.
+
+        It looks through the connection that also settles and reclaims: its order tells what is in hand by now."""
         subscription, epoch = reader.subscription, reader.link.epoch
         key = stream_keys(self._namespace, subscription.stream).stream
         try:
-            reply = await reader.link.execute(
+            reply = await self._link.execute(
                 *("XREADGROUP", "GROUP", subscription.group, subscription.consumer),
                 *("COUNT", len(reader.held) + credit, "STREAMS", key, "0"),
             )
@@ -161,7 +195,6 @@ class RedisTransport:
         )
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
-        stream = stream_keys(self._namespace, subscription.stream)
         keys = group_keys(self._namespace, subscription.stream, subscription.group)
         await self._link.ready()
         # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
@@ -170,10 +203,10 @@ class RedisTransport:
         promoted, reclaimed = await scripts.run(
             self._link,
             [
-                scripts.PROMOTE(stream[:3], PROMOTE_BATCH),
+                self._promotion(subscription.stream),
                 scripts.RECLAIM(
                     keys,
-                    *(subscription.group, subscription.consumer, _ms(subscription.lease), credit),
+                    *(subscription.group, subscription.consumer, _ms(subscription.lease), 1 if suspect else credit),
                     *(subscription.crash_budget, int(suspect), PARKED, int(young), CONSUMER_TTL),
                 ),
             ],
@@ -181,13 +214,15 @@ class RedisTransport:
         if isinstance(reclaimed, ReplyError):
             await self._create_group(subscription, reclaimed)
             return Reclaimed(next_due=0.0)
+        if isinstance(promoted, Full):  # its publisher is told; what was taken over must not be dropped for it
+            promoted = -1
         next_due, suspects, taken = _checked([promoted, reclaimed])[1]
         dues = [due / 1000 for due in (promoted, next_due) if due >= 0]
         deliveries = [
             Delivery(subscription, entry_id.decode(), pairs(fields), _count(failures), crashes)
             for entry_id, fields, failures, crashes in taken
         ]
-        self._reader(subscription).hand_out(deliveries)
+        deliveries = self._reader(subscription).hand_out(deliveries)
         return Reclaimed(deliveries, min(dues) if dues else None, bool(suspects))
 
     async def _create_group(self, subscription: Subscription, error: ReplyError) -> None:
@@ -300,8 +335,10 @@ class _Reader:
         self.held: set[str] = set()
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
-        self.held.update(delivery.entry_id for delivery in deliveries)
-        return deliveries
+        """Those that are not in hand already: a lease may run out while its holder is busy with the event."""
+        new = [delivery for delivery in deliveries if delivery.entry_id not in self.held]
+        self.held.update(delivery.entry_id for delivery in new)
+        return new
 
 
 def _by_subscription(deliveries: Sequence[Delivery]) -> dict[Subscription, list[Delivery]]:
@@ -337,9 +374,9 @@ def _fate(item: Outgoing, known: bool) -> Status:
     return Status.SCHEDULED if item.delay > 0 else Status.STORED
 
 
-def _oldest_entry(event_id: str) -> str:
-    """The oldest entry id that an event can have: its own time, less what the publisher's clock may be ahead."""
-    return str(max(0, unix_ms(event_id) - CLOCK_SKEW))
+def _age(envelope: Envelope) -> int:
+    """ms before which an event cannot have been stored. An age, because the server's clock may be another."""
+    return max(0, time.time_ns() // 1_000_000 - unix_ms(envelope.id)) + LOOK_BACK_MARGIN
 
 
 def _count(record: bytes | None) -> int:
@@ -348,7 +385,8 @@ def _count(record: bytes | None) -> int:
 
 
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    """Rounded up: nothing is ever early."""
+    return math.ceil(seconds * 1000)
 
 
 def _info(section: bytes, name: str) -> str:

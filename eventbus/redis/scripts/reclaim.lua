@@ -6,6 +6,7 @@
 -- ARGV[9] ms after which an idle consumer without entries is forgotten
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry id, fields, failures, crashes}, …}}.
 -- A suspect is an entry that one more crash would condemn: see eventbus/isolation.py.
+-- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
 local stream, retry, failures, crashes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, me, lease, credit, budget = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local only_suspects, parked = ARGV[6] == '1', ARGV[7]
@@ -53,16 +54,18 @@ for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     -- Everything that rests needs a due time. If the set was lost, what is missing from it is due now.
     if consumer.pending > redis.call('ZCARD', retry) then
       for _, entry in ipairs(redis.call('XPENDING', stream, group, '-', '+', consumer.pending, parked)) do
-        redis.call('ZADD', retry, 'NX', now, entry[1])
+        redis.pcall('ZADD', retry, 'NX', now, entry[1])  -- if memory is used up: another time
       end
     end
   elseif consumer.pending == 0 then
     if consumer.idle > tonumber(ARGV[9]) then
       redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer.name)
     end
-  elseif consumer.name ~= me and ARGV[8] ~= '1' then  -- what is mine is in my hands: read() sees to lost replies
+  elseif ARGV[8] ~= '1' then
+    -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
+    local crash = consumer.name == me and 0 or 1
     for _, entry in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', credit + 100, consumer.name)) do
-      take(entry[1], crashes_of(entry[1]) + 1, lease)
+      take(entry[1], crashes_of(entry[1]) + crash, lease)
     end
   end
 end

@@ -6,4 +6,7 @@ if #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1]) == 0 then
 end
 local entry = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2, 9))
 redis.call('XDEL', KEYS[2], ARGV[1])
+if redis.call('XLEN', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[2])
+end
 return entry

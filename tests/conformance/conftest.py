@@ -1,0 +1,31 @@
+"""Every transport that must keep the contract in eventbus/transport.py."""
+
+from collections.abc import AsyncIterator, Callable
+from uuid import uuid4
+
+import pytest
+
+from eventbus.memory import MemoryTransport
+from eventbus.redis import RedisTransport
+from eventbus.transport import Transport
+from tests import servers
+
+MEMORY = "memory"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "transport_name" in metafunc.fixturenames:
+        metafunc.parametrize("transport_name", [MEMORY, *servers.redis_names(metafunc.config)], scope="session")
+
+
+@pytest.fixture
+async def transport(transport_name: str, redis_servers: Callable[[str], str]) -> AsyncIterator[Transport]:
+    """Memory, and Redis on each server of the matrix, with a namespace of its own."""
+    transport: Transport = (
+        MemoryTransport()
+        if transport_name == MEMORY
+        else RedisTransport(redis_servers(transport_name), namespace=f"test-{uuid4().hex}")
+    )
+    await transport.connect()
+    yield transport
+    await transport.close()

@@ -1,0 +1,106 @@
+"""Deaths of workers are counted apart from failures, and whoever is suspected of them runs alone."""
+
+import asyncio
+
+from eventbus.transport import Ack, Delivery, Retry, Snooze, Subscription, Transport
+from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
+
+LEASE = 0.1
+
+
+def worker(name: object, crash_budget: int = 3) -> Subscription:
+    """Each has a name of its own: who died does not come back."""
+    return consumer(str(name), lease=LEASE, crash_budget=crash_budget)
+
+
+async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await receive(transport, worker("first"))
+    [delivery] = await reclaim(transport, worker("second"))
+    assert (delivery.crashes, delivery.failures, delivery.attempt) == (1, 0, 1)
+
+
+async def test_what_may_have_killed_its_consumers_is_handed_out_only_when_asked_for(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await crash(transport, 1)
+    await asyncio.sleep(LEASE * 1.1)
+    found = await transport.reclaim(worker("third"), 10)
+    assert (found.deliveries, found.suspects) == ([], True)
+    alone = await transport.reclaim(worker("third"), 10, suspect=True)
+    assert [delivery.crashes for delivery in alone.deliveries] == [2]
+
+
+async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await crash(transport, 2)
+    [delivery] = await reclaim(transport, worker("undertaker"))
+    assert delivery.crashes == 3
+    await settle(transport, [delivery], Ack())
+
+
+async def test_a_larger_budget_allows_more_crashes_in_company(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await crash(transport, 3, crash_budget=5)
+    await asyncio.sleep(LEASE * 1.1)
+    assert (await transport.reclaim(worker("next", 5), 10)).suspects
+    [delivery] = await reclaim(transport, worker("next", 5), suspect=True)
+    assert delivery.crashes == 4
+
+
+async def test_one_suspect_at_a_time_and_nothing_else_with_it(transport: Transport) -> None:
+    await transport.append(outgoing(1, 2))
+    await crash(transport, 1, count=2)
+    await transport.append(outgoing(3))
+    await receive(transport, worker("other"))
+    await asyncio.sleep(LEASE * 1.1)
+    assert numbers((await transport.reclaim(worker("third"), 10, suspect=True)).deliveries) == [1]
+    innocent = await transport.reclaim(worker("third"), 10)
+    assert (numbers(innocent.deliveries), innocent.suspects) == ([3], True)
+
+
+async def test_suspects_hide_nothing_behind_them(transport: Transport) -> None:
+    await transport.append(outgoing(*range(5)))
+    await crash(transport, 1, count=5)
+    await transport.append(outgoing(5, 6))
+    innocent = await receive(transport, worker("other"), 2)
+    await settle(transport, innocent[:1], Retry(0.0, FAILED))
+    await asyncio.sleep(LEASE * 1.1)
+    assert sorted(numbers(await reclaim(transport, worker("third"), 2))) == [5, 6]
+
+
+async def test_a_suspect_that_fails_without_killing_is_cleared(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    [suspect] = await crash(transport, 1)
+    await settle(transport, [suspect], Retry(0.0, FAILED))
+    [delivery] = await reclaim(transport, worker("third"))
+    assert (delivery.crashes, delivery.failures) == (0, 1)
+
+
+async def test_a_suspect_that_was_put_off_is_a_suspect_still(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    [delivery] = await crash(transport, 1)
+    await settle(transport, [delivery], Snooze(0.0))
+    [delivery] = await reclaim(transport, worker("third"))
+    assert delivery.crashes == 1, "a snooze is no crash either"
+    await asyncio.sleep(LEASE * 1.1)
+    [delivery] = await reclaim(transport, worker("fourth"), suspect=True)
+    await settle(transport, [delivery], Snooze(0.0))
+    found = await transport.reclaim(worker("fifth"), 10)
+    assert (found.deliveries, found.suspects) == ([], True)
+
+
+async def test_no_suspect_is_reported_once_it_is_done(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await crash(transport, 1)
+    await settle(transport, await reclaim(transport, worker("third"), suspect=True), Ack())
+    assert not (await transport.reclaim(worker("fourth"), 10)).suspects
+
+
+async def crash(transport: Transport, times: int, *, count: int = 1, crash_budget: int = 3) -> list[Delivery]:
+    """Workers that take `count` events and die, until each has `times` crashes; what the last one held."""
+    deliveries = await receive(transport, worker(0, crash_budget), count)
+    for number in range(1, times + 1):
+        alone = number == crash_budget - 1
+        deliveries = await reclaim(transport, worker(number, crash_budget), count, suspect=alone)
+        assert [delivery.crashes for delivery in deliveries] == [number] * count
+    return deliveries

@@ -1,0 +1,101 @@
+"""A delivery belongs to its consumer for as long as it is renewed, and to whoever reclaims it afterwards."""
+
+import asyncio
+
+import pytest
+
+from eventbus.transport import Ack, Dead, Outcome, Release, Retry, Snooze, Transport
+from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
+
+LEASE = 0.3
+ANN, BOB = consumer("ann", lease=LEASE), consumer("bob", lease=LEASE)
+
+
+async def test_a_delivery_is_not_reclaimed_before_its_lease_has_run_out(transport: Transport) -> None:
+    loop = asyncio.get_running_loop()
+    await transport.append(outgoing(1))
+    earliest = loop.time() + LEASE
+    await receive(transport, ANN)
+    assert (await transport.reclaim(BOB, 10)).deliveries == []
+    [delivery] = await reclaim(transport, BOB)
+    assert loop.time() >= earliest - 0.002  # the servers count milliseconds
+    assert numbers([delivery]) == [1]
+
+
+async def test_what_was_reclaimed_has_a_lease_of_its_own(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await receive(transport, ANN)
+    await reclaim(transport, BOB)
+    assert (await transport.reclaim(consumer("cid", lease=LEASE), 10)).deliveries == []
+
+
+async def test_a_reclaim_takes_no_more_than_its_credit(transport: Transport) -> None:
+    await transport.append(outgoing(*range(5)))
+    await receive(transport, ANN, 5)
+    await asyncio.sleep(LEASE)
+    assert numbers((await transport.reclaim(BOB, 2)).deliveries) == [0, 1]
+    assert (await transport.reclaim(BOB, 0)).deliveries == []
+    assert numbers((await transport.reclaim(BOB, 10)).deliveries) == [2, 3, 4]
+
+
+async def test_a_renewed_lease_is_kept(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    deliveries = await receive(transport, ANN)
+    for _ in range(6):
+        assert await transport.renew(deliveries) == []
+        await asyncio.sleep(LEASE / 3)
+    assert (await transport.reclaim(BOB, 10)).deliveries == []
+
+
+async def test_renewing_tells_which_leases_are_lost_and_takes_nothing_back(transport: Transport) -> None:
+    await transport.append(outgoing(1, 2, 3))
+    one, two, three = await receive(transport, ANN, 3)
+    await asyncio.sleep(LEASE)
+    await transport.renew([three])
+    taken = await reclaim(transport, BOB, 2)
+    assert await transport.renew([one, two, three]) == [one, two]
+    assert await transport.renew(taken) == []
+
+
+async def test_what_is_settled_is_no_longer_leased(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    deliveries = await receive(transport, ANN)
+    await settle(transport, deliveries, Ack())
+    assert await transport.renew(deliveries) == deliveries
+
+
+async def test_a_consumer_does_not_reclaim_what_it_holds_itself(transport: Transport) -> None:
+    """It may be late with renewing, because a handler blocked its loop: running the event twice would not help."""
+    await transport.append(outgoing(1))
+    deliveries = await receive(transport, ANN)
+    await asyncio.sleep(LEASE * 1.2)
+    assert (await transport.reclaim(ANN, 10)).deliveries == []
+    assert await transport.renew(deliveries) == []
+    await settle(transport, deliveries, Ack())
+    assert await nothing_left(transport, ANN)
+
+
+async def test_the_ack_of_a_consumer_that_lost_its_lease_counts(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    zombie = await receive(transport, ANN)
+    owned = await reclaim(transport, BOB)
+    await settle(transport, zombie, Ack())
+    assert await transport.renew(owned) == owned, "the work is done, there is nothing left to own"
+    await settle(transport, owned, Retry(0.0, FAILED))
+    assert await nothing_left(transport, consumer("cid", lease=0.1))
+
+
+@pytest.mark.parametrize(
+    "outcome", [Retry(0.0, FAILED), Snooze(0.0), Release(), Dead(FAILED, 1)], ids=lambda outcome: type(outcome).__name__
+)
+async def test_any_other_outcome_of_a_consumer_that_lost_its_lease_changes_nothing(
+    transport: Transport, outcome: Outcome
+) -> None:
+    await transport.append(outgoing(1))
+    zombie = await receive(transport, ANN)
+    owned = await reclaim(transport, BOB)
+    await settle(transport, zombie, outcome)
+    assert (await transport.reclaim(consumer("cid", lease=LEASE), 10)).deliveries == []
+    assert await transport.dead_letters("order") == []
+    assert await transport.renew(owned) == [], "it is still bob's"
+    assert owned[0].failures == 0

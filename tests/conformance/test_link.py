@@ -1,0 +1,287 @@
+"""The connection under everything: each reply to its caller, or Unavailable in time."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from eventbus.embedded.ports import free_port
+from eventbus.errors import ConfigurationError, Full, Unavailable
+from eventbus.redis.link import CONNECT_TIMEOUT, Link, ReplyError
+from tests.proxy import Proxy
+from tests.servers import OwnRedis
+from tests.waiting import eventually
+
+
+@asynccontextmanager
+async def linked(url: str, timeout: float = 5.0) -> AsyncIterator[Link]:
+    link = Link(url, timeout=timeout, name="test")
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def loses_no_reply(url: str) -> None:
+    """10,000 commands; a third of their callers are cancelled, at any await. No reply may go to another caller."""
+    chance = random.Random(7)
+    wrong: list[object] = []
+
+    async def ask(number: int) -> None:
+        if number % 5:
+            reply = await link.execute("ECHO", number)
+            good = int(reply) == number
+        else:
+            reply = await link.pipeline([("ECHO", number), ("NOSUCHCOMMAND",), ("ECHO", -number)])
+            good = (int(reply[0]), int(reply[2])) == (number, -number)
+        if not good:
+            wrong.append((number, reply))
+
+    async with linked(url) as link:
+        for start in range(0, 10_000, 200):
+            tasks = [asyncio.create_task(ask(number)) for number in range(start, start + 200)]
+            for task in tasks:
+                if chance.random() < 1 / 3:
+                    asyncio.get_running_loop().call_later(chance.choice((0, 0, 0.0002, 0.001)), task.cancel)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert not [result for result in results if not isinstance(result, asyncio.CancelledError | None)]
+        assert await link.execute("ECHO", "end") == b"end"
+    assert not wrong
+
+
+async def hears_a_server_that_hangs_up_at_once(_: str) -> None:
+    """It greets and goes: whoever has waited for the connection must not wait for ever."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"test\r\n")
+        writer.write(b"+OK\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with linked(f"redis://127.0.0.1:{port}") as link, asyncio.timeout(5):
+        for _attempt in range(20):
+            with pytest.raises(Unavailable):
+                await link.execute("PING")
+    server.close()
+
+
+def on_uvloop(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def on_asyncio(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+@pytest.mark.parametrize("run", [on_uvloop, on_asyncio])
+@pytest.mark.parametrize("rule", [loses_no_reply, hears_a_server_that_hangs_up_at_once])
+def test_on_both_event_loops_it(
+    rule: Callable[[str], Coroutine[Any, Any, None]],
+    run: Callable[[Coroutine[Any, Any, None]], None],
+    redis_url: str,
+) -> None:
+    run(rule(redis_url))
+
+
+async def test_a_refusal_reaches_its_caller_alone(redis_url: str) -> None:
+    async with linked(redis_url) as link:
+        with pytest.raises(ReplyError, match="unknown command"):
+            await link.execute("NOSUCHCOMMAND")
+        refused, fine = await link.pipeline([("INCR", "a", "b", "c"), ("PING",)])
+        assert isinstance(refused, ReplyError)
+        assert fine == b"PONG"
+
+
+async def test_what_cannot_be_sent_leaves_no_gap(redis_url: str) -> None:
+    async with linked(redis_url) as link:
+        unsendable: list[tuple[Any, ...]] = [("ECHO", "\udcff"), ("ECHO", None)]
+        for command in unsendable:
+            with pytest.raises((UnicodeEncodeError, TypeError)):
+                await link.execute(*command)
+            with pytest.raises((UnicodeEncodeError, TypeError)):
+                await link.pipeline([("ECHO", "first"), command])
+        assert await asyncio.gather(*(link.execute("ECHO", n) for n in range(3))) == [b"0", b"1", b"2"]
+
+
+async def test_replies_may_come_byte_by_byte(redis_url: str) -> None:
+    async with Proxy(redis_url) as proxy, linked(proxy.url) as link:
+        proxy.slice_size = 1
+        echoes = await asyncio.gather(*(link.execute("ECHO", f"text {n}\r\n") for n in range(20)))
+        assert echoes == [f"text {n}\r\n".encode() for n in range(20)]
+
+
+async def test_a_frozen_server_is_noticed_within_the_timeout(redis_url: str) -> None:
+    async with Proxy(redis_url) as proxy, linked(proxy.url, timeout=0.5) as link:
+        await link.execute("PING")
+        await asyncio.sleep(0.1)  # the watch runs already, and must count from the last sign of life
+        await link.execute("PING")
+        proxy.freeze()
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match=r"no answer for 0\.5 s"):
+            await link.execute("PING")
+        assert 0.45 < time.monotonic() - started < 0.9
+
+
+async def test_a_stopped_process_is_noticed_and_its_return_too(own_redis: OwnRedis) -> None:
+    server = own_redis()
+    async with linked(server.url, timeout=0.3) as link:
+        await link.execute("PING")
+        server.pause()
+        for _ in range(2):  # the second meets a kernel that still takes connections
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                await link.execute("PING")
+            assert time.monotonic() - started < CONNECT_TIMEOUT + 0.5
+        server.resume()
+        assert await eventually(lambda: answers(link)) == b"PONG"
+
+
+async def test_a_slow_reply_among_others_is_waited_for(redis_url: str) -> None:
+    async with linked(redis_url, timeout=0.4) as link:
+        await link.execute("PING")
+        await asyncio.sleep(0.2)
+        assert await link.execute("BLPOP", "nothing", 0.3) is None
+        await asyncio.sleep(0.5)
+        assert await link.execute("PING") == b"PONG", "an idle connection is not given up"
+
+
+async def test_a_dead_server_is_noticed_quickly_by_all_callers(redis_url: str) -> None:
+    async with linked(f"redis://127.0.0.1:{free_port()}") as link:
+        started = time.monotonic()
+        failures = await asyncio.gather(*(link.execute("PING") for _ in range(500)), return_exceptions=True)
+        assert time.monotonic() - started < 2
+        assert {type(failure) for failure in failures} == {Unavailable}
+
+
+async def test_a_cut_connection_fails_its_callers_and_is_replaced(redis_url: str) -> None:
+    async with Proxy(redis_url) as proxy, linked(proxy.url) as link:
+        waiting = [asyncio.create_task(link.execute("BLPOP", "nothing", 0)) for _ in range(3)]
+        await eventually(lambda: connected(proxy))
+        proxy.cut()
+        failures = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(failure) for failure in failures} == {Unavailable}
+        assert await link.execute("PING") == b"PONG"
+        assert (link.epoch, proxy.connections) == (2, 2)
+
+
+async def test_many_callers_share_one_attempt_to_connect(redis_url: str) -> None:
+    async with Proxy(redis_url) as proxy, linked(proxy.url) as link:
+        await asyncio.gather(*(link.execute("PING") for _ in range(100)))
+        assert proxy.connections == 1
+
+
+async def test_a_cancelled_caller_does_not_take_the_attempt_from_the_others(redis_url: str) -> None:
+    async with linked(redis_url) as link:
+        first, second = (asyncio.create_task(link.execute("PING")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second == b"PONG"
+
+
+@pytest.mark.parametrize("login", ["", ":wrong@", "nobody:wrong@"])
+async def test_a_wrong_password_is_a_configuration_error(own_redis: OwnRedis, login: str) -> None:
+    server = own_redis()
+    async with linked(f"redis://{login}127.0.0.1:{server.port}") as link:
+        with pytest.raises(ConfigurationError, match="refused the login") as caught:
+            await link.execute("PING")
+        assert "wrong" not in str(caught.value)
+
+
+async def test_a_server_without_a_free_connection_is_unavailable(own_redis: OwnRedis) -> None:
+    server = own_redis(options={"maxclients": "2"})
+    async with linked(server.url) as first, linked(server.url) as second, linked(server.url) as third:
+        await first.execute("PING")
+        await second.execute("PING")
+        with pytest.raises(Unavailable, match="max number of clients"):
+            await third.execute("PING")
+        await first.close()
+        assert await eventually(lambda: answers(third)) == b"PONG"
+
+
+async def test_something_else_that_listens_there_is_unavailable() -> None:
+    async def speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(speak_http, "127.0.0.1", 0)
+    async with linked(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as link:
+        with pytest.raises(Unavailable, match="does not speak"):
+            await link.execute("PING")
+    server.close()
+
+
+async def test_a_full_server_says_so(own_redis: OwnRedis) -> None:
+    server = own_redis(options={"maxmemory": "1mb"})
+    async with linked(server.url) as link:
+        with pytest.raises(Full, match="maxmemory"):
+            await link.execute("SET", "key", "value")
+        assert await link.execute("GET", "key") is None
+
+
+async def test_going_and_coming_back_is_one_line_each(own_redis: OwnRedis) -> None:
+    server = own_redis()
+    async with linked(server.url) as link:
+        with capture_logs() as lines:
+            await link.execute("PING")
+            server.kill()
+            for _ in range(3):
+                await asyncio.gather(*(link.execute("PING") for _ in range(20)), return_exceptions=True)
+            server.start()
+            await eventually(lambda: answers(link))
+            await asyncio.gather(*(link.execute("PING") for _ in range(20)))
+    assert [line["event"] for line in lines] == ["redis is away", "redis is back"]
+    assert server.password not in str(lines)
+
+
+async def test_the_database_of_the_url_is_selected(redis_url: str) -> None:
+    async with linked(redis_url) as link, linked(redis_url.rpartition("/")[0] + "/9") as other:
+        await other.execute("SET", "where", "nine", "PX", 60_000)
+        assert await link.execute("GET", "where") is None
+        await other.execute("DEL", "where")
+
+
+async def test_a_unix_socket_will_do(own_redis: OwnRedis, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("socket") / "redis.sock"
+    server = own_redis(options={"unixsocket": str(path)})
+    async with linked(f"unix://:{server.password}@{path}") as link:
+        assert await link.execute("PING") == b"PONG"
+
+
+async def test_what_is_no_url_is_a_configuration_error() -> None:
+    for url in ("http://localhost", "redis://localhost:port", "localhost", "redis://[::1"):
+        with pytest.raises(ConfigurationError, match="is not a Redis URL"):
+            Link(url, timeout=1, name="test")
+
+
+async def test_a_closed_link_stays_closed(redis_url: str) -> None:
+    link = Link(redis_url, timeout=5, name="test")
+    connecting = asyncio.create_task(link.execute("PING"))
+    await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(Unavailable):
+        await connecting
+    with pytest.raises(Unavailable, match="closed"):
+        await link.execute("PING")
+    assert {task for task in asyncio.all_tasks() if not task.done()} == {asyncio.current_task()}
+
+
+async def answers(link: Link) -> object:
+    try:
+        return await link.execute("PING")
+    except Unavailable:
+        return None
+
+
+async def connected(proxy: Proxy) -> bool:
+    return proxy.connections > 0

@@ -1,0 +1,89 @@
+"""SQL files are applied once, in order, by one process at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from eventbus.errors import ConfigurationError
+from eventbus.postgres import Migration, apply, load, pending
+
+ONE = Migration("app/0001_one.sql", "CREATE TABLE one (id int); INSERT INTO one VALUES (1)")
+TWO = Migration("app/0002_two.sql", "CREATE TABLE two (id int); INSERT INTO two SELECT id FROM one")
+BROKEN = Migration("app/0003_broken.sql", "CREATE TABLE three (id int); SELECT no_such_function()")
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def applied(connection: asyncpg.Connection) -> list[str]:
+    rows = await connection.fetch("SELECT name FROM eventbus_migrations ORDER BY applied_at, name")
+    return [row["name"] for row in rows]
+
+
+async def test_each_is_applied_once_and_in_order(connection: asyncpg.Connection) -> None:
+    assert await apply(connection, [ONE]) == [ONE]
+    assert await apply(connection, [ONE, TWO]) == [TWO]
+    assert await apply(connection, [ONE, TWO]) == []
+    assert await applied(connection) == [ONE.name, TWO.name]
+    assert await connection.fetchval("SELECT count(*) FROM two") == 1
+
+
+async def test_what_is_pending_is_told_and_nothing_touched(connection: asyncpg.Connection) -> None:
+    assert await pending(connection, [ONE, TWO]) == [ONE, TWO]
+    assert await connection.fetchval("SELECT to_regclass('eventbus_migrations')") is None
+    await apply(connection, [ONE])
+    assert await pending(connection, [ONE, TWO]) == [TWO]
+
+
+async def test_one_that_changed_after_it_was_applied_is_refused(connection: asyncpg.Connection) -> None:
+    await apply(connection, [ONE])
+    changed = ONE._replace(sql=ONE.sql + " ")
+    for call in (pending, apply):
+        with pytest.raises(ConfigurationError, match=r"changed after they were applied: app/0001_one\.sql"):
+            await call(connection, [changed, TWO])
+    assert await applied(connection) == [ONE.name]
+    assert await apply(connection, [ONE, TWO]) == [TWO], "the lock was given back"
+
+
+async def test_one_that_fails_leaves_no_trace_of_itself(connection: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.UndefinedFunctionError):
+        await apply(connection, [ONE, BROKEN, TWO])
+    assert await applied(connection) == [ONE.name]
+    assert await connection.fetchval("SELECT to_regclass('three')") is None
+    assert await apply(connection, [ONE, TWO]) == [TWO]
+
+
+async def test_two_who_migrate_at_once_apply_each_once(database_url: str) -> None:
+    async def migrate() -> list[Migration]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return await apply(connection, [ONE, TWO])
+        finally:
+            await connection.close()
+
+    done = await asyncio.gather(*(migrate() for _ in range(4)))
+    assert sorted(done) == [[], [], [], [ONE, TWO]]
+
+
+def test_files_are_loaded_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("0010_c.sql", "0002_b.sql", "0001_a.sql", "README.md"):
+        (tmp_path / name).write_text(f"-- {name}")
+    assert [migration.name for migration in load("app", tmp_path)] == [
+        "app/0001_a.sql",
+        "app/0002_b.sql",
+        "app/0010_c.sql",
+    ]
+
+
+async def test_those_of_the_bus_apply(connection: asyncpg.Connection) -> None:
+    own = load("eventbus", files("eventbus.postgres") / "migrations")
+    assert await apply(connection, own) == own
+    assert own[0].name == "eventbus/0001_outbox_and_inbox.sql"

@@ -1,0 +1,98 @@
+"""A TCP proxy with the faults of a network, to be put in front of a real server."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """`async with Proxy(url) as proxy:` and connect to `proxy.url`. Its switches may be turned at any time.
+
+    slice_size   bytes that pass at a time, None for as they come
+    frozen       nothing passes, and nobody is told
+    """
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._losing: asyncio.Event | None = None
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._server: asyncio.Server | None = None
+        self.slice_size: int | None = None
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        login, at, _ = self._target.netloc.rpartition("@")
+        port = self._server.sockets[0].getsockname()[1]
+        return self._target._replace(netloc=f"{login}{at}127.0.0.1:{port}").geturl()
+
+    def freeze(self) -> None:
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        self._thawed.set()
+
+    def lose_next_reply(self) -> asyncio.Event:
+        """Throw away the next bytes that the server sends, and their connection with them; set when that was done."""
+        self._losing = asyncio.Event()
+        return self._losing
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for end in self._ends:
+            end.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.thaw()
+        self.cut()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._ends |= {writer, back}
+        for pump in (self._pump(reader, back, writer, replies=False), self._pump(there, writer, back, replies=True)):
+            pipe = asyncio.create_task(pump)
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, origin: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
+        with suppress(OSError):
+            while passing := await source.read(65536):
+                await self._thawed.wait()
+                if replies and self._losing is not None:
+                    self._losing.set()
+                    self._losing = None
+                    break
+                await self._pass_on(passing, sink)
+        for end in (sink, origin):
+            end.transport.abort()
+        self._ends -= {sink, origin}
+
+    async def _pass_on(self, passing: bytes, sink: asyncio.StreamWriter) -> None:
+        step = self.slice_size or len(passing)
+        for start in range(0, len(passing), step):
+            sink.write(passing[start : start + step])
+            await sink.drain()
+            if self.slice_size:
+                await asyncio.sleep(0)

@@ -1,0 +1,95 @@
+"""A group refuses at import what cannot work at run time."""
+
+from typing import Any
+
+import pytest
+
+from eventbus.context import Context
+from eventbus.errors import ConfigurationError
+from eventbus.event import Event
+from eventbus.group import Group
+
+
+class Sown(Event, type="field.sown"):
+    pass
+
+
+class Reaped(Event, type="field.reaped"):
+    pass
+
+
+class Ground(Event, type="mill.ground"):
+    pass
+
+
+async def work(event: Event, ctx: Context) -> None:
+    return
+
+
+def test_a_handler_is_found_by_the_type_of_its_event() -> None:
+    group = Group("farm")
+    assert group.on(Sown, Ground)(work) is work
+    assert group.handlers == {"field.sown": work, "mill.ground": work}
+    assert repr(group) == "Group('farm', handles=['field.sown', 'mill.ground'])"
+
+
+def test_a_group_reads_the_streams_of_its_events() -> None:
+    group = Group("farm")
+    assert group.streams == []
+    group.on(Sown, Ground, Reaped)(work)
+    assert group.streams == ["field", "mill"]
+
+
+def test_a_second_handler_for_a_type_is_refused_and_both_are_named() -> None:
+    group = Group("farm")
+    group.on(Sown)(work)
+
+    async def other(event: Event, ctx: Context) -> None:
+        return
+
+    with pytest.raises(ConfigurationError, match=r"farm already handles field\.sown with .*work; register .*other"):
+        group.on(Reaped, Sown)(other)
+    assert group.handlers["field.sown"] is work
+    Group("another").on(Sown)(other)
+
+
+def test_a_plain_function_is_refused() -> None:
+    def plain(event: Event, ctx: Context) -> None:
+        return
+
+    with pytest.raises(ConfigurationError, match="must be an async function"):
+        Group("farm").on(Sown)(plain)  # type: ignore[arg-type]
+
+
+def test_an_abstract_event_is_refused() -> None:
+    class Abstract(Event):
+        pass
+
+    with pytest.raises(ConfigurationError, match="Abstract has no event type"):
+        Group("farm").on(Abstract)(work)
+
+
+@pytest.mark.parametrize("name", ["", "Farm", "a b", "-a", "a:b", "ä", "a\n", "a{b}"])
+def test_a_name_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="lower-case"):
+        Group(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"concurrency": 0}, "concurrency=0 must be at least 1"),
+        ({"timeout": 0}, "timeout=0 must be above 0"),
+        ({"lease": 0.05}, "lease=0.05 must be at least 0.1"),
+        ({"crash_budget": 1}, "crash_budget=1 must be at least 2"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        Group("farm", **options)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"lower-case.*concurrency.*timeout.*lease.*crash_budget"):
+        Group("Farm", concurrency=0, timeout=-1, lease=0, crash_budget=0)
+    Group("farm", timeout=None)

@@ -1,0 +1,70 @@
+"""Settings come from the environment, then from `.env`."""
+
+from pathlib import Path
+
+import pytest
+
+from eventbus.errors import ConfigurationError
+from eventbus.settings import Settings
+
+NAMES = ["EVENTBUS_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "EVENTBUS_DATABASE_URL"]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [*NAMES, "DATABASE_URL", "EVENTBUS_DATA_DIR", "EVENTBUS_LOG_FORMAT"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "url"),
+    [
+        ({}, None),
+        ({"REDIS_URL": "redis://a"}, "redis://a"),
+        ({"REDIS_URL": "redis://a", "EVENTBUS_REDIS_URL": "redis://b"}, "redis://b"),
+        ({"REDIS_HOST": "h"}, "redis://h:6379"),
+        ({"REDIS_HOST": "h", "REDIS_PORT": "7", "REDIS_PASSWORD": "p@:/"}, "redis://:p%40%3A%2F@h:7"),
+        ({"REDIS_HOST": "h", "REDIS_URL": "redis://a"}, "redis://a"),
+    ],
+)
+def test_redis_is_found_in_the_environment(
+    environment: dict[str, str], url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().find_redis_url() == url
+
+
+def test_postgres_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://a")
+    assert Settings().require_database_url() == "postgresql://a"
+    monkeypatch.setenv("EVENTBUS_DATABASE_URL", "postgresql://b")
+    assert Settings().require_database_url() == "postgresql://b"
+
+
+def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REDIS_URL=redis://file\nEVENTBUS_LOG_FORMAT=json\nUNKNOWN=x\n")
+    assert Settings().find_redis_url() == "redis://file"
+    monkeypatch.setenv("REDIS_URL", "redis://environment")
+    assert (Settings().find_redis_url(), Settings().log_format) == ("redis://environment", "json")
+
+
+def test_what_is_missing_is_told_with_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="EVENTBUS_REDIS_URL"):
+        Settings().require_redis_url()
+    with pytest.raises(ConfigurationError, match="EVENTBUS_DATABASE_URL"):
+        Settings().require_database_url()
+
+
+def test_what_is_wrong_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PORT", "many")
+    with pytest.raises(ConfigurationError, match="REDIS_PORT"):
+        Settings()
+
+
+def test_no_password_is_in_the_representation(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EVENTBUS_REDIS_URL", "EVENTBUS_DATABASE_URL"):
+        monkeypatch.setenv(name, "scheme://user:secret@host")
+    monkeypatch.setenv("REDIS_PASSWORD", "secret")
+    assert "secret" not in repr(Settings())
