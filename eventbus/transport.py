@@ -156,10 +156,10 @@ class Transport(Protocol):
         nothing else meanwhile."""
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Extend the leases; returns those that are lost to another consumer."""
+        """Extend the leases; returns those that are lost to another consumer. They, too, are still to be settled."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """End each delivery by its outcome. Raises Full if there is no memory for some; acks are applied all the same."""
+        """End each delivery by its outcome. Raises Full if there is no memory for some; acks are applied even then."""
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""

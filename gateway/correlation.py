@@ -30,7 +30,7 @@ async def correlation(request: web.Request, handler: Handler) -> web.StreamRespo
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """For `on_response_prepare`: responses of every kind, WebSocket handshakes as well."""
-    response.headers[HEADER] = correlation_id(request)
+    response.headers[HEADER] = request.get(_KEY) or uuid7()  # aiohttp refuses a few requests before any middleware
 
 
 def correlation_id(request: web.Request) -> str:

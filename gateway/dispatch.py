@@ -96,12 +96,13 @@ def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
 
 
 async def _read(request: web.Request, *, json: bool) -> bytes:
-    """Raises Problem(415), or aiohttp's own 413 for a body that says it is small and goes on."""
+    """Raises Problem(415) or Problem(400), or aiohttp's own 413 for more than MAX_BODY."""
     if json and not _is_json(request.content_type):
         raise Problem(415, "send application/json")
-    if (request.content_length or 0) > MAX_BODY:
-        raise Problem(413, f"the body is larger than {MAX_BODY} bytes")
-    return await request.read()
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError):
+        raise Problem(400, "the body cannot be read to its end, or not decoded") from None
 
 
 def _is_json(content_type: str) -> bool:

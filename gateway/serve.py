@@ -9,6 +9,7 @@ from aiohttp import web
 from consumers.runtime import open_bus
 from eventbus import ConfigurationError
 from gateway.app import create_app
+from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings
 
 SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running
@@ -24,7 +25,7 @@ async def serve(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_bus(settings) as bus:
-        runner = web.AppRunner(create_app(bus, settings), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+        runner = make_runner(create_app(bus, settings))
         await runner.setup()
         try:
             await _listen(runner, settings)
@@ -32,6 +33,11 @@ async def serve(settings: GatewaySettings) -> None:
             log.info("stopping")
         finally:
             await runner.cleanup()
+
+
+def make_runner(app: web.Application, shutdown_timeout: float = SHUTDOWN_TIMEOUT) -> web.AppRunner:
+    """With logs of our own in place of aiohttp's, which hold query strings."""
+    return web.AppRunner(app, access_log=None, logger=server_logger(), shutdown_timeout=shutdown_timeout)
 
 
 async def _listen(runner: web.AppRunner, settings: GatewaySettings) -> None:

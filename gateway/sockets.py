@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, web
 from eventbus.event import uuid7
 
 QUEUE_FRAMES = 256
-CLOSE_TIMEOUT = 2.0  # seconds for the close frame to get through; then the connection is cut
+CLOSE_TIMEOUT = 2.0  # seconds for the client's goodbye, and as much again to read what is buffered; then it is cut
 
 TOKEN_REFUSED = 4401
 TOO_SLOW = 4408
@@ -47,7 +47,7 @@ class Socket:
             self._close_soon(TOO_SLOW, b"too slow a reader")
 
     async def close(self, code: int, reason: bytes = b"") -> None:
-        """Returns when the connection is gone, within CLOSE_TIMEOUT whatever the client does."""
+        """Returns when the client has said goodbye too, or after CLOSE_TIMEOUT."""
         await self._close_soon(code, reason)
 
     def _close_soon(self, code: int, reason: bytes) -> "asyncio.Task[None]":
@@ -56,16 +56,21 @@ class Socket:
         return self._closing
 
     async def _close(self, code: int, reason: bytes) -> None:
+        # Both may wait for the same drained buffer, and in aiohttp who is cancelled there cancels the other.
         self._writing.cancel()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._response.close(code=code, message=reason)
-        if self._transport is None:
-            return
-        if self._transport.get_write_buffer_size():
-            self._transport.abort()  # waiting for a reader that does not read would keep it open for ever
-        else:
+        await asyncio.wait({self._writing})
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._response.close(code=code, message=reason)
+        finally:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """What is buffered still goes out; a reader that does not read must not keep it open for ever."""
+        if self._transport is not None:
             self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     async def _write(self) -> None:
         with suppress(ConnectionError):  # it is gone: the reading side notices as well

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import structlog
 from aiohttp import WSMsgType, web
@@ -16,6 +15,7 @@ from gateway.sockets import TOKEN_REFUSED, Socket, Sockets
 from handlers.notification.models import PUSH_CHANNEL, Push
 
 HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within half of that is gone
+RELISTEN_PAUSE = 1.0  # seconds
 HANDSHAKE_CLOSE = 2.0  # seconds that a refused client has to say goodbye
 
 SOCKETS = web.AppKey("sockets", Sockets)
@@ -68,20 +68,29 @@ async def feed(app: web.Application) -> AsyncIterator[None]:
     """For `cleanup_ctx`: pushes what is broadcast, for as long as the application runs."""
     listening = asyncio.create_task(_listen(app), name="pushes")
     yield
-    listening.cancel()
-    with suppress(asyncio.CancelledError):
-        await listening
+    # Before Python 3.12 asyncio.wait_for, which redis-py connects with, may swallow a cancellation.
+    while not listening.done():
+        listening.cancel()
+        await asyncio.wait({listening}, timeout=0.1)
 
 
 async def _listen(app: web.Application) -> None:
-    sockets = app[SOCKETS]
-    async for message in app[BUS].listen(PUSH_CHANNEL):
+    while True:
         try:
-            push = Push.model_validate_json(message)
-        except ValidationError as error:
-            log.warning("push ignored", reason=f"{error.error_count()} faults")
-            continue
-        sockets.send((push.organization_id, push.user_id), frames.notification(push.notification))
+            async for message in app[BUS].listen(PUSH_CHANNEL):
+                _hand_on(app[SOCKETS], message)
+        except Exception:  # one message or one server must not silence all sockets
+            log.exception("pushes stopped, listening again")
+        await asyncio.sleep(RELISTEN_PAUSE)
+
+
+def _hand_on(sockets: Sockets, message: bytes) -> None:
+    try:
+        push = Push.model_validate_json(message)
+    except ValidationError as error:
+        log.warning("push ignored", reason=f"{error.error_count()} faults")
+        return
+    sockets.send((push.organization_id, push.user_id), frames.notification(push.notification))
 
 
 async def close_sockets(app: web.Application) -> None:

@@ -16,6 +16,7 @@ from eventbus.redis import dead, scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
+from eventbus.redis.repeats import Repeats
 from eventbus.redis.scripts import Command
 from eventbus.transport import (
     Ack,
@@ -33,7 +34,6 @@ from eventbus.transport import (
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
-AGAIN_BATCH = 100
 LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who made the event may have a fast clock
 PROMOTE_BATCH = 500
 SOON = 1.1  # seconds; a worker looks at the schedule at least once a second, and may miss what is due sooner
@@ -54,6 +54,7 @@ class RedisTransport:
         self._namespace = namespace
         self._link = Link(url, timeout=timeout, name="eventbus-write")
         self._readers: dict[Subscription, _Reader] = {}
+        self._repeats = Repeats(self._append_missing)
         self._ticks: set[tuple[str, int]] = set()
         self._promotions: set[asyncio.Task[None]] = set()
 
@@ -82,41 +83,27 @@ class RedisTransport:
             await self._link.execute(*self._xadd(outgoing[0]))
             return [Status.STORED]
         if again:
-            return await self._append_again(outgoing)
-        commands = [self._schedule(item, again) if item.delay > 0 else self._xadd(item) for item in outgoing]
+            missing = await self._repeats.append(outgoing)
+            self._promote_in_time(outgoing)
+            return [_fate(item, known=not new) for item, new in zip(outgoing, missing, strict=True)]
+        commands = [self._schedule(item) if item.delay > 0 else self._xadd(item) for item in outgoing]
         replies = _checked(await scripts.run(self._link, commands))
         self._promote_in_time(outgoing)
-        return [_status(item, reply) for item, reply in zip(outgoing, replies, strict=True)]
+        return [_fate(item, known=item.delay > 0 and not reply) for item, reply in zip(outgoing, replies, strict=True)]
 
-    async def _append_again(self, outgoing: Sequence[Outgoing]) -> list[Status]:
-        """One look at each stream's newest entries for all that goes there; what is scheduled asks one by one."""
-        known: dict[str, bool] = {}
-        scheduled = [item for item in outgoing if item.delay > 0]
-        commands = [self._schedule(item, again=True) for item in scheduled]
-        for item, reply in zip(scheduled, _checked(await scripts.run(self._link, commands)), strict=True):
-            known[item.envelope.id] = not reply
-        self._promote_in_time(scheduled)
-        for stream in {item.envelope.stream for item in outgoing if item.delay <= 0}:
-            envelopes = [item.envelope for item in outgoing if item.delay <= 0 and item.envelope.stream == stream]
-            for part in _batched(envelopes, AGAIN_BATCH):
-                replies = await scripts.call(self._link, self._again(stream, part))
-                known.update((envelope.id, not stored) for envelope, stored in zip(part, replies, strict=True))
-        return [_fate(item, known[item.envelope.id]) for item in outgoing]
-
-    def _again(self, stream: str, envelopes: Sequence[Envelope]) -> Command:
+    async def _append_missing(self, stream: str, outgoing: list[Outgoing]) -> list[bool]:
         keys = stream_keys(self._namespace, stream)
-        age = max(_age(envelope) for envelope in envelopes)
-        fields = [part for envelope in envelopes for part in encode(envelope)]
-        return scripts.APPEND_AGAIN((keys.stream, keys.due), LOOK_BACK, age, *fields)
+        age = max((_age(envelope) for envelope, _ in outgoing), default=0)
+        fields = [part for envelope, delay in outgoing for part in (_ms(delay), *encode(envelope))]
+        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(keys[:3], LOOK_BACK, age, *fields))
+        return [bool(stored) for stored in replies]
 
     def _xadd(self, item: Outgoing) -> Command:
         return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
 
-    def _schedule(self, item: Outgoing, again: bool) -> Command:
+    def _schedule(self, item: Outgoing) -> Command:
         keys = stream_keys(self._namespace, item.envelope.stream)
-        look_back = LOOK_BACK if again else ""
-        envelope = item.envelope
-        return scripts.SCHEDULE(keys[:3], _ms(item.delay), envelope.id, look_back, _age(envelope), *encode(envelope))
+        return scripts.SCHEDULE(keys[:3], _ms(item.delay), item.envelope.id, *encode(item.envelope))
 
     def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
         """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
@@ -242,10 +229,10 @@ class RedisTransport:
         grouped = _by_subscription(deliveries)
         replies = await scripts.run(self._link, [self._renewal(s, mine) for s, mine in grouped.items()])
         lost = []
-        for (subscription, mine), reply in zip(grouped.items(), _checked(replies), strict=True):
+        for mine, reply in zip(grouped.values(), _checked(replies), strict=True):
             gone = {entry_id.decode() for entry_id in reply}
+            # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
             lost += [delivery for delivery in mine if delivery.entry_id in gone]
-            self._reader(subscription).held -= gone
         return lost
 
     def _renewal(self, subscription: Subscription, deliveries: list[Delivery]) -> Command:
@@ -362,10 +349,6 @@ def _batched(items: list[T], size: int) -> Iterator[list[T]]:
 
 def _raise(error: EventBusError) -> NoReturn:
     raise error
-
-
-def _status(item: Outgoing, reply: Reply) -> Status:
-    return _fate(item, known=item.delay > 0 and not reply)
 
 
 def _fate(item: Outgoing, known: bool) -> Status:

@@ -10,7 +10,7 @@ import pytest
 
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Full
-from eventbus.event import Envelope, Event, Origin, uuid7
+from eventbus.event import Envelope, Event, Origin, Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.link import Link
@@ -170,6 +170,20 @@ async def old_server() -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
+
+
+async def test_a_crowd_that_repeats_itself_does_not_keep_the_server(server: Server) -> None:
+    """After an outage all publishers try again at once, and each would have to look through a busy stream."""
+    for _ in range(20):
+        await server.transport.append(outgoing(*range(500)))
+    crowd = [outgoing(number, delay=60.0 * (number % 2)) for number in range(500)]
+    await server.raw.execute("CONFIG", "RESETSTAT")
+    fates = await asyncio.gather(*(server.transport.append(items, again=True) for items in crowd))
+    assert [fate for [fate] in fates] == [Status.STORED, Status.SCHEDULED] * 250
+    looks = (await server.raw.execute("INFO", "commandstats")).decode().partition("cmdstat_xrevrange:calls=")[2]
+    assert 5 <= int(looks.partition(",")[0]) <= 7
+    fates = await asyncio.gather(*(server.transport.append(items, again=True) for items in crowd))
+    assert [fate for [fate] in fates] == [Status.DUPLICATE] * 500
 
 
 # Keys and bytes -------------------------------------------------------------------------------------------------------

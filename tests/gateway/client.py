@@ -1,5 +1,6 @@
 """A gateway that listens, and callers that talk to it over HTTP."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from yarl import URL
 from eventbus import EventBus
 from gateway.app import create_app
 from gateway.auth import make_token
+from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
 
 SECRET = "a secret of the tests, of 32 bytes and more"
@@ -118,7 +120,7 @@ class Gateway:
 async def running(bus: EventBus) -> AsyncIterator[Gateway]:
     """As gateway.serve has it."""
     settings = GatewaySettings(jwt_secret=SECRET)
-    runner = web.AppRunner(create_app(bus, settings), access_log=None, shutdown_timeout=2)
+    runner = make_runner(create_app(bus, settings), shutdown_timeout=2)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -127,3 +129,16 @@ async def running(bus: EventBus) -> AsyncIterator[Gateway]:
             yield Gateway(f"http://{host}:{port}", session, runner)
     finally:
         await runner.cleanup()
+
+
+async def say(gateway: Gateway, request: str) -> bytes:
+    """Whatever the gateway answers to these bytes before it hangs up."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request.encode())
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()

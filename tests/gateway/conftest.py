@@ -15,6 +15,7 @@ from eventbus.postgres import apply, load
 from handlers import GROUPS, MIGRATIONS
 from tests.gateway.client import Client, Gateway, running
 from tests.servers import Databases, blocking
+from tests.waiting import eventually
 
 
 async def migrate(url: str) -> None:
@@ -106,6 +107,22 @@ class Tables:
             "WHERE $1::text IS NULL OR type = $1 ORDER BY position",
             kind,
         )
+
+    @asynccontextmanager
+    async def contended(self, table: str, row_id: str, waiters: int) -> AsyncIterator[None]:
+        """Lock a row in this block, and leave it when so many others wait for a lock."""
+        async with self._connection.transaction():
+            await self._connection.execute(f"SELECT 1 FROM {table} WHERE id = $1 FOR UPDATE", row_id)
+            yield
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+
+            async def all_wait() -> bool:
+                await self._connection.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees one state
+                return await self.number(waiting) == waiters
+
+            await eventually(all_wait)
 
     async def everything(self) -> list[Any]:
         """Every row that a request can write, to be compared."""

@@ -1,5 +1,6 @@
 """POST, GET, PATCH, DELETE of leads."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -213,6 +214,16 @@ async def test_a_bad_change_changes_nothing(content: object, loc: list[str], ann
     assert (answer.status, answer.body["errors"][0]["loc"]) == (422, ["body", *loc])
     assert (await ann.get(f"/api/leads/{lead['id']}")).body == lead
     assert await tables.events("lead.updated") == []
+
+
+async def test_two_changes_at_once_are_told_one_after_the_other(ann: Client, tables: Tables) -> None:
+    lead = (await ann.post("/api/leads", {"name": "Lea"})).body
+    async with tables.contended("leads", lead["id"], waiters=2):
+        changes = [asyncio.create_task(ann.patch(f"/api/leads/{lead['id']}", {"name": name})) for name in ("A", "B")]
+    await asyncio.gather(*changes)
+    first, second = [told(event)["changes"]["name"] for event in await tables.events("lead.updated")]
+    assert (first["old"], first["new"]) == ("Lea", second["old"])
+    assert (await ann.get(f"/api/leads/{lead['id']}")).body["name"] == second["new"]
 
 
 async def test_a_deleted_lead_is_gone_with_its_tasks(ann: Client, tables: Tables) -> None:

@@ -61,6 +61,8 @@ async def test_to_a_step_of_another_organization_is_refused(stranger: Client, fu
 async def test_of_many_at_once_one_moves(ann: Client, funnel: Any, tables: Tables) -> None:
     lead = (await ann.post("/api/leads", {"name": "Lea", "funnelId": funnel["id"]})).body
     to = {"stepId": funnel["steps"][1]["id"]}
-    answers = await asyncio.gather(*(ann.post(f"/api/leads/{lead['id']}/move", to) for _ in range(8)))
+    async with tables.contended("leads", lead["id"], waiters=8):
+        moves = [asyncio.create_task(ann.post(f"/api/leads/{lead['id']}/move", to)) for _ in range(8)]
+    answers = await asyncio.gather(*moves)
     assert sorted(answer.status for answer in answers) == [200] + [409] * 7
     assert len(await tables.events("lead.moved_to_step")) == 1

@@ -1,6 +1,7 @@
 """How a request fails: RFC 9457, whatever the reason, and nothing stored."""
 
 import asyncio
+import gzip
 from http import HTTPStatus
 
 import pytest
@@ -9,7 +10,7 @@ import structlog
 from eventbus import EventBus
 from gateway.dispatch import MAX_BODY
 from handlers.lead import service
-from tests.gateway.client import Answer, Client, Gateway
+from tests.gateway.client import Answer, Client, Gateway, say
 from tests.gateway.conftest import Tables
 
 
@@ -147,7 +148,6 @@ async def test_a_request_that_takes_too_long_is_503(
 
 
 async def test_a_pool_that_is_used_up_is_503(bus: EventBus, ann: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.postgres.database.ACQUIRE_TIMEOUT", 0.2)
     async with asyncio.TaskGroup() as tasks:
         free = asyncio.Event()
 
@@ -161,6 +161,26 @@ async def test_a_pool_that_is_used_up_is_503(bus: EventBus, ann: Client, monkeyp
             tasks.create_task(hold(taken))
         for taken in held:
             await taken.wait()
+        monkeypatch.setattr("eventbus.postgres.database.ACQUIRE_TIMEOUT", 0.2)  # short, now that all are taken
         assert_problem(await ann.get("/api/leads"), 503, "/api/leads")
         free.set()
     assert (await ann.get("/api/leads")).status == 200
+
+
+async def test_a_body_that_cannot_be_decoded_is_400(ann: Client) -> None:
+    answer = await ann.send("POST", "/api/leads", b"no gzip", headers={"Content-Encoding": "gzip"})
+    assert_problem(answer, 400, "/api/leads")
+
+
+async def test_a_bomb_is_413(ann: Client, tables: Tables) -> None:
+    bomb = gzip.compress(b'{"name": "' + b" " * 20 * MAX_BODY + b'"}')
+    assert len(bomb) < MAX_BODY
+    answer = await ann.send("POST", "/api/leads", bomb, headers={"Content-Encoding": "gzip"})
+    assert_problem(answer, 413, "/api/leads")
+
+
+async def test_an_expectation_that_is_not_known_is_417(gateway: Gateway) -> None:
+    request = "POST /api/leads HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    answer = await say(gateway, request)
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    assert b"X-Correlation-Id" in answer

@@ -308,13 +308,13 @@ async def test_an_error_that_cannot_say_what_it_is_is_still_a_failure() -> None:
 async def test_the_causes_of_an_error_are_in_its_traceback() -> None:
     async def handle(event: Baked, ctx: Context) -> None:
         try:
-            raise TypeError("inner")
-        except TypeError as error:
-            raise ValueError("outer") from error
+            int("inner")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
 
     outcome = await execute(handle)
     assert isinstance(outcome, Retry)
-    assert "TypeError: inner" in outcome.failure.traceback
+    assert "ValueError: invalid literal" in outcome.failure.traceback
 
 
 async def test_what_becomes_of_an_event_is_logged_with_all_that_tells_it_apart() -> None:

@@ -1,0 +1,64 @@
+"""What a handler may ask, and what it is given in the event's name."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
+
+import pytest
+
+from eventbus.context import Context, Publisher
+from eventbus.errors import ConfigurationError
+from eventbus.event import Envelope, Event, Origin, uuid7
+
+
+class Poured(Event, type="glass.poured"):
+    pass
+
+
+class Recorder:
+    """A publisher that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def publish(self, event: Event, **options: Any) -> None:
+        self.asked.append((event, options))
+
+    async def broadcast(self, channel: str, message: bytes) -> None:
+        self.asked.append((channel, message))
+
+    def inbox(self, group: str, event_id: str, origin: Origin) -> AbstractAsyncContextManager[None]:
+        self.asked.append((group, event_id, origin))
+        return cast(AbstractAsyncContextManager[None], self)
+
+
+ENVELOPE = Envelope(uuid7(), "glass.poured", b"{}", organization="org", correlation_id="c", traceparent="t")
+ORIGIN = Origin("c", ENVELOPE.id, "org", "t")
+
+
+def context_of(recorder: Recorder) -> Context:
+    return Context(cast(Publisher, recorder), ENVELOPE, "waiters", 2)
+
+
+async def test_what_a_handler_publishes_descends_from_its_event() -> None:
+    recorder = Recorder()
+    await context_of(recorder).publish(Poured(), key="k", delay=1.0, priority=2)
+    assert recorder.asked == [(Poured(), {"key": "k", "delay": 1.0, "priority": 2, "origin": ORIGIN})]
+
+
+async def test_a_handler_may_broadcast() -> None:
+    recorder = Recorder()
+    await context_of(recorder).broadcast("channel", b"message")
+    assert recorder.asked == [("channel", b"message")]
+
+
+def test_the_transaction_is_the_inbox_of_the_group_and_the_event() -> None:
+    recorder = Recorder()
+    context_of(recorder).transaction()
+    assert recorder.asked == [("waiters", ENVELOPE.id, ORIGIN)]
+
+
+def test_a_second_transaction_is_refused_and_not_silently_skipped() -> None:
+    context = context_of(Recorder())
+    context.transaction()
+    with pytest.raises(ConfigurationError, match=r"waiters: one ctx\.transaction\(\) per handler"):
+        context.transaction()
