@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 from eventbus import ConfigurationError, EventBus, Group, Worker
-from eventbus.postgres import Database, load, pending
+from eventbus.postgres import Database, installed, pending
 from eventbus.settings import Settings
-from handlers import GROUPS, MIGRATIONS
+from handlers import GROUPS
 
 
 @asynccontextmanager
@@ -23,9 +22,8 @@ async def open_bus(settings: Settings) -> AsyncIterator[EventBus]:
 async def _check_migrated(bus: EventBus) -> None:
     database = bus.database
     assert isinstance(database, Database), "opened with a database"
-    migrations = load("eventbus", files("eventbus.postgres") / "migrations") + load("crm", MIGRATIONS)
     async with database.connection() as connection:
-        missing = await pending(connection, migrations)
+        missing = await pending(connection, installed())
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise ConfigurationError(f"the database lacks migrations ({names}): run `eventbus migrate` first")

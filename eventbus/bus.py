@@ -10,7 +10,7 @@ from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
 from eventbus.memory import MemoryTransport
-from eventbus.redis import RedisTransport
+from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.settings import Settings
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
 from eventbus.transport import Outgoing, Transport
@@ -43,7 +43,7 @@ class EventBus:
         self.transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
-            else RedisTransport(target, namespace=namespace, timeout=publish_timeout)
+            else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
         )
         self.database = _open_database(database) if database else None
 

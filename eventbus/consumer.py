@@ -263,7 +263,7 @@ class Consumer:
                 failures = await self._pause(failures, error)
 
     async def _pause(self, failures: int, error: Exception) -> int:
-        if not isinstance(error, Unavailable):
+        if not isinstance(error, Unavailable) and failures % 60 == 0:  # when it begins, then once a minute
             log.error("the group goes on after an error", group=self._group.name, error=str(error), exc_info=error)
         pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
         if self._stopping.is_set():

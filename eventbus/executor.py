@@ -27,7 +27,7 @@ class Executor:
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """Never raises but for cancellation before the handler started; return is success, raise is failure."""
-        if delivery.crashes >= self._group.crash_budget:
+        if delivery.crashes >= delivery.subscription.condemned_from:
             return self._bury_crasher(delivery)
         try:
             envelope = decode(delivery.fields)
@@ -95,7 +95,8 @@ class Executor:
         return Dead(failure, attempts=delivery.attempt)
 
     def _bury_crasher(self, delivery: Delivery) -> Outcome:
-        reason = f"its worker died {delivery.crashes} times while it ran (crash_budget={self._group.crash_budget})"
+        budget = self._group.crash_budget
+        reason = f"its worker died {delivery.crashes} times while it ran, {budget} of them while nothing else did"
         log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=reason)
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
 

@@ -25,7 +25,7 @@ class Group:
     concurrency   handlers that run at the same time, per process
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
-    crash_budget  the event that has killed this many workers (>= 2) is dead-lettered
+    crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered
 
     Raises ConfigurationError naming every setting that cannot work.
     """
@@ -47,7 +47,7 @@ class Group:
                 (concurrency < 1, f"concurrency={concurrency} must be at least 1"),
                 (timeout is not None and timeout <= 0, f"timeout={timeout} must be above 0 seconds, or None"),
                 (lease < 0.1, f"lease={lease} must be at least 0.1 seconds"),
-                (crash_budget < 2, f"crash_budget={crash_budget} must be at least 2: the first crash proves nothing"),
+                (crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
             )
             if wrong
         ]

@@ -1,8 +1,11 @@
-"""Finding the event that kills workers, without blaming those that ran beside it.
+"""Finding the event that kills workers, without blaming those that ran beside it, or those that were in the hands of a
+worker that somebody else killed.
 
-After a crash every event that the dead process held is a suspect, and most are innocent. The first crash proves
-nothing: all run again at once. From the one before the last on (`crash_budget - 1`) a suspect is taken over only while
-nothing else runs in this process, so the next crash can be nobody's fault but its own.
+After a crash every event that the dead process held may have done it, and most are innocent. So the first crash proves
+nothing, and all run again at once. After the second (`transport.SUSPECT_FROM`) an event is a suspect: it is taken over
+only while nothing else runs in this process. Its next crashes are its own, and `crash_budget` of those condemn it. One
+would not do: where workers are being killed from outside, by a person, a deployment or for want of memory, some event
+is alone in one of them now and then, but hardly the same event time after time.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.transport import (
+    SUSPECT_FROM,
     Ack,
     Dead,
     DeadLetter,
@@ -111,10 +112,9 @@ class MemoryTransport:
         self._promote(log, now)
         cursor = log.groups.setdefault(subscription.group, _Cursor())
         found = Reclaimed()
-        threshold = subscription.crash_budget - 1
         credit = min(credit, 1) if suspect else credit
         for entry_id, pending, crashes in _claimable(cursor, subscription, now):
-            dangerous = crashes == threshold
+            dangerous = SUSPECT_FROM <= crashes < subscription.condemned_from
             if dangerous and not suspect:
                 found.suspects = True
             elif dangerous == suspect and len(found.deliveries) < credit:

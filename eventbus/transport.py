@@ -21,6 +21,8 @@ from typing import NamedTuple, Protocol
 from eventbus.codec import Fields
 from eventbus.event import Envelope, Status
 
+SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
+
 
 class Subscription(NamedTuple):
     """One consumer of one group on one stream. `lease` in seconds; `crash_budget` as in Group."""
@@ -30,6 +32,11 @@ class Subscription(NamedTuple):
     consumer: str
     lease: float
     crash_budget: int
+
+    @property
+    def condemned_from(self) -> int:
+        """Crashes, in company and alone, with which an entry is not run any more: see eventbus.isolation."""
+        return SUSPECT_FROM + self.crash_budget
 
 
 @dataclass(slots=True, eq=False)

@@ -87,7 +87,7 @@ class Database:
                 raise self._unavailable(str(error) or "no answer") from error
             raise
         finally:
-            await pool.release(connection)
+            await _release(pool, connection)
 
     def _unavailable(self, detail: str) -> Unavailable:
         self._note(detail)
@@ -201,6 +201,15 @@ async def _broken(connection: PooledConnection, error: Exception) -> bool:
         connection.terminate()
         return True
     return False
+
+
+async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
+    """What has committed has committed: a connection that cannot be given back in order is cut, and nobody is told."""
+    try:
+        await pool.release(connection)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        if not _is_closed(connection):
+            connection.terminate()
 
 
 def _is_closed(connection: PooledConnection) -> bool:

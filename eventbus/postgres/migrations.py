@@ -6,6 +6,8 @@ error, not a surprise: whatever is new goes into a new file.
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import entry_points
+from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
@@ -39,6 +41,15 @@ def load(source: str, folder: Traversable) -> list[Migration]:
     """The migrations of one package, in the order of their file names."""
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [Migration(f"{source}/{file.name}", file.read_text()) for file in files]
+
+
+def installed() -> list[Migration]:
+    """The bus' own first, since what applications add may refer to it; then those that applications have registered as
+    entry points of the group `eventbus.migrations`, by name."""
+    found = load("eventbus", files(__package__) / "migrations")
+    for entry in sorted(entry_points(group="eventbus.migrations"), key=lambda entry: entry.name):
+        found += load(entry.name, entry.load())
+    return found
 
 
 async def pending(connection: AnyConnection, migrations: Sequence[Migration]) -> list[Migration]:

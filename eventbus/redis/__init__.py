@@ -1,5 +1,5 @@
 """Redis Streams as a transport. The only package that imports redis and hiredis."""
 
-from eventbus.redis.transport import RedisTransport
+from eventbus.redis.transport import COMMAND_TIMEOUT, RedisTransport
 
-__all__ = ["RedisTransport"]
+__all__ = ["COMMAND_TIMEOUT", "RedisTransport"]

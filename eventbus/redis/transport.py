@@ -1,44 +1,31 @@
 """The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
-import math
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
-from typing import NoReturn, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 import structlog
 
-from eventbus.codec import encode, pairs
-from eventbus.errors import ConfigurationError, EventBusError, Full
-from eventbus.event import Envelope, Status, unix_ms
-from eventbus.redis import dead, scripts
+from eventbus.codec import pairs
+from eventbus.errors import ConfigurationError, Full
+from eventbus.event import Status
+from eventbus.redis import dead, scripts, settling
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
-from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.link import Link, ReplyError
 from eventbus.redis.notices import listen
-from eventbus.redis.repeats import Repeats
-from eventbus.redis.scripts import Command
+from eventbus.redis.publishing import Publishing, promotion
+from eventbus.redis.scripts import Command, ms
 from eventbus.transport import (
-    Ack,
-    Dead,
+    SUSPECT_FROM,
     DeadLetter,
     Delivery,
     Outgoing,
     Reclaimed,
-    Release,
-    Retry,
     Settlement,
-    Snooze,
     Subscription,
 )
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
-LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
-LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who made the event may have a fast clock
-PROMOTE_BATCH = 500
-SOON = 1.1  # seconds; a worker looks at the schedule at least once a second, and may miss what is due sooner
-TICK = 0.05  # seconds
-ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 
 T = TypeVar("T")
@@ -54,9 +41,7 @@ class RedisTransport:
         self._namespace = namespace
         self._link = Link(url, timeout=timeout, name="eventbus-write")
         self._readers: dict[Subscription, _Reader] = {}
-        self._repeats = Repeats(self._append_missing)
-        self._ticks: set[tuple[str, int]] = set()
-        self._promotions: set[asyncio.Task[None]] = set()
+        self._publishing = Publishing(self._link, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")
@@ -72,60 +57,15 @@ class RedisTransport:
             )
 
     async def close(self) -> None:
-        for promotion in self._promotions:
-            promotion.cancel()
+        self._publishing.close()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        if len(outgoing) == 1 and not again and outgoing[0].delay <= 0:  # the hot path of publish()
-            await self._link.execute(*self._xadd(outgoing[0]))
-            return [Status.STORED]
         if again:
-            missing = await self._repeats.append(outgoing)
-            self._promote_in_time(outgoing)
-            return [_fate(item, known=not new) for item, new in zip(outgoing, missing, strict=True)]
-        commands = [self._schedule(item) if item.delay > 0 else self._xadd(item) for item in outgoing]
-        replies = _checked(await scripts.run(self._link, commands))
-        self._promote_in_time(outgoing)
-        return [_fate(item, known=item.delay > 0 and not reply) for item, reply in zip(outgoing, replies, strict=True)]
-
-    async def _append_missing(self, stream: str, outgoing: list[Outgoing]) -> list[bool]:
-        keys = stream_keys(self._namespace, stream)
-        age = max((_age(envelope) for envelope, _ in outgoing), default=0)
-        fields = [part for envelope, delay in outgoing for part in (_ms(delay), *encode(envelope))]
-        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(keys[:3], LOOK_BACK, age, *fields))
-        return [bool(stored) for stored in replies]
-
-    def _xadd(self, item: Outgoing) -> Command:
-        return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
-
-    def _schedule(self, item: Outgoing) -> Command:
-        keys = stream_keys(self._namespace, item.envelope.stream)
-        return scripts.SCHEDULE(keys[:3], _ms(item.delay), item.envelope.id, *encode(item.envelope))
-
-    def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
-        """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
-        loop = asyncio.get_running_loop()
-        for envelope, delay in outgoing:
-            tick = (envelope.stream, math.ceil((loop.time() + delay + 0.002) / TICK))
-            if 0 < delay <= SOON and tick not in self._ticks:
-                self._ticks.add(tick)
-                loop.call_at(tick[1] * TICK, self._start_promotion, tick)
-
-    def _start_promotion(self, tick: tuple[str, int]) -> None:
-        self._ticks.discard(tick)
-        promotion = asyncio.create_task(self._promote(tick[0]))
-        self._promotions.add(promotion)
-        promotion.add_done_callback(self._promotions.discard)
-
-    async def _promote(self, stream: str) -> None:
-        with suppress(EventBusError):  # the workers will do it
-            await scripts.call(self._link, self._promotion(stream))
-
-    def _promotion(self, stream: str) -> Command:
-        return scripts.PROMOTE(stream_keys(self._namespace, stream)[:3], PROMOTE_BATCH)
+            return await self._publishing.repeat(outgoing)
+        return await self._publishing.append(outgoing)
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
@@ -139,7 +79,7 @@ class RedisTransport:
         try:
             reply = await reader.link.execute(
                 *("XREADGROUP", "GROUP", subscription.group, subscription.consumer, "COUNT", credit),
-                *("BLOCK", max(1, _ms(wait)), "STREAMS", key, ">"),  # BLOCK 0 means for ever
+                *("BLOCK", max(1, ms(wait)), "STREAMS", key, ">"),  # BLOCK 0 means for ever
             )
         except ReplyError as error:
             await self._create_group(subscription, error)
@@ -170,8 +110,8 @@ class RedisTransport:
             return []
         keys = group_keys(self._namespace, subscription.stream, subscription.group)
         ids = [entry_id for entry_id, _ in lost[:credit]]
-        failures, crashes = _checked(
-            await scripts.run(self._link, [("HMGET", keys.failures, *ids), ("HMGET", keys.crashes, *ids)])
+        failures, crashes = await scripts.run_all(
+            self._link, [("HMGET", keys.failures, *ids), ("HMGET", keys.crashes, *ids)]
         )
         log.warning("found deliveries whose reply was lost", group=subscription.group, count=len(ids))
         return reader.hand_out(
@@ -190,11 +130,11 @@ class RedisTransport:
         promoted, reclaimed = await scripts.run(
             self._link,
             [
-                self._promotion(subscription.stream),
+                promotion(self._namespace, subscription.stream),
                 scripts.RECLAIM(
                     keys,
-                    *(subscription.group, subscription.consumer, _ms(subscription.lease), 1 if suspect else credit),
-                    *(subscription.crash_budget, int(suspect), PARKED, int(young), CONSUMER_TTL),
+                    *(subscription.group, subscription.consumer, ms(subscription.lease), 1 if suspect else credit),
+                    *(SUSPECT_FROM, int(suspect), PARKED, int(young), CONSUMER_TTL, subscription.condemned_from),
                 ),
             ],
         )
@@ -203,7 +143,7 @@ class RedisTransport:
             return Reclaimed(next_due=0.0)
         if isinstance(promoted, Full):  # its publisher is told; what was taken over must not be dropped for it
             promoted = -1
-        next_due, suspects, taken = _checked([promoted, reclaimed])[1]
+        next_due, suspects, taken = scripts.checked([promoted, reclaimed])[1]
         dues = [due / 1000 for due in (promoted, next_due) if due >= 0]
         deliveries = [
             Delivery(subscription, entry_id.decode(), pairs(fields), _count(failures), crashes)
@@ -227,9 +167,9 @@ class RedisTransport:
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         grouped = _by_subscription(deliveries)
-        replies = await scripts.run(self._link, [self._renewal(s, mine) for s, mine in grouped.items()])
+        replies = await scripts.run_all(self._link, [self._renewal(s, mine) for s, mine in grouped.items()])
         lost = []
-        for mine, reply in zip(grouped.values(), _checked(replies), strict=True):
+        for mine, reply in zip(grouped.values(), replies, strict=True):
             gone = {entry_id.decode() for entry_id in reply}
             # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
             lost += [delivery for delivery in mine if delivery.entry_id in gone]
@@ -243,49 +183,9 @@ class RedisTransport:
     # Settling ---------------------------------------------------------------------------------------------------------
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        clean: dict[Subscription, list[str]] = {}
-        marked: dict[Subscription, list[str]] = {}
-        commands: list[Command] = []
-        for delivery, outcome in settlements:
-            match outcome:
-                case Ack():
-                    acks = marked if delivery.failures or delivery.crashes else clean
-                    acks.setdefault(delivery.subscription, []).append(delivery.entry_id)
-                case Retry(delay):
-                    commands.append(self._park(delivery, delay, delivery.failures + 1))
-                case Snooze(delay):
-                    commands.append(self._park(delivery, delay, ""))
-                case Release():
-                    commands.append(self._park(delivery, 0.0, ""))
-                case Dead():
-                    commands.append(self._bury(delivery, outcome))
-        replies = await scripts.run(self._link, self._acks(clean, marked) + commands)
-        _checked(replies)
+        await scripts.run_all(self._link, settling.commands(self._namespace, settlements))
         for delivery, _ in settlements:
             self._reader(delivery.subscription).held.discard(delivery.entry_id)
-
-    def _acks(self, clean: dict[Subscription, list[str]], marked: dict[Subscription, list[str]]) -> list[Command]:
-        commands: list[Command] = []
-        for subscription, ids in clean.items():
-            key = stream_keys(self._namespace, subscription.stream).stream
-            commands += [("XACK", key, subscription.group, *part) for part in _batched(ids, ACK_BATCH)]
-        for subscription, ids in marked.items():
-            keys = group_keys(self._namespace, subscription.stream, subscription.group)
-            commands += [scripts.ACK(keys, subscription.group, *part) for part in _batched(ids, ACK_BATCH)]
-        return commands
-
-    def _park(self, delivery: Delivery, delay: float, failures: int | str) -> Command:
-        subscription = delivery.subscription
-        keys = group_keys(self._namespace, subscription.stream, subscription.group)
-        owner = (subscription.group, subscription.consumer, delivery.entry_id)
-        return scripts.PARK(keys, *owner, _ms(delay), failures, PARKED)
-
-    def _bury(self, delivery: Delivery, outcome: Dead) -> Command:
-        subscription = delivery.subscription
-        keys = group_keys(self._namespace, subscription.stream, subscription.group)
-        grave = stream_keys(self._namespace, subscription.stream).dead
-        owner = (subscription.group, subscription.consumer, delivery.entry_id)
-        return scripts.BURY((*keys, grave), *owner, *dead.fields_of(delivery, outcome))
 
     # Dead letters and notices -----------------------------------------------------------------------------------------
 
@@ -335,41 +235,9 @@ def _by_subscription(deliveries: Sequence[Delivery]) -> dict[Subscription, list[
     return grouped
 
 
-def _checked(replies: list[Reply]) -> list[Reply]:
-    """The replies, if none is a refusal; a full server is worth more to know than what else went wrong."""
-    refused = [reply for reply in replies if isinstance(reply, EventBusError)]
-    if refused:
-        _raise(next((error for error in refused if isinstance(error, Full)), refused[0]))
-    return replies
-
-
-def _batched(items: list[T], size: int) -> Iterator[list[T]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def _raise(error: EventBusError) -> NoReturn:
-    raise error
-
-
-def _fate(item: Outgoing, known: bool) -> Status:
-    if known:
-        return Status.DUPLICATE
-    return Status.SCHEDULED if item.delay > 0 else Status.STORED
-
-
-def _age(envelope: Envelope) -> int:
-    """ms before which an event cannot have been stored. An age, because the server's clock may be another."""
-    return max(0, time.time_ns() // 1_000_000 - unix_ms(envelope.id)) + LOOK_BACK_MARGIN
-
-
 def _count(record: bytes | None) -> int:
     """How many failures a record ('count first-failed-ms', or nothing) tells of."""
     return int(record.split(b" ")[0]) if record else 0
-
-
-def _ms(seconds: float) -> int:
-    """Rounded up: nothing is ever early."""
-    return math.ceil(seconds * 1000)
 
 
 def _info(section: bytes, name: str) -> str:

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 from aiohttp import web
@@ -15,12 +14,13 @@ from consumers.runtime import open_bus
 from eventbus import Backoff, ConfigurationError, Context, Group, RetryPolicy, Worker
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from eventbus.errors import hide_password
-from eventbus.postgres import Database, apply, load
+from eventbus.postgres import Database, apply, installed
 from gateway.app import create_app
 from gateway.auth import make_token
 from gateway.demo.board import Board
+from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
-from handlers import GROUPS, MIGRATIONS
+from handlers import GROUPS
 from handlers.lead.events import EnrichLead, LeadCreated
 
 ORGANIZATION, USER = "demo", "ada"
@@ -69,7 +69,7 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
         settings = await _servers(settings, stack, board)
         await _migrate(settings, board)
         bus = await stack.enter_async_context(open_bus(settings))
-        runner = web.AppRunner(create_app(bus, settings), access_log=None, shutdown_timeout=2.0)
+        runner = make_runner(create_app(bus, settings), shutdown_timeout=2.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, settings)
@@ -110,7 +110,7 @@ async def _migrate(settings: GatewaySettings, board: Board) -> None:
     await database.connect()
     try:
         async with database.connection() as connection:
-            found = load("eventbus", files("eventbus.postgres") / "migrations") + load("crm", MIGRATIONS)
+            found = installed()
             applied = await apply(connection, found)
     finally:
         await database.close()

@@ -119,6 +119,7 @@ async def test_replies_may_come_byte_by_byte(redis_url: str) -> None:
         assert echoes == [f"text {n}\r\n".encode() for n in range(20)]
 
 
+@pytest.mark.serial
 async def test_a_frozen_server_is_noticed_within_the_timeout(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, linked(proxy.url, timeout=0.5) as link:
         await link.execute("PING")

@@ -12,7 +12,7 @@ from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Dead, Delivery, Retry, Subscription
+from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Subscription
 from tests.proxy import Proxy
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import eventually
@@ -264,6 +264,24 @@ async def test_more_than_the_credit_was_lost_and_comes_in_portions(any_redis_url
             assert len(portion) <= 3
             found += portion
         assert sorted(numbers(found)) == list(range(7))
+
+
+async def test_an_outcome_whose_reply_was_lost_does_not_meet_the_next_delivery(any_redis_url: str) -> None:
+    """It is repeated, and by then the event may be due again: until the repeat is confirmed, it stays in hand."""
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(1))
+        await settle(transport, await receive(transport, ANN), Release())  # the server knows the script from now on
+        deliveries = await reclaim(transport, ANN)
+        proxy.lose_next_reply()
+        with pytest.raises(Unavailable):
+            await settle(transport, deliveries, Retry(0.0, FAILED))
+        assert await transport.renew(deliveries) == deliveries
+        assert (await transport.reclaim(ANN, 10)).deliveries == []
+        await settle(transport, deliveries, Retry(0.0, FAILED))
+        again = await reclaim(transport, ANN)
+        assert again[0].failures == 1
+        await settle(transport, again, Ack())
+        assert await nothing_left(transport, ANN)
 
 
 async def test_a_lost_reclaim_comes_back_with_its_failures(any_redis_url: str) -> None:

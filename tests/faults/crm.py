@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from redis.asyncio import Redis
 
 from eventbus import EventBus
 from eventbus.embedded.ports import free_port
-from eventbus.postgres import apply, load
+from eventbus.postgres import apply, installed
 from gateway.auth import make_token
-from handlers import MIGRATIONS
 from tests.faults.fleet import Fleet
 
 SECRET = "a secret of the tests, 32 bytes long"
@@ -44,8 +42,7 @@ class Crm:
     async def migrate(self) -> None:
         connection = await asyncpg.connect(self.database_url)
         try:
-            bus = load("eventbus", files("eventbus.postgres") / "migrations")
-            await apply(connection, bus + load("crm", MIGRATIONS))
+            await apply(connection, installed())
         finally:
             await connection.close()
 

@@ -4,15 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 import asyncpg
 import pytest
 
 from eventbus import EventBus, Worker
-from eventbus.postgres import apply, load
-from handlers import GROUPS, MIGRATIONS
+from eventbus.postgres import apply, installed
+from handlers import GROUPS
 from tests.gateway.client import Client, Gateway, running
 from tests.servers import Databases, blocking
 from tests.waiting import eventually
@@ -21,7 +20,7 @@ from tests.waiting import eventually
 async def migrate(url: str) -> None:
     connection = await asyncpg.connect(url)
     try:
-        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations") + load("crm", MIGRATIONS))
+        await apply(connection, installed())
     finally:
         await connection.close()
 

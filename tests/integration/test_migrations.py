@@ -61,6 +61,12 @@ async def test_one_that_fails_leaves_no_trace_of_itself(connection: asyncpg.Conn
     assert await apply(connection, [ONE, TWO]) == [TWO]
 
 
+async def test_one_that_cannot_be_recorded_is_not_applied_either(connection: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await apply(connection, [ONE, TWO._replace(name=ONE.name)])
+    assert await connection.fetchval("SELECT to_regclass('two')") is None
+
+
 async def test_two_who_migrate_at_once_apply_each_once(database_url: str) -> None:
     async def migrate() -> list[Migration]:
         connection = await asyncpg.connect(database_url)

@@ -259,11 +259,11 @@ async def test_a_replay_is_for_one_group_only() -> None:
 
 
 async def test_an_event_that_used_up_its_crash_budget_is_buried_unrun() -> None:
-    outcome = await execute(starve, crashes=3, failures=1)
+    outcome = await execute(starve, crashes=5, failures=1)
     assert isinstance(outcome, Dead)
     assert outcome.attempts == 1
-    assert outcome.failure.error.startswith("CrashBudget: its worker died 3 times")
-    assert await execute(eat, crashes=2) == Ack()
+    assert outcome.failure.error.startswith("CrashBudget: its worker died 5 times")
+    assert await execute(eat, crashes=4) == Ack()
 
 
 # What is told about it ------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_a_name_that_is_no_name_is_refused(name: str) -> None:
         ({"concurrency": 0}, "concurrency=0 must be at least 1"),
         ({"timeout": 0}, "timeout=0 must be above 0"),
         ({"lease": 0.05}, "lease=0.05 must be at least 0.1"),
-        ({"crash_budget": 1}, "crash_budget=1 must be at least 2"),
+        ({"crash_budget": 0}, "crash_budget=0 must be at least 1"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(options: dict[str, Any], fault: str) -> None:

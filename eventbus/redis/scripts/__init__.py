@@ -5,8 +5,10 @@ by its digest, and by its text when the server says that it does not know it.
 """
 
 import hashlib
+import math
 from importlib.resources import files
 
+from eventbus.errors import EventBusError, Full
 from eventbus.redis.link import Argument, Link, Reply, ReplyError
 
 Command = tuple[Argument, ...]
@@ -56,3 +58,21 @@ async def call(link: Link, command: Command) -> Reply:
     if isinstance(reply, Exception):
         raise reply
     return reply
+
+
+async def run_all(link: Link, commands: list[Command]) -> list[Reply]:
+    """As `run`. Raises if one was refused: Full first, which is worth more to know than what else went wrong."""
+    return checked(await run(link, commands))
+
+
+def checked(replies: list[Reply]) -> list[Reply]:
+    """The replies, if none is a refusal."""
+    refused = [reply for reply in replies if isinstance(reply, EventBusError)]
+    for error in sorted(refused, key=lambda error: not isinstance(error, Full)):
+        raise error
+    return replies
+
+
+def ms(seconds: float) -> int:
+    """As the scripts count time. Rounded up: nothing is ever early."""
+    return math.ceil(seconds * 1000)

@@ -1,14 +1,17 @@
 -- Take over entries of the pending list: retries that are due, then entries whose lease ran out.
 -- KEYS[1] stream  KEYS[2] retry (ZSET: entry id by ms)  KEYS[3] failures (HASH)  KEYS[4] crashes (HASH)
--- ARGV[1] group  ARGV[2] consumer  ARGV[3] lease in ms  ARGV[4] credit  ARGV[5] crash budget
+-- ARGV[1] group  ARGV[2] consumer  ARGV[3] lease in ms  ARGV[4] credit
+-- ARGV[5] crashes that make an entry a suspect
 -- ARGV[6] '1': take suspects and nothing else  ARGV[7] the consumer under which entries rest
 -- ARGV[8] '1': leave running leases' ends alone (this connection is younger than a lease)
 -- ARGV[9] ms after which an idle consumer without entries is forgotten
+-- ARGV[10] crashes that condemn an entry: whoever takes it buries it
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry id, fields, failures, crashes}, …}}.
--- A suspect is an entry that one more crash would condemn: see eventbus/isolation.py.
+-- What suspects are: see eventbus/isolation.py.
 -- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
 local stream, retry, failures, crashes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, me, lease, credit, budget = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local group, me, lease, credit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local suspect_from, condemned_from = tonumber(ARGV[5]), tonumber(ARGV[10])
 local only_suspects, parked = ARGV[6] == '1', ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -16,7 +19,7 @@ local taken, waiting = {}, 0
 
 -- Claims an entry unless it is of the other kind; `count` is what its crashes are from now on.
 local function take(id, count, idle)
-  local suspect = count == budget - 1
+  local suspect = count >= suspect_from and count < condemned_from
   if suspect and not only_suspects then
     waiting = 1
   end

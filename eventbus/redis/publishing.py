@@ -1,0 +1,104 @@
+"""Appending to streams and schedules: at once, after a delay, and again when a reply was lost."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from eventbus.codec import encode
+from eventbus.errors import EventBusError
+from eventbus.event import Envelope, Status, unix_ms
+from eventbus.redis import scripts
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link
+from eventbus.redis.repeats import Repeats
+from eventbus.redis.scripts import Command, ms
+from eventbus.transport import Outgoing
+
+LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
+LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who made the event may have a fast clock
+PROMOTE_BATCH = 500
+SOON = 1.1  # seconds; a worker looks at the schedule at least once a second, and may miss what is due sooner
+TICK = 0.05  # seconds
+
+
+class Publishing:
+    """What RedisTransport.append does."""
+
+    def __init__(self, link: Link, namespace: str) -> None:
+        self._link = link
+        self._namespace = namespace
+        self._repeats = Repeats(self._append_missing)
+        self._ticks: set[tuple[str, int]] = set()
+        self._promotions: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """The workers promote what is still scheduled."""
+        for promoting in self._promotions:
+            promoting.cancel()
+
+    async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
+        """In one write."""
+        if len(outgoing) == 1 and outgoing[0].delay <= 0:  # the hot path of publish()
+            await self._link.execute(*self._xadd(outgoing[0]))
+            return [Status.STORED]
+        commands = [self._schedule(item) if item.delay > 0 else self._xadd(item) for item in outgoing]
+        replies = await scripts.run_all(self._link, commands)
+        self._promote_in_time(outgoing)
+        return [_fate(item, known=item.delay > 0 and not reply) for item, reply in zip(outgoing, replies, strict=True)]
+
+    async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
+        """Only what is not there yet: see eventbus.redis.repeats."""
+        missing = await self._repeats.append(outgoing)
+        self._promote_in_time(outgoing)
+        return [_fate(item, known=not new) for item, new in zip(outgoing, missing, strict=True)]
+
+    async def _append_missing(self, stream: str, outgoing: list[Outgoing]) -> list[bool]:
+        keys = stream_keys(self._namespace, stream)
+        age = max((_age(envelope) for envelope, _ in outgoing), default=0)
+        fields = [part for envelope, delay in outgoing for part in (ms(delay), *encode(envelope))]
+        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(keys[:3], LOOK_BACK, age, *fields))
+        return [bool(stored) for stored in replies]
+
+    def _xadd(self, item: Outgoing) -> Command:
+        return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
+
+    def _schedule(self, item: Outgoing) -> Command:
+        keys = stream_keys(self._namespace, item.envelope.stream)
+        return scripts.SCHEDULE(keys[:3], ms(item.delay), item.envelope.id, *encode(item.envelope))
+
+    def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
+        """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
+        loop = asyncio.get_running_loop()
+        for envelope, delay in outgoing:
+            tick = (envelope.stream, math.ceil((loop.time() + delay + 0.002) / TICK))
+            if 0 < delay <= SOON and tick not in self._ticks:
+                self._ticks.add(tick)
+                loop.call_at(tick[1] * TICK, self._start_promotion, tick)
+
+    def _start_promotion(self, tick: tuple[str, int]) -> None:
+        self._ticks.discard(tick)
+        promoting = asyncio.create_task(self._promote(tick[0]))
+        self._promotions.add(promoting)
+        promoting.add_done_callback(self._promotions.discard)
+
+    async def _promote(self, stream: str) -> None:
+        with suppress(EventBusError):  # the workers will do it
+            await scripts.call(self._link, promotion(self._namespace, stream))
+
+
+def promotion(namespace: str, stream: str) -> Command:
+    """Moves what is due from the schedule into the stream."""
+    return scripts.PROMOTE(stream_keys(namespace, stream)[:3], PROMOTE_BATCH)
+
+
+def _fate(item: Outgoing, known: bool) -> Status:
+    if known:
+        return Status.DUPLICATE
+    return Status.SCHEDULED if item.delay > 0 else Status.STORED
+
+
+def _age(envelope: Envelope) -> int:
+    """ms before which an event cannot have been stored. An age, because the server's clock may be another."""
+    return max(0, time.time_ns() // 1_000_000 - unix_ms(envelope.id)) + LOOK_BACK_MARGIN
