@@ -16,7 +16,7 @@ from eventbus.errors import ConfigurationError, Full, Unavailable
 from eventbus.redis.link import CONNECT_TIMEOUT, Link, ReplyError
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 
 @asynccontextmanager
@@ -146,12 +146,13 @@ async def test_a_stopped_process_is_noticed_and_its_return_too(own_redis: OwnRed
         assert await eventually(lambda: answers(link)) == b"PONG"
 
 
+@pytest.mark.serial
 async def test_a_slow_reply_among_others_is_waited_for(redis_url: str) -> None:
-    async with linked(redis_url, timeout=0.4) as link:
+    async with linked(redis_url, timeout=0.8) as link:
         await link.execute("PING")
-        await asyncio.sleep(0.2)
-        assert await link.execute("BLPOP", "nothing", 0.3) is None
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.4)
+        assert await link.execute("BLPOP", "nothing", 0.5) is None
+        await asyncio.sleep(0.9)
         assert await link.execute("PING") == b"PONG", "an idle connection is not given up"
 
 
@@ -166,7 +167,7 @@ async def test_a_dead_server_is_noticed_quickly_by_all_callers(redis_url: str) -
 async def test_a_cut_connection_fails_its_callers_and_is_replaced(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, linked(proxy.url) as link:
         waiting = [asyncio.create_task(link.execute("BLPOP", "nothing", 0)) for _ in range(3)]
-        await eventually(lambda: connected(proxy))
+        await until(lambda: link.epoch == 1)
         proxy.cut()
         failures = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(failure) for failure in failures} == {Unavailable}
@@ -282,7 +283,3 @@ async def answers(link: Link) -> object:
         return await link.execute("PING")
     except Unavailable:
         return None
-
-
-async def connected(proxy: Proxy) -> bool:
-    return proxy.connections > 0

@@ -65,7 +65,8 @@ async def test_what_kills_its_worker_is_dead_after_its_crash_budget_and_takes_no
     # Several may kill the same process at once, and a crash is charged to all of them.
     assert CRASHES <= crashes <= CRASHES * len(poison), crashes
     letters = {letter.envelope.id: letter for letter in await bus.transport.dead_letters("job") if letter.envelope}
-    assert all(letter.crashes == CRASHES and "died 5 times" in letter.error for letter in letters.values())
+    # One more for whoever is being buried while another kills the same process.
+    assert all(letter.crashes >= CRASHES and "its worker died" in letter.error for letter in letters.values())
     innocent = [line for line in observed.history if line["what"] == "run" and line["token"] not in poison]
     assert all(line["attempt"] == 1 for line in innocent), "a crash is charged to no one's attempts"
 
