@@ -7,8 +7,10 @@ import pytest
 
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
 from eventbus.transport import Transport
 from tests import servers
+from tests.conformance.reach import connected
 
 MEMORY = "memory"
 
@@ -29,3 +31,17 @@ async def transport(transport_name: str, redis_servers: Callable[[str], str]) ->
     await transport.connect()
     yield transport
     await transport.close()
+
+
+@pytest.fixture
+async def raw(any_redis_url: str) -> AsyncIterator[Link]:
+    """To do to the server what nobody should."""
+    link = Link(any_redis_url, timeout=5, name="test")
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+async def redis_transport(any_redis_url: str) -> AsyncIterator[RedisTransport]:
+    async with connected(any_redis_url) as transport:
+        yield transport

@@ -1,0 +1,182 @@
+"""What may be lost on the way from Redis: it is found again, and handed out once."""
+
+import asyncio
+
+import pytest
+
+from eventbus.errors import Unavailable
+from eventbus.event import Status
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
+from eventbus.transport import Ack, Delivery, Release, Retry, Subscription
+from tests.conformance.reach import answered, blocked, connected
+from tests.proxy import Proxy
+from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
+from tests.waiting import eventually
+
+ANN, BOB = consumer("ann"), consumer("bob")
+
+
+@pytest.fixture
+def transport(redis_transport: RedisTransport) -> RedisTransport:
+    return redis_transport
+
+
+async def test_a_publish_whose_reply_was_lost_is_stored_once(any_redis_url: str) -> None:
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(0, delay=60.0))  # the server knows the script from now on
+        for items in (outgoing(1), outgoing(2, 3), outgoing(4, delay=60.0)):
+            await transport.connect()
+            lost = proxy.lose_next_reply()
+            with pytest.raises(Unavailable):
+                await transport.append(items)
+            assert lost.is_set()
+            assert await transport.append(items, again=True) == [Status.DUPLICATE] * len(items)
+        assert numbers(await receive(transport, ANN, 3)) == [1, 2, 3]
+
+
+async def test_a_killed_connection_under_a_read_loses_nothing(transport: RedisTransport, raw: Link) -> None:
+    await transport.read(ANN, 1, 0.01)
+    seen: list[int] = []
+
+    async def consume() -> bool:
+        try:
+            deliveries = await transport.read(ANN, 3, 0.2)
+        except Unavailable:
+            return False
+        seen.extend(numbers(deliveries))
+        await eventually(lambda: answered(lambda: settle(transport, deliveries, Ack())))
+        return len(seen) >= 200
+
+    consuming = asyncio.create_task(eventually(consume))
+    for start in range(0, 200, 10):
+        await append_somehow(transport, start)
+        await raw.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await consuming
+    assert sorted(seen) == list(range(200))
+    await eventually(lambda: nothing_left(transport, BOB))
+
+
+async def test_deliveries_whose_reply_was_lost_are_handed_out_again_once(any_redis_url: str) -> None:
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport, connected(any_redis_url) as publisher:
+        await publisher.append(outgoing(1))
+        in_hand = await receive(transport, ANN)
+        lost = proxy.lose_next_reply()
+        reading = asyncio.create_task(transport.read(ANN, 10, 2.0))
+        await publisher.append(outgoing(2, 3))
+        with pytest.raises(Unavailable):
+            await reading
+        assert lost.is_set()
+        again = await receive(transport, ANN, 2)
+        assert sorted(numbers(again)) == [2, 3], "and not 1, which is in hand"
+        await settle(transport, [*in_hand, *again], Ack())
+        assert await nothing_left(transport, ANN)
+
+
+async def test_more_than_the_credit_was_lost_and_comes_in_portions(any_redis_url: str) -> None:
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(*range(7)))
+        await transport.read(ANN, 1, 0.01)
+        proxy.lose_next_reply()
+        with pytest.raises(Unavailable):
+            await transport.read(ANN, 7, 1.0)
+        found: list[Delivery] = []
+        while len(found) < 7:
+            portion = await transport.read(ANN, 3, 0.05)
+            assert len(portion) <= 3
+            found += portion
+        assert sorted(numbers(found)) == list(range(7))
+
+
+async def test_an_outcome_whose_reply_was_lost_does_not_meet_the_next_delivery(any_redis_url: str) -> None:
+    """It is repeated, and by then the event may be due again: until the repeat is confirmed, it stays in hand."""
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(1))
+        await settle(transport, await receive(transport, ANN), Release())  # the server knows the script from now on
+        deliveries = await reclaim(transport, ANN)
+        proxy.lose_next_reply()
+        with pytest.raises(Unavailable):
+            await settle(transport, deliveries, Retry(0.0, FAILED))
+        assert await transport.renew(deliveries) == deliveries
+        assert (await transport.reclaim(ANN, 10)).deliveries == []
+        await settle(transport, deliveries, Retry(0.0, FAILED))
+        again = await reclaim(transport, ANN)
+        assert again[0].failures == 1
+        await settle(transport, again, Ack())
+        assert await nothing_left(transport, ANN)
+
+
+async def test_a_lost_reclaim_comes_back_with_its_failures(any_redis_url: str) -> None:
+    """To the same consumer, for there may be no other, and without a crash to its name: nobody died."""
+    ann = consumer("ann", lease=0.3)
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(1))
+        await settle(transport, await receive(transport, ann), Retry(0.0, FAILED))
+        proxy.lose_next_reply()
+        with pytest.raises(Unavailable):
+            await transport.reclaim(ann, 10)
+        [delivery] = await reclaim(transport, ann)
+        assert (delivery.failures, delivery.crashes) == (1, 0)
+
+
+async def test_a_lost_reclaim_is_found_by_the_next_read_if_both_connections_broke(any_redis_url: str) -> None:
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
+        await transport.append(outgoing(1))
+        await receive(transport, consumer("died", lease=0.1))
+        await asyncio.sleep(0.11)
+        await transport.read(ANN, 1, 0.01)
+        proxy.lose_next_reply()
+        with pytest.raises(Unavailable):
+            await transport.reclaim(consumer("ann", lease=0.1), 10)
+        proxy.cut()
+        [delivery] = await receive_patiently(transport, consumer("ann", lease=0.1))
+        assert (delivery.failures, delivery.crashes) == (0, 1)
+
+
+async def test_an_abandoned_read_costs_a_lease_and_no_event(transport: RedisTransport, raw: Link) -> None:
+    ann = consumer("ann", lease=0.3)
+    await transport.read(ann, 1, 0.01)
+    reading = asyncio.create_task(transport.read(ann, 10, 5.0))
+    await eventually(lambda: blocked(raw))
+    reading.cancel()
+    await transport.append(outgoing(1))
+    [delivery] = await reclaim(transport, ann)
+    assert (numbers([delivery]), delivery.crashes) == ([1], 0)
+
+
+async def test_after_a_reconnect_others_have_a_lease_to_renew_first(any_redis_url: str) -> None:
+    """Leases ran on while the server was away: who comes back first must not take everything."""
+    async with Proxy(any_redis_url) as proxy, connected(proxy.url) as bob, connected(any_redis_url) as ann:
+        lease = 0.5
+        await ann.append(outgoing(1, 2))
+        deliveries = await receive(ann, consumer("ann", lease=lease), 2)
+        await settle(ann, deliveries[:1], Retry(0.0, FAILED))
+        await bob.connect()
+        await asyncio.sleep(lease * 1.1)
+        proxy.cut()
+        await eventually(lambda: connects(bob))
+        found = await bob.reclaim(consumer("bob", lease=lease), 10)
+        assert numbers(found.deliveries) == [1], "what rests until it is due is nobody's, and needs no patience"
+        assert await ann.renew(deliveries[1:]) == []
+        await asyncio.sleep(lease * 1.1)
+        assert numbers(await reclaim(bob, consumer("bob", lease=lease))) == [2]
+
+
+async def connects(transport: RedisTransport) -> bool:
+    return await answered(transport.connect)
+
+
+async def append_somehow(transport: RedisTransport, start: int) -> None:
+    items = outgoing(*range(start, start + 10))
+    if not await answered(lambda: transport.append(items)):
+        await eventually(lambda: answered(lambda: transport.append(items, again=True)))
+
+
+async def receive_patiently(transport: RedisTransport, subscription: Subscription) -> list[Delivery]:
+    async def one() -> list[Delivery]:
+        try:
+            return await transport.read(subscription, 1, 0.1)
+        except Unavailable:
+            return []
+
+    return await eventually(one)
