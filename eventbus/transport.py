@@ -149,7 +149,8 @@ class Transport(Protocol):
         """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some are stored)."""
+        """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
+        stored)."""
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events that no consumer of the group has seen; waits up to `wait` seconds for the first.
