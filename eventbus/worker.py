@@ -89,12 +89,13 @@ class Worker:
         return self._grace if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
 
     def _on_signal(self, number: int) -> None:
+        # First the deed, then the word: where stdout is a broken pipe, logging raises.
         if self._stopping.is_set():
-            log.warning("second signal: running handlers are given back now", signal=signal.Signals(number).name)
             self._deadline = 0.0
+            log.warning("second signal: running handlers are given back now", signal=signal.Signals(number).name)
             return
-        log.info("draining", signal=signal.Signals(number).name, grace=self._grace)
         self._stopping.set()
+        log.info("draining", signal=signal.Signals(number).name, grace=self._grace)
 
     def _install_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():

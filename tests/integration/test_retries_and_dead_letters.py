@@ -26,6 +26,7 @@ def worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.terminate()
+        process.communicate(timeout=15)  # to the end: it still has something to say when it stops
 
 
 @pytest.fixture
