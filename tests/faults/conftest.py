@@ -1,6 +1,7 @@
 """A bus, workers in processes of their own, and a history of what they do."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.resources import files
@@ -22,6 +23,7 @@ from tests.faults.history import History, Observed, read
 from tests.servers import blocking
 
 STREAM = "job"
+WARM_UP = 1_000_000  # tokens above this one are published until all workers are up
 KEY = stream_keys("eb", STREAM).stream
 
 
@@ -86,6 +88,19 @@ class Arena:
         while sum(line["what"] == "run" for line in read(self.history_folder)) < count:
             assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {within} s\n{self.fleet.log()}"
             await asyncio.sleep(0.01)
+
+    async def at_work(self, bus: EventBus, *, within: float = 30) -> int:
+        """Publish until each process of the fleet has begun a handler: before that, a signal meets a Python that starts
+        up. Returns how many events that took."""
+        deadline = asyncio.get_running_loop().time() + within
+        wanted = {process.pid for process in self.fleet.processes}
+        for count in itertools.count(1):
+            await self.publish(bus, WARM_UP + count)
+            await asyncio.sleep(0.05)
+            if wanted <= {line["pid"] for line in read(self.history_folder) if line["what"] == "run"}:
+                return count
+            assert asyncio.get_running_loop().time() < deadline, f"not all began within {within} s\n{self.fleet.log()}"
+        raise AssertionError("unreachable")
 
     async def _effects(self) -> Counter[int]:
         connection = await asyncpg.connect(self.database_url)

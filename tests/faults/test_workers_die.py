@@ -76,13 +76,14 @@ async def test_a_handler_of_ten_leases_runs_once(arena: Arena, bus: EventBus) ->
 
 async def test_sigterm_drains_and_burns_no_attempt(arena: Arena, bus: EventBus) -> None:
     workers = [arena.fleet.start(), arena.fleet.start()]
+    warm_up = await arena.at_work(bus)
     publishing = asyncio.create_task(arena.publish_all(bus, range(1, 401), per_second=200))
     for token in range(401, 411):
         await arena.publish(bus, token, "sleep:0.5")
-    await arena.runs(100)
+    await arena.runs(warm_up + 100)
     assert await asyncio.to_thread(arena.fleet.terminate, workers[0]) == 0
     await publishing
-    observed = await arena.settled(bus, 410, within=20)
+    observed = await arena.settled(bus, warm_up + 410, within=20)
     check(observed, attempts=1)
     runs = observed.tokens("run")
     assert set(runs.values()) == {1}, "a drained worker finishes what it has begun, and gives back the rest unseen"
