@@ -66,7 +66,8 @@ class Relay:
                 try:
                     await self._stand_by(connection)
                 finally:
-                    await connection.close(timeout=1)
+                    # Not closed: asyncpg may wait for ever for the end of a session that was cut under a statement.
+                    connection.terminate()
             except (EventBusError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self._note(str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_PAUSE)
