@@ -6,6 +6,7 @@ from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, Ret
 from eventbus.event import Envelope, Event, Origin, Receipt
 from eventbus.group import Group
 from eventbus.policy import Backoff, RetryPolicy
+from eventbus.retention import Retention
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
@@ -23,6 +24,7 @@ __all__ = [
     "Origin",
     "Receipt",
     "Reject",
+    "Retention",
     "RetryLater",
     "RetryPolicy",
     "Transaction",

@@ -11,6 +11,7 @@ from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
 from eventbus.memory import MemoryTransport
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
+from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
 from eventbus.transport import Outgoing, Transport
@@ -25,6 +26,7 @@ class EventBus:
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
+    retention  how long workers keep what is settled, and dead letters
     publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
@@ -36,10 +38,12 @@ class EventBus:
         *,
         database: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
+        retention: Retention = Retention(),
         namespace: str = "eb",
     ) -> None:
         target = url or Settings().require_redis_url()
         self._publish_timeout = publish_timeout
+        self.retention = retention
         self.transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")

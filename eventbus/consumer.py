@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -22,7 +23,7 @@ from eventbus.group import Group
 from eventbus.isolation import Isolation
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Subscription, Transport
 
-READ_WAIT = 1.0  # seconds; also the longest that a stop waits for a read that finds nothing
+READ_WAIT = 2.0  # seconds that a read waits; a half-open connection is noticed a little later
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
@@ -65,6 +66,7 @@ class Consumer:
         renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
         try:
             await self._stopping.wait()
+            await self._interrupt()
             await asyncio.gather(*sources, self._drain(grace))
             await self._wait_settled()
         finally:
@@ -78,6 +80,10 @@ class Consumer:
         self._room.set()
         for nudge in self._nudges.values():
             nudge.set()
+
+    async def _interrupt(self) -> None:
+        with suppress(Unavailable):  # then they end when their wait is over
+            await self._transport.interrupt(self._subscriptions)
 
     # Sources ----------------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
+from eventbus.lanes import LANES, shares
+from eventbus.retention import Retention
 from eventbus.transport import (
     SUSPECT_FROM,
     Ack,
@@ -22,6 +25,7 @@ from eventbus.transport import (
     Settlement,
     Snooze,
     Subscription,
+    Tidied,
 )
 
 
@@ -39,14 +43,14 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Cursor:
-    delivered: int = 0
+    delivered: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     pending: dict[str, _Pending] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Log:
     entries: dict[str, Fields] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list)
+    lanes: dict[int, list[str]] = field(default_factory=lambda: {priority: [] for priority in LANES})
     event_ids: set[str] = field(default_factory=set)
     scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
     groups: dict[str, _Cursor] = field(default_factory=dict)
@@ -87,25 +91,27 @@ class MemoryTransport:
     def _store(self, log: _Log, envelope: Envelope) -> None:
         entry_id = f"{next(self._ids)}-0"
         log.entries[entry_id] = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(envelope)])
-        log.order.append(entry_id)
+        log.lanes[envelope.priority].append(entry_id)
         log.event_ids.add(envelope.id)
         log.news.set()
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         log = self._log(subscription.stream)
         cursor = log.groups.setdefault(subscription.group, _Cursor())
-        if cursor.delivered == len(log.order):
+        batch = _next(log, cursor, credit)
+        if not batch and credit > 0:
             log.news.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await log.news.wait()
-            except TimeoutError:
-                return []
-        batch = log.order[cursor.delivered : cursor.delivered + credit]
-        cursor.delivered += len(batch)
+            batch = _next(log, cursor, credit)
         for entry_id in batch:
             cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
         return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in batch]
+
+    async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
+        for subscription in subscriptions:
+            self._log(subscription.stream).news.set()
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         log, now = self._log(subscription.stream), self._clock()
@@ -186,6 +192,26 @@ class MemoryTransport:
         self._log(stream).dead[dead.id] = dead
         del self._pending_of(delivery)[delivery.entry_id]
 
+    async def tidy(self, stream: str, retention: Retention) -> Tidied:  # noqa: ARG002 - the docstring says why
+        """Without regard to ages: nobody reads the history of a process, and `again` finds what is not settled."""
+        log = self._log(stream)
+        cursors = log.groups.values()
+        dropped = 0
+        for priority, lane in log.lanes.items():
+            done = min((cursor.delivered[priority] for cursor in cursors), default=0)
+            open_ = {i for i, entry in enumerate(lane[:done]) if any(entry in cursor.pending for cursor in cursors)}
+            done = min(open_, default=done)
+            for entry_id in lane[:done]:
+                log.event_ids.discard(log.entries.pop(entry_id).get(b"id", b"").decode())
+            del lane[:done]
+            for cursor in cursors:
+                cursor.delivered[priority] -= done
+            dropped += done
+        return Tidied(dropped)
+
+    async def forget_group(self, stream: str, group: str) -> bool:
+        return self._log(stream).groups.pop(group, None) is not None
+
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         behind = [dead for dead in self._log(stream).dead.values() if _number(dead.id) > _number(after)]
         return behind[:limit]
@@ -225,6 +251,18 @@ class MemoryTransport:
         pending = self._pending_of(delivery).get(delivery.entry_id)
         owns = pending is not None and pending.due is None and pending.owner == delivery.subscription.consumer
         return pending if owns else None
+
+
+def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:
+    """The next entries: each lane its share, then what is left to the most urgent."""
+    batch: list[str] = []
+    for counts in (shares(credit), [credit] * len(LANES)):
+        for priority, count in zip(LANES, counts, strict=True):
+            start = cursor.delivered[priority]
+            found = log.lanes[priority][start : start + min(count, credit - len(batch))]
+            cursor.delivered[priority] += len(found)
+            batch += found
+    return batch
 
 
 def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields
 from eventbus.event import Envelope, Status
+from eventbus.retention import Retention
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
 
@@ -142,6 +143,15 @@ class DeadLetter(NamedTuple):
     died_at: datetime
 
 
+class Tidied(NamedTuple):
+    """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed."""
+
+    entries: int = 0
+    consumers: int = 0
+    dead_letters: int = 0
+    missing_groups: Sequence[str] = ()
+
+
 class Transport(Protocol):
     """See the module's docstring for who owns what, and when."""
 
@@ -153,9 +163,13 @@ class Transport(Protocol):
         stored)."""
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
-        """At most `credit` events that no consumer of the group has seen; waits up to `wait` seconds for the first.
+        """At most `credit` events (or one of each priority) that no consumer of the group has seen; waits up to `wait`
+        seconds for the first. Where several priorities wait, each gets its share: see eventbus.lanes.
 
         Creates the group, at the beginning of the stream, if it is not there (any more)."""
+
+    async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
+        """Let their waiting reads return now, with nothing. Raises Unavailable."""
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         """Promote what was scheduled and is due; take over due retries and entries whose lease ran out.
@@ -171,6 +185,12 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""
+
+    async def tidy(self, stream: str, retention: Retention) -> Tidied:
+        """Trim what all groups have settled, forget consumers that are gone, bound the dead letters."""
+
+    async def forget_group(self, stream: str, group: str) -> bool:
+        """Drop a group with all that it has not settled; False if there is none. Its workers would create it again."""
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         """Dead letters of a stream, oldest first, behind the one with the id `after`."""

@@ -19,6 +19,7 @@ from eventbus.consumer import Consumer
 from eventbus.errors import ConfigurationError
 from eventbus.executor import Executor
 from eventbus.group import Group
+from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.transaction import Role
 
@@ -77,9 +78,11 @@ class Worker:
         self._stopping.set()
 
     def _roles(self) -> list[Role]:
-        if not self._relay or self._bus.database is None:
-            return []
-        return [self._bus.database.relay(self._bus.transport)]
+        streams = sorted({stream for group in self._groups for stream in group.streams})
+        roles: list[Role] = [Housekeeping(self._bus.transport, streams, self._bus.retention)]
+        if self._relay and self._bus.database is not None:
+            roles.append(self._bus.database.relay(self._bus.transport))
+        return roles
 
     def _begin_stop(self) -> None:
         if self._deadline is None:

@@ -1,41 +1,67 @@
 """The names of all keys. Keys of one stream share a hash tag, so that they live on one node of a Redis Cluster."""
 
+from functools import lru_cache
 from typing import NamedTuple
+
+from eventbus.event import NORMAL_PRIORITY
+from eventbus.lanes import LANES
 
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
 
 
 class StreamKeys(NamedTuple):
-    """`stream`: the log. `due` (ZSET: event id by due ms) and `scheduled` (HASH: event id to fields): what is delayed.
-    `dead`: the dead-letter stream."""
+    """`stream`: the log of normal priority. `due` (ZSET: event id by due ms) and `scheduled` (HASH: event id to lane
+    and fields): what is delayed. `dead`: the dead-letter stream. `groups` (HASH): the groups that must have settled an
+    entry before it is trimmed."""
 
     stream: str
     due: str
     scheduled: str
     dead: str
+    groups: str
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The logs of all priorities, most urgent first."""
+        return tuple(self.lane(priority) for priority in LANES)
+
+    def lane(self, priority: int) -> str:
+        return self.stream if priority == NORMAL_PRIORITY else f"{self.stream}:p{priority}"
 
 
 class GroupKeys(NamedTuple):
-    """`retry` (ZSET: entry id by due ms), `failures` (HASH: entry id to 'count first-failed-ms'), `crashes` (HASH).
+    """`retry` (ZSET: entry by due ms), `failures` (HASH: entry to 'count first-failed-ms'), `crashes` (HASH: entry to
+    count). They only add to what the pending lists say; losing one delays, and loses nothing.
 
-    They only add to what the pending list says; losing one delays, and loses nothing."""
+    An entry is named by its id and, where its lane is not the normal one, by '@' and the lane's priority."""
 
-    stream: str
     retry: str
     failures: str
     crashes: str
 
 
+@lru_cache(1024)
 def stream_keys(namespace: str, stream: str) -> StreamKeys:
     prefix = f"{namespace}:{{{stream}}}"
-    return StreamKeys(f"{prefix}:stream", f"{prefix}:due", f"{prefix}:scheduled", f"{prefix}:dead")
+    return StreamKeys(*(f"{prefix}:{name}" for name in ("stream", "due", "scheduled", "dead", "groups")))
 
 
+@lru_cache(1024)
 def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
-    prefix = f"{namespace}:{{{stream}}}"
-    return GroupKeys(
-        f"{prefix}:stream", f"{prefix}:{group}:retry", f"{prefix}:{group}:failures", f"{prefix}:{group}:crashes"
-    )
+    prefix = f"{namespace}:{{{stream}}}:{group}"
+    return GroupKeys(f"{prefix}:retry", f"{prefix}:failures", f"{prefix}:crashes")
+
+
+def entry_name(lane: str, entry_id: str) -> str:
+    """How an entry of a lane's key is called in deliveries and records."""
+    priority = lane.rpartition(":p")[2]
+    return f"{entry_id}@{priority}" if priority.isdecimal() else entry_id
+
+
+def priority_of(entry: str) -> int:
+    """The priority of the lane that an entry, as it is named in deliveries and records, is in."""
+    priority = entry.partition("@")[2]
+    return int(priority) if priority else NORMAL_PRIORITY
 
 
 def dead_pattern(namespace: str) -> str:

@@ -85,7 +85,8 @@ class Link:
     """`await link.execute("XADD", …)`. Connects by itself, again and again; fails fast while the server is away.
 
     timeout: seconds without any reply after which the connection is given up, though commands wait for one.
-    `epoch` counts connections: who sees it change knows that replies may have been lost.
+    `epoch` counts connections: who sees it change knows that replies may have been lost. `client_id`: what the server
+    calls the present one.
     """
 
     def __init__(self, url: str, *, timeout: float, name: str) -> None:
@@ -102,6 +103,7 @@ class Link:
         self._closed = False
         self.epoch = 0
         self.connected_at = 0.0
+        self.client_id = 0
 
     async def ready(self) -> None:
         """Connected when it returns. Raises Unavailable, or ConfigurationError if the login is refused."""
@@ -233,6 +235,7 @@ class Link:
         try:
             for command in self._greeting():
                 await self._answer(self._send(wire, _pack(command)))
+            self.client_id = await self._answer(self._send(wire, _pack(("CLIENT", "ID"))))
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()

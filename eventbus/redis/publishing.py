@@ -12,7 +12,7 @@ from eventbus.event import Envelope, Status, unix_ms
 from eventbus.redis import scripts
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.redis.repeats import Repeats
+from eventbus.redis.repeats import Lane, Repeats
 from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Outgoing
 
@@ -54,19 +54,23 @@ class Publishing:
         self._promote_in_time(outgoing)
         return [_fate(item, known=not new) for item, new in zip(outgoing, missing, strict=True)]
 
-    async def _append_missing(self, stream: str, outgoing: list[Outgoing]) -> list[bool]:
+    async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[bool]:
+        stream, priority = lane
         keys = stream_keys(self._namespace, stream)
         age = max((_age(envelope) for envelope, _ in outgoing), default=0)
         fields = [part for envelope, delay in outgoing for part in (ms(delay), *encode(envelope))]
-        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(keys[:3], LOOK_BACK, age, *fields))
+        where = (keys.lane(priority), keys.due, keys.scheduled)
+        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(where, LOOK_BACK, age, priority, *fields))
         return [bool(stored) for stored in replies]
 
     def _xadd(self, item: Outgoing) -> Command:
-        return ("XADD", stream_keys(self._namespace, item.envelope.stream).stream, "*", *encode(item.envelope))
+        envelope = item.envelope
+        return ("XADD", stream_keys(self._namespace, envelope.stream).lane(envelope.priority), "*", *encode(envelope))
 
     def _schedule(self, item: Outgoing) -> Command:
         keys = stream_keys(self._namespace, item.envelope.stream)
-        return scripts.SCHEDULE(keys[:3], ms(item.delay), item.envelope.id, *encode(item.envelope))
+        envelope, delay = item.envelope, ms(item.delay)
+        return scripts.SCHEDULE((keys.due, keys.scheduled), delay, envelope.id, envelope.priority, *encode(envelope))
 
     def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
         """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
@@ -89,8 +93,9 @@ class Publishing:
 
 
 def promotion(namespace: str, stream: str) -> Command:
-    """Moves what is due from the schedule into the stream."""
-    return scripts.PROMOTE(stream_keys(namespace, stream)[:3], PROMOTE_BATCH)
+    """Moves what is due from the schedule into its lanes."""
+    keys = stream_keys(namespace, stream)
+    return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled), PROMOTE_BATCH)
 
 
 def _fate(item: Outgoing, known: bool) -> Status:

@@ -11,44 +11,45 @@ from eventbus.transport import Outgoing
 
 BATCH = 100  # events a look: Lua unpacks at most some 8,000 values, and must not take too long
 
-Look = Callable[[str, list[Outgoing]], Awaitable[list[bool]]]
+Lane = tuple[str, int]  # stream and priority
+Look = Callable[[Lane, list[Outgoing]], Awaitable[list[bool]]]
 
 
 class Repeats:
-    """`look(stream, outgoing)` appends what is missing, and tells for each whether it was."""
+    """`look(lane, outgoing)` appends what is missing, and tells for each whether it was."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self._waiting: dict[str, list[tuple[Outgoing, asyncio.Future[bool]]]] = {}
-        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[Lane, list[tuple[Outgoing, asyncio.Future[bool]]]] = {}
+        self._looking: dict[Lane, asyncio.Task[None]] = {}
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[bool]:
         """Whether each was missing, and is appended now. Raises what the look raises."""
         futures: list[asyncio.Future[bool]] = []
         for item in outgoing:
-            stream = item.envelope.stream
+            lane = (item.envelope.stream, item.envelope.priority)
             future = asyncio.get_running_loop().create_future()
             futures.append(future)
-            self._waiting.setdefault(stream, []).append((item, future))
-            if stream not in self._looking:
-                self._looking[stream] = asyncio.create_task(self._work(stream))
+            self._waiting.setdefault(lane, []).append((item, future))
+            if lane not in self._looking:
+                self._looking[lane] = asyncio.create_task(self._work(lane))
         return await asyncio.gather(*futures)
 
-    async def _work(self, stream: str) -> None:
+    async def _work(self, lane: Lane) -> None:
         try:
-            while waiting := self._waiting.get(stream):
-                batch, self._waiting[stream] = waiting[:BATCH], waiting[BATCH:]
+            while waiting := self._waiting.get(lane):
+                batch, self._waiting[lane] = waiting[:BATCH], waiting[BATCH:]
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 try:
-                    missing = await self._look(stream, [item for item, _ in wanted])
+                    missing = await self._look(lane, [item for item, _ in wanted])
                 except Exception as error:  # noqa: BLE001 - whatever it is, they must not wait for ever
-                    self._fail(wanted + self._waiting.pop(stream), error)
+                    self._fail(wanted + self._waiting.pop(lane), error)
                     return
                 for (_, future), was_missing in zip(wanted, missing, strict=True):
                     if not future.done():
                         future.set_result(was_missing)
         finally:
-            del self._looking[stream]
+            del self._looking[lane]
 
     @staticmethod
     def _fail(waiting: list[tuple[Outgoing, asyncio.Future[bool]]], error: Exception) -> None:

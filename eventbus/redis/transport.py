@@ -1,20 +1,22 @@
 """The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
 
 import structlog
 
 from eventbus.codec import pairs
-from eventbus.errors import ConfigurationError, Full
+from eventbus.errors import ConfigurationError
 from eventbus.event import Status
+from eventbus.lanes import LANES, shares
 from eventbus.redis import dead, scripts, settling
-from eventbus.redis.keys import PARKED, group_keys, stream_keys
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
+from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
 from eventbus.redis.scripts import Command, ms
+from eventbus.retention import Retention
 from eventbus.transport import (
     SUSPECT_FROM,
     DeadLetter,
@@ -23,12 +25,15 @@ from eventbus.transport import (
     Reclaimed,
     Settlement,
     Subscription,
+    Tidied,
 )
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
+KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
+LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
 
-T = TypeVar("T")
+Entry = tuple[str, list[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
 
 log = structlog.get_logger("eventbus.redis")
 
@@ -41,6 +46,7 @@ class RedisTransport:
         self._namespace = namespace
         self._link = Link(url, timeout=timeout, name="eventbus-write")
         self._readers: dict[Subscription, _Reader] = {}
+        self._schedules: dict[str, _Schedule] = {}
         self._publishing = Publishing(self._link, namespace)
 
     async def connect(self) -> None:
@@ -70,115 +76,145 @@ class RedisTransport:
     # Consuming --------------------------------------------------------------------------------------------------------
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
+        """A look takes what is there, fairly, lane by lane; only where it finds nothing, a blocking read waits for the
+        next: that one cannot tell the lanes apart, and takes up to its COUNT from each."""
         reader = self._reader(subscription, wait)
         if credit < 1:  # COUNT 0 means all to Redis
             return []
         if reader.epoch != reader.link.epoch and (found := await self._read_own(reader, credit)):
             return found
-        key = stream_keys(self._namespace, subscription.stream).stream
         try:
-            reply = await reader.link.execute(
-                *("XREADGROUP", "GROUP", subscription.group, subscription.consumer, "COUNT", credit),
-                *("BLOCK", max(1, ms(wait)), "STREAMS", key, ">"),  # BLOCK 0 means for ever
-            )
+            entries = [] if reader.dry else await self._look(reader, credit)
+            if not entries:
+                entries = await self._wait(reader, max(1, credit // len(LANES)), wait)
+                reader.dry = not entries
         except ReplyError as error:
             await self._create_group(subscription, error)
             return []
-        if reply is None:
-            return []
-        return reader.hand_out(
-            [Delivery(subscription, entry_id.decode(), pairs(fields)) for entry_id, fields in reply[0][1]]
+        return reader.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
+
+    async def _look(self, reader: "_Reader", credit: int) -> list[Entry]:
+        _, group, consumer, *_ = reader.subscription
+        lanes = stream_keys(self._namespace, reader.subscription.stream).lanes
+        command = scripts.READ(lanes, group, consumer, credit, *shares(credit))
+        return [(entry.decode(), fields) for entry, fields in await scripts.call(reader.link, command)]
+
+    async def _wait(self, reader: "_Reader", count: int, wait: float) -> list[Entry]:
+        lanes = stream_keys(self._namespace, reader.subscription.stream).lanes
+        reply = await reader.link.execute(
+            *("XREADGROUP", "GROUP", reader.subscription.group, reader.subscription.consumer, "COUNT", count),
+            *("BLOCK", max(1, ms(wait)), "STREAMS"),  # BLOCK 0 means for ever
+            *(lanes + (">",) * len(lanes)),
         )
+        return [
+            (entry_name(lane.decode(), entry_id.decode()), fields)
+            for lane, entries in reply or ()
+            for entry_id, fields in entries
+        ]
 
     async def _read_own(self, reader: "_Reader", credit: int) -> list[Delivery]:
         """After a reconnect: entries that are ours in Redis but whose reply never came.
 
         It looks through the connection that also settles and reclaims: its order tells what is in hand by now."""
         subscription, epoch = reader.subscription, reader.link.epoch
-        key = stream_keys(self._namespace, subscription.stream).stream
+        lanes = stream_keys(self._namespace, subscription.stream).lanes
         try:
             reply = await self._link.execute(
                 *("XREADGROUP", "GROUP", subscription.group, subscription.consumer),
-                *("COUNT", len(reader.held) + credit, "STREAMS", key, "0"),
+                *("COUNT", len(reader.held) + credit, "STREAMS"),
+                *(lanes + ("0",) * len(lanes)),
             )
         except ReplyError as error:
             await self._create_group(subscription, error)
             return []
-        lost = [(i.decode(), fields) for i, fields in reply[0][1] if fields and i.decode() not in reader.held]
+        entries = [
+            (entry_name(lane.decode(), entry_id.decode()), fields)
+            for lane, entries in reply
+            for entry_id, fields in entries
+            if fields
+        ]
+        lost = [(entry, fields) for entry, fields in entries if entry not in reader.held]
         if not lost:
-            reader.epoch = epoch
+            reader.epoch, reader.dry = epoch, False
             return []
         keys = group_keys(self._namespace, subscription.stream, subscription.group)
-        ids = [entry_id for entry_id, _ in lost[:credit]]
+        names = [entry for entry, _ in lost[:credit]]
         failures, crashes = await scripts.run_all(
-            self._link, [("HMGET", keys.failures, *ids), ("HMGET", keys.crashes, *ids)]
+            self._link, [("HMGET", keys.failures, *names), ("HMGET", keys.crashes, *names)]
         )
-        log.warning("found deliveries whose reply was lost", group=subscription.group, count=len(ids))
+        log.warning("found deliveries whose reply was lost", group=subscription.group, count=len(names))
         return reader.hand_out(
             [
-                Delivery(subscription, entry_id, pairs(fields), _count(failed), int(crashed or 0))
-                for (entry_id, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
+                Delivery(subscription, entry, pairs(fields), _count(failed), int(crashed or 0))
+                for (entry, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
             ]
         )
 
+    async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
+        readers = [self._readers[s] for s in subscriptions if s in self._readers]
+        commands: list[Command] = [("CLIENT", "UNBLOCK", reader.link.client_id) for reader in readers]
+        if commands:
+            await self._link.pipeline(commands)
+
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
-        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
         await self._link.ready()
         # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
-        link = self._link
-        young = link.epoch > 1 and asyncio.get_running_loop().time() - link.connected_at < subscription.lease
-        promoted, reclaimed = await scripts.run(
+        link, now = self._link, asyncio.get_running_loop().time()
+        young = link.epoch > 1 and now - link.connected_at < subscription.lease
+        schedule = self._schedules.setdefault(subscription.stream, _Schedule())
+        promoting = now >= schedule.look_at  # one look serves all groups of the stream
+        replies = await scripts.run(
             self._link,
             [
-                promotion(self._namespace, subscription.stream),
                 scripts.RECLAIM(
-                    keys,
-                    *(subscription.group, subscription.consumer, ms(subscription.lease), 1 if suspect else credit),
-                    *(SUSPECT_FROM, int(suspect), PARKED, int(young), CONSUMER_TTL, subscription.condemned_from),
+                    (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
+                    *(group, subscription.consumer, ms(subscription.lease), 1 if suspect else credit),
+                    *(SUSPECT_FROM, int(suspect), PARKED, int(young), subscription.condemned_from),
                 ),
+                *([promotion(self._namespace, subscription.stream)] if promoting else []),
             ],
         )
+        if promoting:
+            schedule.note(replies.pop(), now)
+        [reclaimed] = replies
         if isinstance(reclaimed, ReplyError):
             await self._create_group(subscription, reclaimed)
             return Reclaimed(next_due=0.0)
-        if isinstance(promoted, Full):  # its publisher is told; what was taken over must not be dropped for it
-            promoted = -1
-        next_due, suspects, taken = scripts.checked([promoted, reclaimed])[1]
-        dues = [due / 1000 for due in (promoted, next_due) if due >= 0]
+        next_due, suspects, taken = scripts.checked([reclaimed])[0]
         deliveries = [
-            Delivery(subscription, entry_id.decode(), pairs(fields), _count(failures), crashes)
-            for entry_id, fields, failures, crashes in taken
+            Delivery(subscription, entry.decode(), pairs(fields), _count(failures), crashes)
+            for entry, fields, failures, crashes in taken
         ]
         deliveries = self._reader(subscription).hand_out(deliveries)
-        return Reclaimed(deliveries, min(dues) if dues else None, bool(suspects))
+        dues = [schedule.due - now] if schedule.due is not None else []
+        dues += [next_due / 1000] if next_due >= 0 else []
+        return Reclaimed(deliveries, max(0.0, min(dues)) if dues else None, bool(suspects))
 
     async def _create_group(self, subscription: Subscription, error: ReplyError) -> None:
         """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back."""
         if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
             raise error
-        key = stream_keys(self._namespace, subscription.stream).stream
-        try:
-            await self._link.execute("XGROUP", "CREATE", key, subscription.group, "0", "MKSTREAM")
-        except ReplyError as refused:
-            if not str(refused).startswith("BUSYGROUP"):
-                raise
-            return
-        log.warning("group created", stream=subscription.stream, group=subscription.group)
+        keys = stream_keys(self._namespace, subscription.stream)
+        made = await scripts.call(self._link, scripts.CREATE_GROUP((*keys.lanes, keys.groups), subscription.group))
+        if made:
+            log.warning("group created", stream=subscription.stream, group=subscription.group)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        grouped = _by_subscription(deliveries)
-        replies = await scripts.run_all(self._link, [self._renewal(s, mine) for s, mine in grouped.items()])
-        lost = []
-        for mine, reply in zip(grouped.values(), replies, strict=True):
-            gone = {entry_id.decode() for entry_id in reply}
-            # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
-            lost += [delivery for delivery in mine if delivery.entry_id in gone]
-        return lost
+        lanes = settling.by_lane(deliveries)
+        replies = await scripts.run_all(self._link, [self._renewal(lane, entries) for lane, entries in lanes.items()])
+        gone = {
+            (subscription, entry.decode())
+            for (subscription, _), lost in zip(lanes, replies, strict=True)
+            for entry in lost
+        }
+        # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
+        return [delivery for delivery in deliveries if (delivery.subscription, delivery.entry_id) in gone]
 
-    def _renewal(self, subscription: Subscription, deliveries: list[Delivery]) -> Command:
-        key = stream_keys(self._namespace, subscription.stream).stream
-        ids = [delivery.entry_id for delivery in deliveries]
-        return scripts.RENEW((key,), subscription.group, subscription.consumer, *ids)
+    def _renewal(self, lane: settling.Lane, entries: list[str]) -> Command:
+        subscription, priority = lane
+        key = stream_keys(self._namespace, subscription.stream).lane(priority)
+        return scripts.RENEW((key,), subscription.group, subscription.consumer, *entries)
 
     # Settling ---------------------------------------------------------------------------------------------------------
 
@@ -186,6 +222,25 @@ class RedisTransport:
         await scripts.run_all(self._link, settling.commands(self._namespace, settlements))
         for delivery, _ in settlements:
             self._reader(delivery.subscription).held.discard(delivery.entry_id)
+
+    # Housekeeping -----------------------------------------------------------------------------------------------------
+
+    async def tidy(self, stream: str, retention: Retention) -> Tidied:
+        keys = stream_keys(self._namespace, stream)
+        entries, consumers, dead_letters, missing = await scripts.call(
+            self._link,
+            scripts.TIDY(
+                (*keys.lanes, keys.groups, keys.dead),
+                *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
+                *(ms(retention.dead), retention.dead_count),
+            ),
+        )
+        return Tidied(entries, consumers, dead_letters, sorted(name.decode() for name in missing))
+
+    async def forget_group(self, stream: str, group: str) -> bool:
+        keys = stream_keys(self._namespace, stream)
+        where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group))
+        return bool(await scripts.call(self._link, scripts.FORGET_GROUP(where, group)))
 
     # Dead letters and notices -----------------------------------------------------------------------------------------
 
@@ -212,6 +267,20 @@ class RedisTransport:
         return reader
 
 
+class _Schedule:
+    """When this process looks next at what a stream has scheduled."""
+
+    def __init__(self) -> None:
+        self.look_at = 0.0
+        self.due: float | None = None  # when the first is due, by the loop's clock
+
+    def note(self, promoted: Reply, now: float) -> None:
+        """`promoted`: what the promotion answered. It may fail for want of memory: its publishers are told."""
+        known = isinstance(promoted, int)
+        self.due = now + promoted / 1000 if known and promoted >= 0 else None
+        self.look_at = min(now + LOOK_INTERVAL, self.due or math.inf) if known else now
+
+
 class _Reader:
     """A subscription's own connection, and what it has handed out and not seen settled."""
 
@@ -219,6 +288,7 @@ class _Reader:
         self.subscription = subscription
         self.link = link
         self.epoch = 0
+        self.dry = False  # the last wait ended without an event: a look would find none
         self.held: set[str] = set()
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
@@ -226,13 +296,6 @@ class _Reader:
         new = [delivery for delivery in deliveries if delivery.entry_id not in self.held]
         self.held.update(delivery.entry_id for delivery in new)
         return new
-
-
-def _by_subscription(deliveries: Sequence[Delivery]) -> dict[Subscription, list[Delivery]]:
-    grouped: dict[Subscription, list[Delivery]] = {}
-    for delivery in deliveries:
-        grouped.setdefault(delivery.subscription, []).append(delivery)
-    return grouped
 
 
 def _count(record: bytes | None) -> int:

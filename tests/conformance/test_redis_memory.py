@@ -45,7 +45,7 @@ class Server:
 
     async def lengths(self) -> list[int]:
         commands = [("XLEN", KEYS.stream), ("ZCARD", KEYS.due), ("HLEN", KEYS.scheduled), ("XLEN", KEYS.dead)]
-        return await self.raw.pipeline([*commands, *(("EXISTS", key) for key in GROUP[1:])])
+        return await self.raw.pipeline([*commands, *(("EXISTS", key) for key in GROUP)])
 
 
 @pytest.fixture
@@ -197,7 +197,8 @@ async def test_keys_of_one_stream_live_on_one_node_of_a_cluster(any_redis_url: s
         await settle(server.transport, deliveries[:1], Retry(60.0, FAILED))
         await settle(server.transport, deliveries[1:2], Dead(FAILED, 1))
         names = {key.decode() for key in await server.raw.execute("KEYS", "*")}
-    assert names == {*stream_keys("app", STREAM), *group_keys("app", STREAM, "billing")}
+    keys = stream_keys("app", STREAM)
+    assert names == {*keys, *keys.lanes, *group_keys("app", STREAM, "billing")}
     assert all(name.startswith(f"app:{{{STREAM}}}:") for name in names)
 
 

@@ -72,7 +72,7 @@ async def assert_at_rest(url: str) -> None:
         assert sorted(int(letter.fields[b"data"][len(b'{"number":') : -1]) for letter in letters) == [
             number for number in range(COUNT) if number % 50 == 0
         ]
-        assert await raw.execute("EXISTS", *group_keys("eb", "post", "postmen")[1:]) == 0
+        assert await raw.execute("EXISTS", *group_keys("eb", "post", "postmen")) == 0
         assert await raw.execute("XLEN", "eb:{post}:stream") == COUNT, "each was stored once"
     finally:
         await transport.close()

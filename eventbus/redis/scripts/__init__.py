@@ -13,12 +13,14 @@ from eventbus.redis.link import Argument, Link, Reply, ReplyError
 
 Command = tuple[Argument, ...]
 
+_LANES = files(__name__).joinpath("lanes.lua").read_text()
+
 
 class Script:
     """`script(keys, args)` is the command that calls it."""
 
     def __init__(self, name: str) -> None:
-        self.text = files(__name__).joinpath(f"{name}.lua").read_text()
+        self.text = _LANES + files(__name__).joinpath(f"{name}.lua").read_text()
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         _texts[self.digest] = self.text
 
@@ -29,6 +31,8 @@ class Script:
 _texts: dict[Argument, str] = {}
 
 APPEND_AGAIN = Script("append_again")
+CREATE_GROUP = Script("create_group")
+READ = Script("read")
 SCHEDULE = Script("schedule")
 PROMOTE = Script("promote")
 RECLAIM = Script("reclaim")
@@ -37,6 +41,8 @@ PARK = Script("park")
 ACK = Script("ack")
 BURY = Script("bury")
 REPLAY = Script("replay")
+TIDY = Script("tidy")
+FORGET_GROUP = Script("forget_group")
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:

@@ -1,20 +1,20 @@
 -- Let an entry rest in the pending list until it is due: retry, snooze, release.
--- KEYS[1] stream  KEYS[2] retry (ZSET: entry id by ms)  KEYS[3] failures (HASH)  KEYS[4] crashes (HASH)
--- ARGV[1] group  ARGV[2] consumer  ARGV[3] entry id  ARGV[4] delay in ms  ARGV[5] failures so far, '' if none is added
+-- KEYS[1] lane  KEYS[2] retry (ZSET: entry by ms)  KEYS[3] failures (HASH)  KEYS[4] crashes (HASH)
+-- ARGV[1] group  ARGV[2] consumer  ARGV[3] entry  ARGV[4] delay in ms  ARGV[5] failures so far, '' if none is added
 -- ARGV[6] the consumer under which entries rest
 -- Returns 1, or 0 if the entry is not this consumer's (any more).
 -- The write that can run out of memory comes first, so that it fails before anything has changed.
-if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2]) == 0 then
+local entry, id = ARGV[3], id_of(ARGV[3])
+if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) == 0 then
   return 0
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[3])
+local now = server_ms()
+redis.call('ZADD', KEYS[2], now + ARGV[4], entry)
 if ARGV[5] ~= '' then
-  local known = redis.call('HGET', KEYS[3], ARGV[3])
+  local known = redis.call('HGET', KEYS[3], entry)
   local since = known and string.match(known, ' (%d+)$') or string.format('%d', now)
-  redis.call('HSET', KEYS[3], ARGV[3], ARGV[5] .. ' ' .. since)
-  redis.call('HDEL', KEYS[4], ARGV[3])  -- it failed without killing anyone
+  redis.call('HSET', KEYS[3], entry, ARGV[5] .. ' ' .. since)
+  redis.call('HDEL', KEYS[4], entry)  -- it failed without killing anyone
 end
-redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[6], 0, ARGV[3], 'JUSTID')
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[6], 0, id, 'JUSTID')
 return 1

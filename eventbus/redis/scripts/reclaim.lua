@@ -1,24 +1,22 @@
--- Take over entries of the pending list: retries that are due, then entries whose lease ran out.
--- KEYS[1] stream  KEYS[2] retry (ZSET: entry id by ms)  KEYS[3] failures (HASH)  KEYS[4] crashes (HASH)
+-- Take over entries of the pending lists: retries that are due, then entries whose lease ran out.
+-- KEYS[1…10] lanes  KEYS[11] retry (ZSET: entry by ms)  KEYS[12] failures (HASH)  KEYS[13] crashes (HASH)
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] lease in ms  ARGV[4] credit
 -- ARGV[5] crashes that make an entry a suspect
 -- ARGV[6] '1': take suspects and nothing else  ARGV[7] the consumer under which entries rest
 -- ARGV[8] '1': leave running leases' ends alone (this connection is younger than a lease)
--- ARGV[9] ms after which an idle consumer without entries is forgotten
--- ARGV[10] crashes that condemn an entry: whoever takes it buries it
--- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry id, fields, failures, crashes}, …}}.
+-- ARGV[9] crashes that condemn an entry: whoever takes it buries it
+-- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}}.
 -- What suspects are: see eventbus/isolation.py.
 -- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
-local stream, retry, failures, crashes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local retry, failures, crashes = KEYS[11], KEYS[12], KEYS[13]
 local group, me, lease, credit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local suspect_from, condemned_from = tonumber(ARGV[5]), tonumber(ARGV[10])
+local suspect_from, condemned_from = tonumber(ARGV[5]), tonumber(ARGV[9])
 local only_suspects, parked = ARGV[6] == '1', ARGV[7]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_ms()
 local taken, waiting = {}, 0
 
 -- Claims an entry unless it is of the other kind; `count` is what its crashes are from now on.
-local function take(id, count, idle)
+local function take(entry, count, idle)
   local suspect = count >= suspect_from and count < condemned_from
   if suspect and not only_suspects then
     waiting = 1
@@ -26,49 +24,62 @@ local function take(id, count, idle)
   if suspect ~= only_suspects or #taken >= credit then
     return
   end
-  redis.call('ZREM', retry, id)
+  redis.call('ZREM', retry, entry)
   if count > 0 then
-    redis.call('HSET', crashes, id, count)
+    redis.call('HSET', crashes, entry, count)
   end
-  local claimed = redis.call('XCLAIM', stream, group, me, idle, id)
+  local claimed = redis.call('XCLAIM', KEYS[lane_of(entry)], group, me, idle, id_of(entry))
   if #claimed == 0 or not claimed[1] then  -- deleted from the stream: Redis has dropped it from the pending list
-    redis.call('HDEL', failures, id)
-    redis.call('HDEL', crashes, id)
+    redis.call('HDEL', failures, entry)
+    redis.call('HDEL', crashes, entry)
     return
   end
-  taken[#taken + 1] = {id, claimed[1][2], redis.call('HGET', failures, id) or '', count}
+  taken[#taken + 1] = {entry, claimed[1][2], redis.call('HGET', failures, entry) or '', count}
 end
 
-local function crashes_of(id)
-  return tonumber(redis.call('HGET', crashes, id) or 0)
+local function crashes_of(entry)
+  return tonumber(redis.call('HGET', crashes, entry) or 0)
 end
 
--- More than the credit is looked at, so that suspects at the head do not hide what is behind them.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, credit + 100)) do
-  take(id, crashes_of(id), 0)
+-- More than the credit is looked at, so that suspects at the head do not hide what is behind them. The urgent first: but
+-- only among those that have waited longest, so that the others' turn comes.
+local due = redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, credit + 100)
+local place = {}
+for i, entry in ipairs(due) do
+  place[entry] = lane_of(entry) * 1000000 + i
+end
+table.sort(due, function(a, b) return place[a] < place[b] end)
+for _, entry in ipairs(due) do
+  take(entry, crashes_of(entry), 0)
 end
 
-for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-  local consumer = {}
-  for i = 1, #info, 2 do
-    consumer[info[i]] = info[i + 1]
-  end
-  if consumer.name == parked then
-    -- Everything that rests needs a due time. If the set was lost, what is missing from it is due now.
-    if consumer.pending > redis.call('ZCARD', retry) then
-      for _, entry in ipairs(redis.call('XPENDING', stream, group, '-', '+', consumer.pending, parked)) do
-        redis.pcall('ZADD', retry, 'NX', now, entry[1])  -- if memory is used up: another time
+local resting = {}
+for lane = 1, 10 do
+  local holders = redis.call('XPENDING', KEYS[lane], group)[4] or {}
+  for _, holder in ipairs(holders) do
+    local consumer, held = holder[1], tonumber(holder[2])
+    if consumer == parked then
+      resting[lane] = held
+    elseif ARGV[8] ~= '1' then
+      -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
+      local crash = consumer == me and 0 or 1
+      for _, pending in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease, '-', '+', credit + 100, consumer)) do
+        local entry = named(lane, pending[1])
+        take(entry, crashes_of(entry) + crash, lease)
       end
     end
-  elseif consumer.pending == 0 then
-    if consumer.idle > tonumber(ARGV[9]) then
-      redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer.name)
-    end
-  elseif ARGV[8] ~= '1' then
-    -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
-    local crash = consumer.name == me and 0 or 1
-    for _, entry in ipairs(redis.call('XPENDING', stream, group, 'IDLE', lease, '-', '+', credit + 100, consumer.name)) do
-      take(entry[1], crashes_of(entry[1]) + crash, lease)
+  end
+end
+
+-- Everything that rests needs a due time. If the set was lost, what is missing from it is due now.
+local rest = 0
+for _, held in pairs(resting) do
+  rest = rest + held
+end
+if rest > redis.call('ZCARD', retry) then
+  for lane, held in pairs(resting) do
+    for _, pending in ipairs(redis.call('XPENDING', KEYS[lane], group, '-', '+', held, parked)) do
+      redis.pcall('ZADD', retry, 'NX', now, named(lane, pending[1]))  -- if memory is used up: another time
     end
   end
 end

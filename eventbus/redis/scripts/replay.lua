@@ -1,5 +1,5 @@
--- Put a dead letter back into its stream; of two who try, one does.
--- KEYS[1] stream  KEYS[2] dead  ARGV[1] dead letter's id  ARGV[2…9] field, value, … of the entry
+-- Put a dead letter back into its lane; of two who try, one does.
+-- KEYS[1] lane  KEYS[2] dead  ARGV[1] dead letter's id  ARGV[2…9] field, value, … of the entry
 -- Returns the new entry's id, or nil if the dead letter is gone.
 if #redis.call('XRANGE', KEYS[2], ARGV[1], ARGV[1]) == 0 then
   return nil

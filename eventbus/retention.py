@@ -1,0 +1,31 @@
+"""What is kept of that which is over, and for how long."""
+
+from dataclasses import dataclass, fields
+
+from eventbus.errors import ConfigurationError
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Bounds for what no group needs any more; what some group has not settled is kept whatever they say.
+
+    settled       seconds that an entry stays in its stream after every group has settled it, for readers of history and
+                  for publishers that repeat themselves after a lost reply
+    settled_count settled entries that each priority of a stream keeps at the most, roughly
+    dead          seconds that a dead letter is kept
+    dead_count    dead letters that a stream keeps at the most; the oldest go first
+    """
+
+    settled: float = 600.0
+    settled_count: int = 20_000
+    dead: float = 30 * DAY
+    dead_count: int = 100_000
+
+    def __post_init__(self) -> None:
+        negative = [
+            f"{field.name}={getattr(self, field.name)}" for field in fields(self) if getattr(self, field.name) < 0
+        ]
+        if negative:
+            raise ConfigurationError(f"Retention: {', '.join(negative)} must not be below 0")

@@ -1,0 +1,153 @@
+"""What is trimmed, and above all what is not."""
+
+import asyncio
+
+import pytest
+
+from eventbus.redis import RedisTransport
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link
+from eventbus.retention import Retention
+from eventbus.transport import Ack, Dead, Failure, Outgoing, Retry, Transport
+from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive, reclaim, settle
+
+ANN = consumer("ann")
+BOB = consumer("bob")._replace(group="shipping")
+FAILED = Failure("ValueError: no")
+NOTHING = Retention(settled=0.0, settled_count=0)
+KEYS = stream_keys("eb", STREAM)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers that might repeat themselves are not waited for."""
+    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 0)
+
+
+async def tidied(transport: Transport) -> int:
+    await asyncio.sleep(0.002)  # entries are as old as a millisecond
+    return (await transport.tidy(STREAM, NOTHING)).entries
+
+
+async def test_what_all_groups_have_settled_goes(transport: Transport) -> None:
+    await transport.append(outgoing(*range(10)))
+    await settle(transport, await receive(transport, ANN, 10), Ack())
+    assert await tidied(transport) == 10
+    await transport.append(outgoing(10))
+    assert numbers(await receive(transport, ANN)) == [10], "and the group goes on behind it"
+
+
+async def test_what_a_group_has_not_read_stays(transport: Transport) -> None:
+    await transport.read(BOB, 1, 0.01)
+    await transport.append(outgoing(*range(10)))
+    await settle(transport, await receive(transport, ANN, 10), Ack())
+    assert await tidied(transport) == 0
+    await settle(transport, await receive(transport, BOB, 4), Ack())
+    assert await tidied(transport) == 4
+    assert numbers(await receive(transport, BOB, 6)) == list(range(4, 10))
+
+
+async def test_what_a_group_holds_stays_with_all_behind_it(transport: Transport) -> None:
+    await transport.append(outgoing(*range(10)))
+    deliveries = await receive(transport, ANN, 10)
+    await settle(transport, deliveries[:3] + deliveries[4:], Ack())
+    assert await tidied(transport) == 3
+    await settle(transport, deliveries[3:4], Retry(0.0, FAILED))
+    assert await tidied(transport) == 0
+    [again] = await reclaim(transport, ANN)
+    assert numbers([again]) == [3]
+    await settle(transport, [again], Ack())
+    assert await tidied(transport) == 7
+
+
+async def test_each_priority_is_trimmed_by_itself(transport: Transport) -> None:
+    await transport.append([Outgoing(envelope(n)._replace(priority=p)) for n, p in ((1, 1), (2, 5), (3, 10))])
+    deliveries = await receive(transport, ANN, 3)
+    await settle(transport, [d for d in deliveries if numbers([d]) != [2]], Ack())
+    assert await tidied(transport) == 2
+
+
+async def test_a_stream_that_nobody_reads_stays(transport: Transport) -> None:
+    await transport.append(outgoing(*range(10)))
+    assert await tidied(transport) == 0
+
+
+async def test_a_forgotten_group_holds_nothing_up(transport: Transport) -> None:
+    await transport.append(outgoing(1))
+    await transport.read(BOB, 1, 0.01)
+    await settle(transport, await receive(transport, ANN), Ack())
+    assert await tidied(transport) == 0
+    assert await transport.forget_group(STREAM, "shipping")
+    assert not await transport.forget_group(STREAM, "shipping")
+    assert await tidied(transport) == 1
+
+
+# In Redis -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis(redis_transport: RedisTransport) -> RedisTransport:
+    return redis_transport
+
+
+async def test_a_lost_group_finds_everything_when_it_comes_back(redis: RedisTransport, raw: Link) -> None:
+    """G5: destroyed by accident, it will be created again at the beginning."""
+    await redis.append(outgoing(1, 2))
+    await settle(redis, await receive(redis, ANN, 2), Ack())
+    await settle(redis, await receive(redis, BOB, 1), Ack())
+    await raw.execute("XGROUP", "DESTROY", KEYS.stream, "shipping")
+    await asyncio.sleep(0.002)
+    assert await redis.tidy(STREAM, NOTHING) == (0, 0, 0, ["shipping"])
+    assert numbers(await receive(redis, BOB, 2)) == [1, 2]
+
+
+async def test_settled_entries_are_kept_for_a_while(redis: RedisTransport) -> None:
+    await redis.append(outgoing(*range(100)))
+    await settle(redis, await receive(redis, ANN, 100), Ack())
+    await asyncio.sleep(0.002)
+    assert (await redis.tidy(STREAM, Retention(settled=60.0))).entries == 0
+    await asyncio.sleep(0.02)
+    assert (await redis.tidy(STREAM, Retention(settled=0.01))).entries == 100
+
+
+async def test_settled_entries_are_bounded_in_number(redis: RedisTransport, raw: Link) -> None:
+    for number in range(300):
+        await redis.append(outgoing(number))
+    await settle(redis, await receive(redis, ANN, 300), Ack())
+    for _ in range(10):
+        await redis.tidy(STREAM, Retention(settled_count=100))
+    assert 50 <= await raw.execute("XLEN", KEYS.stream) <= 110
+
+
+async def test_what_may_be_published_again_is_not_trimmed(
+    redis: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher whose reply was lost repeats itself: if the event were gone, it would be stored a second time."""
+    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 10_000)
+    sent = outgoing(1)
+    await redis.append(sent)
+    await settle(redis, await receive(redis, ANN), Ack())
+    assert await tidied(redis) == 0
+    await redis.append(sent, again=True)
+    assert await redis.read(ANN, 10, 0.05) == []
+
+
+async def test_dead_letters_are_bounded_by_number_and_age(redis: RedisTransport) -> None:
+    await redis.append(outgoing(*range(10)))
+    await settle(redis, await receive(redis, ANN, 10), Dead(FAILED, 1))
+    assert await redis.tidy(STREAM, Retention(dead_count=4)) == (0, 0, 6, [])
+    letters = await redis.dead_letters(STREAM)
+    assert [letter.envelope and letter.envelope.data for letter in letters] == [b"6", b"7", b"8", b"9"]
+    await asyncio.sleep(0.02)
+    assert (await redis.tidy(STREAM, Retention(dead=0.01))).dead_letters == 4
+
+
+async def test_a_full_server_is_trimmed(redis: RedisTransport, raw: Link) -> None:
+    await redis.append(outgoing(*range(100)))
+    await settle(redis, await receive(redis, ANN, 100), Ack())
+    before = (await raw.execute("CONFIG", "GET", "maxmemory"))[1]
+    await raw.execute("CONFIG", "SET", "maxmemory", "1mb")
+    try:
+        assert await tidied(redis) == 100
+    finally:
+        await raw.execute("CONFIG", "SET", "maxmemory", before)
