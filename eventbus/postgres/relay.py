@@ -20,6 +20,7 @@ from eventbus.transport import Outgoing, Transport
 BATCH = 500
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty outbox
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
+HANG_UP_TIMEOUT = 1.0  # seconds
 PRUNE_INTERVAL = 60.0  # seconds
 PRUNE_BATCH = 10_000
 PRUNE_PAUSE = 0.5  # seconds between full batches
@@ -66,8 +67,7 @@ class Relay:
                 try:
                     await self._stand_by(connection)
                 finally:
-                    # Not closed: asyncpg may wait for ever for the end of a session that was cut under a statement.
-                    connection.terminate()
+                    await _hang_up(connection)
             except (EventBusError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self._note(str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_PAUSE)
@@ -110,3 +110,12 @@ class Relay:
         elif trouble is None and self._away:
             log.info("the outbox flows again")
         self._away = trouble is not None
+
+
+async def _hang_up(connection: asyncpg.Connection) -> None:
+    """A statement that runs is cancelled, so that the lock is free at once. A session that was cut may never answer."""
+    try:
+        async with asyncio.timeout(HANG_UP_TIMEOUT):
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
