@@ -5,6 +5,8 @@ from eventbus.context import Context
 from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
 from eventbus.event import Envelope, Event, Origin, Receipt
 from eventbus.group import Group
+from eventbus.lifecycle import Finished, Listener
+from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
 from eventbus.transaction import Connection, Transaction
@@ -12,6 +14,7 @@ from eventbus.worker import Worker
 
 __all__ = [
     "Backoff",
+    "CallNext",
     "ConfigurationError",
     "Connection",
     "Context",
@@ -19,8 +22,11 @@ __all__ = [
     "Event",
     "EventBus",
     "EventBusError",
+    "Finished",
     "Full",
     "Group",
+    "Listener",
+    "Middleware",
     "Origin",
     "Receipt",
     "Reject",

@@ -9,7 +9,9 @@ from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
+from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
+from eventbus.middleware import Middleware, find_faults
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
@@ -28,6 +30,8 @@ class EventBus:
     database  postgresql:// for outbox and inbox; None does without
     retention  how long workers keep what is settled, and dead letters
     publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
+    middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
+    listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
     """
@@ -40,10 +44,16 @@ class EventBus:
         publish_timeout: float = PUBLISH_TIMEOUT,
         retention: Retention = Retention(),
         namespace: str = "eb",
+        middleware: Sequence[Middleware] = (),
+        listeners: Sequence[AnyListener] = (),
     ) -> None:
+        if wrong := find_faults(middleware):
+            raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
         self._publish_timeout = publish_timeout
         self.retention = retention
+        self.middleware = tuple(middleware)
+        self.listeners = tuple(listeners)
         self.transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")

@@ -2,6 +2,8 @@
 
 import asyncio
 import traceback
+from collections.abc import Sequence
+from time import perf_counter
 
 import structlog
 
@@ -9,52 +11,90 @@ from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
 from eventbus.errors import CodecError, Reject, RetryLater, Unavailable, hide_password
 from eventbus.event import Envelope, event_class
-from eventbus.group import AnyHandler, Group
+from eventbus.group import Group
+from eventbus.lifecycle import Announcer, AnyListener, Finished
+from eventbus.middleware import CallNext, Middleware, compose
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
 UNAVAILABLE_SNOOZE = 1.0  # seconds until a handler that met a server which is away is run again
+_DONE = Ack()
 _ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead letter
 
 log = structlog.get_logger("eventbus.executor")
 
 
 class Executor:
-    """Runs the handlers of one group."""
+    """Runs the handlers of one group, as it is now: what is registered on it later is not seen.
 
-    def __init__(self, group: Group, publisher: Publisher) -> None:
+    middleware  runs outside of the group's own
+    listeners   are told before the group's own
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        publisher: Publisher,
+        *,
+        middleware: Sequence[Middleware] = (),
+        listeners: Sequence[AnyListener] = (),
+    ) -> None:
         self._group = group
         self._publisher = publisher
+        layers = [*middleware, *group.middleware]
+        self._handlers = {event_type: compose(handler, layers) for event_type, handler in group.handlers.items()}
+        told = [*listeners, *group.listeners]
+        self._announcer = Announcer(group.name, told) if told else None
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """Never raises but for cancellation before the handler started; return is success, raise is failure."""
         if delivery.crashes >= delivery.subscription.condemned_from:
-            return self._bury_crasher(delivery)
+            return self._conclude(delivery, self._bury_crasher(delivery))
+        envelope = None
         try:
             envelope = decode(delivery.fields)
             handler = self._find_handler(envelope)
             if handler is None:
-                return Ack()
+                return _DONE
             event = open_event(envelope)
         except CodecError as error:
-            log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=str(error))  # noqa: TRY400
-            return Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
+            return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
         context = Context(self._publisher, envelope, self._group.name, delivery.attempt)
+        started = perf_counter()
         try:
             async with asyncio.timeout(self._group.timeout):
                 await handler(event, context)
         except asyncio.CancelledError as error:
-            return self._judge_cancelled(delivery, context, error)
+            outcome = self._judge_cancelled(delivery, context, error)
+            return self._conclude(delivery, outcome, envelope, started, error)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
-            return self._judge(delivery, context, error)
-        return Ack()
+            return self._conclude(delivery, self._judge(delivery, context, error), envelope, started, error)
+        return self._conclude(delivery, _DONE, envelope, started)
 
-    def _find_handler(self, envelope: Envelope) -> AnyHandler | None:
+    async def drain(self, seconds: float) -> None:
+        """Give listeners that are still at work so long to end, then cancel them."""
+        if self._announcer is not None:
+            await self._announcer.drain(seconds)
+
+    def _conclude(
+        self,
+        delivery: Delivery,
+        outcome: Outcome,
+        envelope: Envelope | None = None,
+        started: float | None = None,
+        error: BaseException | None = None,
+    ) -> Outcome:
+        if self._announcer is not None:
+            seconds = 0.0 if started is None else perf_counter() - started
+            self._announcer.tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error))
+        return outcome
+
+    def _find_handler(self, envelope: Envelope) -> CallNext | None:
         """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
         if envelope.only is not None and envelope.only != self._group.name:
             return None
-        handler = self._group.handlers.get(envelope.type)
+        handler = self._handlers.get(envelope.type)
         if handler is None:
             event_class(envelope.type)
         return handler
@@ -93,6 +133,10 @@ class Executor:
         failure = _failure(error)
         context.log.error("dead letter", reason=failure.error)
         return Dead(failure, attempts=delivery.attempt)
+
+    def _bury_undecoded(self, delivery: Delivery, error: CodecError) -> Outcome:
+        log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=str(error))
+        return Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
 
     def _bury_crasher(self, delivery: Delivery) -> Outcome:
         budget = self._group.crash_budget

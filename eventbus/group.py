@@ -2,17 +2,21 @@
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from eventbus import lifecycle
 from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
+from eventbus.lifecycle import AnyListener, Finished
+from eventbus.middleware import Middleware, find_faults
 from eventbus.policy import RetryPolicy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 E = TypeVar("E", bound=Event)
+L = TypeVar("L", bound=AnyListener)
 Handler = Callable[[E, Context], Awaitable[None]]
 # A group holds handlers of many event types; each was checked against its own type where it was registered.
 AnyHandler = Callable[[Any, Context], Awaitable[None]]
@@ -26,6 +30,7 @@ class Group:
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
     crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered
+    middleware    runs around each handler, the first outermost; see eventbus.middleware
 
     Raises ConfigurationError naming every setting that cannot work.
     """
@@ -39,6 +44,7 @@ class Group:
         timeout: float | None = 60.0,
         lease: float = 10.0,
         crash_budget: int = 3,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         faults = [
             fault
@@ -50,7 +56,7 @@ class Group:
                 (crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
             )
             if wrong
-        ]
+        ] + find_faults(middleware)
         if faults:
             raise ConfigurationError(f"Group({name!r}): " + "; ".join(faults))
         self.name = name
@@ -59,7 +65,9 @@ class Group:
         self.timeout = timeout
         self.lease = lease
         self.crash_budget = crash_budget
+        self.middleware = tuple(middleware)
         self.handlers: dict[str, AnyHandler] = {}
+        self.listeners: list[AnyListener] = []
 
     @property
     def streams(self) -> list[str]:
@@ -79,6 +87,29 @@ class Group:
             return handler
 
         return register
+
+    # Listeners: `def` or `async def` functions of one Finished. See eventbus.lifecycle for when, and how reliably.
+
+    def on_completed(self, listener: L) -> L:
+        """Tell this function of every handler that returned."""
+        return self._listen(lifecycle.completed, listener)
+
+    def on_failed(self, listener: L) -> L:
+        """Tell this function of every attempt that failed and will be followed by another."""
+        return self._listen(lifecycle.failed, listener)
+
+    def on_dead(self, listener: L) -> L:
+        """Tell this function of every event that became a dead letter of this group, whether it ran or not."""
+        return self._listen(lifecycle.dead, listener)
+
+    def on_error(self, listener: L) -> L:
+        """Tell this function of everything that was raised, whatever becomes of the event: a retry, a snooze or a dead
+        letter."""
+        return self._listen(lifecycle.errored, listener)
+
+    def _listen(self, occasion: Callable[[Finished], bool], listener: L) -> L:
+        self.listeners.append(lifecycle.only(occasion, listener))
+        return listener
 
     def _add(self, event_class: type[E], handler: Handler[E]) -> None:
         if not event_class.event_type:

@@ -1,7 +1,8 @@
 """Several groups and the background roles in one process, until a signal.
 
 Order of the end: stop reading, let handlers finish within the grace, give back what did not, settle, stop renewing
-(all in the consumers), then the background roles, then whoever owns the bus closes the connections.
+(all in the consumers), let listeners finish, then the background roles, then whoever owns the bus closes the
+connections.
 """
 
 import asyncio
@@ -21,7 +22,10 @@ from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
+from eventbus.lifecycle import AnyListener
 from eventbus.transaction import Role
+
+LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
 log = structlog.get_logger("eventbus.worker")
 
@@ -30,9 +34,18 @@ class Worker:
     """Runs groups, and the outbox relay if the bus has a database (`relay=False` leaves that to other workers).
 
     grace: seconds that running handlers have to finish after a stop; what does not is given back, no attempt spent.
+    listeners: are told of every execution of these groups' handlers, after those of the bus.
     """
 
-    def __init__(self, bus: EventBus, groups: Sequence[Group], *, grace: float = 30.0, relay: bool = True) -> None:
+    def __init__(
+        self,
+        bus: EventBus,
+        groups: Sequence[Group],
+        *,
+        grace: float = 30.0,
+        relay: bool = True,
+        listeners: Sequence[AnyListener] = (),
+    ) -> None:
         idle = [group.name for group in groups if not group.handlers]
         names = [group.name for group in groups]
         if not groups or idle:
@@ -43,6 +56,7 @@ class Worker:
         self._groups = list(groups)
         self._grace = grace
         self._relay = relay
+        self._listeners = tuple(listeners)
         self._deadline: float | None = None
         self._stopping = asyncio.Event()
 
@@ -51,8 +65,10 @@ class Worker:
         grace."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         isolation = Isolation()
+        executors = [self._executor(group) for group in self._groups]
         consumers = [
-            Consumer(self._bus.transport, group, Executor(group, self._bus), name, isolation) for group in self._groups
+            Consumer(self._bus.transport, group, executor, name, isolation)
+            for group, executor in zip(self._groups, executors, strict=True)
         ]
         restore = self._install_signals()
         roles = [asyncio.ensure_future(role.run()) for role in self._roles()]
@@ -65,10 +81,12 @@ class Worker:
             for consumer in consumers:
                 consumer.stop()
             await asyncio.gather(*running)
+            await _drain(executors, LISTENER_GRACE)
         finally:
             for task in (stopping, *roles, *running):
                 task.cancel()
             await asyncio.gather(stopping, *roles, *running, return_exceptions=True)
+            await _drain(executors, 0)
             restore()
         _raise_first_failure(roles)
         log.info("worker stopped", consumer=name)
@@ -76,6 +94,10 @@ class Worker:
     async def stop(self) -> None:
         """Ask `run` to drain and return. Returns at once; await the task of `run` to see the end."""
         self._stopping.set()
+
+    def _executor(self, group: Group) -> Executor:
+        listeners = [*self._bus.listeners, *self._listeners]
+        return Executor(group, self._bus, middleware=self._bus.middleware, listeners=listeners)
 
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
@@ -115,6 +137,10 @@ class Worker:
                     signal.signal(number, handler)
 
         return restore
+
+
+async def _drain(executors: list[Executor], seconds: float) -> None:
+    await asyncio.gather(*(executor.drain(seconds) for executor in executors))
 
 
 def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:

@@ -10,10 +10,12 @@ from structlog.testing import capture_logs
 from eventbus.bus import EventBus
 from eventbus.codec import encode, envelop, pairs
 from eventbus.context import Context
-from eventbus.errors import Reject, RetryLater, Unavailable
+from eventbus.errors import CodecError, Reject, RetryLater, Unavailable
 from eventbus.event import Envelope, Event, Origin
 from eventbus.executor import UNAVAILABLE_SNOOZE, Executor
 from eventbus.group import Group
+from eventbus.lifecycle import Finished
+from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze, Subscription
 
@@ -41,11 +43,19 @@ BAKED = envelop(Baked())
 async def execute(
     handler: Handler, envelope: Envelope = BAKED, *, failures: int = 0, crashes: int = 0, **options: Any
 ) -> Outcome:
+    outcome, _ = await execute_heard(handler, envelope, failures=failures, crashes=crashes, **options)
+    return outcome
+
+
+async def execute_heard(
+    handler: Handler, envelope: Envelope = BAKED, *, failures: int = 0, crashes: int = 0, **options: Any
+) -> tuple[Outcome, list[Finished]]:
+    """The outcome, and what a listener was told."""
     group = Group("eaters", **{"retry": POLICY, **options})
     group.on(Baked)(handler)
-    return await Executor(group, EventBus("memory://")).execute(
-        delivery_of(envelope, failures=failures, crashes=crashes)
-    )
+    told: list[Finished] = []
+    executor = Executor(group, EventBus("memory://"), listeners=[told.append])
+    return await executor.execute(delivery_of(envelope, failures=failures, crashes=crashes)), told
 
 
 def raising(error: BaseException) -> Handler:
@@ -264,6 +274,151 @@ async def test_an_event_that_used_up_its_crash_budget_is_buried_unrun() -> None:
     assert outcome.attempts == 1
     assert outcome.failure.error.startswith("CrashBudget: its worker died 5 times")
     assert await execute(eat, crashes=4) == Ack()
+
+
+# Middleware -----------------------------------------------------------------------------------------------------------
+
+
+def through(*names: str, way: list[str]) -> list[Middleware]:
+    def layer(name: str) -> Middleware:
+        async def record(event: Event, ctx: Context, call_next: CallNext) -> None:
+            way.append(f"{name} {ctx.attempt}")
+            await call_next(event, ctx)
+
+        return record
+
+    return [layer(name) for name in names]
+
+
+async def test_the_bus_middleware_is_outside_of_the_group_s() -> None:
+    way: list[str] = []
+    group = Group("eaters", middleware=through("inner", "innermost", way=way))
+    group.on(Baked)(eat)
+    executor = Executor(group, EventBus("memory://"), middleware=through("outermost", "outer", way=way))
+    assert await executor.execute(delivery_of(BAKED, failures=1)) == Ack()
+    assert way == ["outermost 2", "outer 2", "inner 2", "innermost 2"]
+
+
+async def test_middleware_that_does_not_call_on_keeps_the_handler_from_running() -> None:
+    async def swallow(event: Event, ctx: Context, call_next: CallNext) -> None:
+        return
+
+    assert await execute(starve, middleware=[swallow]) == Ack()
+
+
+async def test_what_middleware_raises_is_the_handler_s_failure() -> None:
+    async def refuse(event: Event, ctx: Context, call_next: CallNext) -> None:
+        raise Reject("closed")
+
+    async def fall(event: Event, ctx: Context, call_next: CallNext) -> None:
+        await call_next(event, ctx)
+        raise ValueError("afterwards")
+
+    assert isinstance(await execute(starve, middleware=[refuse]), Dead)
+    assert isinstance(await execute(eat, middleware=[fall]), Retry)
+
+
+async def test_middleware_may_make_a_failure_another() -> None:
+    async def translate(event: Event, ctx: Context, call_next: CallNext) -> None:
+        try:
+            await call_next(event, ctx)
+        except ValueError as error:
+            raise Reject("it will never work") from error
+
+    assert isinstance(await execute(raising(ValueError()), middleware=[translate]), Dead)
+
+
+async def test_the_timeout_covers_the_middleware() -> None:
+    async def dawdle(event: Event, ctx: Context, call_next: CallNext) -> None:
+        await call_next(event, ctx)
+        await asyncio.sleep(60)
+
+    outcome = await execute(eat, middleware=[dawdle], timeout=0.02)
+    assert isinstance(outcome, Retry)
+    assert outcome.failure.error.startswith("TimeoutError")
+
+
+# Listeners ------------------------------------------------------------------------------------------------------------
+
+
+async def test_listeners_are_told_of_an_execution_that_succeeded() -> None:
+    async def nap(event: Baked, ctx: Context) -> None:
+        await asyncio.sleep(0.02)
+
+    outcome, [finished] = await execute_heard(nap)
+    assert (finished.group, finished.envelope, finished.outcome, finished.error) == ("eaters", BAKED, Ack(), None)
+    assert finished.outcome is outcome
+    assert finished.delivery.entry_id == "1-0"
+    assert 0.015 < finished.seconds < 10
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Reject("no"), Unavailable("Redis", "gone"), SystemExit(1)])
+async def test_listeners_are_told_of_an_execution_that_failed(error: BaseException) -> None:
+    outcome, [finished] = await execute_heard(raising(error))
+    assert finished.outcome is outcome
+    assert finished.error is error
+
+
+async def test_listeners_are_told_of_what_could_not_be_decoded() -> None:
+    _, [finished] = await execute_heard(starve, BAKED._replace(data=b"\xff"))
+    assert isinstance(finished.outcome, Dead)
+    assert isinstance(finished.error, CodecError)
+    assert finished.envelope is not None
+    assert finished.seconds == 0.0
+
+    told: list[Finished] = []
+    delivery = delivery_of(BAKED)
+    delivery.fields = {b"id": b"\xff"}
+    group = Group("eaters")
+    group.on(Baked)(starve)
+    await Executor(group, EventBus("memory://"), listeners=[told.append]).execute(delivery)
+    assert [(type(finished.outcome), finished.envelope) for finished in told] == [(Dead, None)]
+
+
+async def test_listeners_are_told_of_a_crasher_that_is_condemned() -> None:
+    outcome, [finished] = await execute_heard(starve, crashes=5)
+    assert finished.outcome is outcome
+    assert (finished.envelope, finished.error, finished.seconds) == (None, None, 0.0)
+
+
+async def test_listeners_are_told_of_what_is_given_back() -> None:
+    started = asyncio.Event()
+
+    async def handle(event: Baked, ctx: Context) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(execute_heard(handle))
+    await started.wait()
+    task.cancel()
+    _, [finished] = await task
+    assert finished.outcome == Release()
+    assert isinstance(finished.error, asyncio.CancelledError)
+
+
+async def test_an_event_that_is_passed_by_is_no_execution() -> None:
+    assert await execute_heard(starve, envelop(Eaten())) == (Ack(), [])
+    assert await execute_heard(starve, BAKED._replace(only="bakers")) == (Ack(), [])
+
+
+async def test_a_listener_changes_no_outcome_and_the_group_s_own_come_last() -> None:
+    heard: list[str] = []
+    group = Group("eaters", retry=POLICY)
+    group.on(Baked)(raising(ValueError("no")))
+
+    @group.on_failed
+    async def cry(finished: Finished) -> None:
+        heard.append("group")
+        raise Reject("not from here")
+
+    def shout(finished: Finished) -> None:
+        heard.append("process")
+        raise Reject("not from here")
+
+    executor = Executor(group, EventBus("memory://"), listeners=[shout])
+    assert isinstance(await executor.execute(delivery_of(BAKED)), Retry)
+    await executor.drain(5)
+    assert heard == ["process", "group"]
 
 
 # What is told about it ------------------------------------------------------------------------------------------------

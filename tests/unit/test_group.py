@@ -8,6 +8,7 @@ from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
 from eventbus.group import Group
+from eventbus.lifecycle import Finished
 
 
 class Sown(Event, type="field.sown"):
@@ -69,6 +70,22 @@ def test_an_abstract_event_is_refused() -> None:
         Group("farm").on(Abstract)(work)
 
 
+def test_a_listener_stays_the_function_that_it_was() -> None:
+    group = Group("farm")
+
+    def note(finished: Finished) -> None:
+        return
+
+    async def tell(finished: Finished) -> None:
+        return
+
+    assert group.on_completed(note) is note
+    assert group.on_failed(tell) is tell
+    assert group.on_dead(note) is note
+    assert group.on_error(tell) is tell
+    assert len(group.listeners) == 4
+
+
 @pytest.mark.parametrize("name", ["", "Farm", "a b", "-a", "a:b", "ä", "a\n", "a{b}"])
 def test_a_name_that_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="lower-case"):
@@ -82,6 +99,7 @@ def test_a_name_that_is_no_name_is_refused(name: str) -> None:
         ({"timeout": 0}, "timeout=0 must be above 0"),
         ({"lease": 0.05}, "lease=0.05 must be at least 0.1"),
         ({"crash_budget": 0}, "crash_budget=0 must be at least 1"),
+        ({"middleware": [print]}, "middleware .*print.* must be an async function"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(options: dict[str, Any], fault: str) -> None:

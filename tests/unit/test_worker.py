@@ -12,6 +12,8 @@ import pytest
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, Worker
 from eventbus.errors import ConfigurationError
+from eventbus.lifecycle import Finished, Listener
+from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff
 from eventbus.transaction import Database
 from tests.samples import consumer
@@ -181,6 +183,89 @@ def test_a_worker_outside_of_the_main_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join(10)
     assert finished == [True]
+
+
+# Middleware and listeners ---------------------------------------------------------------------------------------------
+
+
+async def test_middleware_and_listeners_of_bus_worker_and_group() -> None:
+    way: list[str] = []
+
+    def listener(name: str) -> Listener:
+        return lambda finished: way.append(f"{name} hears {type(finished.outcome).__name__}")
+
+    def layer(name: str) -> Middleware:
+        async def pass_through(event: Event, ctx: Context, call_next: CallNext) -> None:
+            way.append(name)
+            await call_next(event, ctx)
+
+        return pass_through
+
+    group = group_of("gardener", Planted, act=lambda event, ctx: way.append("handler"), middleware=[layer("inner")])
+
+    @group.on_completed
+    async def tell(finished: Finished) -> None:
+        await asyncio.sleep(0.05)
+        way.append("group has heard")
+
+    async with EventBus("memory://", middleware=[layer("outer")], listeners=[listener("bus")]) as bus:
+        async with working(Worker(bus, [group], listeners=[listener("worker")])):
+            await bus.publish(Planted())
+            await until(lambda: "worker hears Ack" in way)
+        assert way == ["outer", "inner", "handler", "bus hears Ack", "worker hears Ack", "group has heard"]
+
+
+async def test_a_failing_event_is_told_from_its_first_attempt_to_its_death(bus: EventBus) -> None:
+    heard: list[tuple[str, int]] = []
+
+    def act(event: Planted, ctx: Context) -> None:
+        raise ValueError("no")
+
+    group = group_of("gardener", Planted, act=act)
+    group.on_failed(lambda finished: heard.append(("failed", finished.delivery.attempt)))
+    group.on_dead(lambda finished: heard.append(("dead", finished.delivery.attempt)))
+    group.on_error(lambda finished: heard.append(("error", finished.delivery.attempt)))
+    group.on_completed(lambda finished: heard.append(("completed", finished.delivery.attempt)))
+    async with working(Worker(bus, [group])):
+        await bus.publish(Planted())
+        await until(lambda: len(heard) == 4)
+    assert heard == [("failed", 1), ("error", 1), ("dead", 2), ("error", 2)]
+
+
+async def test_listeners_that_always_fail_stop_nothing(bus: EventBus) -> None:
+    heard: list[str] = []
+
+    def fall(finished: Finished) -> None:
+        raise ValueError("no")
+
+    async def fall_later(finished: Finished) -> None:
+        raise SystemExit(1)
+
+    group = group_of("gardener", Planted, act=remember(heard))
+    group.on_completed(fall_later)
+    async with working(Worker(bus, [group], listeners=[fall])):
+        await bus.publish_many([Planted(number=number) for number in range(20)])
+        await until(lambda: len(heard) == 20)
+    assert len(set(heard)) == 20
+
+
+async def test_a_listener_that_hangs_holds_the_worker_for_a_bounded_time(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventbus.worker.LISTENER_GRACE", 0.05)
+    heard: list[str] = []
+
+    async def hang(finished: Finished) -> None:
+        heard.append("begun")
+        await asyncio.sleep(60)
+
+    group = group_of("gardener", Planted, act=lambda event, ctx: None)
+    group.on_completed(hang)
+    async with asyncio.timeout(10):
+        async with working(Worker(bus, [group])):
+            await bus.publish(Planted())
+            await until(lambda: heard)
+    assert {task for task in asyncio.all_tasks() if not task.done()} == {asyncio.current_task()}
 
 
 # The relay beside the groups ------------------------------------------------------------------------------------------
