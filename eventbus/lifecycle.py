@@ -7,7 +7,9 @@ dies tells nobody, and an execution that is repeated is told again. What must ha
 import asyncio
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import NamedTuple
 
 import structlog
@@ -16,6 +18,7 @@ from eventbus.event import Envelope
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry
 
 LISTENER_TIMEOUT = 30.0  # seconds that one call of an asynchronous listener may take
+_COMPLAINT_INTERVAL = 60.0  # seconds; a listener that fails may fail at every event
 _CANCEL_GRACE = 1.0  # seconds that a cancelled listener has to end
 LISTENERS_LIMIT = 1_000  # calls of asynchronous listeners that one group may have under way
 
@@ -90,6 +93,7 @@ class Announcer:
         self._listeners = tuple(listeners)
         self._under_way: set[asyncio.Task[None]] = set()
         self._behind = False
+        self._complained: dict[int, float] = {}  # by the listener's identity: it need not be hashable
 
     def tell(self, finished: Finished) -> None:
         """Returns when all have been called; asynchronous ones go on in tasks of their own."""
@@ -101,7 +105,7 @@ class Announcer:
             except BaseException as error:  # noqa: BLE001 - a listener's sys.exit() is its own failure, too
                 self._complain(listener, error)
             else:
-                if inspect.isawaitable(waiting):
+                if waiting is not None and inspect.isawaitable(waiting):
                     self._start(listener, waiting)
 
     async def drain(self, seconds: float) -> None:
@@ -144,7 +148,12 @@ class Announcer:
             self._complain(listener, error)
 
     def _complain(self, listener: AnyListener, error: BaseException) -> None:
-        log.error("a listener failed", group=self._group, listener=_label(listener), error=repr(error), exc_info=error)
+        said = log.bind(group=self._group, listener=_label(listener), error=repr(error))
+        if monotonic() - self._complained.get(id(listener), -math.inf) < _COMPLAINT_INTERVAL:
+            said.debug("a listener failed again")
+            return
+        self._complained[id(listener)] = monotonic()
+        said.error("a listener failed", exc_info=error)
 
 
 def _discard(waiting: Awaitable[None]) -> None:

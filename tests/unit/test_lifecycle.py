@@ -115,6 +115,19 @@ async def test_a_listener_that_raises_is_logged_and_the_next_is_told(error: Base
     assert all(line["exc_info"] is error for line in lines)
 
 
+async def test_a_listener_that_always_fails_is_no_flood(lines: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall(finished: Finished) -> None:
+        raise ERROR
+
+    announcer = Announcer("ears", [fall])
+    for _ in range(3):
+        announcer.tell(finished())
+    assert [line["log_level"] for line in lines] == ["error", "debug", "debug"]
+    monkeypatch.setattr(lifecycle, "_COMPLAINT_INTERVAL", 0.0)
+    announcer.tell(finished())
+    assert lines[-1]["log_level"] == "error"
+
+
 async def test_a_listener_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch, lines: list[Any]) -> None:
     monkeypatch.setattr(lifecycle, "LISTENER_TIMEOUT", 0.01)
     announcer = Announcer("ears", [sleepy([])])

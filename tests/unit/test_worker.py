@@ -205,7 +205,7 @@ async def test_middleware_and_listeners_of_bus_worker_and_group() -> None:
 
     @group.on_completed
     async def tell(finished: Finished) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # longer than a stop takes
         way.append("group has heard")
 
     async with EventBus("memory://", middleware=[layer("outer")], listeners=[listener("bus")]) as bus:
@@ -265,6 +265,23 @@ async def test_a_listener_that_hangs_holds_the_worker_for_a_bounded_time(
         async with working(Worker(bus, [group])):
             await bus.publish(Planted())
             await until(lambda: heard)
+    assert {task for task in asyncio.all_tasks() if not task.done()} == {asyncio.current_task()}
+
+
+async def test_a_cancelled_worker_leaves_no_listener_behind(bus: EventBus) -> None:
+    heard: list[str] = []
+
+    async def hang(finished: Finished) -> None:
+        heard.append("begun")
+        await asyncio.sleep(60)
+
+    group = group_of("gardener", Planted, act=lambda event, ctx: None)
+    group.on_completed(hang)
+    running = asyncio.create_task(Worker(bus, [group]).run())
+    await bus.publish(Planted())
+    await until(lambda: heard)
+    running.cancel()
+    await asyncio.wait([running])
     assert {task for task in asyncio.all_tasks() if not task.done()} == {asyncio.current_task()}
 
 
