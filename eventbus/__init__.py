@@ -6,6 +6,7 @@ from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, Ret
 from eventbus.event import Envelope, Event, Origin, Receipt
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
+from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
@@ -25,9 +26,11 @@ __all__ = [
     "Finished",
     "Full",
     "Group",
+    "InFlight",
     "Listener",
     "Middleware",
     "Origin",
+    "RateLimit",
     "Receipt",
     "Reject",
     "Retention",

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from eventbus import crash
+from eventbus import control, crash
 from eventbus.codec import envelop
+from eventbus.control import Pause
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
 from eventbus.lifecycle import AnyListener
@@ -153,6 +154,21 @@ class EventBus:
         if self.database is None:
             raise ConfigurationError("this needs PostgreSQL: EventBus(…, database='postgresql://…')")
         return self.database
+
+    # Pausing ----------------------------------------------------------------------------------------------------------
+
+    async def pause(self, group: str, reason: str = "") -> bool:
+        """Let a group take nothing new, in no process; what runs ends. Seen within a second, kept until `resume`.
+        False if it is paused already. Raises Unavailable."""
+        return await control.pause(self.transport, group, reason)
+
+    async def resume(self, group: str) -> bool:
+        """Let a group go on. False if it was not paused. Raises Unavailable."""
+        return await control.resume(self.transport, group)
+
+    async def paused(self) -> dict[str, Pause]:
+        """The paused groups: by whom, since when, why. Raises Unavailable."""
+        return await control.paused(self.transport)
 
     # Notices ----------------------------------------------------------------------------------------------------------
 

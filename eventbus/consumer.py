@@ -17,11 +17,12 @@ from contextlib import suppress
 import structlog
 
 from eventbus import crash
+from eventbus.admission import Admission, Gate
 from eventbus.errors import Full, Unavailable
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.isolation import Isolation
-from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Subscription, Transport
+from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 2.0  # seconds that a read waits; a half-open connection is noticed a little later
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
@@ -50,7 +51,15 @@ class Consumer:
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
         self._settle_due = asyncio.Event()
+        self._paused = False
+        self._pausing: asyncio.Future[None] | None = None
+        self._admission = Admission(transport, group)
+        self._gate = Gate(self._admission, self._admit, self._put_off) if self._admission.needed else None
         self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
+
+    @property
+    def group_name(self) -> str:
+        return self._group.name
 
     async def run(self, grace: Callable[[], float]) -> None:
         """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have.
@@ -64,6 +73,8 @@ class Consumer:
         ]
         settling = asyncio.create_task(self._settle(), name=f"settle:{self._group.name}")
         renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
+        if self._gate is not None:
+            sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         try:
             await self._stopping.wait()
             await self._interrupt()
@@ -80,6 +91,25 @@ class Consumer:
         self._room.set()
         for nudge in self._nudges.values():
             nudge.set()
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing new, and give back what has not started; or go on."""
+        if paused == self._paused or self._stopping.is_set():
+            return
+        self._paused = paused
+        log.warning("paused" if paused else "resumed", group=self._group.name)
+        if paused:
+            self._give_back()
+            self._pausing = asyncio.ensure_future(self._interrupt())
+        self._start()
+        for nudge in self._nudges.values():
+            nudge.set()
+
+    async def _gate_until_stop(self, gate: Gate) -> None:
+        running = asyncio.ensure_future(gate.run())
+        await self._stopping.wait()
+        running.cancel()
+        await asyncio.wait([running])
 
     async def _interrupt(self) -> None:
         with suppress(Unavailable):  # then they end when their wait is over
@@ -104,15 +134,12 @@ class Consumer:
         async def step() -> None:
             nudge.clear()
             # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
-            free = self._free()
-            share = (
-                0 if self._ready or len(self._outcomes) >= UNSETTLED_LIMIT else math.ceil(self._group.concurrency / 4)
-            )
-            found = await self._transport.reclaim(subscription, max(free, share))
+            share = self._retry_share()
+            found = await self._transport.reclaim(subscription, max(self._free(), share))
             if found.deliveries:
                 crash.point("consumer.reclaimed")
             self._take(found.deliveries)
-            if found.suspects and not self._stopping.is_set():
+            if found.suspects and self._taking():
                 await self._run_suspect(subscription)
                 return
             if found.deliveries and len(found.deliveries) >= share:
@@ -125,7 +152,7 @@ class Consumer:
     async def _run_suspect(self, subscription: Subscription) -> None:
         """See eventbus.isolation: the suspect is taken over when nothing else runs, and not before."""
         async with self._isolation.alone():
-            if self._stopping.is_set():
+            if not self._taking():
                 return
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
@@ -139,22 +166,42 @@ class Consumer:
         now = asyncio.get_running_loop().time()
         for delivery in deliveries:
             self._held[delivery] = now
-        if self._stopping.is_set():
+        if not self._taking():
             for delivery in deliveries:
                 self._finish(delivery, Release())
-        else:
-            self._ready.extend(deliveries)
+        elif self._gate is not None:
+            self._gate.put(deliveries)
             self._start()
+        else:
+            self._admit(deliveries)
+
+    def _admit(self, deliveries: list[Delivery]) -> None:
+        self._ready.extend(deliveries)
+        self._start()
+
+    def _put_off(self, delivery: Delivery, seconds: float) -> None:
+        self._finish(delivery, Snooze(seconds))
 
     # Running ----------------------------------------------------------------------------------------------------------
 
+    def _taking(self) -> bool:
+        return not self._paused and not self._stopping.is_set()
+
     def _free(self) -> int:
-        if len(self._outcomes) >= UNSETTLED_LIMIT:
+        """How many more deliveries may be taken in hand."""
+        if self._paused or len(self._outcomes) >= UNSETTLED_LIMIT:
             return 0
-        return self._group.concurrency - len(self._running) - len(self._ready)
+        free = self._group.concurrency - len(self._running) - len(self._ready)
+        return free if self._gate is None else self._gate.room(free)
+
+    def _retry_share(self) -> int:
+        """How many retries may be taken in hand where new events fill every slot."""
+        busy = self._paused or self._ready or len(self._outcomes) >= UNSETTLED_LIMIT
+        share = 0 if busy else math.ceil(self._group.concurrency / 4)
+        return share if self._gate is None else self._gate.room(share)
 
     def _start(self) -> None:
-        while self._ready and not self._stopping.is_set() and len(self._running) < self._group.concurrency:
+        while self._ready and self._taking() and len(self._running) < self._group.concurrency:
             delivery = self._ready.popleft()
             self._running[delivery] = asyncio.create_task(self._run(delivery))
         if self._free() > 0:
@@ -200,6 +247,7 @@ class Consumer:
                 continue
             try:
                 lost = await self._transport.renew(old)
+                await self._admission.stay()
             except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
                 await self._pause(0, error)
                 continue
@@ -217,6 +265,7 @@ class Consumer:
                 crash.point("consumer.settle")
                 await self._transport.settle(batch)
                 crash.point("consumer.settled")
+                await self._admission.leave([delivery for delivery, _ in batch])
             except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes are still to be settled
                 if isinstance(error, Full):  # acks need no memory: they are applied, and must not be sent again
                     self._let_go([settlement for settlement in batch if isinstance(settlement.outcome, Ack)])
@@ -238,9 +287,15 @@ class Consumer:
 
     # The end ----------------------------------------------------------------------------------------------------------
 
+    def _give_back(self) -> None:
+        """What has not started goes to whoever wants it."""
+        waiting = [*self._ready, *(self._gate.clear() if self._gate is not None else ())]
+        self._ready.clear()
+        for delivery in waiting:
+            self._finish(delivery, Release())
+
     async def _drain(self, grace: Callable[[], float]) -> None:
-        while self._ready:
-            self._finish(self._ready.pop(), Release())
+        self._give_back()
         while self._running and grace() > 0:
             await asyncio.wait(self._running.values(), timeout=min(grace(), 0.1))
         for task in self._running.values():

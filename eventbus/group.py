@@ -10,6 +10,7 @@ from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
 from eventbus.lifecycle import AnyListener, Finished
+from eventbus.limits import InFlight, RateLimit, limits_of
 from eventbus.middleware import Middleware, find_faults
 from eventbus.policy import RetryPolicy
 
@@ -29,6 +30,8 @@ class Group:
     concurrency   handlers that run at the same time, per process
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
+    max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
+    rate_limit    how many may start in a span of time across all processes; several may be given
     crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered
     middleware    runs around each handler, the first outermost; see eventbus.middleware
 
@@ -44,6 +47,8 @@ class Group:
         timeout: float | None = 60.0,
         lease: float = 10.0,
         crash_budget: int = 3,
+        max_in_flight: int | InFlight | Sequence[InFlight] | None = None,
+        rate_limit: RateLimit | Sequence[RateLimit] | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         faults = [
@@ -65,6 +70,7 @@ class Group:
         self.timeout = timeout
         self.lease = lease
         self.crash_budget = crash_budget
+        self.limits = limits_of(rate_limit, max_in_flight)
         self.middleware = tuple(middleware)
         self.handlers: dict[str, AnyHandler] = {}
         self.listeners: list[AnyListener] = []

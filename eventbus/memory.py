@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from eventbus.event import Envelope, Status
 from eventbus.lanes import LANES, shares
 from eventbus.retention import Retention
 from eventbus.transport import (
+    ASK_AGAIN,
     SUSPECT_FROM,
     Ack,
     Dead,
@@ -21,12 +22,15 @@ from eventbus.transport import (
     Outgoing,
     Reclaimed,
     Release,
+    Request,
     Retry,
+    Scope,
     Settlement,
     Snooze,
     Subscription,
     Tidied,
 )
+from eventbus.turnstile import Turnstile
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class MemoryTransport:
         self._clock = clock
         self._logs: dict[str, _Log] = {}
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
+        self._turnstiles: dict[Scope, Turnstile] = {}
+        self._controls: dict[str, bytes] = {}
         self._ids = iter(range(1, 2**63))
 
     async def connect(self) -> None:
@@ -191,6 +197,30 @@ class MemoryTransport:
         )
         self._log(stream).dead[dead.id] = dead
         del self._pending_of(delivery)[delivery.entry_id]
+
+    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
+        now = self._clock()
+        return [self._turnstile(r).admit(r.members, r.lease, ASK_AGAIN, now) for r in requests]
+
+    async def stay(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._turnstile(request).stay(request.members, request.lease, self._clock())
+
+    async def leave(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._turnstile(request).leave(request.members)
+
+    def _turnstile(self, request: Request) -> Turnstile:
+        return self._turnstiles.setdefault(request.scope, Turnstile(request.limit))
+
+    async def control(self, name: str, value: bytes | None) -> bool:
+        known = self._controls.pop(name, None) is not None
+        if value is not None:
+            self._controls[name] = value
+        return known
+
+    async def controls(self) -> Mapping[str, bytes]:
+        return dict(self._controls)
 
     async def tidy(self, stream: str, retention: Retention) -> Tidied:  # noqa: ARG002 - the docstring says why
         """Without regard to ages: nobody reads the history of a process, and `again` finds what is not settled."""

@@ -13,13 +13,14 @@ an operator to see and mend, and two for notices that nobody keeps.
   consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields
 from eventbus.event import Envelope, Status
+from eventbus.limits import Limit
 from eventbus.retention import Retention
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
@@ -143,6 +144,26 @@ class DeadLetter(NamedTuple):
     died_at: datetime
 
 
+ASK_AGAIN = 0.1  # seconds until who found all places taken asks again
+
+
+class Scope(NamedTuple):
+    """What a limit counts: a group's n-th limit, and of that one key ('' for the whole group)."""
+
+    group: str
+    limit: int
+    key: str
+
+
+class Request(NamedTuple):
+    """Deliveries that want to start under a limit. `lease`: seconds that a place is kept without being renewed."""
+
+    scope: Scope
+    limit: Limit
+    lease: float
+    members: Sequence[str]
+
+
 class Tidied(NamedTuple):
     """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed."""
 
@@ -185,6 +206,22 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""
+
+    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
+        """For each member of each request 0.0 if it may start, and is counted, else the seconds after which to ask
+        again. Asking again for a member that has a place is harmless."""
+
+    async def stay(self, requests: Sequence[Request]) -> None:
+        """Keep the places of those that still run."""
+
+    async def leave(self, requests: Sequence[Request]) -> None:
+        """Give their places back."""
+
+    async def control(self, name: str, value: bytes | None) -> bool:
+        """Set, or with None remove, what all workers are to know: see eventbus.control. Whether it was there before."""
+
+    async def controls(self) -> Mapping[str, bytes]:
+        """All that is set."""
 
     async def tidy(self, stream: str, retention: Retention) -> Tidied:
         """Trim what all groups have settled, forget consumers that are gone, bound the dead letters."""

@@ -6,17 +6,20 @@ connections.
 """
 
 import asyncio
+import functools
 import os
 import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from eventbus import control
 from eventbus.bus import EventBus
 from eventbus.consumer import Consumer
+from eventbus.control import Watch
 from eventbus.errors import ConfigurationError
 from eventbus.executor import Executor
 from eventbus.group import Group
@@ -71,7 +74,9 @@ class Worker:
             for group, executor in zip(self._groups, executors, strict=True)
         ]
         restore = self._install_signals()
-        roles = [asyncio.ensure_future(role.run()) for role in self._roles()]
+        watch = Watch(self._bus.transport, functools.partial(_heed, consumers))
+        await watch.look()  # before anything starts: a group may be paused
+        roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
@@ -141,6 +146,12 @@ class Worker:
 
 async def _drain(executors: list[Executor], seconds: float) -> None:
     await asyncio.gather(*(executor.drain(seconds) for executor in executors))
+
+
+def _heed(consumers: Sequence[Consumer], controls: Mapping[str, bytes]) -> None:
+    pauses = control.pauses(controls)
+    for consumer in consumers:
+        consumer.pause(consumer.group_name in pauses)
 
 
 def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.lanes import LANES
+from eventbus.transport import Scope
 
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
 
@@ -50,6 +51,18 @@ def stream_keys(namespace: str, stream: str) -> StreamKeys:
 def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
     prefix = f"{namespace}:{{{stream}}}:{group}"
     return GroupKeys(f"{prefix}:retry", f"{prefix}:failures", f"{prefix}:crashes")
+
+
+def limit_keys(namespace: str, scope: Scope) -> tuple[str, str, str]:
+    """Starts, running, line: see scripts/admit.lua. They belong to a group, on whatever streams it is."""
+    prefix = f"{namespace}:{{@{scope.group}}}:{scope.limit}"
+    name = f"{prefix}:{scope.key}" if scope.key else prefix
+    return f"{name}:starts", f"{name}:running", f"{name}:line"
+
+
+def control_key(namespace: str) -> str:
+    """What operators want of all workers (HASH): see eventbus.control."""
+    return f"{namespace}:control"
 
 
 def entry_name(lane: str, entry_id: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
@@ -10,8 +10,8 @@ from eventbus.codec import pairs
 from eventbus.errors import ConfigurationError
 from eventbus.event import Status
 from eventbus.lanes import LANES, shares
-from eventbus.redis import dead, scripts, settling
-from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
+from eventbus.redis import dead, limiting, scripts, settling
+from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
@@ -23,6 +23,7 @@ from eventbus.transport import (
     Delivery,
     Outgoing,
     Reclaimed,
+    Request,
     Settlement,
     Subscription,
     Tidied,
@@ -222,6 +223,27 @@ class RedisTransport:
         await scripts.run_all(self._link, settling.commands(self._namespace, settlements))
         for delivery, _ in settlements:
             self._reader(delivery.subscription).held.discard(delivery.entry_id)
+
+    # Limits and controls ----------------------------------------------------------------------------------------------
+
+    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
+        return await limiting.admit(self._link, self._namespace, requests)
+
+    async def stay(self, requests: Sequence[Request]) -> None:
+        await limiting.stay(self._link, self._namespace, requests)
+
+    async def leave(self, requests: Sequence[Request]) -> None:
+        await limiting.leave(self._link, self._namespace, requests)
+
+    async def control(self, name: str, value: bytes | None) -> bool:
+        key = control_key(self._namespace)
+        if value is None:
+            return bool(await self._link.execute("HDEL", key, name))
+        return not await self._link.execute("HSET", key, name, value)
+
+    async def controls(self) -> Mapping[str, bytes]:
+        flat = await self._link.execute("HGETALL", control_key(self._namespace))
+        return {name.decode(): value for name, value in pairs(flat).items()}
 
     # Housekeeping -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ class Script:
     """`script(keys, args)` is the command that calls it."""
 
     def __init__(self, name: str) -> None:
-        self.text = _LANES + files(__name__).joinpath(f"{name}.lua").read_text()
+        own = files(__name__).joinpath(f"{name}.lua").read_text()
+        self.text = own if own.startswith("#!") else _LANES + own  # flags must stand in the first line
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         _texts[self.digest] = self.text
 
@@ -42,6 +43,8 @@ ACK = Script("ack")
 BURY = Script("bury")
 REPLAY = Script("replay")
 TIDY = Script("tidy")
+ADMIT = Script("admit")
+STAY = Script("stay")
 FORGET_GROUP = Script("forget_group")
 
 

@@ -1,0 +1,56 @@
+"""One limit inside one process: the rules of eventbus/redis/scripts/admit.lua, for the in-process transport."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from eventbus.limits import Limit, RateLimit
+
+LATE = 10.0  # seconds after which who stood in line is not expected any more
+
+
+@dataclass(slots=True)
+class Turnstile:
+    """Lets through what the limit allows. `now` is in seconds, of any clock that never goes back."""
+
+    limit: Limit
+    starts: deque[float] = field(default_factory=deque)
+    running: dict[str, float] = field(default_factory=dict)  # until when a place is kept
+    line: dict[str, float] = field(default_factory=dict)  # when to come again
+
+    def admit(self, members: Sequence[str], lease: float, ask_again: float, now: float) -> list[float]:
+        """For each member 0.0 if it may start, else the seconds after which to ask again."""
+        if isinstance(self.limit, RateLimit):
+            return [self._start(self.limit, member, now) for member in members]
+        self.running = {member: until for member, until in self.running.items() if until > now}
+        waits = []
+        for member in members:
+            fits = member in self.running or len(self.running) < self.limit.count
+            if fits:
+                self.running[member] = now + lease
+            waits.append(0.0 if fits else ask_again)
+        return waits
+
+    def _start(self, limit: RateLimit, member: str, now: float) -> float:
+        while self.starts and self.starts[0] + limit.per <= now:
+            self.starts.popleft()
+        self.line = {waiting: told for waiting, told in self.line.items() if told > now - limit.per - LATE}
+        told = self.line.get(member)
+        if len(self.starts) < limit.count and (not self.line or (told is not None and told <= now)):
+            self.line.pop(member, None)
+            self.starts.append(now)
+            return 0.0
+        opens = (self.starts[0] if self.starts else now) + limit.per
+        if limit.by is None:
+            return max(0.001, opens - now)
+        if told is None or told <= now:
+            one = limit.per / limit.count
+            told = self.line[member] = max(max(self.line.values(), default=0.0), opens - one, now) + one
+        return told - now
+
+    def stay(self, members: Sequence[str], lease: float, now: float) -> None:
+        self.running.update(dict.fromkeys(members, now + lease))
+
+    def leave(self, members: Sequence[str]) -> None:
+        for member in members:
+            self.running.pop(member, None)
