@@ -1,26 +1,20 @@
 """`python -m benchmarks`: publish and consume of one process, beside the raw client, in one run on one server."""
 
 import json
-import os
-import platform
 import statistics
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import ours, raw
 from benchmarks.measure import Figure, Tick
-from eventbus.embedded import EmbeddedRedis
+from benchmarks.servers import flush, machine, server
 from eventbus.logs import configure
 from eventbus.loop import run
 
@@ -42,11 +36,11 @@ def main(
 ) -> None:
     """Measure, and show the median of the rounds and its ratio to the raw client."""
     configure("console", level=50)
-    with _server() as url:
+    with server() as url:
         figures = run(_measure(url, events, rounds))
     if as_json:
         rows = [{"contender": f.contender, "task": f.task, "perSecond": round(f.per_second)} for f in figures]
-        typer.echo(json.dumps({"machine": _machine(), "events": events, "figures": rows}, indent=2))
+        typer.echo(json.dumps({"machine": machine(), "events": events, "figures": rows}, indent=2))
     else:
         _show(figures, events, rounds)
 
@@ -56,7 +50,7 @@ async def _measure(url: str, events: int, rounds: int) -> list[Figure]:
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for number in range(1, rounds + 1):
-            await _flush(url)
+            await flush(url)
             for label, contender in STEPS:
                 bar = progress.add_task(f"{number}/{rounds} {label}", total=events)
                 figures.append(await contender(url, events, partial(progress.advance, bar)))
@@ -65,7 +59,7 @@ async def _measure(url: str, events: int, rounds: int) -> list[Figure]:
 
 
 def _show(figures: list[Figure], events: int, rounds: int) -> None:
-    table = Table(title=f"{events:,} events, median of {rounds} rounds, one process, {_machine()}")
+    table = Table(title=f"{events:,} events, median of {rounds} rounds, one process, {machine()}")
     for column in ("", "per second", "of the raw client", "slowest - fastest round"):
         table.add_column(column, justify="left" if not column else "right")
     for task in ("publish", "consume"):
@@ -80,35 +74,6 @@ def _show(figures: list[Figure], events: int, rounds: int) -> None:
 
 def _median(figures: list[Figure], task: str, contender: str) -> float:
     return statistics.median(f.per_second for f in figures if (f.task, f.contender) == (task, contender))
-
-
-def _server() -> AbstractContextManager[str]:
-    """The configured server, or an embedded one with the persistence that production has. It is flushed."""
-    if url := os.environ.get("EVENTBUS_BENCH_REDIS_URL"):
-        return nullcontext(url)
-    return _Embedded()
-
-
-class _Embedded(AbstractContextManager[str]):
-    def __enter__(self) -> str:
-        self._folder = tempfile.TemporaryDirectory(prefix="eventbus-bench-")
-        self._server = EmbeddedRedis(Path(self._folder.name))
-        self._server.start()
-        return self._server.url
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop()
-        self._folder.cleanup()
-
-
-async def _flush(url: str) -> None:
-    client = Redis.from_url(url, protocol=2)
-    await client.flushdb()
-    await client.aclose()
-
-
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

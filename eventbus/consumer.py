@@ -24,7 +24,7 @@ from eventbus.group import Group
 from eventbus.isolation import Isolation
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
-READ_WAIT = 2.0  # seconds that a read waits; a half-open connection is noticed a little later
+READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out

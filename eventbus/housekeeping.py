@@ -11,7 +11,8 @@ from eventbus.errors import EventBusError, Unavailable
 from eventbus.retention import Retention
 from eventbus.transport import Transport
 
-INTERVAL = 5.0  # seconds between two rounds, and up to half as much again
+BUSY_INTERVAL, IDLE_INTERVAL = 5.0, 60.0  # seconds until the next round, if there was something to trim and if not
+CONSUMERS_INTERVAL = 600.0  # seconds between looks for consumers that are gone
 
 log = structlog.get_logger("eventbus.housekeeping")
 
@@ -26,18 +27,28 @@ class Housekeeping:
         self._missing: dict[str, Sequence[str]] = {}
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(INTERVAL * random.uniform(1.0, 1.5))  # noqa: S311 - workers started at once spread out
-            for stream in self._streams:
-                try:
-                    await self._tidy(stream)
-                except Unavailable:
-                    break
-                except EventBusError as error:
-                    log.error("housekeeping failed", stream=stream, error=str(error))  # noqa: TRY400
+        """Each stream at a pace of its own."""
+        await asyncio.gather(*(self._run(stream) for stream in self._streams))
 
-    async def _tidy(self, stream: str) -> None:
-        tidied = await self._transport.tidy(stream, self._retention)
+    async def _run(self, stream: str) -> None:
+        busy, consumers_at = True, 0.0
+        while True:
+            spread = random.uniform(1.0, 1.5)  # noqa: S311 - workers that were started at once come one by one
+            await asyncio.sleep((BUSY_INTERVAL if busy else IDLE_INTERVAL) * spread)
+            now = asyncio.get_running_loop().time()
+            try:
+                busy = await self._tidy(stream, consumers=now >= consumers_at)
+            except Unavailable:
+                continue
+            except EventBusError as error:
+                log.error("housekeeping failed", stream=stream, error=str(error))  # noqa: TRY400
+                continue
+            if now >= consumers_at:
+                consumers_at = now + CONSUMERS_INTERVAL
+
+    async def _tidy(self, stream: str, *, consumers: bool) -> bool:
+        """Whether there was something to trim."""
+        tidied = await self._transport.tidy(stream, self._retention, consumers=consumers)
         if tidied.dead_letters:
             log.warning("dead letters dropped", stream=stream, count=tidied.dead_letters, kept=str(self._retention))
         if tidied.missing_groups and tidied.missing_groups != self._missing.get(stream):
@@ -47,3 +58,4 @@ class Housekeeping:
                 groups=tidied.missing_groups,
             )
         self._missing[stream] = tidied.missing_groups
+        return tidied.entries > 0

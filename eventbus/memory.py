@@ -222,7 +222,13 @@ class MemoryTransport:
     async def controls(self) -> Mapping[str, bytes]:
         return dict(self._controls)
 
-    async def tidy(self, stream: str, retention: Retention) -> Tidied:  # noqa: ARG002 - the docstring says why
+    async def tidy(
+        self,
+        stream: str,
+        retention: Retention,  # noqa: ARG002 - the docstring says why
+        *,
+        consumers: bool = True,  # noqa: ARG002 - they are only names here
+    ) -> Tidied:
         """Without regard to ages: nobody reads the history of a process, and `again` finds what is not settled."""
         log = self._log(stream)
         cursors = log.groups.values()

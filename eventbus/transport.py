@@ -223,8 +223,8 @@ class Transport(Protocol):
     async def controls(self) -> Mapping[str, bytes]:
         """All that is set."""
 
-    async def tidy(self, stream: str, retention: Retention) -> Tidied:
-        """Trim what all groups have settled, forget consumers that are gone, bound the dead letters."""
+    async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
+        """Trim what all groups have settled, bound the dead letters, and forget consumers that are gone if told to."""
 
     async def forget_group(self, stream: str, group: str) -> bool:
         """Drop a group with all that it has not settled; False if there is none. Its workers would create it again."""

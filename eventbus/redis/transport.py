@@ -32,6 +32,7 @@ from eventbus.transport import (
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
+QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
 
 Entry = tuple[str, list[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
@@ -158,39 +159,52 @@ class RedisTransport:
             await self._link.pipeline(commands)
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
-        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
         await self._link.ready()
-        # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
-        link, now = self._link, asyncio.get_running_loop().time()
-        young = link.epoch > 1 and now - link.connected_at < subscription.lease
+        now = asyncio.get_running_loop().time()
+        reader = self._reader(subscription)
         schedule = self._schedules.setdefault(subscription.stream, _Schedule())
         promoting = now >= schedule.look_at  # one look serves all groups of the stream
-        replies = await scripts.run(
-            self._link,
-            [
-                scripts.RECLAIM(
-                    (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
-                    *(group, subscription.consumer, ms(subscription.lease), 1 if suspect else credit),
-                    *(SUSPECT_FROM, int(suspect), PARKED, int(young), subscription.condemned_from),
-                ),
-                *([promotion(self._namespace, subscription.stream)] if promoting else []),
-            ],
-        )
-        if promoting:
-            schedule.note(replies.pop(), now)
-        [reclaimed] = replies
+        quiet = now < reader.quiet_until and (not promoting or schedule.due is None)
+        if quiet and not await self._peek(subscription, schedule if promoting else None):
+            return Reclaimed(next_due=None if schedule.due is None else max(0.0, schedule.due - now))
+        commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
+        commands += [promotion(self._namespace, subscription.stream)] if promoting else []
+        reclaimed, *promoted = await scripts.run(self._link, commands)
+        for reply in promoted:
+            schedule.note(reply, now)
         if isinstance(reclaimed, ReplyError):
             await self._create_group(subscription, reclaimed)
             return Reclaimed(next_due=0.0)
-        next_due, suspects, taken = scripts.checked([reclaimed])[0]
+        next_due, suspects, taken, pending = scripts.checked([reclaimed])[0]
+        # What is delivered from now on keeps its lease for so long, and what is parked meanwhile a peek finds.
+        reader.quiet_until = now + subscription.lease + QUIET_MARGIN if not pending else 0.0
         deliveries = [
             Delivery(subscription, entry.decode(), pairs(fields), _count(failures), crashes)
             for entry, fields, failures, crashes in taken
         ]
-        deliveries = self._reader(subscription).hand_out(deliveries)
         dues = [schedule.due - now] if schedule.due is not None else []
         dues += [next_due / 1000] if next_due >= 0 else []
-        return Reclaimed(deliveries, max(0.0, min(dues)) if dues else None, bool(suspects))
+        return Reclaimed(reader.hand_out(deliveries), max(0.0, min(dues)) if dues else None, bool(suspects))
+
+    def _reclamation(self, subscription: Subscription, credit: int, suspect: bool, now: float) -> Command:
+        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
+        # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
+        young = self._link.epoch > 1 and now - self._link.connected_at < subscription.lease
+        return scripts.RECLAIM(
+            (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
+            *(group, subscription.consumer, ms(subscription.lease), credit),
+            *(SUSPECT_FROM, int(suspect), PARKED, int(young), subscription.condemned_from),
+        )
+
+    async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
+        """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""
+        keys = [group_keys(self._namespace, subscription.stream, subscription.group).retry]
+        if schedule is not None:
+            keys.append(stream_keys(self._namespace, subscription.stream).due)
+        something = await self._link.execute("EXISTS", *keys)
+        if schedule is not None and not something:
+            schedule.note(-1, asyncio.get_running_loop().time())
+        return bool(something)
 
     async def _create_group(self, subscription: Subscription, error: ReplyError) -> None:
         """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back."""
@@ -247,17 +261,17 @@ class RedisTransport:
 
     # Housekeeping -----------------------------------------------------------------------------------------------------
 
-    async def tidy(self, stream: str, retention: Retention) -> Tidied:
+    async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
         keys = stream_keys(self._namespace, stream)
-        entries, consumers, dead_letters, missing = await scripts.call(
+        entries, forgotten, dead_letters, missing = await scripts.call(
             self._link,
             scripts.TIDY(
                 (*keys.lanes, keys.groups, keys.dead),
                 *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
-                *(ms(retention.dead), retention.dead_count),
+                *(ms(retention.dead), retention.dead_count, int(consumers)),
             ),
         )
-        return Tidied(entries, consumers, dead_letters, sorted(name.decode() for name in missing))
+        return Tidied(entries, forgotten, dead_letters, sorted(name.decode() for name in missing))
 
     async def forget_group(self, stream: str, group: str) -> bool:
         keys = stream_keys(self._namespace, stream)
@@ -310,6 +324,7 @@ class _Reader:
         self.subscription = subscription
         self.link = link
         self.epoch = 0
+        self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
         self.dry = False  # the last wait ended without an event: a look would find none
         self.held: set[str] = set()
 

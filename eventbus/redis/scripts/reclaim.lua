@@ -5,7 +5,8 @@
 -- ARGV[6] '1': take suspects and nothing else  ARGV[7] the consumer under which entries rest
 -- ARGV[8] '1': leave running leases' ends alone (this connection is younger than a lease)
 -- ARGV[9] crashes that condemn an entry: whoever takes it buries it
--- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}}.
+-- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}, how many
+-- entries were pending before}.
 -- What suspects are: see eventbus/isolation.py.
 -- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
 local retry, failures, crashes = KEYS[11], KEYS[12], KEYS[13]
@@ -53,9 +54,11 @@ for _, entry in ipairs(due) do
   take(entry, crashes_of(entry), 0)
 end
 
-local resting = {}
+local resting, pending = {}, 0
 for lane = 1, 10 do
-  local holders = redis.call('XPENDING', KEYS[lane], group)[4] or {}
+  local summary = redis.call('XPENDING', KEYS[lane], group)
+  local holders = summary[4] or {}
+  pending = pending + summary[1]
   for _, holder in ipairs(holders) do
     local consumer, held = holder[1], tonumber(holder[2])
     if consumer == parked then
@@ -63,8 +66,8 @@ for lane = 1, 10 do
     elseif ARGV[8] ~= '1' then
       -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
       local crash = consumer == me and 0 or 1
-      for _, pending in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease, '-', '+', credit + 100, consumer)) do
-        local entry = named(lane, pending[1])
+      for _, held in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease, '-', '+', credit + 100, consumer)) do
+        local entry = named(lane, held[1])
         take(entry, crashes_of(entry) + crash, lease)
       end
     end
@@ -78,11 +81,11 @@ for _, held in pairs(resting) do
 end
 if rest > redis.call('ZCARD', retry) then
   for lane, held in pairs(resting) do
-    for _, pending in ipairs(redis.call('XPENDING', KEYS[lane], group, '-', '+', held, parked)) do
-      redis.pcall('ZADD', retry, 'NX', now, named(lane, pending[1]))  -- if memory is used up: another time
+    for _, entry in ipairs(redis.call('XPENDING', KEYS[lane], group, '-', '+', held, parked)) do
+      redis.pcall('ZADD', retry, 'NX', now, named(lane, entry[1]))  -- if memory is used up: another time
     end
   end
 end
 
 local next_due = redis.call('ZRANGEBYSCORE', retry, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-return {next_due[2] and next_due[2] - now or -1, waiting, taken}
+return {next_due[2] and next_due[2] - now or -1, waiting, taken, pending}

@@ -4,6 +4,7 @@
 -- ARGV[3] ms below which none is trimmed: whoever repeats a publish must find what he stored
 -- ARGV[4] ms after which an idle consumer without entries is forgotten  ARGV[5] the consumer under which entries rest
 -- ARGV[6] ms that dead letters are kept  ARGV[7] dead letters that are kept at the most
+-- ARGV[8] '1': look for such consumers, too
 -- Returns {entries trimmed, consumers forgotten, dead letters dropped, {groups that are missing}}.
 -- A lane that lacks a group is not trimmed: the group will come back at its beginning, and must find everything.
 local now = server_ms()
@@ -44,13 +45,6 @@ local function first_unsettled(lane)
       open = redis.call('XPENDING', lane, group.name)[2]
     end
     bound = bound and smaller(bound, open) or open
-    for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', lane, group.name)) do
-      local consumer = pairs_of(info)
-      if consumer.pending == 0 and consumer.name ~= ARGV[5] and consumer.idle > tonumber(ARGV[4]) then
-        redis.call('XGROUP', 'DELCONSUMER', lane, group.name, consumer.name)
-        forgotten[group.name .. ' ' .. consumer.name] = true
-      end
-    end
   end
   for _, name in ipairs(known) do
     if not there[name] then
@@ -77,10 +71,27 @@ local function first_kept(lane, length)
   return string.format('%.0f-0', math.max(0, math.min(cut, now - ARGV[3])))
 end
 
+local function forget_consumers(lane)
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', lane)) do
+    local group = pairs_of(flat).name
+    for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', lane, group)) do
+      local consumer = pairs_of(info)
+      if consumer.pending == 0 and consumer.name ~= ARGV[5] and consumer.idle > tonumber(ARGV[4]) then
+        redis.call('XGROUP', 'DELCONSUMER', lane, group, consumer.name)
+        forgotten[group .. ' ' .. consumer.name] = true
+      end
+    end
+  end
+end
+
 for i = 1, 10 do
-  if redis.call('EXISTS', KEYS[i]) == 1 then
-    local bound, length = first_unsettled(KEYS[i]), redis.call('XLEN', KEYS[i])
-    if bound and length > 0 then
+  local length = redis.call('XLEN', KEYS[i])
+  if ARGV[8] == '1' and (length > 0 or redis.call('EXISTS', KEYS[i]) == 1) then
+    forget_consumers(KEYS[i])
+  end
+  if length > 0 then
+    local bound = first_unsettled(KEYS[i])
+    if bound then
       trimmed = trimmed + redis.call('XTRIM', KEYS[i], 'MINID', '=', smaller(bound, first_kept(KEYS[i], length)))
     end
   end
