@@ -20,6 +20,7 @@ Reply = Any
 Argument = str | bytes | int | float
 
 CONNECT_TIMEOUT = 2.0  # seconds
+FLUSH_AT = 100  # commands; that many do not wait for the end of the loop's tick
 # Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
 # has no connection left.
 _NOT_READY = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ", "ERR max number of clients")
@@ -162,6 +163,8 @@ class Link:
         if not wire.out:
             loop.call_soon(_flush, wire)
         wire.out.append(packed)
+        if len(wire.out) == FLUSH_AT:
+            _flush(wire)  # the server may as well begin
         return future
 
     def _watch(self, wire: _Wire) -> None:
@@ -267,7 +270,7 @@ def _pack(command: tuple[Argument, ...]) -> bytes:
 
 def _flush(wire: _Wire) -> None:
     out, wire.out = wire.out, []
-    if wire.transport is not None:
+    if out and wire.transport is not None:
         wire.transport.write(b"".join(out))
 
 
