@@ -8,7 +8,7 @@ from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Failure, Outgoing, Retry, Transport
+from eventbus.transport import Ack, Dead, Failure, Outgoing, Retry, Subscription, Transport
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive, reclaim, settle
 
 ANN = consumer("ann")
@@ -37,14 +37,15 @@ async def test_what_all_groups_have_settled_goes(transport: Transport) -> None:
     assert numbers(await receive(transport, ANN)) == [10], "and the group goes on behind it"
 
 
-async def test_what_a_group_has_not_read_stays(transport: Transport) -> None:
-    await transport.read(BOB, 1, 0.01)
+@pytest.mark.parametrize(("quick", "slow"), [(ANN, BOB), (BOB, ANN)])
+async def test_what_a_group_has_not_read_stays(transport: Transport, quick: Subscription, slow: Subscription) -> None:
+    await transport.read(slow, 1, 0.01)
     await transport.append(outgoing(*range(10)))
-    await settle(transport, await receive(transport, ANN, 10), Ack())
+    await settle(transport, await receive(transport, quick, 10), Ack())
     assert await tidied(transport) == 0
-    await settle(transport, await receive(transport, BOB, 4), Ack())
+    await settle(transport, await receive(transport, slow, 4), Ack())
     assert await tidied(transport) == 4
-    assert numbers(await receive(transport, BOB, 6)) == list(range(4, 10))
+    assert numbers(await receive(transport, slow, 6)) == list(range(4, 10))
 
 
 async def test_what_a_group_holds_stays_with_all_behind_it(transport: Transport) -> None:

@@ -23,6 +23,14 @@ async def test_the_urgent_are_taken_first(transport: Transport) -> None:
     assert any(1000 in turn for turn in turns)
 
 
+async def test_what_a_lane_does_not_use_goes_to_the_most_urgent(transport: Transport) -> None:
+    await transport.read(ANN, 1, 0.01)
+    await transport.append([urgent(number, priority=10) for number in range(100)])
+    await transport.append([urgent(1000 + number, priority=2) for number in range(100)])
+    taken = numbers(await transport.read(ANN, 50, 0.5))
+    assert sum(number >= 1000 for number in taken) >= 40
+
+
 async def test_the_last_are_not_starved(transport: Transport) -> None:
     await transport.read(ANN, 1, 0.01)
     await transport.append([urgent(number, priority=10) for number in range(10)])
@@ -92,8 +100,9 @@ async def test_a_dead_letter_is_replayed_into_its_lane(transport: Transport) -> 
     await transport.append([urgent(1, 1)])
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
     [letter] = await transport.dead_letters(STREAM)
+    await transport.append([urgent(number, 5) for number in range(100, 150)])
     assert await transport.replay(letter)
-    [again] = await receive(transport, ANN)
+    [again] = [d for d in await receive(transport, ANN, 20) if numbers([d]) == [1]]
     assert decode(again.fields).priority == 1
     await settle(transport, [again], Ack())
 
