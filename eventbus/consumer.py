@@ -89,6 +89,10 @@ class Consumer:
         """Take nothing more; `run` returns when what is in hand has been dealt with."""
         self._stopping.set()
         self._room.set()
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Look now for what is due, and not only when it was expected to be: the transport's clock was moved."""
         for nudge in self._nudges.values():
             nudge.set()
 

@@ -1,6 +1,7 @@
 """The transport inside one process: the rules of Redis, for tests and first steps. Nothing survives the process."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,7 @@ class _Log:
     lanes: dict[int, list[str]] = field(default_factory=lambda: {priority: [] for priority in LANES})
     event_ids: set[str] = field(default_factory=set)
     scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
+    next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
     groups: dict[str, _Cursor] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,9 +89,10 @@ class MemoryTransport:
         if envelope.id in log.scheduled or (again and envelope.id in log.event_ids):
             return Status.DUPLICATE
         if delay > 0:
-            log.scheduled[envelope.id] = (self._clock() + delay, envelope)
-            # Not left to reclaim alone, which looks once a second. Loops count in milliseconds, and round.
-            asyncio.get_running_loop().call_later(delay + 0.002, lambda: self._promote(log, self._clock()))
+            due = self._clock() + delay
+            log.scheduled[envelope.id] = (due, envelope)
+            log.next_due = min(log.next_due, due)
+            log.news.set()  # who waits for news must not wait beyond this
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
@@ -104,12 +107,11 @@ class MemoryTransport:
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         log = self._log(subscription.stream)
         cursor = log.groups.setdefault(subscription.group, _Cursor())
+        self._promote(log, self._clock())
         batch = _next(log, cursor, credit)
         if not batch and credit > 0:
-            log.news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await log.news.wait()
+            await self._wait_for_news(log, wait)
+            self._promote(log, self._clock())
             batch = _next(log, cursor, credit)
         for entry_id in batch:
             cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
@@ -118,6 +120,30 @@ class MemoryTransport:
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
             self._log(subscription.stream).news.set()
+
+    async def _wait_for_news(self, log: _Log, wait: float) -> None:
+        """Until something was stored, or comes due, for `wait` seconds at the most."""
+        log.news.clear()
+        pause = log.next_due - self._clock() + 0.002  # loops count in milliseconds, and round
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(wait, pause)):
+                await log.news.wait()
+
+    def wake(self) -> None:
+        """The clock was moved: whoever waits looks again."""
+        for log in self._logs.values():
+            log.news.set()
+
+    def due_at(self, stream: str, group: str) -> float | None:
+        """When, by the clock, the group has something to do there: a time that has come if it has now (what is being
+        handled counts), None if it never will."""
+        log, now = self._log(stream), self._clock()
+        cursor = log.groups.setdefault(group, _Cursor())
+        if _unread(log, cursor):
+            return now
+        dues = [due for due, _ in log.scheduled.values()]
+        dues += [now if pending.due is None else pending.due for pending in cursor.pending.values()]
+        return min(dues, default=None)
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         log, now = self._log(subscription.stream), self._clock()
@@ -139,9 +165,12 @@ class MemoryTransport:
         return found
 
     def _promote(self, log: _Log, now: float) -> None:
+        if now < log.next_due:
+            return
         due = sorted((at, event_id) for event_id, (at, _) in log.scheduled.items() if at <= now)
         for _, event_id in due:
             self._store(log, log.scheduled.pop(event_id)[1])
+        log.next_due = min((at for at, _ in log.scheduled.values()), default=math.inf)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         lost = []
@@ -287,6 +316,10 @@ class MemoryTransport:
         pending = self._pending_of(delivery).get(delivery.entry_id)
         owns = pending is not None and pending.due is None and pending.owner == delivery.subscription.consumer
         return pending if owns else None
+
+
+def _unread(log: _Log, cursor: _Cursor) -> bool:
+    return any(cursor.delivered[priority] < len(log.lanes[priority]) for priority in LANES)
 
 
 def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:

@@ -62,28 +62,29 @@ class Worker:
         self._listeners = tuple(listeners)
         self._deadline: float | None = None
         self._stopping = asyncio.Event()
+        self._consumers: list[Consumer] = []
 
-    async def run(self) -> None:
+    async def run(self, *, signals: bool = True) -> None:
         """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
-        grace."""
+        grace. `signals=False` leaves signals to whoever runs the program."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         isolation = Isolation()
         executors = [self._executor(group) for group in self._groups]
-        consumers = [
+        self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
         ]
-        restore = self._install_signals()
-        watch = Watch(self._bus.transport, functools.partial(_heed, consumers))
+        restore = self._install_signals() if signals else _nothing
+        watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers))
         await watch.look()  # before anything starts: a group may be paused
         roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
-        running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
+        running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
         try:
             await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
             self._begin_stop()
-            for consumer in consumers:
+            for consumer in self._consumers:
                 consumer.stop()
             await asyncio.gather(*running)
             await _drain(executors, LISTENER_GRACE)
@@ -103,6 +104,11 @@ class Worker:
     def _executor(self, group: Group) -> Executor:
         listeners = [*self._bus.listeners, *self._listeners]
         return Executor(group, self._bus, middleware=self._bus.middleware, listeners=listeners)
+
+    def nudge(self) -> None:
+        """Look now for what is due: the transport's clock was moved."""
+        for consumer in self._consumers:
+            consumer.nudge()
 
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
@@ -129,7 +135,7 @@ class Worker:
 
     def _install_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
-            return lambda: None
+            return _nothing
         loop = asyncio.get_running_loop()
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:
@@ -152,6 +158,10 @@ def _heed(consumers: Sequence[Consumer], controls: Mapping[str, bytes]) -> None:
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)
+
+
+def _nothing() -> None:
+    return
 
 
 def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:

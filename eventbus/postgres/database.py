@@ -27,6 +27,7 @@ COMMAND_TIMEOUT = 30.0  # seconds
 PROBE_TIMEOUT = 1.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
+_UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL"
 # PostgreSQL is there but going down, coming up, or has no connection left.
 _NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY)
@@ -142,6 +143,11 @@ class Database:
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         return Outbox(connection, origin)
+
+    async def unpublished(self) -> int:
+        async with self.connection() as connection:
+            count: int = await connection.fetchval(_UNPUBLISHED)
+            return count
 
     def relay(self, transport: Transport) -> Relay:
         return Relay(self._dsn, transport)

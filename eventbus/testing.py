@@ -1,0 +1,223 @@
+"""A bus for tests: the transport in memory, the worker and its consumers as in production, and time at the test's command.
+
+Nothing runs until the test says so. `drain` and `advance` start a worker, let it do what is due, and move the clock
+from one due time to the next instead of waiting; when they return, no task of the bus is left. Real time passes only
+inside of handlers: what they sleep, they sleep.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from eventbus.bus import EventBus
+from eventbus.codec import open_event
+from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.event import Event, Status
+from eventbus.group import Group
+from eventbus.lifecycle import AnyListener, Finished
+from eventbus.memory import MemoryTransport
+from eventbus.middleware import Middleware
+from eventbus.transport import Ack, DeadLetter, Outgoing, Settlement
+from eventbus.worker import Worker
+
+E = TypeVar("E", bound=Event)
+
+
+class StillRunning(EventBusError):
+    """`drain` or `advance` gave up: a handler hangs, or events make events without end."""
+
+
+class MemoryBus(EventBus):
+    """`bus = MemoryBus(groups)`; publish as on any bus, then `await bus.drain()`.
+
+    groups    whose handlers run; `add` takes more
+    database  as in EventBus: a real PostgreSQL, then to be opened with `async with`, as inbox and outbox need it.
+              Without one, `ctx.transaction()` raises ConfigurationError: there is no double of PostgreSQL, since it
+              would commit what the real one refuses
+    middleware, listeners  as in EventBus
+    patience  real seconds that `drain` and `advance` wait while handlers run and none ends
+    limit     executions of handlers in one call of `drain` or `advance`
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group] = (),
+        *,
+        database: str | None = None,
+        middleware: Sequence[Middleware] = (),
+        listeners: Sequence[AnyListener] = (),
+        patience: float = 5.0,
+        limit: int = 10_000,
+    ) -> None:
+        super().__init__("memory://", database=database, middleware=middleware, listeners=listeners)
+        self.patience = patience
+        self.limit = limit
+        self.finished: list[Finished] = []  # every execution, in the order in which they ended
+        self._groups: list[Group] = []
+        self._records = _Records()
+        self._busy = False
+        self.transport = self._records
+        self.add(*groups)
+
+    def add(self, *groups: Group) -> None:
+        """Run the handlers of these groups, too. Raises ConfigurationError if two groups share a name."""
+        for group in groups:
+            if any(known.name == group.name and known is not group for known in self._groups):
+                raise ConfigurationError(f"two groups share a name: {group.name}")
+            if group not in self._groups:
+                self._groups.append(group)
+
+    @property
+    def now(self) -> float:
+        """Seconds on the bus' clock, which begins at 0."""
+        return self._records.now
+
+    async def drain(self) -> None:
+        """Run everything: what is due now, and all retries and delayed events, each at its time on the clock.
+
+        Raises StillRunning if a handler hangs, or if there is no end to it: an event that publishes itself anew, or
+        retries without limit. `advance` is for those."""
+        async with self._working() as move:
+            while (due := await self._idle(move)) is not None:
+                move(due)
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass: run what is due now and what comes due meanwhile, in its order. `advance(0)` is for now."""
+        if seconds < 0:
+            raise ValueError(f"advance({seconds}): time goes forward")
+        end = self.now + seconds
+        async with self._working() as move:
+            while (due := await self._idle(move)) is not None and due <= end:
+                move(due)
+            move(end)
+
+    # What happened ----------------------------------------------------------------------------------------------------
+
+    def published(self, event_class: type[E]) -> list[E]:
+        """The events of this type that were published, by the test and by handlers, in order; delayed ones from the
+        moment of their publishing. What is published in a transaction comes when the worker has relayed it."""
+        events = [open_event(item.envelope) for item in self.outgoing(event_class)]
+        return [event for event in events if isinstance(event, event_class)]
+
+    def outgoing(self, event_class: type[Event] | None = None) -> list[Outgoing]:
+        """What `published` tells of, with all that travels: envelope.subject (the key), .priority, .causation_id, and
+        the delay."""
+        return [item for item in self._records.appended if _is(item.envelope.type, event_class)]
+
+    def completed(self, event_class: type[E], *, group: Group | None = None) -> list[E]:
+        """The events of this type that a handler has dealt with, in order: once for each group, or those of one."""
+        done = [
+            open_event(finished.envelope)
+            for finished in self.finished
+            if isinstance(finished.outcome, Ack)
+            and finished.envelope is not None
+            and (group is None or finished.group == group.name)
+        ]
+        return [event for event in done if isinstance(event, event_class)]
+
+    def dead(self, event_class: type[Event] | None = None, *, group: Group | None = None) -> list[DeadLetter]:
+        """The dead letters, as `eventbus dead list` shows them: of this type, of this group, or all."""
+        return [
+            letter
+            for letter in self._records.letters()
+            if (event_class is None or (letter.envelope is not None and _is(letter.envelope.type, event_class)))
+            and (group is None or letter.group == group.name)
+        ]
+
+    # Running ----------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[Callable[[float], None]]:
+        """Runs a worker. Yields what moves the clock."""
+        if self._busy:
+            raise ConfigurationError("drain or advance runs already")
+        worker = Worker(self, self._groups, grace=0.0, listeners=[self.finished.append])
+
+        def move(to: float) -> None:
+            self._records.now = to
+            self._records.wake()
+            worker.nudge()
+
+        self._busy, self._end = True, len(self.finished) + self.limit
+        running = asyncio.create_task(worker.run(signals=False))
+        running.add_done_callback(lambda _: self._records.progress.set())
+        try:
+            yield move
+        finally:
+            await worker.stop()
+            self._busy = False
+            await running
+
+    async def _idle(self, move: Callable[[float], None]) -> float | None:
+        """Wait until nothing is due and nothing runs. Returns when the next is due, None if nothing ever will be."""
+        while True:
+            await self._relayed()
+            due = self._next_due()
+            if due is None or due > self.now:
+                return due
+            move(self.now)  # look at the retries that are due: a group full of new events puts that off for a second
+            await self._progress()
+
+    async def _relayed(self) -> None:
+        """Until the outbox is empty."""
+        try:
+            async with asyncio.timeout(self.patience):
+                while self.database is not None and await self.database.unpublished():
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise StillRunning(f"the outbox is not relayed within {self.patience:g} s: does another worker?") from None
+
+    async def _progress(self) -> None:
+        """Until some execution has ended and is settled."""
+        self._records.progress.clear()
+        try:
+            async with asyncio.timeout(self.patience):
+                await self._records.progress.wait()
+        except TimeoutError:
+            raise StillRunning(f"nothing has ended for {self.patience:g} s: {self._unfinished()}") from None
+        if len(self.finished) >= self._end:
+            raise StillRunning(
+                f"{self.limit} executions, and no end: does a handler publish its own event, or retry without "
+                f"limit? Use advance(seconds), or a higher limit. Waiting: {self._unfinished()}"
+            )
+
+    def _next_due(self) -> float | None:
+        dues = [self._records.due_at(stream, group.name) for group in self._groups for stream in group.streams]
+        return min((due for due in dues if due is not None), default=None)
+
+    def _unfinished(self) -> str:
+        due = [
+            f"{group.name} on {stream}"
+            for group in self._groups
+            for stream in group.streams
+            if (at := self._records.due_at(stream, group.name)) is not None and at <= self.now
+        ]
+        return ", ".join(due) or "nothing"
+
+
+class _Records(MemoryTransport):
+    """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self.now)
+        self.now = 0.0
+        self.progress = asyncio.Event()
+        self.appended: list[Outgoing] = []
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        statuses = await super().append(outgoing, again=again)
+        pairs = zip(outgoing, statuses, strict=True)
+        self.appended += [item for item, status in pairs if status is not Status.DUPLICATE]
+        return statuses
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await super().settle(settlements)
+        self.progress.set()
+
+    def letters(self) -> list[DeadLetter]:
+        return [letter for log in self._logs.values() for letter in log.dead.values()]
+
+
+def _is(event_type: str, event_class: type[Event] | None) -> bool:
+    return event_class is None or event_type == event_class.event_type

@@ -1,0 +1,188 @@
+"""The bus for tests: the same outcomes as in production, and time as the test says."""
+
+import asyncio
+import time
+
+import pytest
+
+from eventbus import Backoff, ConfigurationError, Context, Event, Group, Reject, RetryLater, RetryPolicy
+from eventbus.testing import MemoryBus, StillRunning
+
+YEAR = 365 * 86_400.0
+
+
+class Rung(Event, type="chime.rung"):
+    number: int = 0
+
+
+class Echoed(Event, type="chime.echoed"):
+    number: int = 0
+
+
+@pytest.fixture
+def bell() -> Group:
+    """Fails twice on odd numbers; echoes even ones after a minute."""
+    bell = Group("bell", retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)))
+
+    @bell.on(Rung)
+    async def ring(event: Rung, ctx: Context) -> None:
+        if event.number % 2 and ctx.attempt < 3:
+            raise ValueError("cracked")
+        if not event.number % 2:
+            await ctx.publish(Echoed(number=event.number), key="k", delay=60.0, priority=2)
+
+    @bell.on(Echoed)
+    async def hear(event: Echoed, ctx: Context) -> None:
+        return
+
+    return bell
+
+
+async def test_drain_runs_all_that_is_due_and_all_that_comes_due(bell: Group) -> None:
+    bus = MemoryBus([bell])
+    await bus.publish(Rung(number=1))
+    await bus.publish(Rung(number=2), delay=YEAR)
+    assert bus.completed(Rung) == []
+    began = time.monotonic()
+    await bus.drain()
+    assert time.monotonic() - began < 5
+    assert bus.now == YEAR + 60.0
+    assert bus.completed(Rung) == [Rung(number=1), Rung(number=2)]
+    assert bus.published(Echoed) == bus.completed(Echoed, group=bell) == [Echoed(number=2)]
+    [item] = bus.outgoing(Echoed)
+    assert (item.envelope.subject, item.envelope.priority, item.delay) == ("k", 2, 60.0)
+    assert item.envelope.causation_id == bus.outgoing(Rung)[1].envelope.id
+    assert bus.dead() == []
+
+
+async def test_each_attempt_has_its_time(bell: Group) -> None:
+    attempts: list[tuple[float, int]] = []
+    bus = MemoryBus([bell])
+    never = Group("never", retry=RetryPolicy(attempts=4, backoff=Backoff.exponential(2.0)))
+
+    @never.on(Rung)
+    async def fail(event: Rung, ctx: Context) -> None:
+        attempts.append((bus.now, ctx.attempt))
+        raise RetryLater(100.0) if ctx.attempt == 3 else ValueError("no")
+
+    bus.add(never)
+    await bus.publish(Rung(number=1))
+    await bus.drain()
+    assert attempts == [(0.0, 1), (2.0, 2), (6.0, 3), (106.0, 4)]
+    [letter] = bus.dead(Rung, group=never)
+    assert (letter.attempts, letter.error, letter.group) == (4, "ValueError: no", "never")
+    assert bus.dead(Echoed) == bus.dead(group=bell) == []
+    assert bus.completed(Rung) == bus.completed(Rung, group=bell) == [Rung(number=1)]
+
+
+async def test_advance_runs_what_comes_due_meanwhile_and_nothing_else(bell: Group) -> None:
+    bus = MemoryBus([bell])
+    await bus.publish(Rung(number=1))
+    await bus.publish(Rung(number=2), delay=5.0)
+    await bus.advance(0)
+    assert bus.completed(Rung) == []
+    await bus.advance(5.9)
+    assert (bus.now, bus.completed(Rung)) == (5.9, [Rung(number=2)])
+    await bus.advance(0.1)
+    assert bus.completed(Rung) == [Rung(number=2), Rung(number=1)]
+    await bus.advance(58.9)
+    assert bus.completed(Echoed) == []
+    await bus.advance(0.1)
+    assert bus.completed(Echoed) == [Echoed(number=2)]
+
+
+async def test_what_is_rejected_or_fits_no_type_is_dead(bell: Group) -> None:
+    strict = Group("strict")
+
+    @strict.on(Rung)
+    async def refuse(event: Rung, ctx: Context) -> None:
+        raise Reject("too loud")
+
+    bus = MemoryBus([strict])
+    await bus.publish(Rung())
+    await bus.drain()
+    assert [(letter.attempts, letter.error) for letter in bus.dead()] == [(1, "Reject: too loud")]
+
+
+async def test_a_crowd_in_a_narrow_group_takes_no_real_time(bell: Group) -> None:
+    narrow = Group("narrow", concurrency=1, retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(60.0)))
+
+    @narrow.on(Rung)
+    async def stumble(event: Rung, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("no")
+
+    bus = MemoryBus([narrow])
+    await bus.publish_many([Rung(number=number) for number in range(100)])
+    began = time.monotonic()
+    await bus.drain()
+    assert len(bus.completed(Rung)) == 100
+    assert time.monotonic() - began < 5
+
+
+async def test_runs_are_alike(bell: Group) -> None:
+    async def run() -> list[Rung]:
+        bus = MemoryBus([bell])
+        await bus.publish_many([Rung(number=number) for number in range(50)])
+        await bus.drain()
+        return bus.completed(Rung)
+
+    assert await run() == await run()
+
+
+async def test_nothing_runs_by_itself_and_nothing_is_left_behind(bell: Group) -> None:
+    before = asyncio.all_tasks()
+    bus = MemoryBus([bell])
+    await bus.publish(Rung(number=2), delay=0.001)
+    await asyncio.sleep(0.02)
+    assert bus.completed(Rung) == []
+    await bus.drain()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_handler_that_hangs_is_named() -> None:
+    stuck = Group("stuck", timeout=None)
+
+    @stuck.on(Rung)
+    async def wait(event: Rung, ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+    bus = MemoryBus([stuck], patience=0.05)
+    await bus.publish(Rung())
+    with pytest.raises(StillRunning, match=r"0\.05 s: stuck on chime"):
+        await bus.drain()
+
+
+async def test_events_without_end_are_stopped() -> None:
+    endless = Group("endless")
+
+    @endless.on(Rung)
+    async def again(event: Rung, ctx: Context) -> None:
+        await ctx.publish(Rung(number=event.number + 1), delay=60.0)
+
+    bus = MemoryBus([endless], limit=20)
+    await bus.publish(Rung())
+    with pytest.raises(StillRunning, match="20 executions"):
+        await bus.drain()
+    await bus.advance(600.0)
+    assert len(bus.completed(Rung)) >= 30
+
+
+async def test_what_cannot_work_says_so(bell: Group) -> None:
+    transacting = Group("transacting", retry=RetryPolicy(attempts=1))
+
+    @transacting.on(Rung)
+    async def commit(event: Rung, ctx: Context) -> None:
+        async with ctx.transaction():
+            raise AssertionError("there is none")
+
+    bus = MemoryBus([transacting])
+    await bus.publish(Rung())
+    await bus.drain()
+    assert "database='postgresql" in bus.dead()[0].error
+    with pytest.raises(ConfigurationError, match="share a name: bell"):
+        MemoryBus([bell, Group("bell")])
+    with pytest.raises(ConfigurationError, match="no groups"):
+        await MemoryBus().drain()
+    with pytest.raises(ValueError, match="goes forward"):
+        await bus.advance(-1)
