@@ -25,10 +25,13 @@ class AppNotFound(ConfigurationError):
 
 
 class App(NamedTuple):
-    """`name`: that of the entry point, or the import path. An events-only module has no groups."""
+    """`name`: that of the entry point, or the import path. `source`: the top package's folder, or the module's file.
+
+    A module that only defines events has no groups."""
 
     name: str
     groups: list[Group]
+    source: Path
 
 
 def load_app(path: str) -> App:
@@ -45,8 +48,9 @@ def load_app(path: str) -> App:
         sys.path.insert(0, here)
     _find(module_name)
     module = importlib.import_module(module_name)
+    source = _source(module_name)
     if not attribute:
-        return App(path, _groups(path, vars(module).get(LIST, _held(vars(module).values()))))
+        return App(path, _groups(path, vars(module).get(LIST, _held(vars(module).values()))), source)
     if not hasattr(module, attribute):
         named = [name for name, value in vars(module).items() if isinstance(value, Group)]
         there = f"; it has {', '.join(named)}" if named else ""
@@ -54,7 +58,7 @@ def load_app(path: str) -> App:
     groups = _groups(path, getattr(module, attribute))
     if not groups:
         raise AppNotFound(f"{path} holds no groups")
-    return App(path, groups)
+    return App(path, groups, source)
 
 
 def installed_apps() -> list[App]:
@@ -86,7 +90,7 @@ def _entries() -> list[EntryPoint]:
 
 
 def _find(module_name: str) -> None:
-    """Raises AppNotFound. Importing tells as much, but not whether it is this module that lacks, or one that it wants."""
+    """Raises AppNotFound. Importing would not tell whether it is this module that lacks, or one that it wants."""
     parts = module_name.split(".")
     for name in (".".join(parts[:depth]) for depth in range(1, len(parts) + 1)):
         try:
@@ -97,6 +101,13 @@ def _find(module_name: str) -> None:
             found = False  # what stands before the last dot is no package
         if not found:
             raise AppNotFound(f"there is no module {name}, in {Path.cwd()} or installed")
+
+
+def _source(module_name: str) -> Path:
+    top = sys.modules[module_name.partition(".")[0]]
+    if hasattr(top, "__path__"):
+        return Path(next(iter(top.__path__))).resolve()
+    return Path(top.__file__ or ".").resolve()
 
 
 def _groups(path: str, found: object) -> list[Group]:

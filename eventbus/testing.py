@@ -1,4 +1,4 @@
-"""A bus for tests: the transport in memory, the worker and its consumers as in production, and time at the test's command.
+"""A bus for tests: the transport in memory, worker and consumers as in production, and time as the test wants it.
 
 Nothing runs until the test says so. `drain` and `advance` start a worker, let it do what is due, and move the clock
 from one due time to the next instead of waiting; when they return, no task of the bus is left. Real time passes only

@@ -1,7 +1,8 @@
 """The `eventbus` command: the framework's own commands, and those that installed applications bring along.
 
-An application registers its commands as entry points of the group `eventbus.commands`, and its SQL files in the group
-`eventbus.migrations`. So this package serves any service, and imports none.
+An application registers its consumer groups as an entry point of the group `eventbus.apps`, its commands in the group
+`eventbus.commands`, and its SQL files in the group `eventbus.migrations`. So this package serves any service, and
+imports none.
 """
 
 import logging
@@ -13,7 +14,9 @@ from importlib.util import find_spec
 import typer
 
 from eventbus.cli import dead
+from eventbus.cli.publish import publish
 from eventbus.cli.screen import report
+from eventbus.cli.worker import worker
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.logs import configure
 
@@ -30,6 +33,8 @@ def build() -> typer.Typer:
         from eventbus.cli.migrate import migrate  # noqa: PLC0415
 
         app.command()(migrate)
+    app.command()(worker)
+    app.command()(publish)
     app.add_typer(dead.app, name="dead")
     for entry in sorted(entry_points(group="eventbus.commands"), key=lambda entry: entry.name):
         app.command(name=entry.name)(_load(entry))

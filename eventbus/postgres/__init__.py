@@ -1,6 +1,6 @@
 """What must be transactional, on PostgreSQL. The only package of the framework that imports asyncpg."""
 
 from eventbus.postgres.database import Database
-from eventbus.postgres.migrations import Migration, apply, installed, load, pending
+from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
 
-__all__ = ["Database", "Migration", "apply", "installed", "load", "pending"]
+__all__ = ["Database", "Migration", "apply", "installed", "load", "pending", "require"]
