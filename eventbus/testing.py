@@ -6,18 +6,20 @@ inside of handlers: what they sleep, they sleep.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from eventbus.bus import EventBus
 from eventbus.codec import open_event
+from eventbus.context import Context
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Event, Status
 from eventbus.group import Group
 from eventbus.lifecycle import AnyListener, Finished
 from eventbus.memory import MemoryTransport
-from eventbus.middleware import Middleware
+from eventbus.middleware import CallNext, Middleware
 from eventbus.transport import Ack, DeadLetter, Outgoing, Settlement
 from eventbus.worker import Worker
 
@@ -36,7 +38,8 @@ class MemoryBus(EventBus):
               Without one, `ctx.transaction()` raises ConfigurationError: there is no double of PostgreSQL, since it
               would commit what the real one refuses
     middleware, listeners  as in EventBus
-    patience  real seconds that `drain` and `advance` wait while handlers run and none ends
+    patience  real seconds that `drain` and `advance` wait while handlers run and none ends. A handler that hangs for
+              longer runs into the group's timeout: the clock moves on to it
     limit     executions of handlers in one call of `drain` or `advance`
     """
 
@@ -50,13 +53,15 @@ class MemoryBus(EventBus):
         patience: float = 5.0,
         limit: int = 10_000,
     ) -> None:
-        super().__init__("memory://", database=database, middleware=middleware, listeners=listeners)
+        self._limits: dict[asyncio.Timeout, float] = {}  # of handlers that run, with the times when they are over
+        super().__init__("memory://", database=database, middleware=[self._limit, *middleware], listeners=listeners)
         self.patience = patience
         self.limit = limit
         self.finished: list[Finished] = []  # every execution, in the order in which they ended
         self._groups: list[Group] = []
         self._records = _Records()
-        self._busy = False
+        self._worker: Worker | None = None
+        self._until = self._last = 0.0
         self.transport = self._records
         self.add(*groups)
 
@@ -78,19 +83,19 @@ class MemoryBus(EventBus):
 
         Raises StillRunning if a handler hangs, or if there is no end to it: an event that publishes itself anew, or
         retries without limit. `advance` is for those."""
-        async with self._working() as move:
-            while (due := await self._idle(move)) is not None:
-                move(due)
+        async with self._working(math.inf):
+            while (due := await self._idle()) is not None:
+                self._move(due)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass: run what is due now and what comes due meanwhile, in its order. `advance(0)` is for now."""
         if seconds < 0:
             raise ValueError(f"advance({seconds}): time goes forward")
         end = self.now + seconds
-        async with self._working() as move:
-            while (due := await self._idle(move)) is not None and due <= end:
-                move(due)
-            move(end)
+        async with self._working(end):
+            while (due := await self._idle()) is not None and due <= end:
+                self._move(due)
+            self._move(max(end, self.now))
 
     # What happened ----------------------------------------------------------------------------------------------------
 
@@ -128,35 +133,35 @@ class MemoryBus(EventBus):
     # Running ----------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _working(self) -> AsyncIterator[Callable[[float], None]]:
-        """Runs a worker. Yields what moves the clock."""
-        if self._busy:
+    async def _working(self, until: float) -> AsyncIterator[None]:
+        if self._worker is not None:
             raise ConfigurationError("drain or advance runs already")
-        worker = Worker(self, self._groups, grace=0.0, listeners=[self.finished.append])
-
-        def move(to: float) -> None:
-            self._records.now = to
-            self._records.wake()
-            worker.nudge()
-
-        self._busy, self._end = True, len(self.finished) + self.limit
+        self._worker = worker = Worker(self, self._groups, grace=0.0, listeners=[self.finished.append])
+        self._until, self._last = until, len(self.finished) + self.limit
         running = asyncio.create_task(worker.run(signals=False))
-        running.add_done_callback(lambda _: self._records.progress.set())
         try:
-            yield move
+            yield
         finally:
             await worker.stop()
-            self._busy = False
+            self._worker = None
             await running
 
-    async def _idle(self, move: Callable[[float], None]) -> float | None:
+    def _move(self, to: float) -> None:
+        assert self._worker is not None
+        self._records.now = to
+        self._records.wake()
+        self._worker.nudge()
+        for limit in [limit for limit, deadline in self._limits.items() if deadline <= to]:
+            limit.reschedule(0.0)
+
+    async def _idle(self) -> float | None:
         """Wait until nothing is due and nothing runs. Returns when the next is due, None if nothing ever will be."""
         while True:
             await self._relayed()
             due = self._next_due()
             if due is None or due > self.now:
                 return due
-            move(self.now)  # look at the retries that are due: a group full of new events puts that off for a second
+            self._move(self.now)  # look at retries that are due: a group full of new events puts that off for a second
             await self._progress()
 
     async def _relayed(self) -> None:
@@ -169,18 +174,31 @@ class MemoryBus(EventBus):
             raise StillRunning(f"the outbox is not relayed within {self.patience:g} s: does another worker?") from None
 
     async def _progress(self) -> None:
-        """Until some execution has ended and is settled."""
+        """Until some execution has ended and is settled. Who hangs is at the mercy of the group's timeout."""
         self._records.progress.clear()
         try:
             async with asyncio.timeout(self.patience):
                 await self._records.progress.wait()
         except TimeoutError:
-            raise StillRunning(f"nothing has ended for {self.patience:g} s: {self._unfinished()}") from None
-        if len(self.finished) >= self._end:
+            deadline = min(self._limits.values(), default=math.inf)
+            if deadline > self._until or deadline == math.inf:
+                raise StillRunning(f"nothing has ended for {self.patience:g} s: {self._unfinished()}") from None
+            self._move(deadline)
+        if len(self.finished) >= self._last:
             raise StillRunning(
                 f"{self.limit} executions, and no end: does a handler publish its own event, or retry without "
                 f"limit? Use advance(seconds), or a higher limit. Waiting: {self._unfinished()}"
             )
+
+    async def _limit(self, event: Event, ctx: Context, call_next: CallNext) -> None:
+        """The group's timeout, on the bus' clock."""
+        [seconds] = [group.timeout for group in self._groups if group.name == ctx.group]
+        async with asyncio.timeout(None) as limit:
+            self._limits[limit] = math.inf if seconds is None else self.now + seconds
+            try:
+                await call_next(event, ctx)
+            finally:
+                del self._limits[limit]
 
     def _next_due(self) -> float | None:
         dues = [self._records.due_at(stream, group.name) for group in self._groups for stream in group.streams]

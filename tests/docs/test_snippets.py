@@ -27,6 +27,8 @@ from tests.waiting import eventually, until
 # A block is known by a function that it defines.
 PROGRAMS = {"charge": "charging 42 for o-1, attempt 1"}  # run as they are, until they have printed this
 PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
+# Files of services, which test_services.py writes and runs.
+FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
 BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -40,7 +42,7 @@ CREATE TABLE payments (invoice_id text, amount int);  -- nothing unique: duplica
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_somebody_runs(block: Block) -> None:
-    kind = PROGRAMS.keys() if "asyncio.run(" in block.text else PARTS
+    kind = PROGRAMS.keys() if "asyncio.run(" in block.text else PARTS | FILES
     assert len(_functions(block) & kind) == 1, f"{block.place}: a new block; tell this file how to run it"
 
 

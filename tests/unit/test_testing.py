@@ -6,7 +6,9 @@ import time
 import pytest
 
 from eventbus import Backoff, ConfigurationError, Context, Event, Group, Reject, RetryLater, RetryPolicy
+from eventbus.middleware import CallNext
 from eventbus.testing import MemoryBus, StillRunning
+from eventbus.transport import Release
 
 YEAR = 365 * 86_400.0
 
@@ -151,6 +153,39 @@ async def test_a_handler_that_hangs_is_named() -> None:
     await bus.publish(Rung())
     with pytest.raises(StillRunning, match=r"0\.05 s: stuck on chime"):
         await bus.drain()
+
+
+async def test_a_handler_that_hangs_runs_into_its_timeout_as_fast_as_it_should() -> None:
+    slow = Group("slow", timeout=60.0, retry=RetryPolicy(attempts=3, backoff=Backoff.fixed(5.0)))
+
+    @slow.on(Rung)
+    async def wait(event: Rung, ctx: Context) -> None:
+        if event.number != ctx.attempt:
+            await asyncio.sleep(3600)
+
+    bus = MemoryBus([slow], patience=0.05)
+    await bus.publish_many([Rung(number=2), Rung(number=4)])
+    with pytest.raises(StillRunning, match="slow on chime"):
+        await bus.advance(59.9)
+    assert (bus.now, bus.finished[0].outcome) == (0.0, Release())
+    await bus.drain()
+    assert bus.now == 60.0 + 5.0 + 60.0 + 5.0 + 60.0
+    assert bus.completed(Rung) == [Rung(number=2)]
+    assert [(letter.attempts, letter.error) for letter in bus.dead()] == [(3, "TimeoutError")]
+
+
+async def test_middleware_and_listeners_are_as_in_production(bell: Group) -> None:
+    seen: list[str] = []
+
+    async def middle(event: Event, ctx: Context, call_next: CallNext) -> None:
+        seen.append(f"before {ctx.attempt}")
+        await call_next(event, ctx)
+
+    bus = MemoryBus([bell], middleware=[middle], listeners=[lambda done: seen.append(type(done.outcome).__name__)])
+    await bus.publish(Rung(number=1))
+    await bus.drain()
+    assert seen == ["before 1", "Retry", "before 2", "Retry", "before 3", "Ack"]
+    assert [type(finished.outcome).__name__ for finished in bus.finished] == ["Retry", "Retry", "Ack"]
 
 
 async def test_events_without_end_are_stopped() -> None:
