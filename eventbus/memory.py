@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,15 +134,21 @@ class MemoryTransport:
         for log in self._logs.values():
             log.news.set()
 
-    def due_at(self, stream: str, group: str) -> float | None:
-        """When, by the clock, the group has something to do there: a time that has come if it has now (what is being
-        handled counts), None if it never will."""
-        log, now = self._log(stream), self._clock()
-        cursor = log.groups.setdefault(group, _Cursor())
-        if _unread(log, cursor):
-            return now
-        dues = [due for due, _ in log.scheduled.values()]
-        dues += [now if pending.due is None else pending.due for pending in cursor.pending.values()]
+    def due_at(self, group: str, streams: Iterable[str], held: Mapping[str, float] = {}) -> float | None:
+        """When, by the clock, the group has something to do on these streams: a time that has come if it has now (what
+        is being handled counts), None if it never will.
+
+        held: entry ids of what is in hand and does not start before a time; meanwhile nothing of the group does."""
+        logs = [self._log(stream) for stream in streams]
+        cursors = [log.groups.setdefault(group, _Cursor()) for log in logs]
+        pending = [(entry_id, entry.due) for cursor in cursors for entry_id, entry in cursor.pending.items()]
+        in_hand = [held.get(entry_id, -math.inf) for entry_id, due in pending if due is None]
+        if in_hand:
+            return min(in_hand)
+        if any(_unread(log, cursor) for log, cursor in zip(logs, cursors, strict=True)):
+            return -math.inf
+        dues = [due for _, due in pending if due is not None]
+        dues += [due for log in logs for due, _ in log.scheduled.values()]
         return min(dues, default=None)
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:

@@ -11,16 +11,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from eventbus import control
 from eventbus.bus import EventBus
 from eventbus.codec import open_event
 from eventbus.context import Context
 from eventbus.errors import ConfigurationError, EventBusError
-from eventbus.event import Event, Status
+from eventbus.event import Event
 from eventbus.group import Group
 from eventbus.lifecycle import AnyListener, Finished
-from eventbus.memory import MemoryTransport
 from eventbus.middleware import CallNext, Middleware
-from eventbus.transport import Ack, DeadLetter, Outgoing, Settlement
+from eventbus.testing.transport import RecordingTransport
+from eventbus.transport import Ack, DeadLetter, Outgoing
 from eventbus.worker import Worker
 
 E = TypeVar("E", bound=Event)
@@ -59,7 +60,8 @@ class MemoryBus(EventBus):
         self.limit = limit
         self.finished: list[Finished] = []  # every execution, in the order in which they ended
         self._groups: list[Group] = []
-        self._records = _Records()
+        self._active: list[Group] = []  # those that are not paused
+        self._records = RecordingTransport()
         self._worker: Worker | None = None
         self._until = self._last = 0.0
         self.transport = self._records
@@ -138,6 +140,8 @@ class MemoryBus(EventBus):
             raise ConfigurationError("drain or advance runs already")
         self._worker = worker = Worker(self, self._groups, grace=0.0, listeners=[self.finished.append])
         self._until, self._last = until, len(self.finished) + self.limit
+        paused = await control.paused(self.transport)
+        self._active = [group for group in self._groups if group.name not in paused]
         running = asyncio.create_task(worker.run(signals=False))
         try:
             yield
@@ -174,7 +178,7 @@ class MemoryBus(EventBus):
             raise StillRunning(f"the outbox is not relayed within {self.patience:g} s: does another worker?") from None
 
     async def _progress(self) -> None:
-        """Until some execution has ended and is settled. Who hangs is at the mercy of the group's timeout."""
+        """Until some execution has ended and is settled, or waits for its rate. Who hangs runs into its timeout."""
         self._records.progress.clear()
         try:
             async with asyncio.timeout(self.patience):
@@ -201,40 +205,17 @@ class MemoryBus(EventBus):
                 del self._limits[limit]
 
     def _next_due(self) -> float | None:
-        dues = [self._records.due_at(stream, group.name) for group in self._groups for stream in group.streams]
+        dues = [self._records.due_at(group.name, group.streams, self._records.held) for group in self._active]
         return min((due for due in dues if due is not None), default=None)
 
     def _unfinished(self) -> str:
         due = [
-            f"{group.name} on {stream}"
-            for group in self._groups
-            for stream in group.streams
-            if (at := self._records.due_at(stream, group.name)) is not None and at <= self.now
+            group.name
+            for group in self._active
+            if (at := self._records.due_at(group.name, group.streams, self._records.held)) is not None
+            and at <= self.now
         ]
         return ", ".join(due) or "nothing"
-
-
-class _Records(MemoryTransport):
-    """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: self.now)
-        self.now = 0.0
-        self.progress = asyncio.Event()
-        self.appended: list[Outgoing] = []
-
-    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        statuses = await super().append(outgoing, again=again)
-        pairs = zip(outgoing, statuses, strict=True)
-        self.appended += [item for item, status in pairs if status is not Status.DUPLICATE]
-        return statuses
-
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await super().settle(settlements)
-        self.progress.set()
-
-    def letters(self) -> list[DeadLetter]:
-        return [letter for log in self._logs.values() for letter in log.dead.values()]
 
 
 def _is(event_type: str, event_class: type[Event] | None) -> bool:
