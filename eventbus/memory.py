@@ -111,7 +111,6 @@ class MemoryTransport:
         batch = _next(log, cursor, credit)
         if not batch and credit > 0:
             await self._wait_for_news(log, wait)
-            self._promote(log, self._clock())
             batch = _next(log, cursor, credit)
         for entry_id in batch:
             cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
@@ -122,17 +121,12 @@ class MemoryTransport:
             self._log(subscription.stream).news.set()
 
     async def _wait_for_news(self, log: _Log, wait: float) -> None:
-        """Until something was stored, or comes due, for `wait` seconds at the most."""
+        """Until something was stored or scheduled, or is due to be (by the next read), or `wait` seconds are over."""
         log.news.clear()
         pause = log.next_due - self._clock() + 0.002  # loops count in milliseconds, and round
         with suppress(TimeoutError):
             async with asyncio.timeout(min(wait, pause)):
                 await log.news.wait()
-
-    def wake(self) -> None:
-        """The clock was moved: whoever waits looks again."""
-        for log in self._logs.values():
-            log.news.set()
 
     def due_at(self, group: str, streams: Iterable[str], held: Mapping[str, float] = {}) -> float | None:
         """When, by the clock, the group has something to do on these streams: a time that has come if it has now (what

@@ -153,7 +153,6 @@ class MemoryBus(EventBus):
     def _move(self, to: float) -> None:
         assert self._worker is not None
         self._records.now = to
-        self._records.wake()
         self._worker.nudge()
         for limit in [limit for limit, deadline in self._limits.items() if deadline <= to]:
             limit.reschedule(0.0)

@@ -65,8 +65,11 @@ def test_an_attribute_is_a_group_or_a_list_of_them(write: Write) -> None:
 
 def test_what_the_module_itself_lacks_is_its_own_error(write: Write) -> None:
     write("lacking.py", "import nothing_of_that_name\n")
-    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
-        load_app("lacking")
+    write("wanting/__init__.py", "import nothing_of_that_name\n")
+    write("wanting/events.py", "")
+    for path in ("lacking", "wanting.events"):
+        with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+            load_app(path)
 
 
 def test_the_installed_application_is_the_crm() -> None:
