@@ -82,9 +82,9 @@ async def test_the_first_service_works_as_it_is_told(tmp_path: Path, redis_url: 
     with working(tmp_path, environment, output) as worker:
         assert run(tmp_path, "eventbus.cli", command("eventbus", "publish")[1:], environment).startswith("stored ")
         with suppress(TimeoutError):  # what it printed instead is told below
-            await until(lambda: "charged 42 for o-1\n" in output.read_text() or worker.poll() is not None)
+            await until(lambda: "charged 42 for o-1\n" in output.read_text() or worker.poll() is not None, timeout=60)
         worker.terminate()
-        assert worker.wait(20) == 0, output.read_text()
+        assert worker.wait(40) == 0, output.read_text()
     assert output.read_text().count("charged 42 for o-1\n") == 1, output.read_text()
 
 
