@@ -26,6 +26,8 @@ from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
+from eventbus.lifeline import Lifeline
+from eventbus.recurrence import Recurrence
 from eventbus.transaction import Role
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
@@ -76,7 +78,7 @@ class Worker:
         restore = self._install_signals()
         watch = Watch(self._bus.transport, functools.partial(_heed, consumers))
         await watch.look()  # before anything starts: a group may be paused
-        roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
+        roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles(consumers))]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
@@ -104,9 +106,15 @@ class Worker:
         listeners = [*self._bus.listeners, *self._listeners]
         return Executor(group, self._bus, middleware=self._bus.middleware, listeners=listeners)
 
-    def _roles(self) -> list[Role]:
+    def _roles(self, consumers: Sequence[Consumer]) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
         roles: list[Role] = [Housekeeping(self._bus.transport, streams, self._bus.retention)]
+        keeper = self._bus.transport.keeper()
+        if keeper is not None:
+            shortest = min(group.lease for group in self._groups)
+            roles.append(Lifeline(keeper, [consumer.in_hand for consumer in consumers], shortest))
+        if any(group.recurring for group in self._groups):
+            roles.append(Recurrence(self._bus.transport, self._groups))
         if self._relay and self._bus.database is not None:
             roles.append(self._bus.database.relay(self._bus.transport))
         return roles
