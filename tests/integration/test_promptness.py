@@ -2,11 +2,9 @@
 
 import asyncio
 import random
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 
@@ -25,7 +23,7 @@ class Alarm(Event, type="alarm.rung"):
 
 async def schedule(url: str) -> None:
     """What the publisher's process does. Its machine's clock is the server's: they are one machine."""
-    started = time.time() + 0.3
+    started = time.time() + 2.0  # what is due within a second may be a second late if its publisher is gone
     async with EventBus(url) as bus:
 
         async def publish(number: int) -> None:
@@ -57,12 +55,9 @@ async def test_a_thousand_alarms_ring_on_time(any_redis_url: str) -> None:
         await worker.stop()
         await running
     assert min(at - event.due for event, at in rung) >= -0.002, "the servers count milliseconds"
-    late = sorted(at - event.due for event, at in rung)
-    print(
-        "late p50 %.1f p99 %.1f max %.1f ms"
-        % tuple(1000 * late[int(place)] for place in (COUNT * 0.5, COUNT * 0.99, COUNT - 1))
-    )
-    assert late[int(COUNT * 0.99)] <= 0.1 + 0.1  # the machine may be busy
+    # A delay begins when the server hears of it; a moment does not depend on that.
+    late = sorted(at - event.due for event, at in rung if event.exact)
+    assert late[int(len(late) * 0.99)] <= 0.1 + 0.1, "the machine may be busy"
 
 
 if __name__ == "__main__":
