@@ -42,11 +42,20 @@ class Arena:
         }
         self.fleet = Fleet(folder, "tests.faults.process", environment)
 
-    async def publish(self, bus: EventBus, token: int, behaviour: str = "ok", delay: float | None = None) -> str | None:
+    async def publish(
+        self,
+        bus: EventBus,
+        token: int,
+        behaviour: str = "ok",
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> str | None:
         """Publish, and write down what the publisher knows about it; the event's id, if it was stored."""
         self.history.record("publish invoked", token=token)
         try:
-            receipt = await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token), delay=delay)
+            job = jobs.Job(token=token, behaviour=behaviour)
+            receipt = await bus.publish(job, key=str(token), delay=delay, at=at)
         except Unavailable:
             self.history.record("publish unknown", token=token)
         except EventBusError:
@@ -102,6 +111,12 @@ class Arena:
             await asyncio.gather(*(self.publish(bus, WARM_UP + published + i) for i in range(20)))
             published += 20
             await asyncio.sleep(0.05)
+        return published
+
+    async def warmed_up(self, bus: EventBus) -> int:
+        """As `at_work`, and all that this took is out of the way: what comes next is on time, if anything is."""
+        published = await self.at_work(bus)
+        await self.settled(bus, published, within=30)
         return published
 
     async def _effects(self) -> Counter[int]:

@@ -25,7 +25,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("skew", [HOUR, -HOUR], ids=["fast", "slow"])
 async def test_due_times_follow_the_server_s_clock(ticks: None, skew: float, arena: Arena, bus: EventBus) -> None:
     arena.fleet.start(skew=skew)
-    warm_up = await arena.at_work(bus)
+    warm_up = await arena.warmed_up(bus)
     await arena.publish(bus, 1, "fail")
     await arena.publish(bus, 2, delay=1.5)
     moment = datetime.now(UTC) + timedelta(seconds=1.5)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from tests.faults.jobs import ATTEMPTS, LEASE
 from tests.faults.ticking import STREAM
 
 SECOND = timedelta(seconds=1)
+COUNT = 150
 
 
 @pytest.fixture
@@ -24,34 +26,37 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAULTS_TICKS", "1")
 
 
+@pytest.mark.serial
 async def test_delayed_events_come_once_and_on_time_while_those_who_promote_them_are_killed(
     arena: Arena, bus: EventBus
 ) -> None:
-    victims = [arena.fleet.start() for _ in range(3)]
+    victims = [arena.fleet.start() for _ in range(2)]
     arena.fleet.start()
-    warm_up = await arena.at_work(bus)
+    warm_up = await arena.warmed_up(bus)
     # Later than what their publisher helps with; some fail until they are dead, and are taken over in between.
-    delays = {token: random.uniform(1.2, 4.0) for token in range(1, 301)}
-    poison = [token for token in delays if token % 10 == 0]
+    dues = {token: time.time() + random.uniform(2.0, 5.0) for token in range(1, COUNT + 1)}
+    poison = [token for token in dues if token % 10 == 0]
     await asyncio.gather(
         *(
-            arena.publish(bus, token, "fail" if token in poison else "ok", delay=delay)
-            for token, delay in delays.items()
+            arena.publish(bus, token, "fail" if token in poison else "ok", at=datetime.fromtimestamp(due, UTC))
+            for token, due in dues.items()
         )
     )
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(max(0.0, min(dues.values()) - time.time()))
     for victim in victims:
-        await asyncio.sleep(random.uniform(0.3, 0.8))
+        await asyncio.sleep(random.uniform(0.5, 1.3))
         arena.fleet.kill(victim)
-    observed = await arena.settled(bus, warm_up + 300, within=30)
+    observed = await arena.settled(bus, warm_up + COUNT, within=30)
     check(observed, attempts=ATTEMPTS, poison=poison)
-    asked, answered, began = (times(observed.history, what) for what in ("publish invoked", "publish ok", "run"))
-    early = {token: began[token] - asked[token] - delay for token, delay in delays.items()}
-    assert min(early.values()) >= -0.002, "the servers count milliseconds"
-    # One that was in the hands of a victim waits for its lease to end.
-    late = {token: began[token] - answered[token] - delay for token, delay in delays.items()}
-    assert sorted(late.values())[len(late) // 2] < 0.5, "most are on time"
-    assert max(late.values()) < len(victims) * (LEASE + 1) + 2
+    began: dict[int, float] = {}
+    for line in observed.history:
+        if line["what"] == "run":
+            began.setdefault(int(str(line["token"])), float(str(line["at"])))
+    late = sorted(began[token] - due for token, due in dues.items())
+    assert late[0] >= -0.002, "the servers count milliseconds"
+    # One that was in the hands of a victim waits for its lease to end; the machine may be busy.
+    assert late[COUNT // 2] < 0.5, "most are on time"
+    assert late[-1] < len(victims) * (LEASE + 1) + 3
 
 
 async def test_what_recurs_fires_once_for_each_moment_while_workers_come_and_go(
@@ -107,12 +112,3 @@ async def fires_once(arena: Arena) -> None:
     moments = Counter((fields[b"type"], fields[b"data"]) for _, fields in entries)
     assert set(moments.values()) == {1}
     assert {kind for kind, _ in moments} == {b"tick_clock.second", b"tick_clock.quarter"}
-
-
-def times(history: list[dict[str, object]], what: str) -> dict[int, float]:
-    """When it first happened to each token."""
-    found: dict[int, float] = {}
-    for line in history:
-        if line["what"] == what:
-            found.setdefault(int(str(line["token"])), float(str(line["at"])))
-    return found

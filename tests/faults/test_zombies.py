@@ -35,7 +35,7 @@ async def test_a_handler_that_blocks_its_loop_keeps_the_leases_of_all_that_runs_
     arena: Arena, bus: EventBus
 ) -> None:
     workers = [arena.fleet.start(), arena.fleet.start()]
-    warm_up = await arena.at_work(bus)
+    warm_up = await arena.warmed_up(bus)
     for token in range(4):
         await arena.publish(bus, token, f"sleep:{LEASE / 2}")
     event_id = await arena.publish(bus, 4, f"block:{4 * LEASE}")
@@ -63,7 +63,7 @@ async def test_a_handler_that_blocks_for_longer_than_its_time_loses_its_lease_cl
     hasty: float, arena: Arena, bus: EventBus
 ) -> None:
     workers = [arena.fleet.start(), arena.fleet.start()]
-    warm_up = await arena.at_work(bus)
+    warm_up = await arena.warmed_up(bus)
     blocked_for = hasty + 4 * LEASE
     await arena.publish(bus, 1, f"block-first:{blocked_for}")
     observed = await arena.settled(bus, warm_up + 1, within=20)
