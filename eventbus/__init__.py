@@ -10,6 +10,7 @@ from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
+from eventbus.schedule import Tick
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
@@ -36,6 +37,7 @@ __all__ = [
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "Tick",
     "Transaction",
     "Unavailable",
     "Worker",

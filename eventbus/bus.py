@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ from eventbus import control, crash
 from eventbus.codec import envelop
 from eventbus.control import Pause
 from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
@@ -17,7 +18,7 @@ from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
-from eventbus.transport import Outgoing, Transport
+from eventbus.transport import Outgoing, Transport, outgoing
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 _PAUSE = 0.05  # seconds between tries of a publish while Redis is away
@@ -90,12 +91,16 @@ class EventBus:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
-        """Returns when the event is stored, or scheduled if `delay` (seconds) is given.
+        """Returns when the event is stored, or scheduled.
 
+        delay         seconds that it is kept back
+        at            or a moment, with a time zone, before which it is not delivered; one that has passed means now.
+                      Both are measured by the clock of Redis
         key           what the event is about (CloudEvents' subject), for example the lead's id
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
@@ -104,32 +109,48 @@ class EventBus:
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._append([Outgoing(envelope, delay or 0.0)])
+        [receipt] = await self._append([outgoing(envelope, delay, at)])
         return receipt
 
     async def publish_many(
-        self, events: Sequence[Event], *, key: str | None = None, origin: Origin = Origin()
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        origin: Origin = Origin(),
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
-        return await self._append([Outgoing(envelop(event, origin, key=key)) for event in events])
+        return await self._append([outgoing(envelop(event, origin, key=key), delay, at) for event in events])
 
-    async def _append(self, outgoing: list[Outgoing]) -> list[Receipt]:
+    async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
+        """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any
+        more), for example because it has come due.
+
+        event_type  its class or its type; without, all streams are looked through
+
+        Raises Unavailable if Redis did not answer; then it may have been cancelled."""
+        name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
+        return await self.transport.cancel(event_id, name and stream_of(name))
+
+    async def _append(self, items: list[Outgoing]) -> list[Receipt]:
         deadline = asyncio.get_running_loop().time() + self._publish_timeout
         try:
-            statuses = await self.transport.append(outgoing)
+            statuses = await self.transport.append(items)
         except Unavailable as error:
-            statuses = await self._append_again(outgoing, error, deadline)
+            statuses = await self._append_again(items, error, deadline)
         crash.point("publish.stored")
-        return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
+        return [Receipt(item.envelope.id, status) for item, status in zip(items, statuses, strict=True)]
 
-    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
+    async def _append_again(self, items: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
         """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     await asyncio.sleep(_PAUSE)
                     try:
-                        return await self.transport.append(outgoing, again=True)
+                        return await self.transport.append(items, again=True)
                     except Unavailable as again:
                         error = again
         except TimeoutError:

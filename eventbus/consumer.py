@@ -22,6 +22,7 @@ from eventbus.errors import Full, Unavailable
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.isolation import Isolation
+from eventbus.lifeline import InHand
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
@@ -84,6 +85,10 @@ class Consumer:
             for task in (*sources, settling, renewing, *self._running.values()):
                 task.cancel()
             await asyncio.gather(*sources, settling, renewing, *self._running.values(), return_exceptions=True)
+
+    def in_hand(self) -> InHand:
+        """May be called from another thread: copying a dict is one step of the interpreter."""
+        return InHand(self._group, self._held.copy(), self._running.copy())
 
     def stop(self) -> None:
         """Take nothing more; `run` returns when what is in hand has been dealt with."""

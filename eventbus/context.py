@@ -1,5 +1,6 @@
 """What a handler may ask of the bus."""
 
+from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
@@ -19,6 +20,7 @@ class Publisher(Protocol):
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         organization: str | None = None,
         origin: Origin = Origin(),
@@ -79,10 +81,11 @@ class Context:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
     ) -> Receipt:
         """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
-        return await self._publisher.publish(event, key=key, delay=delay, priority=priority, origin=self.origin)
+        return await self._publisher.publish(event, key=key, delay=delay, at=at, priority=priority, origin=self.origin)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """As EventBus.broadcast: to whoever listens now, kept for nobody."""

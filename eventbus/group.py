@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from eventbus import lifecycle
@@ -13,6 +14,7 @@ from eventbus.lifecycle import AnyListener, Finished
 from eventbus.limits import InFlight, RateLimit, limits_of
 from eventbus.middleware import Middleware, find_faults
 from eventbus.policy import RetryPolicy
+from eventbus.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -74,6 +76,7 @@ class Group:
         self.middleware = tuple(middleware)
         self.handlers: dict[str, AnyHandler] = {}
         self.listeners: list[AnyListener] = []
+        self.recurring: list[Recurring] = []
 
     @property
     def streams(self) -> list[str]:
@@ -90,6 +93,36 @@ class Group:
                 raise ConfigurationError(f"{self.name}: {_label(handler)} must be an async function")
             for event_class in event_classes:
                 self._add(event_class, handler)
+            return handler
+
+        return register
+
+    def every(
+        self, period: float | timedelta, *, name: str | None = None, catch_up: float = CATCH_UP
+    ) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        """Run `async def handler(tick, ctx)` every so many seconds, once among all workers.
+
+        Moments are multiples of the period since 1970-01-01 00:00 UTC. A firing is an event like any other: retried,
+        leased, dead-lettered.
+
+        name      of the function, if not its own; what fires is known by it: a new name starts anew
+        catch_up  seconds after which a firing that nobody was there for is left out. Of several that were missed,
+                  only the last one is made up for
+        """
+        whole = period if isinstance(period, timedelta) else timedelta(seconds=period)
+        return self._recur(Every(whole), name, catch_up)
+
+    def cron(
+        self, expression: str, *, tz: str = "UTC", name: str | None = None, catch_up: float = CATCH_UP
+    ) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        """As `every`, by a cron expression in a time zone (`tz="Europe/Berlin"`): see eventbus.schedule.Cron."""
+        return self._recur(Cron.of(expression, tz), name, catch_up)
+
+    def _recur(self, schedule: Schedule, name: str | None, catch_up: float) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        def register(handler: Handler[Tick]) -> Handler[Tick]:
+            recurring = Recurring.of(self.name, name or handler.__name__, schedule, catch_up)
+            self.on(recurring.tick)(handler)
+            self.recurring.append(recurring)
             return handler
 
         return register

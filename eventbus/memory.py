@@ -20,6 +20,7 @@ from eventbus.transport import (
     Dead,
     DeadLetter,
     Delivery,
+    LastFiring,
     Outgoing,
     Reclaimed,
     Release,
@@ -61,6 +62,7 @@ class _Log:
     next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
     groups: dict[str, _Cursor] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
+    fired: dict[str, datetime] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -69,6 +71,7 @@ class MemoryTransport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._epoch = time.time() - clock()
         self._logs: dict[str, _Log] = {}
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
@@ -82,7 +85,11 @@ class MemoryTransport:
         return
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        return [self._append(envelope, delay, again) for envelope, delay in outgoing]
+        return [self._append(item.envelope, self._delay(item), again) for item in outgoing]
+
+    def _delay(self, item: Outgoing) -> float:
+        """Seconds from now, if it is not due already."""
+        return item.delay if item.at is None else (item.at - self._now()).total_seconds()
 
     def _append(self, envelope: Envelope, delay: float, again: bool) -> Status:
         log = self._log(envelope.stream)
@@ -103,6 +110,10 @@ class MemoryTransport:
         log.lanes[envelope.priority].append(entry_id)
         log.event_ids.add(envelope.id)
         log.news.set()
+
+    async def cancel(self, event_id: str, stream: str | None = None) -> bool:
+        logs = self._logs.values() if stream is None else [self._log(stream)]
+        return any(log.scheduled.pop(event_id, None) for log in logs)
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         log = self._log(subscription.stream)
@@ -181,6 +192,9 @@ class MemoryTransport:
             else:
                 pending.touched = self._clock()
         return lost
+
+    def keeper(self) -> None:
+        return None
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         for delivery, outcome in settlements:
@@ -292,6 +306,22 @@ class MemoryTransport:
             return False
         self._store(log, dead.envelope._replace(only=dead.group))
         return True
+
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        now = self._now()
+        return LastFiring(now, self._log(stream).fired.setdefault(name, now))
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        log = self._log(firing.stream)
+        if name in log.fired and log.fired[name] >= due:
+            return False
+        self._store(log, firing)
+        log.fired[name] = due
+        return True
+
+    def _now(self) -> datetime:
+        """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
+        return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):

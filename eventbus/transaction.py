@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
@@ -34,11 +35,13 @@ class Outbox(Protocol):
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         organization: str | None = None,
     ) -> str:
-        """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later,
-        and never if the transaction rolls back."""
+        """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later
+        or at the moment `at` (which must have a time zone), and never if the transaction rolls back. Both are measured
+        by the clock of PostgreSQL."""
 
 
 class Transaction(Outbox, Protocol):

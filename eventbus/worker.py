@@ -26,6 +26,8 @@ from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
+from eventbus.lifeline import Lifeline
+from eventbus.recurrence import Recurrence
 from eventbus.transaction import Role
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
@@ -113,6 +115,12 @@ class Worker:
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
         roles: list[Role] = [Housekeeping(self._bus.transport, streams, self._bus.retention)]
+        keeper = self._bus.transport.keeper()
+        if keeper is not None:
+            shortest = min(group.lease for group in self._groups)
+            roles.append(Lifeline(keeper, [consumer.in_hand for consumer in self._consumers], shortest))
+        if any(group.recurring for group in self._groups):
+            roles.append(Recurrence(self._bus.transport, self._groups))
         if self._relay and self._bus.database is not None:
             roles.append(self._bus.database.relay(self._bus.transport))
         return roles

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import asyncpg
 import asyncpg.pool
@@ -13,10 +14,10 @@ from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.postgres.outbox import Outbox, Waiting, insert
+from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
-from eventbus.transport import Transport
+from eventbus.transport import Outgoing, Transport, outgoing
 
 log = structlog.get_logger("eventbus.postgres")
 
@@ -166,7 +167,7 @@ class PostgresTransaction:
         self._connection = connection
         self._origin = origin
         self._committed = committed
-        self._waiting: list[Waiting] = []
+        self._waiting: list[Outgoing] = []
 
     @property
     def connection(self) -> Connection:
@@ -180,13 +181,14 @@ class PostgresTransaction:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         organization: str | None = None,
     ) -> str:
         if self._committed:
             raise _CommittedBefore
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        self._waiting.append(Waiting(envelope, delay))
+        self._waiting.append(outgoing(envelope, delay, at))
         return envelope.id
 
     async def flush(self) -> None:

@@ -1,26 +1,20 @@
 """Events that commit with the rows they are about."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime
 
 from eventbus.codec import Fields, decode, encode, envelop
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
+from eventbus.transport import Outgoing, outgoing
 
 _INSERT = """
 INSERT INTO eventbus_outbox (event_id, type, subject, organization, meta, data, due_at)
-SELECT id, type, subject, organization, meta, data, clock_timestamp() + make_interval(secs => delay)
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[])
-     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, place)
+SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay))
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[])
+     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, place)
 ORDER BY place
 """
-
-
-class Waiting(NamedTuple):
-    """An envelope on its way into the outbox. `delay` in seconds, from the commit on."""
-
-    envelope: Envelope
-    delay: float | None
 
 
 class Outbox:
@@ -36,20 +30,21 @@ class Outbox:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         organization: str | None = None,
     ) -> str:
         """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        await insert(self._connection, [Waiting(envelope, delay)])
+        await insert(self._connection, [outgoing(envelope, delay, at)])
         return envelope.id
 
 
-async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
-    """Write all of them in one statement, in order."""
+async def insert(connection: Connection, waiting: Sequence[Outgoing]) -> None:
+    """Write all of them in one statement, in order. Their delays begin with it."""
     if not waiting:
         return
-    envelopes = [envelope for envelope, _ in waiting]
+    envelopes = [item.envelope for item in waiting]
     texts = [[part if isinstance(part, str) else part.decode() for part in encode(e)[1::2]] for e in envelopes]
     await connection.execute(
         _INSERT,
@@ -59,7 +54,8 @@ async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
         [_column(e.organization) for e in envelopes],
         [meta for _, _, meta, _ in texts],
         [data for _, _, _, data in texts],
-        [delay for _, delay in waiting],
+        [item.delay or None for item in waiting],
+        [item.at for item in waiting],
     )
 
 

@@ -25,7 +25,10 @@ from tests.docs.pages import PAGES, Block, blocks
 from tests.waiting import eventually, until
 
 # A block is known by a function that it defines.
-PROGRAMS = {"charge": "charging 42 for o-1, attempt 1"}  # run as they are, until they have printed this
+PROGRAMS = {  # run as they are, until they have printed this
+    "charge": "charging 42 for o-1, attempt 1",
+    "remind": "do not forget t-1",
+}
 PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}

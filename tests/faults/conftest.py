@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,28 @@ class Arena:
         }
         self.fleet = Fleet(folder, "tests.faults.process", environment)
 
-    async def publish(self, bus: EventBus, token: int, behaviour: str = "ok") -> None:
-        """Publish, and write down what the publisher knows about it."""
+    async def publish(
+        self,
+        bus: EventBus,
+        token: int,
+        behaviour: str = "ok",
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> str | None:
+        """Publish, and write down what the publisher knows about it; the event's id, if it was stored."""
         self.history.record("publish invoked", token=token)
         try:
-            await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token))
+            job = jobs.Job(token=token, behaviour=behaviour)
+            receipt = await bus.publish(job, key=str(token), delay=delay, at=at)
         except Unavailable:
             self.history.record("publish unknown", token=token)
         except EventBusError:
             self.history.record("publish failed", token=token)
         else:
             self.history.record("publish ok", token=token)
+            return receipt.id
+        return None
 
     async def publish_all(self, bus: EventBus, tokens: Sequence[int], *, per_second: float) -> None:
         """At a steady rate, each publish a task of its own: a slow one delays no other."""
@@ -101,10 +113,24 @@ class Arena:
             await asyncio.sleep(0.05)
         return published
 
+    async def warmed_up(self, bus: EventBus) -> int:
+        """As `at_work`, and all that this took is out of the way: what comes next is on time, if anything is."""
+        published = await self.at_work(bus)
+        await self.settled(bus, published, within=30)
+        return published
+
     async def _effects(self) -> Counter[int]:
         connection = await asyncpg.connect(self.database_url)
         try:
             return Counter(row["token"] for row in await connection.fetch("SELECT token FROM effects"))
+        finally:
+            await connection.close()
+
+    async def ticks(self) -> Counter[datetime]:
+        """Effects of what recurs every second, by the moment that they were due at."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return Counter(row["due"] for row in await connection.fetch("SELECT due FROM ticks"))
         finally:
             await connection.close()
 
@@ -172,6 +198,6 @@ async def _prepare(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
-        await connection.execute(jobs.TABLE)
+        await connection.execute(jobs.TABLES)
     finally:
         await connection.close()

@@ -2,18 +2,28 @@
 
 import asyncio
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from eventbus import Backoff, Context, Event, Group, RetryPolicy
+from eventbus import Backoff, Context, Event, Group, Reject, RetryPolicy
 from tests.faults.history import History
 
 ATTEMPTS = 3
 LEASE = 1.0  # seconds
-TABLE = "CREATE TABLE effects (token int NOT NULL, pid int NOT NULL)"  # nothing unique: duplicates are to be counted
+# Nothing unique: duplicates are to be counted.
+TABLES = """
+CREATE TABLE effects (token int NOT NULL, pid int NOT NULL);
+CREATE TABLE ticks (due timestamptz NOT NULL, pid int NOT NULL);
+"""
 
 
 class Job(Event, type="job.requested"):
-    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory or sleep:SECONDS."""
+    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory, or one of these:
+
+    sleep:SECONDS             waits; fail-if-frozen and reject-if-frozen do so too, and notice a stop of the process
+    block:SECONDS             keeps the event loop; block-first does so in the first process that gets there
+    """
 
     token: int
     behaviour: str = "ok"
@@ -31,7 +41,7 @@ def group(history: History) -> Group:
         retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff.exponential(0.1)),
         concurrency=20,
         lease=LEASE,
-        timeout=30,
+        timeout=float(os.environ.get("FAULTS_TIMEOUT", "30")),
     )
 
     @jobs.on(Job)
@@ -70,6 +80,26 @@ async def behave(behaviour: str) -> None:
                 hoard.append(b"x" * 2**26)
         case "sleep":
             await asyncio.sleep(float(argument))
+        case "fail-if-frozen" if await frozen(float(argument)):
+            raise ValueError("frozen")
+        case "reject-if-frozen" if await frozen(float(argument)):
+            raise Reject("frozen")
+        case "block":
+            time.sleep(float(argument))  # noqa: ASYNC251 - that is the fault
+        case "block-first":
+            with suppress(FileExistsError):
+                (history_path() / "blocked").touch(exist_ok=False)
+                time.sleep(float(argument))  # noqa: ASYNC251
+
+
+async def frozen(seconds: float) -> bool:
+    """Wait; whether this process was stopped meanwhile for about a lease."""
+    end = time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
+        await asyncio.sleep(0.02)
+        if time.monotonic() - began > LEASE * 0.9:
+            return True
+    return False
 
 
 def history_path() -> Path:

@@ -8,6 +8,7 @@ from eventbus.logs import configure
 from eventbus.loop import run
 from tests.faults import jobs
 from tests.faults.history import History
+from tests.faults.ticking import clock
 
 MEMORY = 3 * 2**28  # bytes of address space: what hoards gets a MemoryError, and the machine stays alive
 
@@ -16,7 +17,8 @@ async def main() -> None:
     history = History(jobs.history_path())
     url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
     async with EventBus(url, database=database) as bus:
-        worker = Worker(bus, [jobs.group(history), jobs.notes(history)], grace=10)
+        ticking = [clock(history)] if os.environ.get("FAULTS_TICKS") else []
+        worker = Worker(bus, [jobs.group(history), jobs.notes(history), *ticking], grace=10)
         history.record("started")
         await worker.run()
     history.record("stopped")

@@ -42,7 +42,7 @@ def context_of(recorder: Recorder) -> Context:
 async def test_what_a_handler_publishes_descends_from_its_event() -> None:
     recorder = Recorder()
     await context_of(recorder).publish(Poured(), key="k", delay=1.0, priority=2)
-    assert recorder.asked == [(Poured(), {"key": "k", "delay": 1.0, "priority": 2, "origin": ORIGIN})]
+    assert recorder.asked == [(Poured(), {"key": "k", "delay": 1.0, "at": None, "priority": 2, "origin": ORIGIN})]
 
 
 async def test_a_handler_may_broadcast() -> None:
