@@ -1,26 +1,29 @@
 """The façade: what a program holds in its hands."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from eventbus import control, crash
+from eventbus.breaker import Breaker
 from eventbus.codec import envelop
 from eventbus.control import Pause
-from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
+from eventbus.errors import ConfigurationError, hide_password
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
+from eventbus.publisher import Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
+from eventbus.spool import SPOOL_BYTES, Spool
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
 from eventbus.transport import Outgoing, Transport
 
 PUBLISH_TIMEOUT = 5.0  # seconds
-_PAUSE = 0.05  # seconds between tries of a publish while Redis is away
+MAX_PUBLISHES = 10_000
 
 
 class EventBus:
@@ -29,8 +32,13 @@ class EventBus:
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
+    publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
+                     spool Redis has three quarters of it, or all but a second
+    max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
+    spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
+              replayed by itself, by this bus or by another one with the same file
+    spool_bytes  how large that file may grow
     retention  how long workers keep what is settled, and dead letters
-    publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
 
@@ -43,15 +51,20 @@ class EventBus:
         *,
         database: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
+        max_publishes: int = MAX_PUBLISHES,
+        spool: Path | str | None = None,
+        spool_bytes: int = SPOOL_BYTES,
         retention: Retention = Retention(),
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
     ) -> None:
-        if wrong := find_faults(middleware):
+        wrong = find_faults(middleware)
+        positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
+        if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
-        self._publish_timeout = publish_timeout
         self.retention = retention
         self.middleware = tuple(middleware)
         self.listeners = tuple(listeners)
@@ -59,6 +72,16 @@ class EventBus:
             MemoryTransport()
             if target.startswith("memory://")
             else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
+        )
+        self.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
+        self._breaker = Breaker()
+        self._publisher = Publisher(
+            self.transport,
+            self.spool,
+            self._breaker,
+            server=f"Redis at {hide_password(target)}",
+            timeout=publish_timeout,
+            limit=max_publishes,
         )
         self.database = _open_database(database) if database else None
 
@@ -70,6 +93,8 @@ class EventBus:
         except BaseException:
             await self.close()
             raise
+        if self.spool is not None:
+            self.spool.start(self.transport, self._breaker)
         return self
 
     async def __aexit__(
@@ -78,6 +103,8 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
+        if self.spool is not None:
+            await self.spool.close()
         if self.database is not None:
             await self.database.close()
         await self.transport.close()
@@ -94,7 +121,8 @@ class EventBus:
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
-        """Returns when the event is stored, or scheduled if `delay` (seconds) is given.
+        """Returns when the event is stored, or scheduled if `delay` (seconds) is given; with a spool, when it is there
+        at least, and the receipt's status is `spooled`.
 
         key           what the event is about (CloudEvents' subject), for example the lead's id
         priority      1 (first) to 10; travels with the event
@@ -102,38 +130,21 @@ class EventBus:
         origin        what the event descends from; a handler uses ctx.publish instead
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
-        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
+        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
+        that could not take the event either: the message names both reasons."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._append([Outgoing(envelope, delay or 0.0)])
-        return receipt
+        [status] = await self._publisher.append([Outgoing(envelope, delay or 0.0)])
+        crash.point("publish.stored")
+        return Receipt(envelope.id, status)
 
     async def publish_many(
         self, events: Sequence[Event], *, key: str | None = None, origin: Origin = Origin()
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
-        return await self._append([Outgoing(envelop(event, origin, key=key)) for event in events])
-
-    async def _append(self, outgoing: list[Outgoing]) -> list[Receipt]:
-        deadline = asyncio.get_running_loop().time() + self._publish_timeout
-        try:
-            statuses = await self.transport.append(outgoing)
-        except Unavailable as error:
-            statuses = await self._append_again(outgoing, error, deadline)
+        outgoing = [Outgoing(envelop(event, origin, key=key)) for event in events]
+        statuses = await self._publisher.append(outgoing)
         crash.point("publish.stored")
         return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
-
-    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
-        """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    await asyncio.sleep(_PAUSE)
-                    try:
-                        return await self.transport.append(outgoing, again=True)
-                    except Unavailable as again:
-                        error = again
-        except TimeoutError:
-            raise error from None
 
     # Transactions -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A bus, workers in processes of their own, and a history of what they do."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.resources import files
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, EventBusError, Unavailable
+from eventbus import EventBus, EventBusError, Status, Unavailable
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.postgres import apply, load
@@ -31,6 +32,7 @@ class Arena:
 
     def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self.history_folder = folder / "history"
+        self.spool = folder / "spool.jsonl"
         self.history_folder.mkdir()
         self.redis_url, self.database_url = redis_url, database_url
         self.history = History(self.history_folder)
@@ -42,16 +44,18 @@ class Arena:
         self.fleet = Fleet(folder, "tests.faults.process", environment)
 
     async def publish(self, bus: EventBus, token: int, behaviour: str = "ok") -> None:
-        """Publish, and write down what the publisher knows about it."""
+        """Publish, and write down what the publisher knows about it, and how long that took."""
         self.history.record("publish invoked", token=token)
+        began = time.monotonic()
         try:
-            await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token))
+            receipt = await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token))
         except Unavailable:
-            self.history.record("publish unknown", token=token)
+            what = "publish unknown"
         except EventBusError:
-            self.history.record("publish failed", token=token)
+            what = "publish failed"
         else:
-            self.history.record("publish ok", token=token)
+            what = "publish spooled" if receipt.status == Status.SPOOLED else "publish ok"
+        self.history.record(what, token=token, seconds=time.monotonic() - began)
 
     async def publish_all(self, bus: EventBus, tokens: Sequence[int], *, per_second: float) -> None:
         """At a steady rate, each publish a task of its own: a slow one delays no other."""
@@ -67,6 +71,13 @@ class Arena:
         dead, undecodable = await self._dead(bus)
         stored_twice, pending = await self._stream()
         return Observed(await self._effects(), dead, undecodable, stored_twice, pending, read(self.history_folder))
+
+    async def effects(self, count: int, *, within: float) -> None:
+        """Wait until so many events have had their effect. Costs less than to look at everything."""
+        deadline = asyncio.get_running_loop().time() + within
+        while (found := (await self._effects()).total()) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{found} of {count} in {within} s\n{self.fleet.log()}"
+            await asyncio.sleep(0.1)
 
     async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
