@@ -68,7 +68,7 @@ class EventBus:
         self.retention = retention
         self.middleware = tuple(middleware)
         self.listeners = tuple(listeners)
-        self.transport: Transport = (
+        transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
             else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
@@ -76,7 +76,7 @@ class EventBus:
         self.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
         self._publisher = Publisher(
-            self.transport,
+            transport,
             self.spool,
             self._breaker,
             server=f"Redis at {hide_password(target)}",
@@ -84,6 +84,15 @@ class EventBus:
             limit=max_publishes,
         )
         self.database = _open_database(database) if database else None
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the events; another one may be put in its place before the bus is opened."""
+        return self._publisher.transport
+
+    @transport.setter
+    def transport(self, transport: Transport) -> None:
+        self._publisher.transport = transport
 
     async def __aenter__(self) -> Self:
         try:

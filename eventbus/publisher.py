@@ -31,7 +31,7 @@ class Publisher:
     def __init__(
         self, transport: Transport, spool: Spool | None, breaker: Breaker, *, server: str, timeout: float, limit: int
     ) -> None:
-        self._transport = transport
+        self.transport = transport
         self._spool = spool
         self._breaker = breaker
         self._server = server
@@ -64,7 +64,7 @@ class Publisher:
     async def _ask(self, call: Call, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         """Raises TimeoutError when it has taken all the time there is, and what the transport raises."""
         try:
-            return await self._transport.append(outgoing, again=again)
+            return await self.transport.append(outgoing, again=again)
         except asyncio.CancelledError as cancelled:
             raise self._in_flight.verdict(call, cancelled) from None
         finally:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eventbus import crash
 from eventbus.breaker import Breaker
 from eventbus.errors import ConfigurationError, Full, Unavailable
 from eventbus.spool.file import SpoolFile, SpoolStatus
@@ -71,7 +70,6 @@ class Spool:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="eventbus-spool-write")
         await written
-        crash.point("spool.written")
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ A writer that dies leaves a torn last line at the worst; the next one begins a n
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ BATCH_BYTES = 2**20
 TAIL = 64  # bytes
 LOCK_PATIENCE = 2.0  # seconds; a lock is held for one write and its fsync
 _LOCK_PAUSE = 0.002  # seconds
+_SEAM = re.compile(rb'(?<="}).?(?={")')  # between two records; inside of one, such quotes have a backslash before them
 
 
 class Batch(NamedTuple):
@@ -180,15 +182,18 @@ class SpoolFile:
 
 
 def _sort(line: bytes, batch: Batch) -> None:
-    if not line:
-        return
+    """Into what it holds and what is to be set aside. Where a newline was lost, two records may be in it."""
     try:
-        found = unpack(line)
+        found = [unpack(line)] if line else []
     except CodecError:
-        batch.rejected.append(line)
+        pieces = _SEAM.split(line)
+        if len(pieces) == 1:
+            batch.rejected.append(line)
+        else:
+            for piece in pieces:
+                _sort(piece, batch)
     else:
-        if isinstance(found, Spooled):
-            batch.records.append(found)
+        batch.records.extend(record for record in found if isinstance(record, Spooled))
 
 
 def _true_mark(file: int, line: bytes) -> Mark | None:

@@ -79,6 +79,10 @@ class Arena:
             assert asyncio.get_running_loop().time() < deadline, f"{found} of {count} in {within} s\n{self.fleet.log()}"
             await asyncio.sleep(0.1)
 
+    def history_of_publishers(self) -> Observed:
+        """The history alone, without a look at the servers."""
+        return Observed(Counter(), Counter(), 0, set(), 0, read(self.history_folder))
+
     async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
         deadline = asyncio.get_running_loop().time() + within

@@ -1,7 +1,7 @@
 """The history of a run, written by publishers and handlers outside of the system under test, and its checker.
 
-A publish is invoked, then ok, spooled, failed or unknown: an unknown one may show up once or not at all, an ok or spooled
-one exactly once, a failed one not at all.
+A publish is invoked, then ok, spooled, failed or unknown: an unknown one may show up once or not at all, an ok or a
+spooled one exactly once, a failed one not at all.
 """
 
 import json
