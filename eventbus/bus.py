@@ -11,6 +11,7 @@ from eventbus.codec import envelop
 from eventbus.control import Pause
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt
+from eventbus.inflight import InFlight
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
@@ -93,6 +94,11 @@ class EventBus:
     @transport.setter
     def transport(self, transport: Transport) -> None:
         self._publisher.transport = transport
+
+    @property
+    def in_flight(self) -> InFlight:
+        """Publishes that wait for Redis now: `len(bus.in_flight)`."""
+        return self._publisher.in_flight
 
     async def __aenter__(self) -> Self:
         try:

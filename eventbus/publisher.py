@@ -38,7 +38,7 @@ class Publisher:
         self._timeout = timeout
         self._limit = limit
         self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
-        self._in_flight = InFlight(limit, self._patience)
+        self.in_flight = InFlight(limit, self._patience)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """What became of each. Raises Unavailable (stored or not: unknown) or Full (not stored; of several, some may
@@ -46,7 +46,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            call = None if self._breaker.open else self._in_flight.begin(loop, began)
+            call = None if self._breaker.open else self.in_flight.begin(loop, began)
             if call is None:
                 return await self._wait(outgoing, began)
             try:
@@ -66,12 +66,13 @@ class Publisher:
         try:
             return await self.transport.append(outgoing, again=again)
         except asyncio.CancelledError as cancelled:
-            raise self._in_flight.verdict(call, cancelled) from None
+            raise self.in_flight.verdict(call, cancelled) from None
         finally:
-            self._in_flight.end(call)
+            self.in_flight.end(call)
 
     async def _wait(self, outgoing: Sequence[Outgoing], began: float, *, again: bool = False) -> list[Status]:
         """Until there is room and the server answers, or is known not to, or time is up. `again`: after a first try."""
+        crowded = not self._breaker.open and not again
         admitted = self._breaker.admits()
         if not admitted:
             self._check_known()
@@ -80,7 +81,7 @@ class Publisher:
             async with asyncio.timeout_at(began + self._patience):
                 return await self._try_in_turn(outgoing, admitted, again, asked)
         except TimeoutError:
-            if not asked and not self._breaker.open:
+            if crowded and not asked:
                 raise Unavailable(self._server, f"{self._limit} publishes wait for it already: slow down") from None
             raise self._out_of_time(asked[-1] if asked else None) from None
 
@@ -93,7 +94,7 @@ class Publisher:
             while not (admitted or breaker.admits()):
                 self._check_known()
                 await breaker.turn()
-            call = await self._in_flight.begin_in_turn()
+            call = await self.in_flight.begin_in_turn()
             admitted, was_open = False, breaker.open
             asked.append(loop.time())
             try:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -124,7 +125,8 @@ asyncio.run(replay(SpoolFile(Path(sys.argv[1]), SPOOL_BYTES), RedisTransport(sys
 
 async def stored(url: str) -> list[int]:
     async with Redis.from_url(url) as client:
-        return [int(fields[b"data"]) for _, fields in await client.xrange(KEY)]
+        entries: Any = await client.xrange(KEY)
+    return [int(fields[b"data"]) for _, fields in entries]
 
 
 @pytest.mark.parametrize(
