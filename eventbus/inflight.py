@@ -28,6 +28,7 @@ class InFlight:
         self._calls: dict[Call, tuple[float, int]] = {}  # due, and cancellations before; the oldest first
         self._expired: dict[Call, int] = {}  # cancelled by us; cancellations before
         self._waiting: dict[asyncio.Future[None], None] = {}
+        self._kept = 0  # places for those who have been let in and have not run since
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -35,29 +36,28 @@ class InFlight:
 
     def begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call | None:
         """None if there is no room, or others wait for it. `now`: the loop's time."""
-        if len(self._calls) + len(self._expired) >= self._limit or self._waiting:
+        if self._waiting or len(self._calls) + len(self._expired) + self._kept >= self._limit:
             return None
         return self._begin(loop, now)
 
     async def begin_in_turn(self) -> Call:
         """When there is room, first come, first served."""
         loop = asyncio.get_running_loop()
-        behind_others = bool(self._waiting)
-        while behind_others or len(self) >= self._limit:
-            behind_others = False
-            waiting = loop.create_future()
-            self._waiting[waiting] = None
-            try:
-                await waiting
-            except asyncio.CancelledError:
-                if not waiting.cancelled():
-                    self._let_in()  # it was our turn
-                raise
-            finally:
-                del self._waiting[waiting]
-        call = self._begin(loop, loop.time())
-        self._let_in()  # if there is room for another
-        return call
+        if (call := self.begin(loop, loop.time())) is not None:
+            return call
+        place = loop.create_future()
+        self._waiting[place] = None
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was kept for us
+                self._kept -= 1
+                self._let_in()
+            raise
+        finally:
+            self._waiting.pop(place, None)
+        self._kept -= 1
+        return self._begin(loop, loop.time())
 
     def _begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call:
         task = asyncio.current_task(loop)
@@ -81,11 +81,12 @@ class InFlight:
         return TimeoutError() if ours else cancelled
 
     def _let_in(self) -> None:
-        """Wake the first of those who wait, if there is room."""
-        for waiting in self._waiting if len(self) < self._limit else ():
-            if not waiting.done():
-                waiting.set_result(None)
-                return
+        while self._waiting and len(self) + self._kept < self._limit:
+            place = next(iter(self._waiting))
+            del self._waiting[place]
+            if not place.done():
+                place.set_result(None)
+                self._kept += 1
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()

@@ -94,18 +94,13 @@ def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
 
 def test_the_spool_is_shown_and_replayed(redis_url: str, tmp_path: Path) -> None:
     spool = str(tmp_path / "log.jsonl")
-    empty = eventbus("spool", "status", "--json", EVENTBUS_SPOOL_PATH=spool)
-    assert json.loads(empty.stdout) == {"path": spool, "records": 0, "bytes": 0, "oldest": None, "rejected": 0}
     line = pack(Outgoing(envelope(1)), 0.0)
     (tmp_path / "log.jsonl").write_bytes(line + line[:30])
-    shown = eventbus("spool", "status", EVENTBUS_SPOOL_PATH=spool)
-    assert "records:  1" in shown.stdout, shown
+    shown = json.loads(eventbus("spool", "status", "--json", EVENTBUS_SPOOL_PATH=spool).stdout)
+    assert (shown["path"], shown["records"], shown["bytes"], shown["rejected"]) == (spool, 1, len(line) + 30, 0)
     away = eventbus("spool", "replay", EVENTBUS_SPOOL_PATH=spool, EVENTBUS_REDIS_URL=NOWHERE)
     assert away.returncode == 3
     assert_one_screen(away, "Redis", "127.0.0.1:1")
     done = eventbus("spool", "replay", "--json", EVENTBUS_SPOOL_PATH=spool, EVENTBUS_REDIS_URL=redis_url)
     assert json.loads(done.stdout) == {"records": 1, "rejected": 1}, done
     assert (tmp_path / "log.jsonl.rejected").read_bytes() == line[:30] + b"\n"
-    unconfigured = eventbus("spool", "status", EVENTBUS_SPOOL_PATH="")
-    assert unconfigured.returncode == 1
-    assert_one_screen(unconfigured, "EVENTBUS_SPOOL_PATH")
