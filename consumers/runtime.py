@@ -13,7 +13,8 @@ async def open_bus(settings: Settings) -> AsyncIterator[EventBus]:
     """A connected bus on a database that is up to date.
 
     Raises Unavailable if a server is away, ConfigurationError if one is not configured or migrations are pending."""
-    async with EventBus(settings.require_redis_url(), database=settings.require_database_url()) as bus:
+    bus = EventBus(settings.require_redis_url(), database=settings.require_database_url(), spool=settings.spool_path)
+    async with bus:
         assert isinstance(bus.database, Database), "opened with a database"
         await require(bus.database, installed())
         yield bus

@@ -3,7 +3,7 @@
 from eventbus.bus import EventBus
 from eventbus.context import Context
 from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
-from eventbus.event import Envelope, Event, Origin, Receipt
+from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
 from eventbus.limits import InFlight, RateLimit
@@ -37,6 +37,7 @@ __all__ = [
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "Status",
     "Tick",
     "Transaction",
     "Unavailable",

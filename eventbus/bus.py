@@ -1,27 +1,31 @@
 """The façade: what a program holds in its hands."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from eventbus import control, crash
+from eventbus.breaker import Breaker
 from eventbus.codec import envelop
 from eventbus.control import Pause
-from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of
+from eventbus.errors import ConfigurationError, hide_password
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, stream_of
+from eventbus.inflight import InFlight
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
+from eventbus.publisher import Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
+from eventbus.spool import SPOOL_BYTES, Spool
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
-from eventbus.transport import Outgoing, Transport, outgoing
+from eventbus.transport import Transport, outgoing
 
 PUBLISH_TIMEOUT = 5.0  # seconds
-_PAUSE = 0.05  # seconds between tries of a publish while Redis is away
+MAX_PUBLISHES = 10_000
 
 
 class EventBus:
@@ -30,8 +34,13 @@ class EventBus:
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
+    publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
+                     spool Redis has three quarters of it, or all but a second
+    max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
+    spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
+              replayed by itself, by this bus or by another one with the same file
+    spool_bytes  how large that file may grow
     retention  how long workers keep what is settled, and dead letters
-    publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
 
@@ -44,24 +53,53 @@ class EventBus:
         *,
         database: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
+        max_publishes: int = MAX_PUBLISHES,
+        spool: Path | str | None = None,
+        spool_bytes: int = SPOOL_BYTES,
         retention: Retention = Retention(),
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
     ) -> None:
-        if wrong := find_faults(middleware):
+        wrong = find_faults(middleware)
+        positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
+        if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
-        self._publish_timeout = publish_timeout
         self.retention = retention
         self.middleware = tuple(middleware)
         self.listeners = tuple(listeners)
-        self.transport: Transport = (
+        transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
             else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
         )
+        self.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
+        self._breaker = Breaker()
+        self._publisher = Publisher(
+            transport,
+            self.spool,
+            self._breaker,
+            server=f"Redis at {hide_password(target)}",
+            timeout=publish_timeout,
+            limit=max_publishes,
+        )
         self.database = _open_database(database) if database else None
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the events; another one may be put in its place before the bus is opened."""
+        return self._publisher.transport
+
+    @transport.setter
+    def transport(self, transport: Transport) -> None:
+        self._publisher.transport = transport
+
+    @property
+    def in_flight(self) -> InFlight:
+        """Publishes that wait for Redis now: `len(bus.in_flight)`."""
+        return self._publisher.in_flight
 
     async def __aenter__(self) -> Self:
         try:
@@ -71,6 +109,8 @@ class EventBus:
         except BaseException:
             await self.close()
             raise
+        if self.spool is not None:
+            self.spool.start(self.transport, self._breaker)
         return self
 
     async def __aexit__(
@@ -79,6 +119,8 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
+        if self.spool is not None:
+            await self.spool.close()
         if self.database is not None:
             await self.database.close()
         await self.transport.close()
@@ -96,7 +138,8 @@ class EventBus:
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
-        """Returns when the event is stored, or scheduled.
+        """Returns when the event is stored, or scheduled; with a spool, when it is there at least, and the receipt's
+        status is `spooled`.
 
         delay         seconds that it is kept back
         at            or a moment, with a time zone, before which it is not delivered; one that has passed means now.
@@ -107,10 +150,12 @@ class EventBus:
         origin        what the event descends from; a handler uses ctx.publish instead
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
-        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
+        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
+        that could not take the event either: the message names both reasons."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._append([outgoing(envelope, delay, at)])
-        return receipt
+        [status] = await self._publisher.append([outgoing(envelope, delay, at)])
+        crash.point("publish.stored")
+        return Receipt(envelope.id, status)
 
     async def publish_many(
         self,
@@ -122,7 +167,10 @@ class EventBus:
         origin: Origin = Origin(),
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
-        return await self._append([outgoing(envelop(event, origin, key=key), delay, at) for event in events])
+        items = [outgoing(envelop(event, origin, key=key), delay, at) for event in events]
+        statuses = await self._publisher.append(items)
+        crash.point("publish.stored")
+        return [Receipt(item.envelope.id, status) for item, status in zip(items, statuses, strict=True)]
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
         """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any
@@ -133,28 +181,6 @@ class EventBus:
         Raises Unavailable if Redis did not answer; then it may have been cancelled."""
         name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
         return await self.transport.cancel(event_id, name and stream_of(name))
-
-    async def _append(self, items: list[Outgoing]) -> list[Receipt]:
-        deadline = asyncio.get_running_loop().time() + self._publish_timeout
-        try:
-            statuses = await self.transport.append(items)
-        except Unavailable as error:
-            statuses = await self._append_again(items, error, deadline)
-        crash.point("publish.stored")
-        return [Receipt(item.envelope.id, status) for item, status in zip(items, statuses, strict=True)]
-
-    async def _append_again(self, items: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
-        """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    await asyncio.sleep(_PAUSE)
-                    try:
-                        return await self.transport.append(items, again=True)
-                    except Unavailable as again:
-                        error = again
-        except TimeoutError:
-            raise error from None
 
     # Transactions -----------------------------------------------------------------------------------------------------
 

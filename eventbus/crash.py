@@ -12,6 +12,9 @@ Unset, as it always is outside of tests, a point is an empty function.
     inbox.commit        a handler's transaction is about to commit
     inbox.committed     it has committed
     relay.appended      outbox rows are in their streams, not yet marked
+    spool.rejected      bad lines of the spool were set aside, not yet marked
+    spool.replayed      a batch of the spool was appended, not yet marked
+    spool.marked        it is marked
     gateway.committed   a request's transaction has committed, its answer is not sent
 """
 

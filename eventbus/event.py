@@ -125,11 +125,12 @@ class Envelope(NamedTuple):
 
 
 class Status(StrEnum):
-    """What became of a publish."""
+    """What became of a publish. SPOOLED: Redis could not take it; it is on this machine's disk and gets there later."""
 
     STORED = "stored"
     SCHEDULED = "scheduled"
     DUPLICATE = "duplicate"
+    SPOOLED = "spooled"
 
 
 class Receipt(NamedTuple):

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.cli import dead
+from eventbus.cli import dead, spool
 from eventbus.cli.publish import publish
 from eventbus.cli.screen import report
 from eventbus.cli.worker import worker
@@ -36,6 +36,7 @@ def build() -> typer.Typer:
     app.command()(worker)
     app.command()(publish)
     app.add_typer(dead.app, name="dead")
+    app.add_typer(spool.app, name="spool")
     for entry in sorted(entry_points(group="eventbus.commands"), key=lambda entry: entry.name):
         app.command(name=entry.name)(_load(entry))
     return app

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from eventbus.transport import Outgoing
 
-BATCH = 100  # events a look: Lua unpacks at most some 8,000 values, and must not take too long
+BATCH = 500  # events a look: Lua unpacks at most some 8,000 values, and must not take too long
 
 Lane = tuple[str, int]  # stream and priority
 Look = Callable[[Lane, list[Outgoing]], Awaitable[list[int]]]

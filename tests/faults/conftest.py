@@ -1,6 +1,7 @@
 """A bus, workers in processes of their own, and a history of what they do."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, EventBusError, Unavailable
+from eventbus import EventBus, EventBusError, Status, Unavailable
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.postgres import apply, load
@@ -32,6 +33,7 @@ class Arena:
 
     def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self.history_folder = folder / "history"
+        self.spool = folder / "spool.jsonl"
         self.history_folder.mkdir()
         self.redis_url, self.database_url = redis_url, database_url
         self.history = History(self.history_folder)
@@ -51,19 +53,21 @@ class Arena:
         delay: float | None = None,
         at: datetime | None = None,
     ) -> str | None:
-        """Publish, and write down what the publisher knows about it; the event's id, if it was stored."""
+        """Publish, and write down what the publisher knows about it, and how long that took; the event's id, if it was
+        accepted."""
         self.history.record("publish invoked", token=token)
+        began, accepted = time.monotonic(), None
         try:
             job = jobs.Job(token=token, behaviour=behaviour)
             receipt = await bus.publish(job, key=str(token), delay=delay, at=at)
         except Unavailable:
-            self.history.record("publish unknown", token=token)
+            what = "publish unknown"
         except EventBusError:
-            self.history.record("publish failed", token=token)
+            what = "publish failed"
         else:
-            self.history.record("publish ok", token=token)
-            return receipt.id
-        return None
+            what, accepted = "publish spooled" if receipt.status == Status.SPOOLED else "publish ok", receipt.id
+        self.history.record(what, token=token, seconds=time.monotonic() - began)
+        return accepted
 
     async def publish_all(self, bus: EventBus, tokens: Sequence[int], *, per_second: float) -> None:
         """At a steady rate, each publish a task of its own: a slow one delays no other."""
@@ -79,6 +83,17 @@ class Arena:
         dead, undecodable = await self._dead(bus)
         stored_twice, pending = await self._stream()
         return Observed(await self._effects(), dead, undecodable, stored_twice, pending, read(self.history_folder))
+
+    async def effects(self, count: int, *, within: float) -> None:
+        """Wait until so many events have had their effect. Costs less than to look at everything."""
+        deadline = asyncio.get_running_loop().time() + within
+        while (found := (await self._effects()).total()) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{found} of {count} in {within} s\n{self.fleet.log()}"
+            await asyncio.sleep(0.1)
+
+    def history_of_publishers(self) -> Observed:
+        """The history alone, without a look at the servers."""
+        return Observed(Counter(), Counter(), 0, set(), 0, read(self.history_folder))
 
     async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
