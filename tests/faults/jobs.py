@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from eventbus import Backoff, Context, Event, Group, RetryPolicy
+from eventbus import Backoff, Batch, Context, Event, Group, RetryPolicy
 from tests.faults.history import History
 
 ATTEMPTS = 3
@@ -42,6 +42,28 @@ def group(history: History) -> Group:
             await tx.connection.execute("INSERT INTO effects VALUES ($1, $2)", event.token, os.getpid())
             await tx.publish(Noted(token=event.token))
         history.record("done", token=event.token, attempt=ctx.attempt)
+
+    return jobs
+
+
+def batches(history: History) -> Group:
+    """The same group with a handler of batches: one transaction for all, and what fails does so by itself."""
+    jobs = Group("jobs", retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff.fixed(0.1)), concurrency=2, lease=LEASE)
+
+    @jobs.on_batch(Job, max_size=20, max_wait=0.05)
+    async def run(batch: Batch[Job]) -> None:
+        for item in batch:
+            history.record("run", token=item.event.token, attempt=item.ctx.attempt, batch=len(batch))
+        for item in batch:
+            try:
+                await behave(item.event.behaviour)
+            except ValueError as error:
+                item.fail(error)
+        async with batch.transaction() as tx:
+            for item in tx.items:
+                if item.error is None:
+                    await tx.connection.execute("INSERT INTO effects VALUES ($1, $2)", item.event.token, os.getpid())
+                    await tx.outbox(item).publish(Noted(token=item.event.token))
 
     return jobs
 

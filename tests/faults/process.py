@@ -1,7 +1,8 @@
-"""A worker process of the fault tests: `python -m tests.faults.process`."""
+"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches."""
 
 import os
 import resource
+import sys
 
 from eventbus import EventBus, Worker
 from eventbus.logs import configure
@@ -16,7 +17,8 @@ async def main() -> None:
     history = History(jobs.history_path())
     url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
     async with EventBus(url, database=database) as bus:
-        worker = Worker(bus, [jobs.group(history), jobs.notes(history)], grace=10)
+        group = jobs.batches(history) if "--batches" in sys.argv else jobs.group(history)
+        worker = Worker(bus, [group, jobs.notes(history)], grace=10)
         history.record("started")
         await worker.run()
     history.record("stopped")
