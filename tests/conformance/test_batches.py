@@ -13,7 +13,7 @@ from eventbus.errors import Reject, RetryLater, SnoozeFor
 from eventbus.executor import Executor
 from eventbus.isolation import Isolation
 from eventbus.middleware import CallNext
-from eventbus.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Transport
+from eventbus.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Release, Transport
 from tests.samples import consumer as subscription_of
 from tests.samples import nothing_left, receive, reclaim
 from tests.waiting import eventually, until
@@ -303,6 +303,19 @@ async def test_a_stop_gives_back_what_only_waits_for_its_batch(kitchen: Kitchen)
         kitchen.go_on.set()
     assert kitchen.batches == [[1, 2]]
     assert sorted(type(finished.outcome).__name__ for finished in kitchen.told) == ["Ack", "Ack", "Release"]
+
+
+async def test_a_pause_gives_back_what_only_waits_for_its_batch(kitchen: Kitchen) -> None:
+    async with kitchen.cooking(kitchen.group(max_size=2, max_wait=20.0)) as consumer:
+        await kitchen.pick(1)
+        await asyncio.sleep(0.2)
+        consumer.pause(True)
+        await until(lambda: kitchen.told)
+        assert [type(finished.outcome) for finished in kitchen.told] == [Release]
+        consumer.pause(False)
+        await kitchen.pick(2)
+        await until(lambda: kitchen.ended(2))
+    assert [sorted(batch) for batch in kitchen.batches] == [[1, 2]]
 
 
 async def test_a_stop_gives_back_the_whole_batch_that_does_not_end_in_time(kitchen: Kitchen) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from eventbus import Backoff, Batch, Context, Event, Group, RetryPolicy
@@ -13,7 +14,7 @@ TABLE = "CREATE TABLE effects (token int NOT NULL, pid int NOT NULL)"  # nothing
 
 
 class Job(Event, type="job.requested"):
-    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory or sleep:SECONDS."""
+    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory, stay or sleep:SECONDS."""
 
     token: int
     behaviour: str = "ok"
@@ -90,6 +91,10 @@ async def behave(behaviour: str) -> None:
             hoard: list[bytes] = []
             while True:
                 hoard.append(b"x" * 2**26)
+        case "stay":
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
         case "sleep":
             await asyncio.sleep(float(argument))
 

@@ -1,4 +1,5 @@
-"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches."""
+"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches and
+--hasty for a short grace."""
 
 import os
 import resource
@@ -18,7 +19,7 @@ async def main() -> None:
     url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
     async with EventBus(url, database=database) as bus:
         group = jobs.batches(history) if "--batches" in sys.argv else jobs.group(history)
-        worker = Worker(bus, [group, jobs.notes(history)], grace=10)
+        worker = Worker(bus, [group, jobs.notes(history)], grace=0.5 if "--hasty" in sys.argv else 10)
         history.record("started")
         await worker.run()
     history.record("stopped")
