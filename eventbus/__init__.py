@@ -1,8 +1,9 @@
 """An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
 
+from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.context import Context
-from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
+from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
@@ -16,6 +17,8 @@ from eventbus.worker import Worker
 
 __all__ = [
     "Backoff",
+    "Batch",
+    "BatchTransaction",
     "CallNext",
     "ConfigurationError",
     "Connection",
@@ -28,6 +31,7 @@ __all__ = [
     "Full",
     "Group",
     "InFlight",
+    "Item",
     "Listener",
     "Middleware",
     "Origin",
@@ -37,6 +41,7 @@ __all__ = [
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "SnoozeFor",
     "Status",
     "Tick",
     "Transaction",

@@ -21,7 +21,7 @@ from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
-from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
+from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox
 from eventbus.transport import Transport, outgoing
 
 PUBLISH_TIMEOUT = 5.0  # seconds
@@ -196,6 +196,10 @@ class EventBus:
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
         """What Context.transaction opens."""
         return self._require_database().inbox(group, event_id, origin)
+
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox:
+        """What Batch.transaction opens."""
+        return self._require_database().inbox_batch(group, event_ids)
 
     def _require_database(self) -> Database:
         if self.database is None:

@@ -1,5 +1,6 @@
 """What a handler may ask of the bus."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol
@@ -8,7 +9,7 @@ import structlog
 
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
-from eventbus.transaction import OpenTransaction
+from eventbus.transaction import OpenBatchInbox, OpenTransaction
 
 
 class Publisher(Protocol):
@@ -29,16 +30,23 @@ class Publisher(Protocol):
     async def broadcast(self, channel: str, message: bytes) -> None: ...
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
 
 
 class Context:
-    """One attempt at one delivery. Everything published through it carries the event's correlation id."""
+    """One attempt at one delivery. Everything published through it carries the event's correlation id.
 
-    def __init__(self, publisher: Publisher, envelope: Envelope, group: str, attempt: int) -> None:
+    `suspect`: workers have died with this event; nothing else runs in this process meanwhile.
+    """
+
+    def __init__(
+        self, publisher: Publisher, envelope: Envelope, group: str, attempt: int, *, suspect: bool = False
+    ) -> None:
         self._publisher = publisher
         self.envelope = envelope
         self.group = group
         self.attempt = attempt
+        self.suspect = suspect
         self._transacted = False
 
     @property
@@ -99,8 +107,12 @@ class Context:
         Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and ConfigurationError
         if the bus has no database.
         """
-        if self._transacted:
-            # Its inbox row would be there already, and its effects silently left out.
-            raise ConfigurationError(f"{self.group}: one ctx.transaction() per handler; do it all inside the first")
-        self._transacted = True
+        self.claim_transaction()
         return self._publisher.inbox(self.group, self.event_id, self.origin)
+
+    def claim_transaction(self) -> None:
+        """Raises ConfigurationError the second time: the inbox row would be there already, and the effects of another
+        transaction silently left out."""
+        if self._transacted:
+            raise ConfigurationError(f"{self.group}: one transaction() for each event; do it all inside the first")
+        self._transacted = True

@@ -54,6 +54,24 @@ class Transaction(Outbox, Protocol):
 OpenTransaction = AbstractAsyncContextManager[Transaction]
 
 
+class BatchInbox(Protocol):
+    """An open transaction with an inbox row for each of several events. `fresh`: ids of those that had none before."""
+
+    fresh: frozenset[str]
+
+    @property
+    def connection(self) -> Connection: ...
+
+    def outbox(self, origin: Origin) -> Outbox:
+        """Publishes what descends from one of the events, with the commit."""
+
+    def withdraw(self, event_ids: Sequence[str]) -> None:
+        """Commit neither the inbox rows of these events nor what descends from them."""
+
+
+OpenBatchInbox = AbstractAsyncContextManager[BatchInbox]
+
+
 class Role(Protocol):
     """Something that a worker runs beside its groups."""
 
@@ -67,6 +85,7 @@ class Database(Protocol):
     async def close(self) -> None: ...
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox: ...
     def relay(self, transport: Transport) -> Role: ...
 

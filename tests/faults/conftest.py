@@ -115,6 +115,10 @@ class Arena:
             assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {within} s\n{self.fleet.log()}"
             await asyncio.sleep(0.01)
 
+    def history_lines(self, what: str) -> list[dict[str, object]]:
+        """What was written down until now of this kind."""
+        return [line for line in read(self.history_folder) if line["what"] == what]
+
     async def at_work(self, bus: EventBus, *, within: float = 30) -> int:
         """Publish until each process of the fleet has begun a handler: before that, a signal meets a Python that starts
         up. Returns how many events that took."""

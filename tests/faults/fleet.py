@@ -44,12 +44,12 @@ class Fleet:
         self.processes.remove(process)
         return code
 
-    def replace_dead(self) -> int:
+    def replace_dead(self, *arguments: str) -> int:
         """Start a new process for each that has died, as a supervisor would; returns how many."""
         dead = [process for process in self.processes if process.poll() is not None]
         for process in dead:
             self.processes.remove(process)
-            self.start()
+            self.start(*arguments)
         return len(dead)
 
     def end(self) -> None:

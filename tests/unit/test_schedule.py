@@ -155,7 +155,10 @@ def test_a_group_may_consist_of_what_recurs() -> None:
         ("water", 3600.0, Every(timedelta(seconds=2.5))),
         ("dawn", 5, Cron("0 6 * * *", ZoneInfo(BERLIN))),
     ]
-    assert group.handlers == {"tick_night_shift.water": water, "tick_night_shift.dawn": water}
+    assert {name: registration.handler for name, registration in group.handlers.items()} == {
+        "tick_night_shift.water": water,
+        "tick_night_shift.dawn": water,
+    }
     assert group.streams == ["tick_night_shift"]
     assert issubclass(event_class("tick_night_shift.dawn"), Tick)
 
