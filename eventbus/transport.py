@@ -1,7 +1,7 @@
 """The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
 
 Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
-an operator to see and mend, and two for notices that nobody keeps.
+an operator to see and mend, two that look and change nothing, and two for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -13,13 +13,15 @@ an operator to see and mend, and two for notices that nobody keeps.
   consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eventbus.codec import Fields
+from eventbus.codec import Fields, decode
+from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
+from eventbus.inspection import StreamState
 from eventbus.limits import Limit
 from eventbus.retention import Retention
 
@@ -57,6 +59,21 @@ class Delivery:
     @property
     def attempt(self) -> int:
         return self.failures + 1
+
+    def named(self) -> dict[str, object]:
+        """How log lines name it where there is no Context: as much of it as can be read."""
+        names: dict[str, object] = {
+            "group": self.subscription.group,
+            "stream": self.subscription.stream,
+            "entry_id": self.entry_id,
+            "attempt": self.attempt,
+            "event_id": self.fields.get(b"id", b"").decode(errors="backslashreplace"),
+        }
+        try:
+            envelope = decode(self.fields)
+        except CodecError:
+            return names
+        return {**names, "event_type": envelope.type, "correlation_id": envelope.correlation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +190,19 @@ class Tidied(NamedTuple):
     missing_groups: Sequence[str] = ()
 
 
-class Transport(Protocol):
-    """See the module's docstring for who owns what, and when."""
-
-    async def connect(self) -> None:
-        """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
+class Appender(Protocol):
+    """The first of the six verbs, for whoever needs no other."""
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
         stored)."""
+
+
+class Transport(Appender, Protocol):
+    """See the module's docstring for who owns what, and when."""
+
+    async def connect(self) -> None:
+        """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events (or one of each priority) that no consumer of the group has seen; waits up to `wait`
@@ -237,6 +258,13 @@ class Transport(Protocol):
 
     async def replay(self, dead: DeadLetter) -> bool:
         """Put a dead letter back into its stream, for the group where it died; False if it is gone already."""
+
+    async def find_streams(self) -> list[str]:
+        """The streams that hold anything: entries, groups, delayed events, dead letters; sorted. May take long where
+        there are many keys."""
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""

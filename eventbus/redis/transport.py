@@ -2,15 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import structlog
 
 from eventbus.codec import pairs
 from eventbus.errors import ConfigurationError
 from eventbus.event import Status
+from eventbus.inspection import StreamState
 from eventbus.lanes import LANES, shares
-from eventbus.redis import dead, limiting, scripts, settling
+from eventbus.redis import dead, inspection, limiting, scripts, settling
 from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
@@ -278,7 +279,7 @@ class RedisTransport:
         where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group))
         return bool(await scripts.call(self._link, scripts.FORGET_GROUP(where, group)))
 
-    # Dead letters and notices -----------------------------------------------------------------------------------------
+    # Dead letters, inspection and notices -----------------------------------------------------------------------------
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         return await dead.read(self._link, self._namespace, stream, after, limit)
@@ -288,6 +289,12 @@ class RedisTransport:
 
     async def replay(self, letter: DeadLetter) -> bool:
         return await dead.replay(self._link, self._namespace, letter)
+
+    async def find_streams(self) -> list[str]:
+        return await inspection.find_streams(self._link, self._namespace)
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        return await inspection.read_streams(self._link, self._namespace, streams)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)

@@ -46,6 +46,7 @@ TIDY = Script("tidy")
 ADMIT = Script("admit")
 STAY = Script("stay")
 FORGET_GROUP = Script("forget_group")
+INSPECT = Script("inspect")
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
