@@ -32,11 +32,14 @@ class Publisher(Protocol):
 class Context:
     """One attempt at one delivery. Everything published through it carries the event's correlation id."""
 
-    def __init__(self, publisher: Publisher, envelope: Envelope, group: str, attempt: int) -> None:
+    def __init__(
+        self, publisher: Publisher, envelope: Envelope, group: str, attempt: int, entry_id: str | None = None
+    ) -> None:
         self._publisher = publisher
         self.envelope = envelope
         self.group = group
         self.attempt = attempt
+        self._entry_id = entry_id
         self._transacted = False
 
     @property
@@ -53,12 +56,13 @@ class Context:
 
     @cached_property
     def log(self) -> structlog.stdlib.BoundLogger:
-        """A logger that names the event, the group, the attempt and the correlation id in every line."""
+        """A logger that names event, entry, group, attempt and correlation id in every line."""
         log: structlog.stdlib.BoundLogger = structlog.get_logger("eventbus.handler").bind(
             event_type=self.envelope.type,
             event_id=self.event_id,
             group=self.group,
             attempt=self.attempt,
+            entry_id=self._entry_id,
             correlation_id=self.correlation_id,
         )
         return log
