@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from eventbus import ConfigurationError, EventBus, Group, Worker
 from eventbus.postgres import Database, installed, pending
 from eventbus.settings import Settings
+from eventbus.telemetry import serving
 from handlers import GROUPS
 
 
@@ -42,4 +43,5 @@ async def run(settings: Settings, names: Sequence[str] = ()) -> None:
     """Work until SIGTERM."""
     groups = choose(names)
     async with open_bus(settings) as bus:
-        await Worker(bus, groups).run()
+        with serving(bus.metrics, settings):
+            await Worker(bus, groups).run()

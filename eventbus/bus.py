@@ -1,9 +1,10 @@
 """The façade: what a program holds in its hands."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from eventbus import control, crash
 from eventbus.codec import envelop
@@ -16,8 +17,13 @@ from eventbus.middleware import Middleware, find_faults
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
-from eventbus.transaction import Connection, Database, OpenTransaction, Outbox
+from eventbus.telemetry import Metrics
+from eventbus.telemetry.publishing import Publishing
+from eventbus.transaction import Connection, Database, OpenTransaction, Outbox, Role
 from eventbus.transport import Outgoing, Transport
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 _PAUSE = 0.05  # seconds between tries of a publish while Redis is away
@@ -33,8 +39,10 @@ class EventBus:
     publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
+    tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
+    `bus.metrics` counts: see eventbus.telemetry.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class EventBus:
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
+        tracer: "Tracer | None" = None,
     ) -> None:
         if wrong := find_faults(middleware):
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
@@ -54,7 +63,10 @@ class EventBus:
         self._publish_timeout = publish_timeout
         self.retention = retention
         self.middleware = tuple(middleware)
-        self.listeners = tuple(listeners)
+        self.metrics = Metrics()
+        self.listeners = (self.metrics.count_finished, *listeners)
+        self._tracer = tracer
+        self._publishing = Publishing(self.metrics)
         self.transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
@@ -70,6 +82,7 @@ class EventBus:
         except BaseException:
             await self.close()
             raise
+        self._begin_tracing()
         return self
 
     async def __aexit__(
@@ -81,6 +94,17 @@ class EventBus:
         if self.database is not None:
             await self.database.close()
         await self.transport.close()
+
+    def _begin_tracing(self) -> None:
+        """An SDK that is set up has imported this module. Where none is, nothing costs anything."""
+        if self._tracer is None and "opentelemetry.trace" not in sys.modules:
+            return
+        from eventbus.telemetry.tracing import Tracing, find_tracing  # noqa: PLC0415 - opentelemetry-api is an extra
+
+        tracing = Tracing(self._tracer) if self._tracer is not None else find_tracing()
+        if tracing is not None and self._publishing.tracing is None:
+            self._publishing.tracing = tracing
+            self.middleware = (tracing.process, *self.middleware)
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
@@ -104,25 +128,28 @@ class EventBus:
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._append([Outgoing(envelope, delay or 0.0)])
+        [receipt] = await self._publish([Outgoing(envelope, delay or 0.0)])
         return receipt
 
     async def publish_many(
         self, events: Sequence[Event], *, key: str | None = None, origin: Origin = Origin()
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
-        return await self._append([Outgoing(envelop(event, origin, key=key)) for event in events])
+        return await self._publish([Outgoing(envelop(event, origin, key=key)) for event in events])
 
-    async def _append(self, outgoing: list[Outgoing]) -> list[Receipt]:
-        deadline = asyncio.get_running_loop().time() + self._publish_timeout
-        try:
-            statuses = await self.transport.append(outgoing)
-        except Unavailable as error:
-            statuses = await self._append_again(outgoing, error, deadline)
+    async def _publish(self, outgoing: list[Outgoing]) -> list[Receipt]:
+        statuses = await self._publishing.append(outgoing, self._append)
         crash.point("publish.stored")
         return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
 
-    async def _append_again(self, outgoing: list[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
+    async def _append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
+        deadline = asyncio.get_running_loop().time() + self._publish_timeout
+        try:
+            return await self.transport.append(outgoing)
+        except Unavailable as error:
+            return await self._append_again(outgoing, error, deadline)
+
+    async def _append_again(self, outgoing: Sequence[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
         """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -140,15 +167,19 @@ class EventBus:
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
         """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
         tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
-        return self._require_database().transaction(origin)
+        return self._require_database().transaction(self._publishing.descend(origin))
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
-        return self._require_database().outbox(connection, origin)
+        return self._require_database().outbox(connection, self._publishing.descend(origin))
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
         """What Context.transaction opens."""
-        return self._require_database().inbox(group, event_id, origin)
+        return self._require_database().inbox(group, event_id, self._publishing.descend(origin))
+
+    def relay(self) -> Role | None:
+        """Moves the outbox into the streams; None without a database."""
+        return None if self.database is None else self.database.relay(self._publishing.relayed(self.transport))
 
     def _require_database(self) -> Database:
         if self.database is None:

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Path(".eventbus")
     log_format: Literal["console", "json"] = "console"
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    metrics_host: str = "127.0.0.1"
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -26,6 +26,7 @@ from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
+from eventbus.telemetry import Survey
 from eventbus.transaction import Role
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
@@ -73,12 +74,16 @@ class Worker:
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
         ]
+        in_process = {
+            (group.name, name): consumer.in_process for group, consumer in zip(self._groups, consumers, strict=True)
+        }
         restore = self._install_signals()
         watch = Watch(self._bus.transport, functools.partial(_heed, consumers))
         await watch.look()  # before anything starts: a group may be paused
         roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
         stopping = asyncio.create_task(self._stopping.wait())
+        self._bus.metrics.in_process.update(in_process)
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
         try:
             await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -92,6 +97,8 @@ class Worker:
                 task.cancel()
             await asyncio.gather(stopping, *roles, *running, return_exceptions=True)
             await _drain(executors, 0)
+            for key in in_process:
+                del self._bus.metrics.in_process[key]
             restore()
         _raise_first_failure(roles)
         log.info("worker stopped", consumer=name)
@@ -106,9 +113,12 @@ class Worker:
 
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
-        roles: list[Role] = [Housekeeping(self._bus.transport, streams, self._bus.retention)]
-        if self._relay and self._bus.database is not None:
-            roles.append(self._bus.database.relay(self._bus.transport))
+        roles: list[Role] = [
+            Housekeeping(self._bus.transport, streams, self._bus.retention),
+            Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
+        ]
+        if self._relay and (relay := self._bus.relay()) is not None:
+            roles.append(relay)
         return roles
 
     def _begin_stop(self) -> None:

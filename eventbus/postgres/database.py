@@ -16,7 +16,7 @@ from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres.outbox import Outbox, Waiting, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
-from eventbus.transport import Transport
+from eventbus.transport import Appender
 
 log = structlog.get_logger("eventbus.postgres")
 
@@ -143,8 +143,8 @@ class Database:
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         return Outbox(connection, origin)
 
-    def relay(self, transport: Transport) -> Relay:
-        return Relay(self._dsn, transport)
+    def relay(self, appender: Appender) -> Relay:
+        return Relay(self._dsn, appender)
 
 
 class _CommittedBefore(BaseException):

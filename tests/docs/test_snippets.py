@@ -25,7 +25,10 @@ from tests.docs.pages import PAGES, Block, blocks
 from tests.waiting import eventually, until
 
 # A block is known by a function that it defines.
-PROGRAMS = {"charge": "charging 42 for o-1, attempt 1"}  # run as they are, until they have printed this
+PROGRAMS = {
+    "charge": "charging 42 for o-1, attempt 1",
+    "greet": "hello Ada",
+}  # run as they are, until they have printed this
 PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
 
 BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
