@@ -1,6 +1,7 @@
 """This project, through its public names, with its default policy on: retries, leases, timeouts, validation."""
 
 import asyncio
+from collections.abc import Callable
 
 from benchmarks.measure import Figure, Stopwatch, Tick
 from eventbus import Context, Event, EventBus, Group, Worker
@@ -22,7 +23,7 @@ def example(number: int) -> Measured:
     return Measured(lead_id=f"lead-{number:08}", organization_id="org-1", note="x" * 36)
 
 
-async def publish(url: str, count: int, tick: Tick) -> Figure:
+async def publish(url: str, count: int, tick: Tick, open_bus: Callable[[str], EventBus] = EventBus) -> Figure:
     """500 tasks, each awaiting every receipt."""
 
     async def publisher(bus: EventBus, numbers: range) -> None:
@@ -32,13 +33,13 @@ async def publish(url: str, count: int, tick: Tick) -> Figure:
                 tick(min(100, numbers.stop - number))
 
     share = count // PUBLISHERS
-    async with EventBus(url) as bus:
+    async with open_bus(url) as bus:
         with Stopwatch() as watch:
             await asyncio.gather(*(publisher(bus, range(i * share, (i + 1) * share)) for i in range(PUBLISHERS)))
     return Figure(NAME, "publish", share * PUBLISHERS, watch.seconds)
 
 
-async def consume(url: str, count: int, tick: Tick) -> Figure:
+async def consume(url: str, count: int, tick: Tick, open_bus: Callable[[str], EventBus] = EventBus) -> Figure:
     """A no-op handler of a pydantic payload; what `publish` left in the stream is what it works off."""
     group = Group("bench", concurrency=CONCURRENCY)
     done = asyncio.Event()
@@ -53,7 +54,7 @@ async def consume(url: str, count: int, tick: Tick) -> Figure:
         if seen >= count:
             done.set()
 
-    async with EventBus(url) as bus:
+    async with open_bus(url) as bus:
         worker = Worker(bus, [group])
         with Stopwatch() as watch:
             running = asyncio.create_task(worker.run())

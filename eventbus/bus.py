@@ -1,10 +1,11 @@
 """The façade: what a program holds in its hands."""
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from eventbus import control, crash
 from eventbus.breaker import Breaker
@@ -21,8 +22,13 @@ from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
-from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox
-from eventbus.transport import Transport, outgoing
+from eventbus.telemetry import Metrics
+from eventbus.telemetry.publishing import Publishing
+from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
+from eventbus.transport import Outgoing, Transport, outgoing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 MAX_PUBLISHES = 10_000
@@ -43,8 +49,10 @@ class EventBus:
     retention  how long workers keep what is settled, and dead letters
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
+    tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
+    `bus.metrics` counts: see eventbus.telemetry.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class EventBus:
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
+        tracer: "Tracer | None" = None,
     ) -> None:
         wrong = find_faults(middleware)
         positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
@@ -69,7 +78,10 @@ class EventBus:
         target = url or Settings().require_redis_url()
         self.retention = retention
         self.middleware = tuple(middleware)
-        self.listeners = tuple(listeners)
+        self.metrics = Metrics()
+        self.listeners = (self.metrics.count_finished, *listeners)
+        self._tracer = tracer
+        self._publishing = Publishing(self.metrics)
         transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
@@ -109,6 +121,7 @@ class EventBus:
         except BaseException:
             await self.close()
             raise
+        self._begin_tracing()
         if self.spool is not None:
             self.spool.start(self.transport, self._breaker)
         return self
@@ -124,6 +137,17 @@ class EventBus:
         if self.database is not None:
             await self.database.close()
         await self.transport.close()
+
+    def _begin_tracing(self) -> None:
+        """An SDK that is set up has imported this module. Where none is, nothing costs anything."""
+        if self._tracer is None and "opentelemetry.trace" not in sys.modules:
+            return
+        from eventbus.telemetry.tracing import Tracing, find_tracing  # noqa: PLC0415 - opentelemetry-api is an extra
+
+        tracing = Tracing(self._tracer) if self._tracer is not None else find_tracing()
+        if tracing is not None and self._publishing.tracing is None:
+            self._publishing.tracing = tracing
+            self.middleware = (tracing.process, *self.middleware)
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
@@ -153,9 +177,8 @@ class EventBus:
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
         that could not take the event either: the message names both reasons."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [status] = await self._publisher.append([outgoing(envelope, delay, at)])
-        crash.point("publish.stored")
-        return Receipt(envelope.id, status)
+        [receipt] = await self._publish([outgoing(envelope, delay, at)])
+        return receipt
 
     async def publish_many(
         self,
@@ -167,8 +190,10 @@ class EventBus:
         origin: Origin = Origin(),
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
-        items = [outgoing(envelop(event, origin, key=key), delay, at) for event in events]
-        statuses = await self._publisher.append(items)
+        return await self._publish([outgoing(envelop(event, origin, key=key), delay, at) for event in events])
+
+    async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
+        statuses = await self._publishing.append(items, self._publisher.append)
         crash.point("publish.stored")
         return [Receipt(item.envelope.id, status) for item, status in zip(items, statuses, strict=True)]
 
@@ -187,15 +212,19 @@ class EventBus:
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
         """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
         tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
-        return self._require_database().transaction(origin)
+        return self._require_database().transaction(self._publishing.descend(origin))
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
-        return self._require_database().outbox(connection, origin)
+        return self._require_database().outbox(connection, self._publishing.descend(origin))
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
         """What Context.transaction opens."""
-        return self._require_database().inbox(group, event_id, origin)
+        return self._require_database().inbox(group, event_id, self._publishing.descend(origin))
+
+    def relay(self) -> Role | None:
+        """Moves the outbox into the streams; None without a database."""
+        return None if self.database is None else self.database.relay(self._publishing.relayed(self.transport))
 
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox:
         """What Batch.transaction opens."""

@@ -129,6 +129,10 @@ class Consumer:
         with suppress(Unavailable):  # then they end when their wait is over
             await self._transport.interrupt(self._subscriptions)
 
+    def in_process(self) -> int:
+        """How many handlers run now, or are about to. May be asked from any thread."""
+        return len(self._running)
+
     # Sources ----------------------------------------------------------------------------------------------------------
 
     async def _read(self, subscription: Subscription) -> None:
@@ -268,7 +272,7 @@ class Consumer:
                 continue
             for delivery in lost:
                 self._held.pop(delivery, None)
-                log.warning("lease lost", group=self._group.name, entry_id=delivery.entry_id)
+                log.warning("lease lost", **delivery.named())
 
     async def _settle(self) -> None:
         failures = 0

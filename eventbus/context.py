@@ -40,13 +40,21 @@ class Context:
     """
 
     def __init__(
-        self, publisher: Publisher, envelope: Envelope, group: str, attempt: int, *, suspect: bool = False
+        self,
+        publisher: Publisher,
+        envelope: Envelope,
+        group: str,
+        attempt: int,
+        entry_id: str | None = None,
+        *,
+        suspect: bool = False,
     ) -> None:
         self._publisher = publisher
         self.envelope = envelope
         self.group = group
         self.attempt = attempt
         self.suspect = suspect
+        self._entry_id = entry_id
         self._transacted = False
 
     @property
@@ -63,12 +71,13 @@ class Context:
 
     @cached_property
     def log(self) -> structlog.stdlib.BoundLogger:
-        """A logger that names the event, the group, the attempt and the correlation id in every line."""
+        """A logger that names event, entry, group, attempt and correlation id in every line."""
         log: structlog.stdlib.BoundLogger = structlog.get_logger("eventbus.handler").bind(
             event_type=self.envelope.type,
             event_id=self.event_id,
             group=self.group,
             attempt=self.attempt,
+            entry_id=self._entry_id,
             correlation_id=self.correlation_id,
         )
         return log

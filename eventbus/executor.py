@@ -78,7 +78,9 @@ class Executor:
         except CodecError as error:
             return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
         suspect = delivery.crashes >= SUSPECT_FROM
-        context = Context(self._publisher, envelope, self._group.name, delivery.attempt, suspect=suspect)
+        context = Context(
+            self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
+        )
         started = perf_counter()
         try:
             async with route.slots.one() if route.slots else _AT_ONCE, asyncio.timeout(route.timeout):
@@ -167,11 +169,11 @@ class Executor:
         return outcome
 
     def _bury_undecoded(self, delivery: Delivery, error: CodecError) -> Outcome:
-        log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=str(error))
+        log.error("dead letter", **delivery.named(), reason=str(error))
         return Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
 
     def _bury_crasher(self, delivery: Delivery) -> Outcome:
         budget = self._group.crash_budget
         reason = f"its worker died {delivery.crashes} times while it ran, {budget} of them while nothing else did"
-        log.error("dead letter", group=self._group.name, entry_id=delivery.entry_id, reason=reason)
+        log.error("dead letter", **delivery.named(), reason=reason)
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)

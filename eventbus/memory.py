@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
+from eventbus.inspection import ConsumerState, GroupState, StreamState
 from eventbus.lanes import LANES, shares
 from eventbus.retention import Retention
 from eventbus.transport import (
@@ -57,6 +58,7 @@ class _Cursor:
 class _Log:
     entries: dict[str, Fields] = field(default_factory=dict)
     lanes: dict[int, list[str]] = field(default_factory=lambda: {priority: [] for priority in LANES})
+    stored_at: dict[str, float] = field(default_factory=dict)
     event_ids: set[str] = field(default_factory=set)
     scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
     next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
@@ -108,6 +110,7 @@ class MemoryTransport:
         entry_id = f"{next(self._ids)}-0"
         log.entries[entry_id] = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(envelope)])
         log.lanes[envelope.priority].append(entry_id)
+        log.stored_at[entry_id] = self._clock()
         log.event_ids.add(envelope.id)
         log.news.set()
 
@@ -281,6 +284,7 @@ class MemoryTransport:
             open_ = {i for i, entry in enumerate(lane[:done]) if any(entry in cursor.pending for cursor in cursors)}
             done = min(open_, default=done)
             for entry_id in lane[:done]:
+                del log.stored_at[entry_id]
                 log.event_ids.discard(log.entries.pop(entry_id).get(b"id", b"").decode())
             del lane[:done]
             for cursor in cursors:
@@ -322,6 +326,37 @@ class MemoryTransport:
     def _now(self) -> datetime:
         """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
         return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
+
+    async def find_streams(self) -> list[str]:
+        return sorted(
+            name for name, log in self._logs.items() if log.entries or log.groups or log.scheduled or log.dead
+        )
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        return [self._inspect(name, self._logs.get(name, _Log())) for name in sorted(set(streams))]
+
+    def _inspect(self, name: str, log: _Log) -> StreamState:
+        groups = tuple(self._inspect_group(group, log, cursor) for group, cursor in sorted(log.groups.items()))
+        return StreamState(name, len(log.entries), len(log.scheduled), len(log.dead), groups)
+
+    def _inspect_group(self, name: str, log: _Log, cursor: _Cursor) -> GroupState:
+        now = self._clock()
+        waiting = [entry for priority, lane in log.lanes.items() for entry in lane[cursor.delivered[priority] :]]
+        held = [pending for pending in cursor.pending.values() if pending.due is None]
+        return GroupState(
+            name,
+            lag=len(waiting),
+            backlog=len(waiting),
+            pending=len(cursor.pending),
+            delayed=len(cursor.pending) - len(held),
+            oldest_undelivered=_age(log, waiting, now),
+            oldest_unacked=_age(log, cursor.pending, now),
+            consumers=tuple(
+                ConsumerState(who, len(mine), now - max(pending.touched for pending in mine))
+                for who in sorted({pending.owner for pending in held})
+                for mine in [[pending for pending in held if pending.owner == who]]
+            ),
+        )
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):
@@ -372,6 +407,12 @@ def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Itera
         others = pending.owner != subscription.consumer  # its own are in its hands
         if others and pending.due is None and now - pending.touched >= subscription.lease:
             yield entry_id, pending, pending.crashes + 1
+
+
+def _age(log: _Log, entry_ids: Iterable[str], now: float) -> float | None:
+    """Seconds since the oldest of these was stored."""
+    oldest = min((log.stored_at[entry_id] for entry_id in entry_ids), default=None)
+    return None if oldest is None else now - oldest
 
 
 def _number(entry_id: str) -> int:

@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".eventbus")
     spool_path: Path | None = Path("contingency-log.jsonl")  # the empty text stands for None: no spool
     log_format: Literal["console", "json"] = "console"
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    metrics_host: str = "127.0.0.1"
 
     @field_validator("spool_path", mode="before")
     @classmethod

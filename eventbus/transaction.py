@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.transport import Transport
+from eventbus.transport import Appender
 
 
 class Row(Protocol):
@@ -87,7 +87,7 @@ class Database(Protocol):
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox: ...
-    def relay(self, transport: Transport) -> Role: ...
+    def relay(self, appender: Appender) -> Role: ...
 
     async def unpublished(self) -> int:
         """How many events of the outbox have not reached their stream yet."""

@@ -1,8 +1,8 @@
 """The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
 
 Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
-an operator to see and mend, one takes back what is scheduled, two are for what recurs, and two for notices that nobody
-keeps.
+an operator to see and mend, two that look and change nothing, one that takes back what is scheduled, two for what
+recurs, and two for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -15,13 +15,15 @@ keeps.
 """
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eventbus.codec import Fields
+from eventbus.codec import Fields, decode
+from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
+from eventbus.inspection import StreamState
 from eventbus.limits import Limit
 from eventbus.retention import Retention
 
@@ -59,6 +61,21 @@ class Delivery:
     @property
     def attempt(self) -> int:
         return self.failures + 1
+
+    def named(self) -> dict[str, object]:
+        """How log lines name it where there is no Context: as much of it as can be read."""
+        names: dict[str, object] = {
+            "group": self.subscription.group,
+            "stream": self.subscription.stream,
+            "entry_id": self.entry_id,
+            "attempt": self.attempt,
+            "event_id": self.fields.get(b"id", b"").decode(errors="backslashreplace"),
+        }
+        try:
+            envelope = decode(self.fields)
+        except CodecError:
+            return names
+        return {**names, "event_type": envelope.type, "correlation_id": envelope.correlation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +228,19 @@ class LeaseKeeper(Protocol):
         """Let go of the server for now; `renew` may be called again."""
 
 
-class Transport(Protocol):
-    """See the module's docstring for who owns what, and when."""
-
-    async def connect(self) -> None:
-        """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
+class Appender(Protocol):
+    """The first of the six verbs, for whoever needs no other."""
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
         stored)."""
+
+
+class Transport(Appender, Protocol):
+    """See the module's docstring for who owns what, and when."""
+
+    async def connect(self) -> None:
+        """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
         """Take back what is scheduled; without a stream, wherever it is. False if it is not scheduled (any more)."""
@@ -288,6 +309,13 @@ class Transport(Protocol):
 
     async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
         """Store a firing, due at a moment that has come; False if it, or a later one, has been stored by anybody."""
+
+    async def find_streams(self) -> list[str]:
+        """The streams that hold anything: entries, groups, delayed events, dead letters; sorted. May take long where
+        there are many keys."""
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""

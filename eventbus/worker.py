@@ -28,6 +28,7 @@ from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
 from eventbus.lifeline import Lifeline
 from eventbus.recurrence import Recurrence
+from eventbus.telemetry import Survey
 from eventbus.transaction import Role
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
@@ -77,11 +78,16 @@ class Worker:
             for group, executor in zip(self._groups, executors, strict=True)
         ]
         restore = self._install_signals() if signals else _nothing
+        in_process = {
+            (group.name, name): consumer.in_process
+            for group, consumer in zip(self._groups, self._consumers, strict=True)
+        }
         watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers))
         await watch.look()  # before anything starts: a group may be paused
         roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
+        self._bus.metrics.in_process.update(in_process)
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
         try:
             await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -95,6 +101,8 @@ class Worker:
                 task.cancel()
             await asyncio.gather(stopping, *roles, *running, return_exceptions=True)
             await _drain(executors, 0)
+            for key in in_process:
+                del self._bus.metrics.in_process[key]
             restore()
         _raise_first_failure(roles)
         log.info("worker stopped", consumer=name)
@@ -114,15 +122,18 @@ class Worker:
 
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
-        roles: list[Role] = [Housekeeping(self._bus.transport, streams, self._bus.retention)]
+        roles: list[Role] = [
+            Housekeeping(self._bus.transport, streams, self._bus.retention),
+            Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
+        ]
         keeper = self._bus.transport.keeper()
         if keeper is not None:
             shortest = min(group.lease for group in self._groups)
             roles.append(Lifeline(keeper, [consumer.in_hand for consumer in self._consumers], shortest))
         if any(group.recurring for group in self._groups):
             roles.append(Recurrence(self._bus.transport, self._groups))
-        if self._relay and self._bus.database is not None:
-            roles.append(self._bus.database.relay(self._bus.transport))
+        if self._relay and (relay := self._bus.relay()) is not None:
+            roles.append(relay)
         return roles
 
     def _begin_stop(self) -> None:

@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 
 log = structlog.get_logger("gateway.access")
 
-QUIET = frozenset({"/livez", "/readyz"})  # asked every few seconds
+QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
 
 
 @web.middleware

@@ -1,5 +1,6 @@
 """`eventbus worker`: run the handlers of an application, in one process or in several."""
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.group import Group
 from eventbus.settings import Settings
 from eventbus.supervisor import Supervisor, follow
+from eventbus.telemetry import serving
 from eventbus.worker import Worker
 
 GRACE = 30.0  # seconds
@@ -33,9 +35,16 @@ def worker(
             min=0, help=f"Seconds that handlers have to finish [default: {GRACE:g}; {RELOAD_GRACE:g} with --reload]."
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve Prometheus metrics on this port, 0 for any; else EVENTBUS_METRICS_PORT. "
+            "Of several processes each takes the next one."
+        ),
+    ] = None,
 ) -> None:
     """Handle events, until SIGTERM."""
-    settings = Settings()
+    settings = Settings() if metrics_port is None else Settings(metrics_port=metrics_port)
     logs.configure(settings.log_format)
     seconds = grace if grace is not None else RELOAD_GRACE if reload else GRACE
     follow(seconds)
@@ -47,12 +56,20 @@ def worker(
     command = [sys.executable, "-m", "eventbus.cli", "worker", f"--grace={seconds:g}"]
     command += [f"--app={path}" for path in app or ()] + [f"--group={name}" for name in group or ()]
     changes = _changes(apps) if reload else None
-    sys.exit(loop.run(_supervise(settings, apps, Supervisor(command, processes, grace=seconds, changes=changes))))
+    ports = functools.partial(_metrics_port, settings.metrics_port)
+    supervisor = Supervisor(command, processes, grace=seconds, changes=changes, environment=ports)
+    sys.exit(loop.run(_supervise(settings, apps, supervisor)))
+
+
+def _metrics_port(first: int | None, number: int) -> dict[str, str]:
+    """Each process has a port of its own, from the first on."""
+    return {"EVENTBUS_METRICS_PORT": str(first + number - 1)} if first else {}
 
 
 async def _work(settings: Settings, apps: Sequence[App], groups: Sequence[Group], grace: float) -> None:
     async with open_bus(settings, apps) as bus:
-        await Worker(bus, groups, grace=grace).run()
+        with serving(bus.metrics, settings):
+            await Worker(bus, groups, grace=grace).run()
 
 
 async def _supervise(settings: Settings, apps: Sequence[App], supervisor: Supervisor) -> int:

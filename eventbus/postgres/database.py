@@ -17,7 +17,7 @@ from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
-from eventbus.transport import Outgoing, Transport, outgoing
+from eventbus.transport import Appender, Outgoing, outgoing
 
 log = structlog.get_logger("eventbus.postgres")
 
@@ -167,8 +167,8 @@ class Database:
             count: int = await connection.fetchval(_UNPUBLISHED)
             return count
 
-    def relay(self, transport: Transport) -> Relay:
-        return Relay(self._dsn, transport)
+    def relay(self, appender: Appender) -> Relay:
+        return Relay(self._dsn, appender)
 
 
 class _CommittedBefore(BaseException):

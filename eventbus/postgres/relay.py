@@ -15,7 +15,7 @@ import structlog
 from eventbus import crash
 from eventbus.errors import EventBusError
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transport import Outgoing, Transport
+from eventbus.transport import Appender, Outgoing
 
 BATCH = 500
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty outbox
@@ -52,9 +52,9 @@ log = structlog.get_logger("eventbus.relay")
 class Relay:
     """`run()` for ever, in every worker: whoever holds the advisory lock works, the others stand by."""
 
-    def __init__(self, dsn: str, transport: Transport) -> None:
+    def __init__(self, dsn: str, appender: Appender) -> None:
         self._dsn = dsn
-        self._transport = transport
+        self._appender = appender
         self._away = False
 
     async def run(self) -> None:
@@ -86,7 +86,7 @@ class Relay:
             rows = await connection.fetch(_SELECT, BATCH)
             if rows:
                 outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
-                await self._transport.append(outgoing, again=uncertain)
+                await self._appender.append(outgoing, again=uncertain)
                 crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])
                 uncertain, pause = False, SHORTEST_PAUSE

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -10,8 +10,9 @@ import structlog
 from eventbus.codec import encode, pairs
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
+from eventbus.inspection import StreamState
 from eventbus.lanes import LANES, shares
-from eventbus.redis import dead, limiting, scripts, settling
+from eventbus.redis import dead, inspection, limiting, scripts, settling
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, entry_name, fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
@@ -301,7 +302,7 @@ class RedisTransport:
         keys = (stream_keys(self._namespace, firing.stream).stream, fired_key(self._namespace, firing.stream))
         return bool(await scripts.call(self._link, scripts.FIRE(keys, name, unix(due), *encode(firing))))
 
-    # Dead letters and notices -----------------------------------------------------------------------------------------
+    # Dead letters, inspection and notices -----------------------------------------------------------------------------
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         return await dead.read(self._link, self._namespace, stream, after, limit)
@@ -311,6 +312,12 @@ class RedisTransport:
 
     async def replay(self, letter: DeadLetter) -> bool:
         return await dead.replay(self._link, self._namespace, letter)
+
+    async def find_streams(self) -> list[str]:
+        return await inspection.find_streams(self._link, self._namespace)
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        return await inspection.read_streams(self._link, self._namespace, streams)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)

@@ -27,6 +27,7 @@ from tests.waiting import eventually, until
 # A block is known by a function that it defines.
 PROGRAMS = {  # run as they are, until they have printed this
     "charge": "charging 42 for o-1, attempt 1",
+    "greet": "hello Ada",
     "call_back": "do not forget t-1",
 }
 PARTS = {"bill", "store_contact", "count_views"}  # no programs by themselves: each has a test below that drives it

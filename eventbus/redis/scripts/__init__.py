@@ -51,6 +51,7 @@ STAY = Script("stay")
 FORGET_GROUP = Script("forget_group")
 FIRE = Script("fire")
 LAST_FIRING = Script("last_firing")
+INSPECT = Script("inspect")
 
 
 def by_text(command: Command) -> Command:

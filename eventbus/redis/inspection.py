@@ -1,0 +1,113 @@
+"""What the streams hold, read in one write: one script for each stream, so that its numbers are of one moment."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from eventbus.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
+from eventbus.redis import scripts
+from eventbus.redis.keys import PARKED, stream_keys
+from eventbus.redis.link import Link, Reply
+from eventbus.redis.scripts import Command
+
+_KINDS = re.compile(r"stream(:p\d+)?|due|dead")
+
+
+async def find_streams(link: Link, namespace: str) -> list[str]:
+    """Names of the streams that have entries, groups, scheduled events or dead letters, sorted.
+
+    Looks through all keys of the database, in small steps: not for every moment."""
+    found: set[str] = set()
+    prefix, cursor = f"{namespace}:{{", "0"
+    while True:
+        cursor, keys = await link.execute("SCAN", cursor, "MATCH", f"{_literal(prefix)}*}}:[sd]*", "COUNT", 1000)
+        for key in keys:
+            stream, _, kind = key.decode(errors="replace").removeprefix(prefix).partition("}:")
+            if _KINDS.fullmatch(kind):
+                found.add(stream)
+        if int(cursor) == 0:
+            return sorted(found)
+
+
+async def read_streams(link: Link, namespace: str, streams: Collection[str] | None = None) -> list[StreamState]:
+    """The state of these streams, or of all that there are; sorted by name. One round trip if they are named."""
+    names = sorted(set(streams)) if streams is not None else await find_streams(link, namespace)
+    replies = await scripts.run_all(link, [_inspection(namespace, name) for name in names])
+    return [_stream(name, reply) for name, reply in zip(names, replies, strict=True)]
+
+
+def _literal(text: str) -> str:
+    """For a MATCH pattern."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
+
+
+def _inspection(namespace: str, stream: str) -> Command:
+    keys = stream_keys(namespace, stream)
+    return scripts.INSPECT((keys.due, keys.dead, *keys.lanes), BACKLOG_LIMIT)
+
+
+class _Part(NamedTuple):
+    """What one lane tells of one group. Times are entry ids in ms; consumers: name to entries in hand and idle ms."""
+
+    lag: int | None
+    undelivered: int
+    oldest_undelivered: int | None
+    pending: int = 0
+    oldest_unacked: int | None = None
+    consumers: Mapping[str, tuple[int, int]] = {}
+
+
+class _Lane(NamedTuple):
+    length: int
+    oldest: int | None
+    groups: dict[str, _Part]
+
+    def part(self, group: str) -> _Part:
+        """A group that is not there (yet) will be created at the beginning: all is still to come for it."""
+        return self.groups.get(group) or _Part(self.length, self.length, self.oldest)
+
+
+def _stream(name: str, reply: Reply) -> StreamState:
+    now, scheduled, dead, found = reply
+    parts = [
+        _Lane(length, _ms(oldest), {group[0].decode(): _part(group[1:]) for group in groups})
+        for length, oldest, groups in found
+    ]
+    names = sorted({group for lane in parts for group in lane.groups})
+    groups = tuple(_group(group, [lane.part(group) for lane in parts], now) for group in names)
+    return StreamState(name, sum(lane.length for lane in parts), scheduled, dead, groups)
+
+
+def _part(reply: Reply) -> _Part:
+    lag, undelivered, waiting, pending, unacked, consumers = reply
+    hands = {name.decode(): (held, idle) for name, held, idle in consumers}
+    return _Part(None if lag < 0 else lag, undelivered, _ms(waiting), pending, _ms(unacked), hands)
+
+
+def _group(name: str, parts: list[_Part], now: int) -> GroupState:
+    lags = [part.lag for part in parts]
+    hands: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for consumer, (held, idle) in part.consumers.items():
+            before = hands.get(consumer, (0, idle))
+            hands[consumer] = (before[0] + held, min(before[1], idle))
+    delayed = hands.pop(PARKED, (0, 0))[0]
+    return GroupState(
+        name,
+        lag=None if None in lags else sum(lag for lag in lags if lag is not None),
+        backlog=sum(part.undelivered for part in parts),
+        pending=sum(part.pending for part in parts),
+        delayed=delayed,
+        oldest_undelivered=_age((part.oldest_undelivered for part in parts), now),
+        oldest_unacked=_age((part.oldest_unacked for part in parts), now),
+        consumers=tuple(ConsumerState(who, held, idle / 1000) for who, (held, idle) in sorted(hands.items())),
+    )
+
+
+def _age(times: Iterable[int | None], now: int) -> float | None:
+    oldest = min((time for time in times if time is not None), default=None)
+    return None if oldest is None else max(0, now - oldest) / 1000
+
+
+def _ms(entry_id: bytes) -> int | None:
+    return int(entry_id.split(b"-")[0]) if entry_id else None

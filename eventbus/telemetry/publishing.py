@@ -1,0 +1,57 @@
+"""What stands between a publish and the transport: counting, and spans where they are wanted."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from eventbus.event import Origin, Status
+from eventbus.telemetry.metrics import Metrics
+from eventbus.transport import Appender, Outgoing
+
+Append = Callable[[Sequence[Outgoing]], Awaitable[list[Status]]]
+
+
+class Traces(Protocol):
+    """What is asked of eventbus.telemetry.tracing, whose package may not be there."""
+
+    async def publish(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]: ...
+    def descend(self, origin: Origin) -> Origin: ...
+
+
+class Publishing:
+    """`tracing` may be set as long as nothing is published."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.tracing: Traces | None = None
+
+    async def append(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
+        """Append, told as one publish; one that raises counts as failed."""
+        try:
+            return await self.append_relayed(outgoing, append)
+        except BaseException:
+            self._metrics.count_failed(outgoing)
+            raise
+
+    async def append_relayed(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
+        """As `append`, for the relay, which tries until it has succeeded: only that counts."""
+        statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
+        self._metrics.count_published(outgoing, statuses)
+        return statuses
+
+    def relayed(self, appender: Appender) -> Appender:
+        """What the relay appends to."""
+        return _Relayed(self, appender)
+
+    def descend(self, origin: Origin) -> Origin:
+        """What events of a transaction descend from, whose spans begin when they are relayed."""
+        return origin if self.tracing is None else self.tracing.descend(origin)
+
+
+class _Relayed:
+    def __init__(self, publishing: Publishing, appender: Appender) -> None:
+        self._publishing = publishing
+        self._appender = appender
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        return await self._publishing.append_relayed(outgoing, partial(self._appender.append, again=again))

@@ -1,0 +1,131 @@
+"""Lines of the log: one each, with who says what about which event, and no secrets."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+import structlog
+
+from eventbus import Context, EventBus, Group, RetryPolicy, logs
+from eventbus.codec import encode, pairs
+from eventbus.event import Envelope, Event
+from eventbus.executor import Executor
+from eventbus.transport import Delivery
+from tests.samples import consumer, envelope
+
+Written = Callable[..., str]
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
+    """What a program that has configured its logs so writes to stderr."""
+    before = structlog.get_config()
+
+    def write(act: Callable[[Any], object], log_format: Literal["console", "json"] = "json") -> str:
+        logs.configure(log_format)
+        act(structlog.get_logger("eventbus.executor"))
+        return capsys.readouterr().err
+
+    yield write
+    structlog.configure(**before)
+
+
+def fail(log: Any) -> None:
+    try:
+        int("redis://:hunter2@host")
+    except ValueError:
+        log.exception("x")
+
+
+def test_a_line_says_which_component_wrote_it(written: Written) -> None:
+    assert json.loads(written(lambda log: log.info("hello")))["component"] == "eventbus.executor"
+    assert json.loads(written(lambda _: structlog.get_logger().info("hello")))["component"] == "app"
+    assert "component=eventbus.executor" in written(lambda log: log.info("hello"), "console")
+
+
+@pytest.mark.parametrize("character", ["\n", "\r\n", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\x7f"])
+def test_control_characters_in_any_field_stay_in_one_line_of_ascii(written: Written, character: str) -> None:
+    text = f"a{character}b"
+    raw = written(lambda log: log.warning(text, group=text, **{text: text}))
+    assert raw.isascii()
+    assert len(raw.splitlines()) == 1
+    told = json.loads(raw)
+    assert (told["event"], told["group"], told[text]) == (text, text, text)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda log: log.info("x", server="redis://ann:hunter2@host"),
+        lambda log: log.info("postgresql://ann:hunter2@host/app is away"),
+        lambda log: log.info("x", password="hunter2", jwt_secret="hunter2", access_token="hunter2"),
+        lambda log: log.info("x", Authorization="hunter2", Cookie="hunter2"),
+        lambda log: log.info("x", header="Bearer hunter2"),
+        fail,
+        lambda log: log.error("x", exc_info=ValueError("redis://:hunter2@host")),
+    ],
+)
+def test_passwords_and_tokens_are_hidden_wherever_they_stand(
+    written: Written, act: Callable[[Any], object], log_format: Literal["console", "json"]
+) -> None:
+    text = written(act, log_format)
+    assert "hunter2" not in text
+    assert "***" in text
+
+
+def test_what_only_sounds_like_a_secret_is_shown(written: Written) -> None:
+    told = json.loads(written(lambda log: log.info("x", tokens=3, key="lead-1", reason="token refused")))
+    assert (told["tokens"], told["key"], told["reason"]) == (3, "lead-1", "token refused")
+
+
+class Noisy(Event, type="noise.made"):
+    """Its handler fails."""
+
+
+@pytest.fixture
+def group() -> Group:
+    group = Group("ears", retry=RetryPolicy(attempts=2))
+
+    @group.on(Noisy)
+    async def hear(event: Noisy, ctx: Context) -> None:
+        ctx.log.info("heard")
+        raise ValueError("too loud")
+
+    return group
+
+
+def delivered(sent: Envelope, **state: int) -> Delivery:
+    fields = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(sent)])
+    return Delivery(consumer(stream="noise", group="ears"), "7-0", fields, **state)
+
+
+@pytest.mark.parametrize(
+    ("sent", "state", "says"),
+    [
+        ({"type": "noise.made", "data": b"{}"}, {}, ["heard", "failed, will retry"]),
+        ({"type": "noise.made", "data": b"{}"}, {"failures": 1}, ["heard", "dead letter"]),
+        ({"type": "noise.made", "data": b"[]"}, {}, ["dead letter"]),
+        ({"type": "noise.unheard_of"}, {}, ["dead letter"]),
+        ({"type": "noise.made", "data": b"{}"}, {"crashes": 9}, ["dead letter"]),
+    ],
+    ids=["retry", "dead", "invalid", "unknown", "crashes"],
+)
+async def test_every_line_about_an_event_names_it(
+    group: Group, sent: dict[str, Any], state: dict[str, int], says: list[str]
+) -> None:
+    whole = envelope(correlation_id="c-1")._replace(**sent)
+    with structlog.testing.capture_logs() as lines:
+        await Executor(group, EventBus("memory://")).execute(delivered(whole, **state))
+    assert [line["event"] for line in lines] == says
+    for told in lines:
+        assert told["event_id"] == whole.id
+        assert (told["group"], told["entry_id"], told["correlation_id"]) == ("ears", "7-0", "c-1")
+        assert told["attempt"] == state.get("failures", 0) + 1
+        assert told["event_type"] == whole.type
+
+
+def test_what_can_not_be_decoded_is_named_as_far_as_it_can_be() -> None:
+    named = Delivery(consumer(), "7-0", {b"id": b"\xff\n", b"data": b""}).named()
+    assert named == {"group": "billing", "stream": "order", "entry_id": "7-0", "attempt": 1, "event_id": "\\xff\n"}
