@@ -15,8 +15,8 @@ class RecordingTransport(MemoryTransport):
     """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
 
     def __init__(self) -> None:
+        self.now = 0.0  # asked for at once
         super().__init__(lambda: self.now)
-        self.now = 0.0
         self.progress = asyncio.Event()
         self.appended: list[Outgoing] = []
         self.held: dict[str, float] = {}  # entries in hand, and when the group's rate lets them start
