@@ -22,7 +22,7 @@ GRACE = 30.0  # seconds
 RELOAD_GRACE = 2.0  # seconds: somebody is waiting for it
 
 
-def worker(
+def worker(  # noqa: PLR0917 - the options of a command
     app: AppOption = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", "-g", help="Run this group only; may be given more than once.")
