@@ -41,7 +41,7 @@ class EventBus:
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
     publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
-                     spool Redis has three quarters of it, or all but a second
+                     spool Redis has half of it, or all but a second
     max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
     spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
               replayed by itself, by this bus or by another one with the same file
