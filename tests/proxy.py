@@ -11,7 +11,9 @@ class Proxy:
     """`async with Proxy(url) as proxy:` and connect to `proxy.url`. Its switches may be turned at any time.
 
     slice_size   bytes that pass at a time, None for as they come
-    frozen       nothing passes, and nobody is told
+    latency      seconds that everything is late, in either direction
+    linger       seconds until a client learns that the server has hung up
+    frozen       nothing passes, and nobody is told: `freeze()`, `thaw()`
     """
 
     def __init__(self, url: str) -> None:
@@ -23,6 +25,8 @@ class Proxy:
         self._thawed.set()
         self._server: asyncio.Server | None = None
         self.slice_size: int | None = None
+        self.latency = 0.0
+        self.linger = 0.0
         self.connections = 0
 
     @property
@@ -59,7 +63,10 @@ class Proxy:
         self._server.close()
         self.thaw()
         self.cut()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        pipes = list(self._pipes)
+        for pipe in pipes:
+            pipe.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -84,7 +91,11 @@ class Proxy:
                     self._losing.set()
                     self._losing = None
                     break
+                if self.latency:
+                    await asyncio.sleep(self.latency)
                 await self._pass_on(passing, sink)
+            if replies and self.linger:
+                await asyncio.sleep(self.linger)
         for end in (sink, origin):
             end.transport.abort()
         self._ends -= {sink, origin}

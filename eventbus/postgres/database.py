@@ -14,6 +14,7 @@ from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
+from eventbus.postgres import driver
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
@@ -25,7 +26,6 @@ PooledConnection = asyncpg.pool.PoolConnectionProxy
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT = 5.0  # seconds
 COMMAND_TIMEOUT = 30.0  # seconds
-PROBE_TIMEOUT = 1.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
 _UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL"
@@ -35,9 +35,6 @@ INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::
 ON CONFLICT DO NOTHING RETURNING event_id
 """
 _WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND group_name = $2"
-# PostgreSQL is there but going down, coming up, or has no connection left.
-_NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY)
 
 
 class Database:
@@ -61,7 +58,7 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT,
                 init=_set_codecs,
             )
-        except _AWAY as error:
+        except driver.AWAY as error:
             raise Unavailable(self._server, str(error) or "no answer") from None
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
             raise ConfigurationError(f"{self._server}: {error}") from None
@@ -84,14 +81,14 @@ class Database:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
         try:
             connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
-        except _AWAY as error:
+        except driver.AWAY as error:
             raise self._unavailable(str(error) or "no connection in time") from error
         self._note(None)
         try:
             yield connection
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except driver.ERRORS as error:
             # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
-            if await _broken(connection, error):
+            if await driver.broken(connection, error):
                 raise self._unavailable(str(error) or "no answer") from error
             raise
         finally:
@@ -240,35 +237,13 @@ class PostgresBatchInbox:
         await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
 
 
-async def _broken(connection: PooledConnection, error: Exception) -> bool:
-    """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
-    if _is_closed(connection) or isinstance(error, _NOT_READY):
-        return True
-    if not isinstance(error, TimeoutError):
-        return False
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            await connection.execute("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        connection.terminate()
-        return True
-    return False
-
-
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
     """What has committed has committed: a connection that cannot be given back in order is cut, and nobody is told."""
     try:
         await pool.release(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        if not _is_closed(connection):
+    except driver.ERRORS:
+        if not driver.is_closed(connection):
             connection.terminate()
-
-
-def _is_closed(connection: PooledConnection) -> bool:
-    try:
-        return bool(connection.is_closed())
-    except asyncpg.InterfaceError:  # it broke, and the pool has taken it back already
-        return True
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -15,6 +15,7 @@ from eventbus.postgres import Database
 from eventbus.postgres import database as module
 from eventbus.postgres.outbox import envelope_of
 from eventbus.transaction import Transaction
+from tests.proxy import Proxy
 from tests.servers import OwnPostgres
 from tests.waiting import eventually
 
@@ -239,6 +240,34 @@ async def test_a_terminated_session_is_unavailable_and_the_next_one_works(databa
         await be_terminated()
     assert await effects(database) == await outbox(database) == []
     assert await deliver(database) == ["entered", "acted", "behind"]
+
+
+async def test_a_session_whose_end_is_told_late_is_unavailable(migrated_url: str, database: Database) -> None:
+    """Between the server's farewell and the end of the connection, asyncpg has an error of another kind."""
+    async with Proxy(migrated_url) as proxy:
+        distant = Database(proxy.url)
+        await distant.connect()
+        proxy.linger = 60.0
+
+        async def be_terminated() -> None:
+            async with distant.transaction() as tx:
+                async with database.connection() as other:
+                    pid = await tx.connection.fetchval("SELECT pg_backend_pid()")
+                    await other.execute("SELECT pg_terminate_backend($1)", pid)
+                await asyncio.sleep(0.1)  # the farewell arrives
+                await act(tx, 1)
+
+        with pytest.raises(Unavailable, match="PostgreSQL at "):
+            await be_terminated()
+        await act_once(distant)
+        proxy.linger = 0.0
+        await distant.close()
+    assert await effects(database) == [2]
+
+
+async def act_once(database: Database) -> None:
+    async with database.transaction() as tx:
+        await act(tx, 2)
 
 
 async def test_a_handler_s_own_errors_pass_unchanged(database: Database) -> None:
