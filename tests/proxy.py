@@ -20,7 +20,10 @@ class Proxy:
         self._target = urlsplit(url)
         self._pipes: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.StreamWriter] = set()
+        self._swallowed: set[asyncio.StreamWriter] = set()
         self._losing: asyncio.Event | None = None
+        self._wanted: bytes | None = None
+        self._lost = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._server: asyncio.Server | None = None
@@ -42,10 +45,19 @@ class Proxy:
     def thaw(self) -> None:
         self._thawed.set()
 
+    def blackhole(self) -> None:
+        """Swallow whatever comes on the connections of now, and tell nobody; new ones are as good as ever."""
+        self._swallowed |= self._ends
+
     def lose_next_reply(self) -> asyncio.Event:
         """Throw away the next bytes that the server sends, and their connection with them; set when that was done."""
         self._losing = asyncio.Event()
         return self._losing
+
+    def lose_reply_to(self, request: bytes) -> asyncio.Event:
+        """As `lose_next_reply`, from the next request on that holds these bytes."""
+        self._wanted, self._lost = request, asyncio.Event()
+        return self._lost
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -87,18 +99,22 @@ class Proxy:
         with suppress(OSError):
             while passing := await source.read(65536):
                 await self._thawed.wait()
+                if not replies and self._wanted is not None and self._wanted in passing:
+                    self._wanted, self._losing = None, self._lost
                 if replies and self._losing is not None:
                     self._losing.set()
                     self._losing = None
                     break
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                await self._pass_on(passing, sink)
+                if sink not in self._swallowed:
+                    await self._pass_on(passing, sink)
             if replies and self.linger:
                 await asyncio.sleep(self.linger)
         for end in (sink, origin):
             end.transport.abort()
         self._ends -= {sink, origin}
+        self._swallowed -= {sink, origin}
 
     async def _pass_on(self, passing: bytes, sink: asyncio.StreamWriter) -> None:
         step = self.slice_size or len(passing)

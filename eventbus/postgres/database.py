@@ -11,8 +11,8 @@ import orjson
 import structlog
 
 from eventbus import crash
-from eventbus.codec import envelop
-from eventbus.errors import ConfigurationError, Unavailable, hide_password
+from eventbus.codec import MAX_PAYLOAD, envelop
+from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres import driver
 from eventbus.postgres.outbox import Outbox, insert
@@ -40,10 +40,11 @@ _WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND gro
 class Database:
     """Reconnects by itself; every call raises Unavailable while PostgreSQL is away."""
 
-    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE, max_payload: int = MAX_PAYLOAD) -> None:
         self._dsn = dsn
         self._server = f"PostgreSQL at {hide_password(dsn)}"
         self._pool_size = pool_size
+        self._max_payload = max_payload
         self._pool: asyncpg.Pool | None = None
         self._away = False
 
@@ -110,7 +111,7 @@ class Database:
     async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
         """Rows and events that commit together."""
         async with self._begun() as connection:
-            tx = PostgresTransaction(connection, origin)
+            tx = PostgresTransaction(connection, origin, max_payload=self._max_payload)
             yield tx
             await tx.flush()
 
@@ -120,7 +121,7 @@ class Database:
         try:
             async with self._begun() as connection:
                 first = await connection.fetchval(_INBOX, event_id, group)
-                tx = PostgresTransaction(connection, origin, committed=not first)
+                tx = PostgresTransaction(connection, origin, max_payload=self._max_payload, committed=not first)
                 yield tx
                 await tx.flush()
                 crash.point("inbox.commit")
@@ -136,7 +137,8 @@ class Database:
         """As `inbox`, for several events in one transaction: see Batch.transaction."""
         async with self._begun() as connection:
             rows = await connection.fetch(_INBOX_BATCH, list(event_ids), group)
-            inbox = PostgresBatchInbox(connection, group, frozenset(str(row["event_id"]) for row in rows))
+            fresh = frozenset(str(row["event_id"]) for row in rows)
+            inbox = PostgresBatchInbox(connection, group, fresh, max_payload=self._max_payload)
             yield inbox
             await inbox.flush()
             crash.point("inbox.commit")
@@ -150,14 +152,17 @@ class Database:
             async with asyncio.timeout(ACQUIRE_TIMEOUT):
                 await transaction.start()
             try:
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await transaction.commit()
+                try:
+                    yield connection
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                await transaction.commit()
+            except driver.CONFLICTS as error:
+                raise Conflict(f"{self._server} rolled back in favour of another transaction: {error}") from error
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
-        return Outbox(connection, origin)
+        return Outbox(connection, origin, self._max_payload)
 
     async def unpublished(self) -> int:
         async with self.connection() as connection:
@@ -177,9 +182,12 @@ class _CommittedBefore(BaseException):
 class PostgresTransaction:
     """See eventbus.transaction.Transaction. Events are written in one statement, just before the commit."""
 
-    def __init__(self, connection: Connection, origin: Origin, *, committed: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, origin: Origin, *, max_payload: int = MAX_PAYLOAD, committed: bool = False
+    ) -> None:
         self._connection = connection
         self._origin = origin
+        self._max_payload = max_payload
         self._committed = committed
         self._waiting: list[Outgoing] = []
 
@@ -201,7 +209,9 @@ class PostgresTransaction:
     ) -> str:
         if self._committed:
             raise _CommittedBefore
-        envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
+        envelope = envelop(
+            event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
+        )
         self._waiting.append(outgoing(envelope, delay, at))
         return envelope.id
 
@@ -211,21 +221,23 @@ class PostgresTransaction:
         return waiting
 
     async def flush(self) -> None:
-        await insert(self._connection, self.take())
+        await _conclude(self._connection, self.take())
 
 
 class PostgresBatchInbox:
     """See eventbus.transaction.BatchInbox."""
 
-    def __init__(self, connection: Connection, group: str, fresh: frozenset[str]) -> None:
+    def __init__(self, connection: Connection, group: str, fresh: frozenset[str], *, max_payload: int) -> None:
         self.connection = connection
+        self._max_payload = max_payload
         self.fresh = fresh
         self._group = group
         self._withdrawn: frozenset[str] = frozenset()
         self._outboxes: dict[str | None, PostgresTransaction] = {}
 
     def outbox(self, origin: Origin) -> PostgresTransaction:
-        return self._outboxes.setdefault(origin.causation_id, PostgresTransaction(self.connection, origin))
+        outbox = PostgresTransaction(self.connection, origin, max_payload=self._max_payload)
+        return self._outboxes.setdefault(origin.causation_id, outbox)
 
     def withdraw(self, event_ids: Sequence[str]) -> None:
         self._withdrawn = frozenset(event_ids)
@@ -234,7 +246,16 @@ class PostgresBatchInbox:
         if self._withdrawn:
             await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
         kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
-        await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
+        await _conclude(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
+
+
+async def _conclude(connection: Connection, waiting: Sequence[Outgoing]) -> None:
+    """The last statement. There must be one: PostgreSQL answers the COMMIT of a transaction in which an error was
+    swallowed with ROLLBACK, and asyncpg does not look; any other statement is refused."""
+    if waiting:
+        await insert(connection, waiting)
+    else:
+        await connection.execute("SELECT 1")
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:

@@ -17,6 +17,8 @@ AWAY = (
     *(OSError, TimeoutError, asyncpg.InternalClientError),
     *(asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY),
 )
+# The transaction is rolled back because of another at the same time; done again as a whole it may succeed.
+CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
 async def broken(connection: PoolConnectionProxy, error: Exception) -> bool:
