@@ -3,7 +3,16 @@
 from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.context import Context
-from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, SnoozeFor, Unavailable
+from eventbus.errors import (
+    ConfigurationError,
+    Conflict,
+    EventBusError,
+    Full,
+    Reject,
+    RetryLater,
+    SnoozeFor,
+    Unavailable,
+)
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
@@ -21,6 +30,7 @@ __all__ = [
     "BatchTransaction",
     "CallNext",
     "ConfigurationError",
+    "Conflict",
     "Connection",
     "Context",
     "Envelope",
