@@ -11,7 +11,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.docs.test_snippets import CLEAN, LOCAL_REDIS
 from tests.waiting import until
 
-FIRST, TESTING = ROOT / "docs" / "first-service.md", ROOT / "docs" / "testing.md"
+FIRST, TESTING = ROOT / "README.md", ROOT / "docs" / "testing.md"
 
 
 def files(page: Path) -> dict[str, str]:
@@ -27,7 +27,7 @@ def write(page: Path, folder: Path) -> None:
 
 def command(*words: str) -> list[str]:
     """A command of the first service's block of shell, by how it begins."""
-    [shell] = [block for block in blocks(FIRST) if block.language == "sh"]
+    [shell] = [block for block in blocks(FIRST) if block.language == "sh" and "--app shop" in block.text]
     [found] = [line for line in map(shlex.split, shell.text.splitlines()) if line[: len(words)] == list(words)]
     return found
 

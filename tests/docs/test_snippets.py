@@ -30,7 +30,12 @@ PROGRAMS = {  # run as they are, until they have printed this
     "greet": "hello Ada",
     "call_back": "do not forget t-1",
 }
-PARTS = {"bill", "store_contact", "count_views"}  # no programs by themselves: each has a test below that drives it
+PARTS = {
+    "bill",
+    "send_letter",
+    "store_contact",
+    "count_views",
+}  # no programs by themselves: each has a test below that drives it
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -116,6 +121,20 @@ async def test_a_contact_ends_as_its_handler_says(capsys: pytest.CaptureFixture[
         "dead: Duplicate('twice@example.org')",
         "dead: Reject('no address')",
     ]
+
+
+async def test_a_letter_is_sent_under_limits() -> None:
+    snippet = _module("send_letter")
+    told: list[Finished] = []
+    snippet.letters.on_completed(told.append)
+    async with EventBus("memory://") as bus:
+        await snippet.announce(bus)
+        assert await bus.paused() == {}
+        async with _working(bus, snippet.letters):
+            await until(lambda: told)
+    [finished] = told
+    assert finished.envelope is not None
+    assert finished.envelope.priority == 1
 
 
 async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
