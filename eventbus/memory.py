@@ -256,16 +256,19 @@ class MemoryTransport:
         behind = [dead for dead in self._log(stream).dead.values() if _number(dead.id) > _number(after)]
         return behind[:limit]
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        return self._log(stream).dead.get(letter_id)
+
     async def streams(self) -> list[str]:
         return sorted(name for name, log in self._logs.items() if log.dead)
 
-    async def replay(self, dead: DeadLetter) -> bool:
-        if dead.envelope is None:
-            raise CodecError(f"dead letter {dead.id} is no envelope: it cannot be replayed")
-        log = self._log(dead.stream)
-        if log.dead.pop(dead.id, None) is None:
+    async def replay(self, letter: DeadLetter) -> bool:
+        if letter.envelope is None:
+            raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
+        log = self._log(letter.stream)
+        if log.dead.pop(letter.id, None) is None:
             return False
-        self._store(log, dead.envelope._replace(only=dead.group))
+        self._store(log, letter.envelope._replace(only=letter.group))
         return True
 
     async def find_streams(self) -> list[str]:
@@ -298,6 +301,8 @@ class MemoryTransport:
                 for mine in [[pending for pending in held if pending.owner == who]]
             ),
         )
+    async def discard(self, letter: DeadLetter) -> bool:
+        return self._log(letter.stream).dead.pop(letter.id, None) is not None
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):

@@ -2,6 +2,8 @@
 
 Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
 an operator to see and mend, two that look and change nothing, and two for notices that nobody keeps.
+Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand five for the dead letters, for
+an operator to see and mend, and two for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -253,10 +255,13 @@ class Transport(Appender, Protocol):
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         """Dead letters of a stream, oldest first, behind the one with the id `after`."""
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        """The one with this id; None if there is none (any more)."""
+
     async def streams(self) -> list[str]:
         """The streams that hold dead letters, sorted."""
 
-    async def replay(self, dead: DeadLetter) -> bool:
+    async def replay(self, letter: DeadLetter) -> bool:
         """Put a dead letter back into its stream, for the group where it died; False if it is gone already."""
 
     async def find_streams(self) -> list[str]:
@@ -265,6 +270,8 @@ class Transport(Appender, Protocol):
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
+    async def discard(self, letter: DeadLetter) -> bool:
+        """Forget a dead letter for good; False if it is gone already."""
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""

@@ -284,6 +284,9 @@ class RedisTransport:
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         return await dead.read(self._link, self._namespace, stream, after, limit)
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        return await dead.find(self._link, self._namespace, stream, letter_id)
+
     async def streams(self) -> list[str]:
         return await dead.streams(self._link, self._namespace)
 
@@ -295,6 +298,8 @@ class RedisTransport:
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         return await inspection.read_streams(self._link, self._namespace, streams)
+    async def discard(self, letter: DeadLetter) -> bool:
+        return await dead.discard(self._link, self._namespace, letter)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)

@@ -84,4 +84,4 @@ def test_migrate_prints_then_applies_then_has_nothing_to_do(database_url: str) -
 
 def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
     run = eventbus("dead", "list", "--json", EVENTBUS_REDIS_URL=redis_url)
-    assert json.loads(run.stdout) == {"items": []}
+    assert json.loads(run.stdout) == {"items": [], "total": 0}

@@ -47,6 +47,7 @@ ADMIT = Script("admit")
 STAY = Script("stay")
 FORGET_GROUP = Script("forget_group")
 INSPECT = Script("inspect")
+DISCARD = Script("discard")
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
