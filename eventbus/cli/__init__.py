@@ -13,7 +13,10 @@ from importlib.util import find_spec
 import typer
 
 from eventbus.cli import dead
+from eventbus.cli.doctor import doctor
+from eventbus.cli.explain import explain
 from eventbus.cli.screen import report
+from eventbus.cli.status import status
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.logs import configure
 
@@ -31,6 +34,9 @@ def build(wanted: str | None = None) -> typer.Typer:
         from eventbus.cli.migrate import migrate  # noqa: PLC0415
 
         app.command("migrate")(migrate)
+    app.command("status")(status)
+    app.command("explain")(explain)
+    app.command("doctor")(doctor)
     app.add_typer(dead.app, name="dead")
     entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}
     own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}

@@ -2,5 +2,6 @@
 
 from eventbus.postgres.database import Database
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending
+from eventbus.postgres.tracing import trace, waiting
 
-__all__ = ["Database", "Migration", "apply", "installed", "load", "pending"]
+__all__ = ["Database", "Migration", "apply", "installed", "load", "pending", "trace", "waiting"]

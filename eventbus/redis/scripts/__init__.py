@@ -48,6 +48,8 @@ STAY = Script("stay")
 FORGET_GROUP = Script("forget_group")
 INSPECT = Script("inspect")
 DISCARD = Script("discard")
+FIND = Script("find")
+BETWEEN = Script("between")
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:

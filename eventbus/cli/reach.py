@@ -1,0 +1,50 @@
+"""A connection for a command. It asks no more of the server than to answer: what is wrong there is to be found out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+
+import typer
+
+from eventbus.errors import EventBusError, hide_password
+from eventbus.inspection import Trace
+from eventbus.redis.link import Link
+from eventbus.settings import Settings
+
+NAMESPACE = "eb"
+TIMEOUT = 5.0  # seconds
+
+
+@asynccontextmanager
+async def redis() -> AsyncIterator[Link]:
+    """Raises ConfigurationError if no server is configured or the login is refused, Unavailable if it is away."""
+    link = Link(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator")
+    try:
+        await link.ready()
+        yield link
+    finally:
+        await link.close()
+
+
+def redis_name() -> str:
+    """The configured server, as it may be shown."""
+    return hide_password(Settings().require_redis_url())
+
+
+async def traced(event_id: str) -> Trace | None:
+    """What PostgreSQL remembers of an event; None if none is configured. If it is away, that is said on stderr."""
+    dsn = Settings().database_url
+    if dsn is None or not find_spec("asyncpg"):
+        return None
+    from eventbus.postgres import Database, trace  # noqa: PLC0415 - asyncpg is an extra
+
+    database = Database(dsn)
+    try:
+        await database.connect()
+        async with database.connection() as connection:
+            return await trace(connection, event_id)
+    except EventBusError as error:
+        typer.echo(f"outbox and inbox are not looked at: {error}", err=True)
+        return None
+    finally:
+        await database.close()
