@@ -22,7 +22,7 @@ def operator() -> str:
 def audit(action: str, **details: object) -> None:
     """Say it on stderr, so that stdout stays the answer."""
     line = {"audit": action, "by": operator(), "at": datetime.now(UTC).isoformat(timespec="seconds"), **details}
-    typer.echo(orjson.dumps(line), err=True)
+    typer.echo(orjson.dumps(line).decode(), err=True)
 
 
 def confirm(question: str) -> None:

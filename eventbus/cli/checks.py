@@ -1,6 +1,7 @@
 """What `eventbus doctor` makes of streams, groups and the database."""
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 
 from eventbus.cli.durations import spoken
 from eventbus.cli.status import alive

@@ -26,6 +26,11 @@ _NOWHERE = (
     "or it waits in the spool of its publisher (`eventbus spool status`, on that machine),\n"
     "or every group was done with it and it has been trimmed."
 )
+_SETTLED = {
+    Standing.DONE: "done",
+    Standing.REPLAYED: "died, and was replayed",
+    Standing.PASSED: "not for this group: the replay of another group's dead letter",
+}
 
 
 def explain(
@@ -104,10 +109,8 @@ def _reason(standing: GroupStanding, state: GroupState | None) -> str:
             return f"{_next(standing.due)}{_past(standing)}{workers}"
         case Standing.DEAD:
             return f"dead after {_times(standing.failures, 'attempt')}: {standing.letter}: {standing.error}"
-        case Standing.PASSED:
-            return "not for this group: the replay of another group's dead letter"
-        case Standing.DONE:
-            return "done"
+        case settled:
+            return _SETTLED[settled]
 
 
 def _next(due: float | None) -> str:

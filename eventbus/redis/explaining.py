@@ -1,15 +1,16 @@
 """Where an event is, and what every group has made of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import product
 
 from eventbus.codec import Fields, decode, pairs
 from eventbus.errors import CodecError
-from eventbus.event import NORMAL_PRIORITY, Envelope, unix_ms
+from eventbus.event import Envelope, unix_ms
 from eventbus.inspection import BACKLOG_LIMIT, EventStanding, GroupStanding, Standing
 from eventbus.redis import scripts
-from eventbus.redis.inspection import find_streams, lanes
-from eventbus.redis.keys import PARKED, group_keys, stream_keys
+from eventbus.redis.inspection import find_streams
+from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply
 from eventbus.transport import SUSPECT_FROM
 
@@ -56,7 +57,7 @@ class _Log:
         """None if the event is not in this stream, from the id `start` on."""
         entries = [
             (lane, entry_id, fields)
-            for lane in lanes(self._namespace, self._stream)
+            for lane in stream_keys(self._namespace, self._stream).lanes
             for entry_id, fields in await _find(self._link, lane, event_id, start)
         ]
         letters = await _find(self._link, stream_keys(self._namespace, self._stream).dead, event_id, start)
@@ -65,7 +66,10 @@ class _Log:
         envelope = _envelope([*(fields for _, _, fields in entries), *(fields for _, fields in letters)])
         dead = [_dead(self._stream, letter_id, fields) for letter_id, fields in letters]
         graves = {(letter.group, letter.entry) for letter in dead}
-        living = [standing for entry in entries for standing in await self._groups(*entry)]
+        replays = {
+            only: order for order, only in sorted((_order(entry), _only(fields)) for _, entry, fields in entries)
+        }
+        living = [_unless_replayed(standing, replays) for entry in entries for standing in await self._groups(*entry)]
         told = [*dead, *(standing for standing in living if (standing.group, standing.entry) not in graves)]
         return EventStanding(
             event_id,
@@ -78,7 +82,7 @@ class _Log:
 
     async def _groups(self, lane: str, entry_id: str, fields: Fields) -> list[GroupStanding]:
         infos = [pairs(flat) for flat in await self._link.execute("XINFO", "GROUPS", lane)]
-        envelope, name, told = _envelope([fields]), _entry_name(lane, entry_id), []
+        envelope, name, told = _envelope([fields]), entry_name(lane, entry_id), []
         for info in infos:
             group = info[b"name"].decode()
             if envelope is not None and envelope.only not in {None, group}:
@@ -91,7 +95,7 @@ class _Log:
         return told
 
     async def _delivered(self, lane: str, entry_id: str, group: str) -> GroupStanding:
-        keys, name = group_keys(self._namespace, self._stream, group), _entry_name(lane, entry_id)
+        keys, name = group_keys(self._namespace, self._stream, group), entry_name(lane, entry_id)
         pending, due, failed, crashed, time = await scripts.run_all(
             self._link,
             [
@@ -122,6 +126,19 @@ class _Log:
         )
 
 
+def _unless_replayed(standing: GroupStanding, replays: Mapping[str, tuple[int, int]]) -> GroupStanding:
+    """`replays`: by group, the last entry that is addressed to it. What is settled before that has died."""
+    last = replays.get(standing.group, (0, 0))
+    if standing.standing is Standing.DONE and _order(standing.entry.partition("@")[0]) < last:
+        return replace(standing, standing=Standing.REPLAYED)
+    return standing
+
+
+def _only(fields: Fields) -> str:
+    envelope = _envelope([fields])
+    return (envelope and envelope.only) or ""
+
+
 def _dead(stream: str, letter_id: str, fields: Fields) -> GroupStanding:
     return GroupStanding(
         fields[b"dead.group"].decode(),
@@ -142,12 +159,6 @@ def _envelope(candidates: Iterable[Fields]) -> Envelope | None:
         except CodecError:
             continue
     return None
-
-
-def _entry_name(lane: str, entry_id: str) -> str:
-    """As entries are named in the records of a group."""
-    priority = lane.rpartition(":p")[2]
-    return f"{entry_id}@{priority}" if priority.isdecimal() and int(priority) != NORMAL_PRIORITY else entry_id
 
 
 def _order(entry_id: str) -> tuple[int, int]:

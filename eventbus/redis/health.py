@@ -30,7 +30,7 @@ async def examine(link: Link, namespace: str) -> list[Finding]:
         *_persistence(info, config),
         *_connections(info, config),
         _clock(skew),
-        await _permissions(link, namespace),
+        *([await _permissions(link, namespace)] if info.get("role") == "master" else []),
     ]
 
 

@@ -1,22 +1,14 @@
 """The `eventbus` command as an operator meets it: exit codes, one screen, no password."""
 
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 
+from tests.integration.commands import eventbus
+
 NOWHERE = "redis://:sesame@127.0.0.1:1/0"
 NO_DATABASE = "postgresql://app:sesame@127.0.0.1:1/app"
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
-
-
-def eventbus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eventbus.cli", *arguments]
-    return subprocess.run(
-        command, env={**CLEAN, **environment}, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def assert_one_screen(run: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -33,6 +25,9 @@ def assert_one_screen(run: subprocess.CompletedProcess[str], *words: str) -> Non
         (["worker"], "Redis"),
         (["gateway"], "Redis"),
         (["dead", "list"], "Redis"),
+        (["status"], "Redis"),
+        (["explain", "01a20203-3dfc-7004-99e1-786b1ae358e7"], "Redis"),
+        (["doctor"], "Redis"),
     ],
 )
 def test_redis_away_is_exit_3_and_one_screen(command: list[str], server: str, database_url: str) -> None:

@@ -1,9 +1,7 @@
 """`eventbus dead`: filters, a dry run, a question before what cannot be undone, an audit line."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -12,6 +10,7 @@ import pytest
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.transport import Dead, Failure, Outgoing
+from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import consumer, envelope, receive, settle
 
 
@@ -29,11 +28,7 @@ async def transport(any_redis_url: str) -> AsyncIterator[RedisTransport]:
 
 
 def dead(url: str, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EVENTBUS_REDIS_URL": url, "COLUMNS": "80", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "eventbus.cli", "dead", *arguments]
-    return subprocess.run(
-        command, env=environment, input=answer, capture_output=True, text=True, timeout=60, check=False
-    )
+    return eventbus("dead", *arguments, answer=answer, EVENTBUS_REDIS_URL=url)
 
 
 async def test_a_filter_a_dry_run_and_a_replay_that_is_audited(transport: RedisTransport, any_redis_url: str) -> None:
