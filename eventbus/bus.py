@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from eventbus import control, crash
 from eventbus.codec import envelop
 from eventbus.control import Pause
+from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
 from eventbus.lifecycle import AnyListener
@@ -115,6 +116,9 @@ class EventBus:
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
@@ -124,23 +128,52 @@ class EventBus:
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
         origin        what the event descends from; a handler uses ctx.publish instead
+        dedupe_key    of the events of one type and organization with the same key, the first alone is stored; the
+                      receipts of the others say `duplicate`, with the id of the first
+        dedupe_window seconds that this holds, from the time on at which the first one is due
+        dedupe        'keep': the first one stays. 'replace': while it is still scheduled, the later one takes its
+                      place, with a delay of its own
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
         [receipt] = await self._publish([Outgoing(envelope, delay or 0.0)])
+        item = Outgoing(envelope, delay or 0.0, once(dedupe_key, dedupe_window, dedupe))
+        [receipt] = await self._append([item])
         return receipt
 
     async def publish_many(
-        self, events: Sequence[Event], *, key: str | None = None, origin: Origin = Origin()
+        self,
+        events: Sequence[Event],
+        *,
+        key: str | None = None,
+        dedupe_keys: Sequence[str | None] | None = None,
+        dedupe_window: float = WINDOW,
+        origin: Origin = Origin(),
     ) -> list[Receipt]:
         """As `publish`, in one write, in order. When it raises, some may be stored."""
         return await self._publish([Outgoing(envelop(event, origin, key=key)) for event in events])
+        """As `publish`, in one write, in order. When it raises, some may be stored.
+
+        dedupe_keys: one for each event, None for those that have none."""
+        keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
+        return await self._append(
+            [
+                Outgoing(envelop(event, origin, key=key), once=once(dedupe_key, dedupe_window, "keep"))
+                for event, dedupe_key in zip(events, keys, strict=True)
+            ]
+        )
 
     async def _publish(self, outgoing: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(outgoing, self._append)
         crash.point("publish.stored")
-        return [Receipt(item.envelope.id, status) for item, status in zip(outgoing, statuses, strict=True)]
+        return [await self._receipt(item, status) for item, status in zip(outgoing, statuses, strict=True)]
+
+    async def _receipt(self, item: Outgoing, status: Status) -> Receipt:
+        """That of a duplicate by its key names the event that was first."""
+        if status is not Status.DUPLICATE or item.once is None:
+            return Receipt(item.envelope.id, status)
+        return Receipt(await self.transport.holder(item.envelope, item.once) or item.envelope.id, status)
 
     async def _append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         deadline = asyncio.get_running_loop().time() + self._publish_timeout

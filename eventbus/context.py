@@ -5,6 +5,7 @@ from typing import Protocol
 
 import structlog
 
+from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.transaction import OpenTransaction
@@ -20,6 +21,9 @@ class Publisher(Protocol):
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt: ...
@@ -84,9 +88,21 @@ class Context:
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
     ) -> Receipt:
         """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
-        return await self._publisher.publish(event, key=key, delay=delay, priority=priority, origin=self.origin)
+        return await self._publisher.publish(
+            event,
+            key=key,
+            delay=delay,
+            priority=priority,
+            dedupe_key=dedupe_key,
+            dedupe_window=dedupe_window,
+            dedupe=dedupe,
+            origin=self.origin,
+        )
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """As EventBus.broadcast: to whoever listens now, kept for nobody."""

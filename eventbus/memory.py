@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from eventbus.codec import Fields, decode, encode, pairs
+from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import ConsumerState, GroupState, StreamState
@@ -61,6 +62,7 @@ class _Log:
     scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
     groups: dict[str, _Cursor] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
+    holders: dict[tuple[str, str, str], tuple[str, float]] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -82,11 +84,18 @@ class MemoryTransport:
         return
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        return [self._append(envelope, delay, again) for envelope, delay in outgoing]
+        return [self._append(item, again) for item in outgoing]
 
-    def _append(self, envelope: Envelope, delay: float, again: bool) -> Status:
+    def _append(self, item: Outgoing, again: bool) -> Status:
+        envelope, delay, once = item
         log = self._log(envelope.stream)
-        if envelope.id in log.scheduled or (again and envelope.id in log.event_ids):
+        known = envelope.id in log.scheduled or (again and envelope.id in log.event_ids)
+        if once is not None:
+            if known:  # a publish that is repeated is no duplicate of itself
+                return Status.SCHEDULED if delay > 0 else Status.STORED
+            if not self._hold(log, envelope, delay, once):
+                return Status.DUPLICATE
+        elif known:
             return Status.DUPLICATE
         if delay > 0:
             log.scheduled[envelope.id] = (self._clock() + delay, envelope)
@@ -95,6 +104,20 @@ class MemoryTransport:
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
+
+    def _hold(self, log: _Log, envelope: Envelope, delay: float, once: Once) -> bool:
+        """Whether the event has its dedupe key to itself from now on."""
+        scope, now = once.scope(envelope), self._clock()
+        holder, until = log.holders.get(scope, ("", now))
+        if until > now and not (once.replace and holder in log.scheduled):
+            return False
+        log.scheduled.pop(holder, None)
+        log.holders[scope] = (envelope.id, now + max(0.0, delay) + once.window)
+        return True
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        holder, until = self._log(envelope.stream).holders.get(once.scope(envelope), (None, 0.0))
+        return holder if until > self._clock() else None
 
     def _store(self, log: _Log, envelope: Envelope) -> None:
         entry_id = f"{next(self._ids)}-0"

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.transport import Appender
 
@@ -35,10 +36,14 @@ class Outbox(Protocol):
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later,
-        and never if the transaction rolls back."""
+        and never if the transaction rolls back. With a `dedupe_key`, see EventBus.publish, that is decided there and
+        then: an event that is a duplicate goes no further, and nobody is told."""
 
 
 class Transaction(Outbox, Protocol):

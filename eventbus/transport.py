@@ -22,6 +22,8 @@ from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields, decode
 from eventbus.errors import CodecError
+from eventbus.codec import Fields
+from eventbus.dedupe import Once
 from eventbus.event import Envelope, Status
 from eventbus.inspection import StreamState
 from eventbus.limits import Limit
@@ -128,10 +130,12 @@ class Settlement(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """An envelope to append, at once or `delay` seconds from now by the transport's own clock."""
+    """An envelope to append, at once or `delay` seconds from now by the transport's own clock; with `once`, unless
+    another one holds its dedupe key."""
 
     envelope: Envelope
     delay: float = 0.0
+    once: Once | None = None
 
 
 @dataclass(slots=True)
@@ -197,7 +201,12 @@ class Appender(Protocol):
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
-        stored)."""
+        stored).
+
+        DUPLICATE: it was there, appended before; or, of one with `once`, another holds its dedupe key."""
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        """The id of the event that holds this one's dedupe key; None if none does (any more)."""
 
 
 class Transport(Appender, Protocol):

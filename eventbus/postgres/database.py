@@ -11,6 +11,7 @@ import structlog
 
 from eventbus import crash
 from eventbus.codec import envelop
+from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres.outbox import Outbox, Waiting, insert
@@ -175,12 +176,15 @@ class PostgresTransaction:
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         if self._committed:
             raise _CommittedBefore
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        self._waiting.append(Waiting(envelope, delay))
+        self._waiting.append(Waiting(envelope, delay, once(dedupe_key, dedupe_window, dedupe)))
         return envelope.id
 
     async def flush(self) -> None:

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eventbus.codec import Fields, decode, encode, envelop
+from eventbus.dedupe import WINDOW, Dedupe, Once, once
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
 
 _INSERT = """
-INSERT INTO eventbus_outbox (event_id, type, subject, organization, meta, data, due_at)
-SELECT id, type, subject, organization, meta, data, clock_timestamp() + make_interval(secs => delay)
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[])
-     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, place)
+INSERT INTO eventbus_outbox
+    (event_id, type, subject, organization, meta, data, due_at, dedupe_key, dedupe_window, dedupe_replace)
+SELECT id, type, subject, organization, meta, data, clock_timestamp() + make_interval(secs => delay), key, span, replace
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[],
+            $8::text[], $9::float8[], $10::bool[])
+     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, key, span, replace, place)
 ORDER BY place
 """
 
@@ -21,6 +24,7 @@ class Waiting(NamedTuple):
 
     envelope: Envelope
     delay: float | None
+    once: Once | None = None
 
 
 class Outbox:
@@ -37,11 +41,14 @@ class Outbox:
         key: str | None = None,
         delay: float | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        await insert(self._connection, [Waiting(envelope, delay)])
+        await insert(self._connection, [Waiting(envelope, delay, once(dedupe_key, dedupe_window, dedupe))])
         return envelope.id
 
 
@@ -49,7 +56,7 @@ async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
     """Write all of them in one statement, in order."""
     if not waiting:
         return
-    envelopes = [envelope for envelope, _ in waiting]
+    envelopes = [item.envelope for item in waiting]
     texts = [[part if isinstance(part, str) else part.decode() for part in encode(e)[1::2]] for e in envelopes]
     await connection.execute(
         _INSERT,
@@ -59,7 +66,10 @@ async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
         [_column(e.organization) for e in envelopes],
         [meta for _, _, meta, _ in texts],
         [data for _, _, _, data in texts],
-        [delay for _, delay in waiting],
+        [item.delay for item in waiting],
+        [item.once and item.once.key for item in waiting],
+        [item.once and item.once.window for item in waiting],
+        [item.once is not None and item.once.replace for item in waiting],
     )
 
 
@@ -77,3 +87,9 @@ def envelope_of(row: Row) -> Envelope:
         b"data": row["data"].encode(),
     }
     return decode(fields)
+
+
+def once_of(row: Row) -> Once | None:
+    """What an outbox row (dedupe_key, dedupe_window, dedupe_replace) asks for."""
+    key = row["dedupe_key"]
+    return None if key is None else Once(key, row["dedupe_window"], row["dedupe_replace"])

@@ -9,9 +9,9 @@ from contextlib import suppress
 from eventbus.codec import encode
 from eventbus.errors import EventBusError
 from eventbus.event import Envelope, Status, unix_ms
-from eventbus.redis import scripts
+from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeats import Lane, Repeats
 from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Outgoing
@@ -30,6 +30,7 @@ class Publishing:
         self._link = link
         self._namespace = namespace
         self._repeats = Repeats(self._append_missing)
+        self._unseen = Repeats(self._find_missing)
         self._ticks: set[tuple[str, int]] = set()
         self._promotions: set[asyncio.Task[None]] = set()
 
@@ -40,28 +41,53 @@ class Publishing:
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
-        if len(outgoing) == 1 and outgoing[0].delay <= 0:  # the hot path of publish()
+        if len(outgoing) == 1 and outgoing[0].delay <= 0 and outgoing[0].once is None:  # the hot path of publish()
             await self._link.execute(*self._xadd(outgoing[0]))
             return [Status.STORED]
-        commands = [self._schedule(item) if item.delay > 0 else self._xadd(item) for item in outgoing]
-        replies = await scripts.run_all(self._link, commands)
+        replies = await scripts.run_all(self._link, [self._command(item) for item in outgoing])
         self._promote_in_time(outgoing)
-        return [_fate(item, known=item.delay > 0 and not reply) for item, reply in zip(outgoing, replies, strict=True)]
+        return [_status(item, reply) for item, reply in zip(outgoing, replies, strict=True)]
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """Only what is not there yet: see eventbus.redis.repeats."""
-        missing = await self._repeats.append(outgoing)
+        plain = [item for item in outgoing if item.once is None]
+        keyed = [item for item in outgoing if item.once is not None]
+        missing = iter(await self._repeats.append(plain))
+        statuses = iter(await self._repeat_once(keyed))
         self._promote_in_time(outgoing)
-        return [_fate(item, known=not new) for item, new in zip(outgoing, missing, strict=True)]
+        return [_fate(item, known=not next(missing)) if item.once is None else next(statuses) for item in outgoing]
+
+    async def _repeat_once(self, outgoing: list[Outgoing]) -> list[Status]:
+        """An event that is there was stored by an earlier try, though its key may have expired since then."""
+        missing = await self._unseen.append(outgoing)
+        wanted = [item for item, is_missing in zip(outgoing, missing, strict=True) if is_missing]
+        statuses = iter(await self.append(wanted) if wanted else [])
+        return [
+            next(statuses) if is_missing else _fate(item, known=False)
+            for item, is_missing in zip(outgoing, missing, strict=True)
+        ]
+
+    async def _find_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[bool]:
+        stream, priority = lane
+        keys = stream_keys(self._namespace, stream)
+        age = max((_age(item.envelope) for item in outgoing), default=0)
+        ids = [item.envelope.id for item in outgoing]
+        where = (keys.lane(priority), keys.due)
+        return [not seen for seen in await scripts.call(self._link, scripts.SEEN(where, LOOK_BACK, age, *ids))]
 
     async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[bool]:
         stream, priority = lane
         keys = stream_keys(self._namespace, stream)
-        age = max((_age(envelope) for envelope, _ in outgoing), default=0)
-        fields = [part for envelope, delay in outgoing for part in (ms(delay), *encode(envelope))]
+        age = max((_age(item.envelope) for item in outgoing), default=0)
+        fields = [part for item in outgoing for part in (ms(item.delay), *encode(item.envelope))]
         where = (keys.lane(priority), keys.due, keys.scheduled)
         replies = await scripts.call(self._link, scripts.APPEND_AGAIN(where, LOOK_BACK, age, priority, *fields))
         return [bool(stored) for stored in replies]
+
+    def _command(self, item: Outgoing) -> Command:
+        if item.once is not None:
+            return dedupe.command(self._namespace, item, item.once)
+        return self._schedule(item) if item.delay > 0 else self._xadd(item)
 
     def _xadd(self, item: Outgoing) -> Command:
         envelope = item.envelope
@@ -75,7 +101,7 @@ class Publishing:
     def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
         """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
         loop = asyncio.get_running_loop()
-        for envelope, delay in outgoing:
+        for envelope, delay, _ in outgoing:
             tick = (envelope.stream, math.ceil((loop.time() + delay + 0.002) / TICK))
             if 0 < delay <= SOON and tick not in self._ticks:
                 self._ticks.add(tick)
@@ -96,6 +122,13 @@ def promotion(namespace: str, stream: str) -> Command:
     """Moves what is due from the schedule into its lanes."""
     keys = stream_keys(namespace, stream)
     return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled), PROMOTE_BATCH)
+
+
+def _status(item: Outgoing, reply: Reply) -> Status:
+    """What the reply to its command says of it."""
+    if item.once is not None:
+        return dedupe.status(reply)
+    return _fate(item, known=item.delay > 0 and not reply)
 
 
 def _fate(item: Outgoing, known: bool) -> Status:

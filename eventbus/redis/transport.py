@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 import structlog
 
 from eventbus.codec import pairs
+from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Status
 from eventbus.inspection import StreamState
+from eventbus.event import Envelope, Status
 from eventbus.lanes import LANES, shares
 from eventbus.redis import dead, inspection, limiting, scripts, settling
 from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
+from eventbus.redis import dead, dedupe, scripts, settling
+from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
@@ -75,6 +79,10 @@ class RedisTransport:
         if again:
             return await self._publishing.repeat(outgoing)
         return await self._publishing.append(outgoing)
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        found: bytes | None = await self._link.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
+        return None if found is None else found.decode()
 
     # Consuming --------------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ FORGET_GROUP = Script("forget_group")
 INSPECT = Script("inspect")
 DISCARD = Script("discard")
 FIND = Script("find")
+ONCE = Script("once")
+SEEN = Script("seen")
 BETWEEN = Script("between")
 
 
