@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.cli import dead
+from eventbus.cli import dead, groups
 from eventbus.cli.doctor import doctor
 from eventbus.cli.explain import explain
 from eventbus.cli.screen import report
@@ -38,6 +38,7 @@ def build(wanted: str | None = None) -> typer.Typer:
     app.command("explain")(explain)
     app.command("doctor")(doctor)
     app.add_typer(dead.app, name="dead")
+    app.add_typer(groups.app, name="groups")
     entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}
     own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for name in sorted(entries):

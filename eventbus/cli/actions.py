@@ -1,27 +1,17 @@
 """What commands that change something share: a question before it, and afterwards the audit line, JSON on stderr."""
 
-import getpass
-import os
-import socket
 import sys
 from datetime import UTC, datetime
 
 import orjson
 import typer
 
-
-def operator() -> str:
-    """user@host of whoever runs this command."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+from eventbus.control import whoami
 
 
 def audit(action: str, **details: object) -> None:
     """Say it on stderr, so that stdout stays the answer."""
-    line = {"audit": action, "by": operator(), "at": datetime.now(UTC).isoformat(timespec="seconds"), **details}
+    line = {"audit": action, "by": whoami(), "at": datetime.now(UTC).isoformat(timespec="seconds"), **details}
     typer.echo(orjson.dumps(line).decode(), err=True)
 
 

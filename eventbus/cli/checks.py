@@ -1,10 +1,12 @@
 """What `eventbus doctor` makes of streams, groups and the database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from types import MappingProxyType
 
 from eventbus.cli.durations import spoken
 from eventbus.cli.status import alive
+from eventbus.control import Pause
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.inspection import Finding, GroupState, Severity, StreamState
 from eventbus.settings import Settings
@@ -18,7 +20,9 @@ OUTBOX_LATE = 10.0  # seconds that a row of the outbox may wait
 _START = "start one: eventbus worker --group {group}"
 
 
-def examine(before: Sequence[StreamState], now: Sequence[StreamState]) -> Iterator[Finding]:
+def examine(
+    before: Sequence[StreamState], now: Sequence[StreamState], pauses: Mapping[str, Pause] = MappingProxyType({})
+) -> Iterator[Finding]:
     """Of two looks at the same streams, a moment apart."""
     earlier = {(stream.name, group.name): group for stream in before for group in stream.groups}
     for stream in now:
@@ -27,6 +31,9 @@ def examine(before: Sequence[StreamState], now: Sequence[StreamState]) -> Iterat
                 "groups", f"no group reads stream {stream.name} ({stream.length} entries)", _START.format(group="…")
             )
         for group in stream.groups:
+            if pause := pauses.get(group.name):
+                told = f"{group.name} is paused, by {pause.by}" + (f": {pause.reason}" if pause.reason else "")
+                yield _odd("pause", told, f"when it may go on: eventbus groups resume {group.name}")
             yield from _group(stream.name, group, earlier.get((stream.name, group.name)))
     dead = {stream.name: stream.dead for stream in now if stream.dead}
     if dead:

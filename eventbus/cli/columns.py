@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from textwrap import wrap
 
 _GAP = "  "
 _ENOUGH = 30  # characters: with less room than this, the last column goes on a line of its own
@@ -40,6 +41,21 @@ def columns(
             if row[-1] and row is not cells[0]:
                 lines.append(_GAP + cut(row[-1], width - len(_GAP)))
     return "\n".join(lines)
+
+
+def hanging(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Names on the left, and texts beside them that go on below where the screen ends."""
+    indent = max((len(printable(name)) for name, _ in rows), default=0) + len(_GAP)
+    return [
+        line
+        for name, text in rows
+        for line in wrap(
+            printable(text),
+            max(screen_width(), indent + _ENOUGH),
+            initial_indent=printable(name).ljust(indent),
+            subsequent_indent=" " * indent,
+        )
+    ]
 
 
 def cut(text: str, width: int) -> str:

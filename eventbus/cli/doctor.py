@@ -3,13 +3,12 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import Annotated
 
 import typer
 
 from eventbus.cli import checks, reach
-from eventbus.cli.columns import printable, screen_width
+from eventbus.cli.columns import hanging
 from eventbus.cli.screen import AWAY, FAILED
 from eventbus.inspection import Finding, Severity
 from eventbus.loop import run
@@ -42,21 +41,20 @@ async def _examine(watch: float) -> list[Finding]:
         found = await health.examine(link, reach.NAMESPACE)
         before = await read_streams(link, reach.NAMESPACE)
         await asyncio.sleep(watch)
-        found += checks.examine(before, await read_streams(link, reach.NAMESPACE))
+        now, pauses = await read_streams(link, reach.NAMESPACE), await reach.paused(link)
+        found += checks.examine(before, now, pauses)
     return found + await checks.examine_database(Settings())
 
 
 def _screen(findings: Sequence[Finding]) -> str:
     """The worst first, each with what to do; what is in order on one line."""
-    lines = [reach.redis_name()]
+    lines, width = [reach.redis_name()], max(map(len, Severity))
     for severity in _ORDER:
         for finding in findings:
             if finding.severity is severity:
-                lines += _wrapped(f"{severity.upper():<9}{finding.check}: {finding.message}")
-                lines += _wrapped(f"{'':<9}do: {finding.remedy}")
+                name = severity.upper().ljust(width)
+                lines += hanging(
+                    [(name, f"{finding.check}: {finding.message}"), (" " * width, f"do: {finding.remedy}")]
+                )
     good = dict.fromkeys(finding.check for finding in findings if finding.severity is Severity.OK)
-    return "\n".join([*lines, *_wrapped(f"{'OK':<9}{', '.join(good)}")])
-
-
-def _wrapped(text: str) -> list[str]:
-    return wrap(printable(text), screen_width(), subsequent_indent=" " * 9, drop_whitespace=True)
+    return "\n".join([*lines, *hanging([("OK".ljust(width), ", ".join(good))])])

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from eventbus.cli import reach
-from eventbus.cli.columns import columns, cut, printable, screen_width
+from eventbus.cli import reach, status
+from eventbus.cli.columns import cut, hanging, printable, screen_width
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel
-from eventbus.cli.status import alive
+from eventbus.control import Pause
 from eventbus.event import unix_ms
 from eventbus.inspection import BACKLOG_LIMIT, EventStanding, GroupStanding, GroupState, Standing, Trace
 from eventbus.loop import run
@@ -41,9 +41,12 @@ def explain(
     """Where an event is, and for each group: done, dead, in hand, resting or waiting, and why."""
     if not _EVENT_ID.fullmatch(event_id):
         raise typer.BadParameter(f"{event_id!r} is no event id: those are UUIDs of version 7")
-    standing, groups = run(_look(event_id))
+    standing, groups, pauses = run(_look(event_id))
     trace = run(reach.traced(event_id))
-    lines = [(told.group, told.entry, _reason(told, groups.get(told.group))) for told in standing.groups]
+    lines = [
+        (told.group, told.entry, _reason(told, groups.get(told.group), pauses.get(told.group)))
+        for told in standing.groups
+    ]
     if as_json:
         told = {**camel(asdict(standing)), "outbox": camel(asdict(trace)) if trace else None}
         for group, (_, _, reason) in zip(told["groups"], lines, strict=True):
@@ -55,11 +58,12 @@ def explain(
         raise typer.Exit(1)
 
 
-async def _look(event_id: str) -> tuple[EventStanding, Mapping[str, GroupState]]:
+async def _look(event_id: str) -> tuple[EventStanding, Mapping[str, GroupState], Mapping[str, Pause]]:
     async with reach.redis() as link:
         standing = await find(link, reach.NAMESPACE, event_id)
         states = await read_streams(link, reach.NAMESPACE, [standing.stream]) if standing.stream else []
-    return standing, {group.name: group for state in states for group in state.groups}
+        pauses = await reach.paused(link)
+    return standing, {group.name: group for state in states for group in state.groups}, pauses
 
 
 def _head(standing: EventStanding, trace: Trace | None) -> str:
@@ -87,17 +91,17 @@ def _body(standing: EventStanding, lines: Sequence[tuple[str, str, str]], trace:
     elif not lines:
         told.append("no group reads this stream")
     several = len({entry for _, entry, _ in lines}) > 1  # a replay is an entry of its own
-    rows = [(group, entry, reason) if several else (group, reason) for group, entry, reason in lines]
-    if rows:
-        told.append(columns(("group", "entry", "") if several else ("group", ""), rows))
+    told += hanging([(f"{group} {entry}" if several else group, reason) for group, entry, reason in lines])
     if trace and trace.effects:
         done = ", ".join(f"{group} ({ago(when, now)} ago)" for group, when in sorted(trace.effects.items()))
         told.append(cut(f"effects committed in PostgreSQL: {done}", screen_width()))
     return [line for line in told if line]
 
 
-def _reason(standing: GroupStanding, state: GroupState | None) -> str:
-    workers = "" if state is None or alive(state) else "; no worker runs this group"
+def _reason(standing: GroupStanding, state: GroupState | None, pause: Pause | None) -> str:
+    workers = "" if state is None or status.alive(state) else "; no worker runs this group"
+    if pause is not None:
+        workers = f"; {status.told(pause)}"
     match standing.standing:
         case Standing.WAITING:
             return f"waiting, {_count(standing.ahead or 0)} of its priority before it{workers}"
@@ -121,6 +125,8 @@ def _next(due: float | None) -> str:
 
 def _past(standing: GroupStanding) -> str:
     told = ""
+    if standing.standing is Standing.RESTING and not standing.failures and not standing.crashes:
+        return "; put off without a failure: by a limit, by the handler, or because a server was away"
     if standing.failures:
         told += f"; {_times(standing.failures, 'attempt')} failed, the first {spoken(standing.first_failed or 0)} ago"
     if standing.crashes:

@@ -6,8 +6,11 @@ from importlib.util import find_spec
 
 import typer
 
+from eventbus.codec import pairs
+from eventbus.control import Pause, pauses
 from eventbus.errors import EventBusError, hide_password
 from eventbus.inspection import Trace
+from eventbus.redis.keys import control_key
 from eventbus.redis.link import Link
 from eventbus.settings import Settings
 
@@ -24,6 +27,12 @@ async def redis() -> AsyncIterator[Link]:
         yield link
     finally:
         await link.close()
+
+
+async def paused(link: Link) -> dict[str, Pause]:
+    """The paused groups."""
+    controls = pairs(await link.execute("HGETALL", control_key(NAMESPACE)))
+    return pauses({name.decode(): note for name, note in controls.items()})
 
 
 def redis_name() -> str:

@@ -12,6 +12,11 @@ def camel(fields: Mapping[str, object]) -> dict[str, Any]:
     return {to_camel(name): _shape(value) for name, value in fields.items()}
 
 
+def camel_values(rows: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+    """As `camel`, for a mapping whose keys are names of somebody's choosing: those stay as they are."""
+    return {name: camel(row) for name, row in rows.items()}
+
+
 def _shape(value: object) -> object:
     match value:
         case Mapping():

@@ -1,16 +1,18 @@
 """`eventbus status`: what every stream and group holds, on one screen."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from eventbus.cli import reach
 from eventbus.cli.columns import columns
-from eventbus.cli.durations import spoken
-from eventbus.cli.shapes import camel
+from eventbus.cli.durations import ago, spoken
+from eventbus.cli.shapes import camel, camel_values
+from eventbus.control import Pause
 from eventbus.inspection import ConsumerState, GroupState, StreamState
 from eventbus.loop import run
 from eventbus.redis.inspection import read_streams
@@ -20,26 +22,26 @@ ALIVE = 60.0  # seconds: a consumer that has not asked for anything for so long 
 
 def status(
     *,
-    stream: Annotated[
-        list[str] | None, typer.Option("--stream", "-s", help="This stream only; may be repeated.")
-    ] = None,
-    group: Annotated[list[str] | None, typer.Option("--group", "-g", help="This group only; may be repeated.")] = None,
+    stream: Annotated[list[str] | None, typer.Option("--stream", "-s", help="Only this one; may be repeated.")] = None,
+    group: Annotated[list[str] | None, typer.Option("--group", "-g", help="Only this one; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Streams and groups: what waits, what is in hand, what rests, what is dead, and who works."""
-    streams = run(_read(stream))
+    streams, pauses = run(_read(stream))
     if group:
         streams = [_of_groups(state, group) for state in streams]
         streams = [state for state in streams if state.groups]
     if as_json:
-        typer.echo(json.dumps({"streams": [camel(asdict(state)) for state in streams]}, indent=2))
+        stopped = {name: pause._asdict() for name, pause in pauses.items()}
+        told = {"streams": [camel(asdict(state)) for state in streams], "paused": camel_values(stopped)}
+        typer.echo(json.dumps(told, indent=2))
     else:
-        typer.echo(_screen(streams))
+        typer.echo(_screen(streams, pauses))
 
 
-async def _read(names: Sequence[str] | None) -> list[StreamState]:
+async def _read(names: Sequence[str] | None) -> tuple[list[StreamState], dict[str, Pause]]:
     async with reach.redis() as link:
-        return await read_streams(link, reach.NAMESPACE, names)
+        return await read_streams(link, reach.NAMESPACE, names), await reach.paused(link)
 
 
 def _of_groups(state: StreamState, names: Sequence[str]) -> StreamState:
@@ -47,7 +49,7 @@ def _of_groups(state: StreamState, names: Sequence[str]) -> StreamState:
     return StreamState(state.name, state.length, state.scheduled, state.dead, groups)
 
 
-def _screen(streams: Sequence[StreamState]) -> str:
+def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:
     if not streams:
         return f"{reach.redis_name()}: no streams\n(nothing has been published, or it was published elsewhere)"
     numbers = ("entries", "delayed", "dead")
@@ -60,7 +62,11 @@ def _screen(streams: Sequence[StreamState]) -> str:
         right=numbers,
     )
     heads = ("lag", "in hand", "resting", "oldest", "workers")
-    rows = [(group.name, state.name, *_cells(group), _remark(group)) for state in streams for group in state.groups]
+    rows = [
+        (group.name, state.name, *_cells(group), _remark(group, pauses.get(group.name)))
+        for state in streams
+        for group in state.groups
+    ]
     rows.sort()
     return f"{reach.redis_name()}\n\n{logs}\n\n{columns(('group', 'stream', *heads, ''), rows, right=heads)}"
 
@@ -77,7 +83,15 @@ def alive(group: GroupState) -> list[ConsumerState]:
     return [consumer for consumer in group.consumers if consumer.idle < ALIVE]
 
 
-def _remark(group: GroupState) -> str:
+def told(pause: Pause) -> str:
+    """Who paused it, when and why."""
+    reason = f": {pause.reason}" if pause.reason else ""
+    return f"paused {ago(pause.at, datetime.now(UTC))} ago by {pause.by}{reason}"
+
+
+def _remark(group: GroupState, pause: Pause | None) -> str:
+    if pause is not None:
+        return told(pause)
     if not alive(group):
         return "no worker runs this group"
     if group.lag is None and group.backlog:

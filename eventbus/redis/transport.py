@@ -14,9 +14,8 @@ from eventbus.inspection import StreamState
 from eventbus.event import Envelope, Status
 from eventbus.lanes import LANES, shares
 from eventbus.redis import dead, inspection, limiting, scripts, settling
+from eventbus.redis import dead, dedupe, limiting, scripts, settling
 from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
-from eventbus.redis import dead, dedupe, scripts, settling
-from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion

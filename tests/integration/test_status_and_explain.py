@@ -94,3 +94,23 @@ def test_explain_says_where_else_an_unknown_event_may_be(redis_url: str) -> None
     assert (run.returncode, "never stored" in run.stdout) == (1, True)
     assert eventbus("explain", "1526919030474-55", EVENTBUS_REDIS_URL=redis_url).returncode == 2
     assert "no streams" in eventbus("status", EVENTBUS_REDIS_URL=redis_url).stdout
+
+
+async def test_a_pause_is_seen_by_all_who_look(transport: RedisTransport, any_redis_url: str) -> None:
+    here = {"EVENTBUS_REDIS_URL": any_redis_url}
+    paused = eventbus("groups", "pause", "shipping", "--reason", "the bank is away", **here)
+    assert (paused.returncode, paused.stdout) == (0, "paused shipping\n")
+    assert json.loads(paused.stderr)["audit"] == "groups.paused"
+    again = eventbus("groups", "pause", "shipping", "--json", **here)
+    assert (json.loads(again.stdout), again.stderr) == ({"group": "shipping", "paused": True, "changed": False}, "")
+    [line] = [line for line in eventbus("status", **here).stdout.splitlines() if "paused" in line]
+    assert "the bank is away" in line
+    assert "the bank is away" in eventbus("doctor", "--watch", "0", **here).stdout
+    async with EventBus(any_redis_url) as bus:
+        waiting = await bus.publish(Ordered())
+    told = " ".join(eventbus("explain", waiting.id, **here).stdout.split())
+    assert "shipping waiting, 3 of its priority before it; paused" in told
+    assert "the bank is away" in told
+    assert eventbus("groups", "resume", "shipping", **here).stdout == "resumed shipping\n"
+    assert eventbus("groups", "resume", "shipping", **here).stdout == "shipping: it was not paused\n"
+    assert json.loads(eventbus("status", "--json", **here).stdout)["paused"] == {}
