@@ -2,7 +2,7 @@
 
 from eventbus.bus import EventBus
 from eventbus.context import Context
-from eventbus.errors import ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
+from eventbus.errors import Cancelled, ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
 from eventbus.event import Envelope, Event, Origin, Receipt
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
@@ -10,15 +10,18 @@ from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
+from eventbus.states import Counts, Notice, Occasion, Phase, State
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
 __all__ = [
     "Backoff",
     "CallNext",
+    "Cancelled",
     "ConfigurationError",
     "Connection",
     "Context",
+    "Counts",
     "Envelope",
     "Event",
     "EventBus",
@@ -29,13 +32,17 @@ __all__ = [
     "InFlight",
     "Listener",
     "Middleware",
+    "Notice",
+    "Occasion",
     "Origin",
+    "Phase",
     "RateLimit",
     "Receipt",
     "Reject",
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "State",
     "Transaction",
     "Unavailable",
     "Worker",

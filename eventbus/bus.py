@@ -3,21 +3,25 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from eventbus import control, crash
+from eventbus import aborting, control, crash, tracking
+from eventbus.aborting import WITHIN
 from eventbus.codec import envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, unix_ms
+from eventbus.group import Group
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
+from eventbus.states import Counts, Notice, State
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
 from eventbus.transaction import Connection, Database, OpenTransaction, Outbox, Role
@@ -137,9 +141,7 @@ class EventBus:
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._publish([Outgoing(envelope, delay or 0.0)])
-        item = Outgoing(envelope, delay or 0.0, once(dedupe_key, dedupe_window, dedupe))
-        [receipt] = await self._append([item])
+        [receipt] = await self._publish([Outgoing(envelope, delay or 0.0, once(dedupe_key, dedupe_window, dedupe))])
         return receipt
 
     async def publish_many(
@@ -151,13 +153,11 @@ class EventBus:
         dedupe_window: float = WINDOW,
         origin: Origin = Origin(),
     ) -> list[Receipt]:
-        """As `publish`, in one write, in order. When it raises, some may be stored."""
-        return await self._publish([Outgoing(envelop(event, origin, key=key)) for event in events])
         """As `publish`, in one write, in order. When it raises, some may be stored.
 
         dedupe_keys: one for each event, None for those that have none."""
         keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
-        return await self._append(
+        return await self._publish(
             [
                 Outgoing(envelop(event, origin, key=key), once=once(dedupe_key, dedupe_window, "keep"))
                 for event, dedupe_key in zip(events, keys, strict=True)
@@ -234,6 +234,38 @@ class EventBus:
         """The paused groups: by whom, since when, why. Raises Unavailable."""
         return await control.paused(self.transport)
 
+    # Aborting ---------------------------------------------------------------------------------------------------------
+
+    async def abort(
+        self, event_id: str, group: Group | str | None = None, *, reason: str = "", within: timedelta = WITHIN
+    ) -> None:
+        """Stop the handlers of an event, in all processes, and let none begin; of one group, or of all. Running ones
+        are cancelled within a second, what they do then is up to them; the deliveries become dead letters, as
+        `Cancelled`, and can be replayed when it is over. Asked for so long; nothing is said of an event that is done.
+
+        Raises Unavailable."""
+        name = None if group is None else _named(group)[0]
+        await aborting.abort(self.transport, event_id, name, reason, within)
+
+    # State of tracked groups ------------------------------------------------------------------------------------------
+
+    async def state(self, group: Group | str, event_id: str) -> State:
+        """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
+        tell of it. A tenth of a second old, or so. In other groups what can be seen from outside. Raises Unavailable,
+        ValueError if the id is none of an event."""
+        unix_ms(event_id)
+        return await tracking.state(self.transport, *_named(group), event_id)
+
+    async def counts(self, group: Group | str) -> Counts:
+        """How many events of a group wait, are delayed or active; and have completed or failed since it was tracked.
+        Raises Unavailable."""
+        return await tracking.counts(self.transport, *_named(group))
+
+    def watch(self, group: Group | str) -> AsyncIterator[Notice]:
+        """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
+        must be acted upon is an event."""
+        return tracking.watch(self.transport.records, _named(group)[0])
+
     # Notices ----------------------------------------------------------------------------------------------------------
 
     async def broadcast(self, channel: str, message: bytes) -> None:
@@ -243,6 +275,11 @@ class EventBus:
     def listen(self, channel: str) -> AsyncIterator[bytes]:
         """Messages broadcast on the channel from now on."""
         return self.transport.listen(channel)
+
+
+def _named(group: Group | str) -> tuple[str, list[str] | None]:
+    """Its name, and its streams as far as they are known."""
+    return (group, None) if isinstance(group, str) else (group.name, group.streams)
 
 
 def _open_database(dsn: str) -> Database:

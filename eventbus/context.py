@@ -1,14 +1,18 @@
 """What a handler may ask of the bus."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
 import structlog
+from pydantic import JsonValue
 
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
+from eventbus.states import check_progress
 from eventbus.transaction import OpenTransaction
+from eventbus.transport import Delivery
 
 
 class Publisher(Protocol):
@@ -44,6 +48,8 @@ class Context:
         self.group = group
         self.attempt = attempt
         self._entry_id = entry_id
+        self.delivery: Delivery | None = None  # what this is an attempt at; set where there is one
+        self.on_progress: Callable[[JsonValue], None] | None = None  # set where the group is tracked
         self._transacted = False
 
     @property
@@ -103,6 +109,13 @@ class Context:
             dedupe=dedupe,
             origin=self.origin,
         )
+
+    async def progress(self, progress: JsonValue) -> None:
+        """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB. Only the latest matters, and nothing is
+        waited for; where the group is not tracked, nobody is told. Raises ValueError for anything else."""
+        check_progress(progress)
+        if self.on_progress is not None:
+            self.on_progress(progress)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """As EventBus.broadcast: to whoever listens now, kept for nobody."""

@@ -9,6 +9,7 @@ EventBusError
 └── verdicts, for handlers to raise
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
     └── Reject              never try again: straight to the dead letters
+        └── Cancelled       it was aborted from outside; handlers do not raise this
 """
 
 import math
@@ -66,6 +67,10 @@ class Reject(EventBusError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Cancelled(Reject):
+    """The handler was stopped, or did not begin, because somebody called EventBus.abort."""
 
 
 def hide_password(text: str) -> str:

@@ -59,6 +59,7 @@ class Executor:
         except CodecError as error:
             return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
         context = Context(self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id)
+        context.delivery = delivery
         started = perf_counter()
         try:
             async with asyncio.timeout(self._group.timeout):

@@ -11,9 +11,11 @@ from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import ConsumerState, GroupState, StreamState
+from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
 from eventbus.lanes import LANES, shares
+from eventbus.memory_records import MemoryRecords
 from eventbus.retention import Retention
+from eventbus.states import Records
 from eventbus.transport import (
     ASK_AGAIN,
     SUSPECT_FROM,
@@ -72,6 +74,7 @@ class MemoryTransport:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._logs: dict[str, _Log] = {}
+        self.records: Records = MemoryRecords()
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._controls: dict[str, bytes] = {}
@@ -324,6 +327,27 @@ class MemoryTransport:
                 for mine in [[pending for pending in held if pending.owner == who]]
             ),
         )
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        for name, log in self._logs.items():
+            if streams is not None and name not in streams:
+                continue
+            if event_id in log.scheduled:
+                return EventStanding(event_id, name, scheduled=max(0.0, log.scheduled[event_id][0] - self._clock()))
+            entries = [entry for entry, fields in log.entries.items() if fields[b"id"] == event_id.encode()]
+            if entries:
+                return EventStanding(
+                    event_id,
+                    name,
+                    type=log.entries[entries[0]][b"type"].decode(),
+                    groups=tuple(
+                        _standing(log, group, cursor, entry)
+                        for group, cursor in sorted(log.groups.items())
+                        for entry in entries
+                    ),
+                )
+        return EventStanding(event_id)
+
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
 
@@ -362,6 +386,21 @@ def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:
             cursor.delivered[priority] += len(found)
             batch += found
     return batch
+
+
+def _standing(log: _Log, group: str, cursor: _Cursor, entry: str) -> GroupStanding:
+    pending = cursor.pending.get(entry)
+    if pending is not None and pending.due is not None:
+        return GroupStanding(group, entry, Standing.RESTING, failures=pending.failures)
+    if pending is not None:
+        return GroupStanding(group, entry, Standing.RUNNING, consumer=pending.owner, failures=pending.failures)
+    waiting = any(entry in lane[cursor.delivered[priority] :] for priority, lane in log.lanes.items())
+    if waiting:
+        return GroupStanding(group, entry, Standing.WAITING)
+    for letter in log.dead.values():
+        if letter.group == group and letter.fields == log.entries[entry]:
+            return GroupStanding(group, entry, Standing.DEAD, failures=letter.attempts, error=letter.error)
+    return GroupStanding(group, entry, Standing.DONE)
 
 
 def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:

@@ -1,9 +1,7 @@
 """The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
 
-Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
-an operator to see and mend, two that look and change nothing, and two for notices that nobody keeps.
 Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand five for the dead letters, for
-an operator to see and mend, and two for notices that nobody keeps.
+an operator to see and mend, others that look and change nothing, and two for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -21,13 +19,13 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields, decode
-from eventbus.errors import CodecError
-from eventbus.codec import Fields
 from eventbus.dedupe import Once
+from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import StreamState
+from eventbus.inspection import EventStanding, StreamState
 from eventbus.limits import Limit
 from eventbus.retention import Retention
+from eventbus.states import Records
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
 
@@ -205,12 +203,12 @@ class Appender(Protocol):
 
         DUPLICATE: it was there, appended before; or, of one with `once`, another holds its dedupe key."""
 
-    async def holder(self, envelope: Envelope, once: Once) -> str | None:
-        """The id of the event that holds this one's dedupe key; None if none does (any more)."""
-
 
 class Transport(Appender, Protocol):
     """See the module's docstring for who owns what, and when."""
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        """The id of the event that holds this one's dedupe key; None if none does (any more)."""
 
     async def connect(self) -> None:
         """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
@@ -279,6 +277,16 @@ class Transport(Appender, Protocol):
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        """Where an event is, and what every group has made of it. Looks through these streams, or all: may take long.
+
+        event_id must be a UUIDv7."""
+
+    @property
+    def records(self) -> Records:
+        """What is written down of events in tracked groups."""
+
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a dead letter for good; False if it is gone already."""
 

@@ -14,10 +14,8 @@ import structlog
 
 from eventbus import crash
 from eventbus.errors import EventBusError
-from eventbus.postgres.outbox import envelope_of
-from eventbus.transport import Appender, Outgoing
 from eventbus.postgres.outbox import envelope_of, once_of
-from eventbus.transport import Outgoing, Transport
+from eventbus.transport import Appender, Outgoing
 
 BATCH = 500
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty outbox
@@ -87,10 +85,8 @@ class Relay:
                 prune_at = time.monotonic() + await self._prune(connection)
             rows = await connection.fetch(_SELECT, BATCH)
             if rows:
-                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
-                await self._appender.append(outgoing, again=uncertain)
                 outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0, once_of(row)) for row in rows]
-                await self._transport.append(outgoing, again=uncertain)
+                await self._appender.append(outgoing, again=uncertain)
                 crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])
                 uncertain, pause = False, SHORTEST_PAUSE

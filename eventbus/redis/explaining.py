@@ -1,6 +1,6 @@
 """Where an event is, and what every group has made of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -19,10 +19,10 @@ MARGIN = 60_000  # ms by which the clock of who made the event may have been fas
 NOW = ("TIME",)
 
 
-async def explain(link: Link, namespace: str, event_id: str) -> EventStanding:
+async def explain(link: Link, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
     """Looks through the logs from the event's own time on; and through all of them if it is not there, for the clock of
     its publisher may have been wrong. event_id must be a UUIDv7."""
-    streams = await find_streams(link, namespace)
+    streams = await find_streams(link, namespace) if streams is None else streams
     for stream in streams:
         due = await link.execute("ZSCORE", stream_keys(namespace, stream).due, event_id)
         if due is not None:

@@ -13,11 +13,6 @@ from eventbus.redis.scripts import Command
 _KINDS = re.compile(r"stream(:p\d+)?|due|dead")
 
 
-def lanes(namespace: str, stream: str) -> tuple[str, ...]:
-    """The keys that hold the entries of a stream."""
-    return stream_keys(namespace, stream).lanes
-
-
 async def find_streams(link: Link, namespace: str) -> list[str]:
     """Names of the streams that have entries, groups, scheduled events or dead letters, sorted.
 

@@ -9,18 +9,18 @@ import structlog
 from eventbus.codec import pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
-from eventbus.event import Status
-from eventbus.inspection import StreamState
 from eventbus.event import Envelope, Status
+from eventbus.inspection import EventStanding, StreamState
 from eventbus.lanes import LANES, shares
-from eventbus.redis import dead, inspection, limiting, scripts, settling
-from eventbus.redis import dead, dedupe, limiting, scripts, settling
+from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
 from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
 from eventbus.redis.scripts import Command, ms
+from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
+from eventbus.states import Records
 from eventbus.transport import (
     SUSPECT_FROM,
     DeadLetter,
@@ -54,6 +54,7 @@ class RedisTransport:
         self._readers: dict[Subscription, _Reader] = {}
         self._schedules: dict[str, _Schedule] = {}
         self._publishing = Publishing(self._link, namespace)
+        self.records: Records = RedisRecords(self._link, url, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")
@@ -305,6 +306,10 @@ class RedisTransport:
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         return await inspection.read_streams(self._link, self._namespace, streams)
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        return await explaining.explain(self._link, self._namespace, event_id, streams)
+
     async def discard(self, letter: DeadLetter) -> bool:
         return await dead.discard(self._link, self._namespace, letter)
 

@@ -51,6 +51,7 @@ DISCARD = Script("discard")
 FIND = Script("find")
 ONCE = Script("once")
 SEEN = Script("seen")
+TRACK = Script("track")
 BETWEEN = Script("between")
 
 
