@@ -133,3 +133,39 @@ class Finding(NamedTuple):
     severity: Severity
     message: str
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What became of everything that a group's stream has ever accepted: accepted = done + pending + waiting + dead +
+    missing. What the server does not count is None.
+
+    accepted   entries ever added, replays among them
+    done       acknowledged: what was delivered and is none of the others
+    pending    in hand or resting
+    waiting    not delivered
+    dead       dead letters of this group that are kept
+    skipped    entries that vanished before they were delivered: trimmed or deleted by something that is not the bus
+    lost       ids of pending entries that are not in the stream any more
+    """
+
+    stream: str
+    group: str
+    accepted: int
+    done: int | None
+    pending: int
+    waiting: int | None
+    dead: int
+    skipped: int | None
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a stream keeps back. `stuck`: ids that have a body and no due time, so that they never come due; `empty`: a
+    due time, and no body any more."""
+
+    stream: str
+    scheduled: int
+    stuck: tuple[str, ...]
+    empty: tuple[str, ...]

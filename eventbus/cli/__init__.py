@@ -13,6 +13,8 @@ from importlib.util import find_spec
 import typer
 
 from eventbus.cli import dead, groups
+from eventbus.cli.abort import abort
+from eventbus.cli.audit import audit
 from eventbus.cli.doctor import doctor
 from eventbus.cli.explain import explain
 from eventbus.cli.screen import report
@@ -37,6 +39,8 @@ def build(wanted: str | None = None) -> typer.Typer:
     app.command("status")(status)
     app.command("explain")(explain)
     app.command("doctor")(doctor)
+    app.command("audit")(audit)
+    app.command("abort")(abort)
     app.add_typer(dead.app, name="dead")
     app.add_typer(groups.app, name="groups")
     entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}

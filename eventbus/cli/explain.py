@@ -1,7 +1,6 @@
 """`eventbus explain EVENT_ID`: why has it not run? One line for each group."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from eventbus.loop import run
 from eventbus.redis.explaining import explain as find
 from eventbus.redis.inspection import read_streams
 
-_EVENT_ID = re.compile(r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NOWHERE = (
     "Redis does not know it. Either it was never stored (its publish failed, or its transaction rolled back),\n"
     "or it waits in the spool of its publisher (`eventbus spool status`, on that machine),\n"
@@ -34,13 +32,13 @@ _SETTLED = {
 
 
 def explain(
-    event_id: Annotated[str, typer.Argument(help="The event's id, as receipts and logs have it.")],
+    event_id: Annotated[
+        str, typer.Argument(help="The event's id, as receipts and logs have it.", parser=reach.event_id)
+    ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Where an event is, and for each group: done, dead, in hand, resting or waiting, and why."""
-    if not _EVENT_ID.fullmatch(event_id):
-        raise typer.BadParameter(f"{event_id!r} is no event id: those are UUIDs of version 7")
     standing, groups, pauses = run(_look(event_id))
     trace = run(reach.traced(event_id))
     lines = [

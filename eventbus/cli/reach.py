@@ -1,5 +1,6 @@
 """A connection for a command. It asks no more of the server than to answer: what is wrong there is to be found out."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -16,6 +17,14 @@ from eventbus.settings import Settings
 
 NAMESPACE = "eb"
 TIMEOUT = 5.0  # seconds
+_EVENT_ID = re.compile(r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def event_id(text: str) -> str:
+    """An argument that names an event. Raises typer.BadParameter for what cannot be one."""
+    if not _EVENT_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no event id: those are UUIDs of version 7")
+    return text
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus import Event, EventBus
+from eventbus.aborting import aborts
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
@@ -114,3 +115,20 @@ async def test_a_pause_is_seen_by_all_who_look(transport: RedisTransport, any_re
     assert eventbus("groups", "resume", "shipping", **here).stdout == "resumed shipping\n"
     assert eventbus("groups", "resume", "shipping", **here).stdout == "shipping: it was not paused\n"
     assert json.loads(eventbus("status", "--json", **here).stdout)["paused"] == {}
+
+
+async def test_an_abort_is_asked_for_and_audited(any_redis_url: str) -> None:
+    event_id, here = uuid7(), {"EVENTBUS_REDIS_URL": any_redis_url}
+    run = eventbus("abort", event_id, "--group", "billing", "--reason", "it hangs", **here)
+    assert (run.returncode, event_id in run.stdout) == (0, True), run.stderr
+    assert json.loads(run.stderr) | {"by": "", "at": ""} == {
+        "audit": "abort",
+        "by": "",
+        "at": "",
+        "eventId": event_id,
+        "group": "billing",
+        "reason": "it hangs",
+    }
+    async with EventBus(any_redis_url) as bus:
+        assert list(aborts(await bus.transport.controls())) == [("billing", event_id)]
+    assert eventbus("abort", "x", **here).returncode == 2

@@ -52,6 +52,8 @@ FIND = Script("find")
 ONCE = Script("once")
 SEEN = Script("seen")
 TRACK = Script("track")
+BALANCE = Script("balance")
+GONE = Script("gone")
 BETWEEN = Script("between")
 
 
