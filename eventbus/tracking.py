@@ -170,7 +170,12 @@ async def state(transport: Transport, group: str, streams: Collection[str] | Non
     """By its record; what has none has not begun, or is not known any more."""
     if record := await transport.records.find(group, event_id):
         return _state(event_id, record)
-    return _without_record(group, await transport.locate(event_id, streams))
+    seen = _without_record(group, await transport.locate(event_id, streams))
+    if seen.phase in {Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED}:  # so it is about to be written, or was never
+        await asyncio.sleep(2 * INTERVAL)
+        if record := await transport.records.find(group, event_id):
+            return _state(event_id, record)
+    return seen
 
 
 async def counts(transport: Transport, group: str, streams: Collection[str] | None) -> Counts:

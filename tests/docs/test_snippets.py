@@ -28,6 +28,7 @@ from tests.waiting import eventually, until
 PROGRAMS = {
     "charge": "charging 42 for o-1, attempt 1",
     "greet": "hello Ada",
+    "write_report": "completed at 100 %",
 }  # run as they are, until they have printed this
 PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
 
