@@ -7,6 +7,8 @@ import pytest
 
 from eventbus.dedupe import Once
 from eventbus.event import Status
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
 from eventbus.transport import Ack, Outgoing, Transport
 from tests.samples import consumer, envelope, nothing_left, numbers, outgoing, receive, settle
 from tests.waiting import eventually
@@ -131,3 +133,13 @@ async def test_to_keep_is_not_to_replace(transport: Transport) -> None:
 
 async def _promoted(transport: Transport) -> bool:
     return (await transport.reclaim(consumer(group="looking-on"), 1)).next_due is None
+
+
+async def test_a_key_knows_its_own_event_when_the_stream_does_not_any_more(
+    redis_transport: RedisTransport, raw: Link
+) -> None:
+    item = keyed(1)
+    await redis_transport.append([item])
+    await raw.execute("XTRIM", "eb:{order}:stream", "MAXLEN", 0)
+    assert await redis_transport.append([item], again=True) == [STORED]
+    assert await raw.execute("XLEN", "eb:{order}:stream") == 0, "it was there, and every group is done with it"
