@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 BACKLOG_LIMIT = 1_000  # undelivered entries of a lane that are counted where the server keeps no count
+AHEAD_LIMIT = 10_000  # entries before an event that are counted, when somebody asks about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Standing(StrEnum):
 class GroupStanding:
     """What became of one entry of an event in one group. What does not apply is None, or 0.
 
-    ahead      entries of the same priority that the group takes first, counted up to BACKLOG_LIMIT
+    ahead      entries of the same priority that the group takes first, counted up to AHEAD_LIMIT
     consumer   who has it in hand; `seconds`: since it was delivered or its lease was last renewed
     due        seconds until the retry, below 0 if it is overdue
     failures   attempts that failed so far; `first_failed`: seconds since the first of them

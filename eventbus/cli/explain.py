@@ -14,7 +14,7 @@ from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel
 from eventbus.control import Pause
 from eventbus.event import unix_ms
-from eventbus.inspection import BACKLOG_LIMIT, EventStanding, GroupStanding, GroupState, Standing, Trace
+from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, GroupState, Standing, Trace
 from eventbus.loop import run
 from eventbus.redis.explaining import explain as find
 from eventbus.redis.inspection import read_streams
@@ -137,4 +137,4 @@ def _times(count: int, noun: str) -> str:
 
 
 def _count(count: int) -> str:
-    return f"{count} or more" if count >= BACKLOG_LIMIT else str(count)
+    return f"{count} or more" if count >= AHEAD_LIMIT else str(count)

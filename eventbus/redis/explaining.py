@@ -7,7 +7,7 @@ from itertools import product
 from eventbus.codec import Fields, decode, pairs
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, unix_ms
-from eventbus.inspection import BACKLOG_LIMIT, EventStanding, GroupStanding, Standing
+from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
@@ -88,7 +88,7 @@ class _Log:
             if envelope is not None and envelope.only not in {None, group}:
                 told.append(GroupStanding(group, name, Standing.PASSED))
             elif _order(entry_id) > _order(last := info[b"last-delivered-id"].decode()):
-                between = await scripts.call(self._link, scripts.BETWEEN((lane,), last, entry_id, BACKLOG_LIMIT))
+                between = await scripts.call(self._link, scripts.BETWEEN((lane,), last, entry_id, AHEAD_LIMIT))
                 told.append(GroupStanding(group, name, Standing.WAITING, ahead=between))
             else:
                 told.append(await self._delivered(lane, entry_id, group))
