@@ -194,6 +194,8 @@ async def test_a_running_handler_is_stopped_from_outside(bus: EventBus, how: str
         failed = await reaches(bus, receipt.id, Phase.FAILED)
         assert failed.error is not None
         assert failed.error.endswith(": it hangs")
+        [letter] = await bus.transport.dead_letters("bread")
+        assert letter.attempts == 1, "it was not tried again first"
         if named:  # it is over: a replay runs
 
             async def over() -> bool:
@@ -201,7 +203,6 @@ async def test_a_running_handler_is_stopped_from_outside(bus: EventBus, how: str
 
             await eventually(over)
             await asyncio.sleep(0.01)
-            [letter] = await bus.transport.dead_letters("bread")
             assert await bus.transport.replay(letter)
             await until(lambda: len(seen) == 2)
             await bus.abort(receipt.id)

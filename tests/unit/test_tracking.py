@@ -1,7 +1,7 @@
 """What the tracker makes of a server that is away or full: nothing is waited for, and the last word is not lost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -20,10 +20,12 @@ class Shaky(MemoryRecords):
     """Fails as it is told to."""
 
     trouble: Exception | None = None
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
     writes = 0
 
     async def track(self, group: str, keep: Keep, updates: Sequence[Update]) -> None:
         self.writes += 1
+        self.meanwhile()
         if self.trouble is not None:
             raise self.trouble
         await super().track(group, keep, updates)
@@ -72,6 +74,18 @@ async def test_what_a_server_that_is_away_did_not_take_is_kept_under_what_came_s
     records.trouble = None
     assert await tracker.write()
     assert (await phase(records, first), await phase(records, second)) == (b"completed", b"delayed")
+
+
+async def test_what_comes_while_a_write_fails_is_the_last_word(tracker: Tracker, records: Shaky) -> None:
+    event = envelope()
+    tell(tracker, event, Retry(1, FAILED))
+    records.trouble = Unavailable("Redis", "gone")
+    records.meanwhile = lambda: tell(tracker, event, Ack(), failures=1)
+    assert not await tracker.write()
+    records.trouble, records.meanwhile = None, lambda: None
+    assert await tracker.write()
+    record = await records.find("billing", event.id)
+    assert (record["phase"], record["error"]) == (b"completed", b"")
 
 
 async def test_a_write_that_is_cancelled_is_made_by_the_next(tracker: Tracker, records: Shaky) -> None:
