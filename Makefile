@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 # The locks are complete, so nothing is resolved; byte code is compiled on first import, and only what is imported.
 INSTALL := $(PIP) install --no-deps --no-compile
-TYPED := eventbus handlers consumers gateway benchmarks tests
+TYPED := eventbus handlers consumers gateway benchmarks tests pytest_eventbus.py
 
 # pytest's exit 5 is "no tests": wrong for the whole proof, expected of one half of it when ARGS selects a few.
 NONE_IS_FINE := $(if $(ARGS),|| test $$? -eq 5)

@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from consumers.cli import worker
 from eventbus import EventBusError
 from eventbus.cli.screen import report
+from eventbus.cli.worker import worker
 
 try:
     typer.run(worker)

@@ -1,21 +1,34 @@
 """An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
 
+from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.context import Context
-from eventbus.errors import Cancelled, ConfigurationError, EventBusError, Full, Reject, RetryLater, Unavailable
-from eventbus.event import Envelope, Event, Origin, Receipt
+from eventbus.errors import (
+    Cancelled,
+    ConfigurationError,
+    EventBusError,
+    Full,
+    Reject,
+    RetryLater,
+    SnoozeFor,
+    Unavailable,
+)
+from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
 from eventbus.lifecycle import Finished, Listener
 from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
+from eventbus.schedule import Tick
 from eventbus.states import Counts, Notice, Occasion, Phase, State
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
 __all__ = [
     "Backoff",
+    "Batch",
+    "BatchTransaction",
     "CallNext",
     "Cancelled",
     "ConfigurationError",
@@ -30,6 +43,7 @@ __all__ = [
     "Full",
     "Group",
     "InFlight",
+    "Item",
     "Listener",
     "Middleware",
     "Notice",
@@ -42,7 +56,10 @@ __all__ = [
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "SnoozeFor",
     "State",
+    "Status",
+    "Tick",
     "Transaction",
     "Unavailable",
     "Worker",

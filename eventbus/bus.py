@@ -1,37 +1,41 @@
 """The façade: what a program holds in its hands."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from eventbus import aborting, control, crash, tracking
 from eventbus.aborting import WITHIN
+from eventbus.breaker import Breaker
 from eventbus.codec import envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
-from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, unix_ms
+from eventbus.errors import ConfigurationError, hide_password
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
+from eventbus.inflight import InFlight
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
+from eventbus.publisher import Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
+from eventbus.spool import SPOOL_BYTES, Spool
 from eventbus.states import Counts, Notice, State
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
-from eventbus.transaction import Connection, Database, OpenTransaction, Outbox, Role
-from eventbus.transport import Outgoing, Transport
+from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
+from eventbus.transport import Outgoing, Transport, outgoing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 PUBLISH_TIMEOUT = 5.0  # seconds
-_PAUSE = 0.05  # seconds between tries of a publish while Redis is away
+MAX_PUBLISHES = 10_000
 
 
 class EventBus:
@@ -40,8 +44,13 @@ class EventBus:
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
+    publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
+                     spool Redis has three quarters of it, or all but a second
+    max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
+    spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
+              replayed by itself, by this bus or by another one with the same file
+    spool_bytes  how large that file may grow
     retention  how long workers keep what is settled, and dead letters
-    publish_timeout  seconds that a publish may take, retries included, before it raises Unavailable
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
     tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
@@ -56,28 +65,57 @@ class EventBus:
         *,
         database: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
+        max_publishes: int = MAX_PUBLISHES,
+        spool: Path | str | None = None,
+        spool_bytes: int = SPOOL_BYTES,
         retention: Retention = Retention(),
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
         tracer: "Tracer | None" = None,
     ) -> None:
-        if wrong := find_faults(middleware):
+        wrong = find_faults(middleware)
+        positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
+        if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
-        self._publish_timeout = publish_timeout
         self.retention = retention
         self.middleware = tuple(middleware)
         self.metrics = Metrics()
         self.listeners = (self.metrics.count_finished, *listeners)
         self._tracer = tracer
         self._publishing = Publishing(self.metrics)
-        self.transport: Transport = (
+        transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
             else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
         )
+        self.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
+        self._breaker = Breaker()
+        self._publisher = Publisher(
+            transport,
+            self.spool,
+            self._breaker,
+            server=f"Redis at {hide_password(target)}",
+            timeout=publish_timeout,
+            limit=max_publishes,
+        )
         self.database = _open_database(database) if database else None
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the events; another one may be put in its place before the bus is opened."""
+        return self._publisher.transport
+
+    @transport.setter
+    def transport(self, transport: Transport) -> None:
+        self._publisher.transport = transport
+
+    @property
+    def in_flight(self) -> InFlight:
+        """Publishes that wait for Redis now: `len(bus.in_flight)`."""
+        return self._publisher.in_flight
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,6 +126,8 @@ class EventBus:
             await self.close()
             raise
         self._begin_tracing()
+        if self.spool is not None:
+            self.spool.start(self.transport, self._breaker)
         return self
 
     async def __aexit__(
@@ -96,6 +136,8 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
+        if self.spool is not None:
+            await self.spool.close()
         if self.database is not None:
             await self.database.close()
         await self.transport.close()
@@ -119,6 +161,7 @@ class EventBus:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
@@ -126,8 +169,12 @@ class EventBus:
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
-        """Returns when the event is stored, or scheduled if `delay` (seconds) is given.
+        """Returns when the event is stored, or scheduled; with a spool, when it is there at least, and the receipt's
+        status is `spooled`.
 
+        delay         seconds that it is kept back
+        at            or a moment, with a time zone, before which it is not delivered; one that has passed means now.
+                      Both are measured by the clock of Redis
         key           what the event is about (CloudEvents' subject), for example the lead's id
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
@@ -139,9 +186,10 @@ class EventBus:
                       place, with a delay of its own
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
-        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored)."""
+        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
+        that could not take the event either: the message names both reasons."""
         envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
-        [receipt] = await self._publish([Outgoing(envelope, delay or 0.0, once(dedupe_key, dedupe_window, dedupe))])
+        [receipt] = await self._publish([outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return receipt
 
     async def publish_many(
@@ -149,6 +197,8 @@ class EventBus:
         events: Sequence[Event],
         *,
         key: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
         dedupe_keys: Sequence[str | None] | None = None,
         dedupe_window: float = WINDOW,
         origin: Origin = Origin(),
@@ -159,15 +209,15 @@ class EventBus:
         keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
         return await self._publish(
             [
-                Outgoing(envelop(event, origin, key=key), once=once(dedupe_key, dedupe_window, "keep"))
+                outgoing(envelop(event, origin, key=key), delay, at, once(dedupe_key, dedupe_window, "keep"))
                 for event, dedupe_key in zip(events, keys, strict=True)
             ]
         )
 
-    async def _publish(self, outgoing: list[Outgoing]) -> list[Receipt]:
-        statuses = await self._publishing.append(outgoing, self._append)
+    async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
+        statuses = await self._publishing.append(items, self._publisher.append)
         crash.point("publish.stored")
-        return [await self._receipt(item, status) for item, status in zip(outgoing, statuses, strict=True)]
+        return [await self._receipt(item, status) for item, status in zip(items, statuses, strict=True)]
 
     async def _receipt(self, item: Outgoing, status: Status) -> Receipt:
         """That of a duplicate by its key names the event that was first."""
@@ -175,25 +225,15 @@ class EventBus:
             return Receipt(item.envelope.id, status)
         return Receipt(await self.transport.holder(item.envelope, item.once) or item.envelope.id, status)
 
-    async def _append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
-        deadline = asyncio.get_running_loop().time() + self._publish_timeout
-        try:
-            return await self.transport.append(outgoing)
-        except Unavailable as error:
-            return await self._append_again(outgoing, error, deadline)
+    async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
+        """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any
+        more), for example because it has come due.
 
-    async def _append_again(self, outgoing: Sequence[Outgoing], error: Unavailable, deadline: float) -> list[Status]:
-        """The reply was lost: what is stored already is found by its id, so trying again stores nothing twice."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    await asyncio.sleep(_PAUSE)
-                    try:
-                        return await self.transport.append(outgoing, again=True)
-                    except Unavailable as again:
-                        error = again
-        except TimeoutError:
-            raise error from None
+        event_type  its class or its type; without, all streams are looked through
+
+        Raises Unavailable if Redis did not answer; then it may have been cancelled."""
+        name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
+        return await self.transport.cancel(event_id, name and stream_of(name))
 
     # Transactions -----------------------------------------------------------------------------------------------------
 
@@ -213,6 +253,10 @@ class EventBus:
     def relay(self) -> Role | None:
         """Moves the outbox into the streams; None without a database."""
         return None if self.database is None else self.database.relay(self._publishing.relayed(self.transport))
+
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox:
+        """What Batch.transaction opens."""
+        return self._require_database().inbox_batch(group, event_ids)
 
     def _require_database(self) -> Database:
         if self.database is None:

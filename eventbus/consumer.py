@@ -22,11 +22,14 @@ from eventbus.errors import Full, Unavailable
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.isolation import Isolation
+from eventbus.lifeline import InHand
+from eventbus.loop import abandon
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
+CANCEL_GRACE = 5.0  # seconds that a handler has to end when it is cancelled
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries while a server is away
 
@@ -44,6 +47,7 @@ class Consumer:
         self._subscriptions = [
             Subscription(stream, group.name, name, group.lease, group.crash_budget) for stream in group.streams
         ]
+        self._in_hand = group.in_hand
         self._held: dict[Delivery, float] = {}
         self._ready: deque[Delivery] = deque()
         self._running: dict[Delivery, asyncio.Task[None]] = {}
@@ -83,12 +87,22 @@ class Consumer:
         finally:
             for task in (*sources, settling, renewing, *self._running.values()):
                 task.cancel()
-            await asyncio.gather(*sources, settling, renewing, *self._running.values(), return_exceptions=True)
+            if self._running:
+                await self._end_handlers()
+            await asyncio.gather(*sources, settling, renewing, return_exceptions=True)
+
+    def in_hand(self) -> InHand:
+        """May be called from another thread: copying a dict is one step of the interpreter."""
+        return InHand(self._group, self._held.copy(), self._running.copy())
 
     def stop(self) -> None:
         """Take nothing more; `run` returns when what is in hand has been dealt with."""
         self._stopping.set()
         self._room.set()
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Look now for what is due, and not only when it was expected to be: the transport's clock was moved."""
         for nudge in self._nudges.values():
             nudge.set()
 
@@ -161,8 +175,9 @@ class Consumer:
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
                 self._held[delivery] = asyncio.get_running_loop().time()
-                self._running[delivery] = asyncio.create_task(self._execute(delivery))
-                await asyncio.wait([self._running[delivery]])
+                task = self._running[delivery] = asyncio.create_task(self._execute(delivery))
+                while delivery in self._running:  # one that does not end leaves it all the same, when the worker stops
+                    await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
 
@@ -195,17 +210,17 @@ class Consumer:
         """How many more deliveries may be taken in hand."""
         if self._paused or len(self._outcomes) >= UNSETTLED_LIMIT:
             return 0
-        free = self._group.concurrency - len(self._running) - len(self._ready)
+        free = self._in_hand - len(self._running) - len(self._ready)
         return free if self._gate is None else self._gate.room(free)
 
     def _retry_share(self) -> int:
         """How many retries may be taken in hand where new events fill every slot."""
         busy = self._paused or self._ready or len(self._outcomes) >= UNSETTLED_LIMIT
-        share = 0 if busy else math.ceil(self._group.concurrency / 4)
+        share = 0 if busy else math.ceil(self._in_hand / 4)
         return share if self._gate is None else self._gate.room(share)
 
     def _start(self) -> None:
-        while self._ready and self._taking() and len(self._running) < self._group.concurrency:
+        while self._ready and self._taking() and len(self._running) < self._in_hand:
             delivery = self._ready.popleft()
             self._running[delivery] = asyncio.create_task(self._run(delivery))
         if self._free() > 0:
@@ -230,8 +245,8 @@ class Consumer:
         try:
             outcome = await self._executor.execute(delivery)
         finally:
-            self._running.pop(delivery)
-            self._finish(delivery, outcome)
+            if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                self._finish(delivery, outcome)
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
@@ -297,15 +312,35 @@ class Consumer:
         self._ready.clear()
         for delivery in waiting:
             self._finish(delivery, Release())
+        self._executor.give_back()
 
     async def _drain(self, grace: Callable[[], float]) -> None:
         self._give_back()
         while self._running and grace() > 0:
+            self._executor.give_back()  # of what had a task already, and has come to its batch only now
             await asyncio.wait(self._running.values(), timeout=min(grace(), 0.1))
         for task in self._running.values():
             task.cancel()
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=SETTLE_GRACE)
+            await self._end_handlers()
+
+    async def _end_handlers(self) -> None:
+        """They have been cancelled. Those that do not end are left to themselves, and their events go to others."""
+        await asyncio.wait(self._running.values(), timeout=CANCEL_GRACE)
+        stubborn = dict(self._running)
+        if stubborn:
+            self._executor.abandon()
+        for delivery, task in stubborn.items():
+            log.error(
+                "a handler does not end though it was cancelled: its event is given back",
+                group=self._group.name,
+                handler=self._group.label_of(delivery.fields.get(b"type", b"")),
+                entry_id=delivery.entry_id,
+            )
+            abandon(task)
+        for delivery in stubborn.keys() & self._running.keys():  # not even closing them has ended these
+            del self._running[delivery]
+            self._finish(delivery, Release())
 
     async def _wait_settled(self) -> None:
         deadline = asyncio.get_running_loop().time() + SETTLE_GRACE

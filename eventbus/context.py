@@ -1,6 +1,7 @@
 """What a handler may ask of the bus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.states import check_progress
-from eventbus.transaction import OpenTransaction
+from eventbus.transaction import OpenBatchInbox, OpenTransaction
 from eventbus.transport import Delivery
 
 
@@ -24,6 +25,7 @@ class Publisher(Protocol):
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
@@ -35,18 +37,30 @@ class Publisher(Protocol):
     async def broadcast(self, channel: str, message: bytes) -> None: ...
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
 
 
 class Context:
-    """One attempt at one delivery. Everything published through it carries the event's correlation id."""
+    """One attempt at one delivery. Everything published through it carries the event's correlation id.
+
+    `suspect`: workers have died with this event; nothing else runs in this process meanwhile.
+    """
 
     def __init__(
-        self, publisher: Publisher, envelope: Envelope, group: str, attempt: int, entry_id: str | None = None
+        self,
+        publisher: Publisher,
+        envelope: Envelope,
+        group: str,
+        attempt: int,
+        entry_id: str | None = None,
+        *,
+        suspect: bool = False,
     ) -> None:
         self._publisher = publisher
         self.envelope = envelope
         self.group = group
         self.attempt = attempt
+        self.suspect = suspect
         self._entry_id = entry_id
         self.delivery: Delivery | None = None  # what this is an attempt at; set where there is one
         self.on_progress: Callable[[JsonValue], None] | None = None  # set where the group is tracked
@@ -93,6 +107,7 @@ class Context:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
@@ -103,6 +118,7 @@ class Context:
             event,
             key=key,
             delay=delay,
+            at=at,
             priority=priority,
             dedupe_key=dedupe_key,
             dedupe_window=dedupe_window,
@@ -129,8 +145,12 @@ class Context:
         Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and ConfigurationError
         if the bus has no database.
         """
-        if self._transacted:
-            # Its inbox row would be there already, and its effects silently left out.
-            raise ConfigurationError(f"{self.group}: one ctx.transaction() per handler; do it all inside the first")
-        self._transacted = True
+        self.claim_transaction()
         return self._publisher.inbox(self.group, self.event_id, self.origin)
+
+    def claim_transaction(self) -> None:
+        """Raises ConfigurationError the second time: the inbox row would be there already, and the effects of another
+        transaction silently left out."""
+        if self._transacted:
+            raise ConfigurationError(f"{self.group}: one transaction() for each event; do it all inside the first")
+        self._transacted = True

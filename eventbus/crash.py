@@ -8,9 +8,13 @@ Unset, as it always is outside of tests, a point is an empty function.
     consumer.reclaimed  pending entries were taken over, no handler has started
     consumer.settle     outcomes have gathered, none is sent
     consumer.settled    outcomes were sent and confirmed
+    recurrence.fired    a firing of a recurring function was stored, or found to be
     inbox.commit        a handler's transaction is about to commit
     inbox.committed     it has committed
     relay.appended      outbox rows are in their streams, not yet marked
+    spool.rejected      bad lines of the spool were set aside, not yet marked
+    spool.replayed      a batch of the spool was appended, not yet marked
+    spool.marked        it is marked
     gateway.committed   a request's transaction has committed, its answer is not sent
 """
 

@@ -8,6 +8,7 @@ EventBusError
 │   └── UnknownEventType    no class with this type is imported in this process
 └── verdicts, for handlers to raise
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
+    ├── SnoozeFor           not now: run again after a delay, as if this had been no attempt
     └── Reject              never try again: straight to the dead letters
         └── Cancelled       it was aborted from outside; handlers do not raise this
 """
@@ -59,6 +60,21 @@ class RetryLater(EventBusError):
             raise ValueError(f"RetryLater({delay}): the delay must be seconds from now")
         super().__init__(reason or f"the handler asked to be tried again in {delay:g} s")
         self.delay = delay
+
+
+class SnoozeFor(EventBusError):
+    """Raised by a handler: not now, run again `delay` seconds from now. Spends no attempt.
+
+    Nothing bounds how often: a handler that has waited long enough raises something else. Each snooze is a line of the
+    log, with the event's age, and listeners are told of it.
+    """
+
+    def __init__(self, delay: float, reason: str = "") -> None:
+        if not 0 <= delay < math.inf:
+            raise ValueError(f"SnoozeFor({delay}): the delay must be seconds from now")
+        super().__init__(reason or f"the handler asked to be run again in {delay:g} s")
+        self.delay = delay
+        self.reason = reason
 
 
 class Reject(EventBusError):

@@ -70,6 +70,11 @@ def event_class(event_type: str) -> type[Event]:
         raise UnknownEventType(f"no event class for type {event_type!r} is imported in this process") from None
 
 
+def event_types() -> list[str]:
+    """All types that imported modules define, sorted."""
+    return sorted(_registry)
+
+
 def stream_of(event_type: str) -> str:
     """The stream that events of this type go to: the first segment of the type."""
     return event_type.partition(".")[0]
@@ -120,11 +125,12 @@ class Envelope(NamedTuple):
 
 
 class Status(StrEnum):
-    """What became of a publish."""
+    """What became of a publish. SPOOLED: Redis could not take it; it is on this machine's disk and gets there later."""
 
     STORED = "stored"
     SCHEDULED = "scheduled"
     DUPLICATE = "duplicate"
+    SPOOLED = "spooled"
 
 
 class Receipt(NamedTuple):

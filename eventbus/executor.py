@@ -1,26 +1,40 @@
 """From a delivery to an outcome: decode, find the handler, run it, judge how it ended. Knows no transport."""
 
 import asyncio
-import traceback
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from time import perf_counter
+from typing import NamedTuple
 
 import structlog
 
+from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
-from eventbus.errors import CodecError, Reject, RetryLater, Unavailable, hide_password
+from eventbus.errors import CodecError, Unavailable
 from eventbus.event import Envelope, event_class
 from eventbus.group import Group
+from eventbus.judgement import GivenBack, failure_of, judge, leaves
 from eventbus.lifecycle import Announcer, AnyListener, Finished
 from eventbus.middleware import CallNext, Middleware, compose
-from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+from eventbus.policy import RetryPolicy
+from eventbus.registration import AnyRegistration, BatchRegistration
+from eventbus.transport import SUSPECT_FROM, Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
-UNAVAILABLE_SNOOZE = 1.0  # seconds until a handler that met a server which is away is run again
 _DONE = Ack()
-_ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead letter
+_AT_ONCE = nullcontext()
 
 log = structlog.get_logger("eventbus.executor")
+
+
+class _Route(NamedTuple):
+    """Where events of one type go. `slots` None: the consumer starts no more of them than may run."""
+
+    call: CallNext
+    timeout: float | None
+    retry: RetryPolicy
+    slots: Slots | None
 
 
 class Executor:
@@ -40,10 +54,15 @@ class Executor:
     ) -> None:
         self._group = group
         self._publisher = publisher
-        layers = [*middleware, *group.middleware]
-        self._handlers = {event_type: compose(handler, layers) for event_type, handler in group.handlers.items()}
+        self._layers = [*middleware, *group.middleware]
+        # In a group without batches what is in hand runs; in one with batches much of it waits.
+        batches = any(isinstance(found, BatchRegistration) for found in group.handlers.values())
+        self._slots = Slots(group.concurrency) if batches else None
+        self._collectors: dict[BatchRegistration, Collector] = {}
+        self._routes = {event_type: self._route(found) for event_type, found in group.handlers.items()}
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
+        self._abandoned = False
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """Never raises but for cancellation before the handler started; return is success, raise is failure."""
@@ -52,31 +71,67 @@ class Executor:
         envelope = None
         try:
             envelope = decode(delivery.fields)
-            handler = self._find_handler(envelope)
-            if handler is None:
+            route = self._find_route(envelope)
+            if route is None:
                 return _DONE
             event = open_event(envelope)
         except CodecError as error:
             return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
-        context = Context(self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id)
+        suspect = delivery.crashes >= SUSPECT_FROM
+        context = Context(
+            self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
+        )
         context.delivery = delivery
         started = perf_counter()
         try:
-            async with asyncio.timeout(self._group.timeout):
-                await handler(event, context)
+            async with route.slots.one() if route.slots else _AT_ONCE, asyncio.timeout(route.timeout):
+                await route.call(event, context)
         except asyncio.CancelledError as error:
-            outcome = self._judge_cancelled(delivery, context, error)
+            outcome = self._judge_cancelled(route, context, error)
             return self._conclude(delivery, outcome, envelope, started, error)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
-            return self._conclude(delivery, self._judge(delivery, context, error), envelope, started, error)
+            return self._conclude(delivery, self._judge(route, context, error), envelope, started, error)
         return self._conclude(delivery, _DONE, envelope, started)
+
+    def give_back(self) -> None:
+        """Executions that wait for a slot or for their batch end with Release, now."""
+        if self._slots is not None:
+            self._slots.give_back()
+        for collector in self._collectors.values():
+            collector.give_back()
+
+    def abandon(self) -> None:
+        """Have done with handlers that do not end: whatever they raise from now on, their events are given back.
+
+        Ends handlers of batches; the executions of others are the caller's to end."""
+        self._abandoned = True
+        for collector in self._collectors.values():
+            collector.abandon()
 
     async def drain(self, seconds: float) -> None:
         """Give listeners that are still at work so long to end, then cancel them."""
         if self._announcer is not None:
             await self._announcer.drain(seconds)
+
+    def _route(self, found: AnyRegistration) -> _Route:
+        if not isinstance(found, BatchRegistration):
+            return _Route(compose(found.handler, self._layers), found.timeout, found.retry, self._slots)
+        if found not in self._collectors:
+            assert self._slots is not None, "a group with batches has slots"
+            self._collectors[found] = Collector(self._publisher, found, self._slots)
+        # What an event waits for its batch is no time of the handler's: the batch has slot and timeout, not the event.
+        return _Route(compose(self._collectors[found].join, self._layers), None, found.retry, None)
+
+    def _find_route(self, envelope: Envelope) -> _Route | None:
+        """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
+        if envelope.only is not None and envelope.only != self._group.name:
+            return None
+        route = self._routes.get(envelope.type)
+        if route is None:
+            event_class(envelope.type)
+        return route
 
     def _conclude(
         self,
@@ -91,49 +146,28 @@ class Executor:
             self._announcer.tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error))
         return outcome
 
-    def _find_handler(self, envelope: Envelope) -> CallNext | None:
-        """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
-        if envelope.only is not None and envelope.only != self._group.name:
-            return None
-        handler = self._handlers.get(envelope.type)
-        if handler is None:
-            event_class(envelope.type)
-        return handler
-
-    def _judge(self, delivery: Delivery, context: Context, error: BaseException) -> Outcome:
-        match error:
-            case Unavailable():
-                # Whose connection broke has said so, once; this is said for every event, every second.
-                context.log.debug("put off", reason=str(error), delay=UNAVAILABLE_SNOOZE)
-                return Snooze(UNAVAILABLE_SNOOZE)
-            case Reject():
-                return self._bury(delivery, context, error)
-            case RetryLater():
-                return self._retry(delivery, context, error, error.delay)
-            case _:
-                return self._retry(delivery, context, error, None)
-
-    def _judge_cancelled(self, delivery: Delivery, context: Context, error: asyncio.CancelledError) -> Outcome:
+    def _judge_cancelled(self, route: _Route, context: Context, error: asyncio.CancelledError) -> Outcome:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             context.log.warning("given back", reason="the worker is stopping and its grace is over")
             return Release()
         # Nobody cancelled us: something that the handler awaited was cancelled, and it let that pass.
-        return self._retry(delivery, context, error, None)
+        return self._judge(route, context, error)
 
-    def _retry(self, delivery: Delivery, context: Context, error: BaseException, delay: float | None) -> Outcome:
-        scheduled = self._group.retry.delay_after(delivery.attempt)
-        if scheduled is None:
-            return self._bury(delivery, context, error)
-        wait = scheduled if delay is None else delay
-        failure = _failure(error)
-        context.log.warning("failed, will retry", error=failure.error, delay=round(wait, 3))
-        return Retry(wait, failure)
-
-    def _bury(self, delivery: Delivery, context: Context, error: BaseException) -> Outcome:
-        failure = _failure(error)
-        context.log.error("dead letter", reason=failure.error)
-        return Dead(failure, attempts=delivery.attempt)
+    def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:
+        outcome = Release() if self._abandoned else judge(error, route.retry, context.attempt)
+        match outcome:
+            case Retry(delay, failure):
+                context.log.warning("failed, will retry", error=failure.error, delay=round(delay, 3))
+            case Dead(failure):
+                context.log.error("dead letter", reason=failure.error)
+            case Snooze(delay) if all(isinstance(each, Unavailable | GivenBack) for each in leaves(error)):
+                # Whose connection broke has said so, once; this is said for every event, every second.
+                context.log.debug("put off", reason=str(error), delay=delay)
+            case Snooze(delay):
+                age = round(time.time() - context.envelope.time.timestamp(), 3)
+                context.log.info("snoozed", reason=failure_of(error).error, delay=delay, age=age)
+        return outcome
 
     def _bury_undecoded(self, delivery: Delivery, error: CodecError) -> Outcome:
         log.error("dead letter", **delivery.named(), reason=str(error))
@@ -144,11 +178,3 @@ class Executor:
         reason = f"its worker died {delivery.crashes} times while it ran, {budget} of them while nothing else did"
         log.error("dead letter", **delivery.named(), reason=reason)
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
-
-
-def _failure(error: BaseException) -> Failure:
-    told = traceback.TracebackException.from_exception(error)  # it survives an error that cannot say what it is
-    message = " ".join(str(told).split("\n"))
-    line = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    trace = "".join(told.format())
-    return Failure(hide_password(line)[:_ERROR_LIMIT], hide_password(trace)[-_TRACEBACK_LIMIT:])

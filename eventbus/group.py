@@ -1,33 +1,49 @@
 """A consumer group: a name, one policy, and the handlers registered on it."""
 
 import inspect
+import math
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import EllipsisType
+from typing import Any, TypeVar, Unpack, overload
 
 from eventbus import lifecycle
-from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
 from eventbus.lifecycle import AnyListener, Finished
 from eventbus.limits import InFlight, RateLimit, limits_of
 from eventbus.middleware import Middleware, find_faults
 from eventbus.policy import RetryPolicy
+from eventbus.registration import (
+    MAX_SIZE,
+    MAX_WAIT,
+    AnyBatchHandler,
+    AnyHandler,
+    AnyRegistration,
+    BatchHandler,
+    Batching,
+    BatchRegistration,
+    Handler,
+    Overrides,
+    Registration,
+    label_of,
+)
+from eventbus.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
 L = TypeVar("L", bound=AnyListener)
-Handler = Callable[[E, Context], Awaitable[None]]
-# A group holds handlers of many event types; each was checked against its own type where it was registered.
-AnyHandler = Callable[[Any, Context], Awaitable[None]]
 
 
 class Group:
     """What the queue world calls a queue: every event reaches each group once, and one of its consumers.
 
     retry         how often and when a failing event is tried again
-    concurrency   handlers that run at the same time, per process
+    concurrency   handlers that run at the same time, per process; a batch is run by one
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
     max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
@@ -82,27 +98,135 @@ class Group:
         self.keep_completed = keep_completed
         self.keep_failed = keep_failed
         self.middleware = tuple(middleware)
-        self.handlers: dict[str, AnyHandler] = {}
+        self.handlers: dict[str, AnyRegistration] = {}
         self.listeners: list[AnyListener] = []
+        self.recurring: list[Recurring] = []
 
     @property
     def streams(self) -> list[str]:
         """The streams that this group reads, sorted."""
         return sorted({stream_of(event_type) for event_type in self.handlers})
 
-    def on(self, *event_classes: type[E]) -> Callable[[Handler[E]], Handler[E]]:
+    @property
+    def in_hand(self) -> int:
+        """Events that one process may have in its hands: enough to fill a batch for every handler that may run."""
+        sizes = [found.max_size for found in self.handlers.values() if isinstance(found, BatchRegistration)]
+        return self.concurrency * max(sizes, default=1)
+
+    def label_of(self, event_type: bytes) -> str:
+        """The name of the handler of a type, as it is on the wire; for people."""
+        found = self.handlers.get(event_type.decode(errors="replace"))
+        return "none" if found is None else found.label
+
+    # One overload for each number of classes, up to three: a function of `A | B` is one for A and one for B, and no
+    # type checker derives that union by itself.
+
+    @overload
+    def on(self, e: type[E], /, **policy: Unpack[Overrides]) -> Callable[[Handler[E]], Handler[E]]: ...
+    @overload
+    def on(
+        self, e: type[E], e2: type[E2], /, **policy: Unpack[Overrides]
+    ) -> Callable[[Handler[E | E2]], Handler[E | E2]]: ...
+    @overload
+    def on(
+        self, e: type[E], e2: type[E2], e3: type[E3], /, **policy: Unpack[Overrides]
+    ) -> Callable[[Handler[E | E2 | E3]], Handler[E | E2 | E3]]: ...
+    @overload
+    def on(self, *event_classes: type[E], **policy: Unpack[Overrides]) -> Callable[[Handler[E]], Handler[E]]: ...
+    def on(
+        self,
+        *event_classes: type[Any],
+        timeout: float | EllipsisType | None = ...,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[AnyHandler], AnyHandler]:
         """Register `async def handler(event, ctx)` for one or more event classes.
+
+        timeout, retry  instead of the group's, for these events; left out, they are the group's
 
         Raises ConfigurationError if a type has a handler in this group already, or the function is not async."""
 
-        def register(handler: Handler[E]) -> Handler[E]:
-            if not inspect.iscoroutinefunction(handler):
-                raise ConfigurationError(f"{self.name}: {_label(handler)} must be an async function")
-            for event_class in event_classes:
-                self._add(event_class, handler)
+        def register(handler: AnyHandler) -> AnyHandler:
+            self._add(event_classes, Registration(handler, *self._policy(timeout, retry)))
             return handler
 
         return register
+
+    @overload
+    def on_batch(self, e: type[E], /, **policy: Unpack[Batching]) -> Callable[[BatchHandler[E]], BatchHandler[E]]: ...
+    @overload
+    def on_batch(
+        self, e: type[E], e2: type[E2], /, **policy: Unpack[Batching]
+    ) -> Callable[[BatchHandler[E | E2]], BatchHandler[E | E2]]: ...
+    @overload
+    def on_batch(
+        self, e: type[E], e2: type[E2], e3: type[E3], /, **policy: Unpack[Batching]
+    ) -> Callable[[BatchHandler[E | E2 | E3]], BatchHandler[E | E2 | E3]]: ...
+    @overload
+    def on_batch(
+        self, *event_classes: type[E], **policy: Unpack[Batching]
+    ) -> Callable[[BatchHandler[E]], BatchHandler[E]]: ...
+    def on_batch(
+        self,
+        *event_classes: type[Any],
+        max_size: int = MAX_SIZE,
+        max_wait: float = MAX_WAIT,
+        timeout: float | EllipsisType | None = ...,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[AnyBatchHandler], AnyBatchHandler]:
+        """Register `async def handler(batch)` for events that are better handled together: see eventbus.batch.
+
+        max_size  events in a batch at the most
+        max_wait  seconds that the first event of a batch waits for others
+        timeout   of a whole batch
+
+        Raises ConfigurationError as `on` does, or if a size or wait cannot work."""
+
+        def register(handler: AnyBatchHandler) -> AnyBatchHandler:
+            if max_size < 1 or not 0 <= max_wait < math.inf:
+                raise ConfigurationError(
+                    f"{self.name}: {label_of(handler)}: max_size={max_size} must be at least 1, "
+                    f"max_wait={max_wait} must be seconds"
+                )
+            policy = self._policy(timeout, retry)
+            self._add(event_classes, BatchRegistration(handler, *policy, max_size, max_wait))
+            return handler
+
+        return register
+
+    def every(
+        self, period: float | timedelta, *, name: str | None = None, catch_up: float = CATCH_UP
+    ) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        """Run `async def handler(tick, ctx)` every so many seconds, once among all workers.
+
+        Moments are multiples of the period since 1970-01-01 00:00 UTC. A firing is an event like any other: retried,
+        leased, dead-lettered.
+
+        name      of the function, if not its own; what fires is known by it: a new name starts anew
+        catch_up  seconds after which a firing that nobody was there for is left out. Of several that were missed,
+                  only the last one is made up for
+        """
+        whole = period if isinstance(period, timedelta) else timedelta(seconds=period)
+        return self._recur(Every(whole), name, catch_up)
+
+    def cron(
+        self, expression: str, *, tz: str = "UTC", name: str | None = None, catch_up: float = CATCH_UP
+    ) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        """As `every`, by a cron expression in a time zone (`tz="Europe/Berlin"`): see eventbus.schedule.Cron."""
+        return self._recur(Cron.of(expression, tz), name, catch_up)
+
+    def _recur(self, schedule: Schedule, name: str | None, catch_up: float) -> Callable[[Handler[Tick]], Handler[Tick]]:
+        def register(handler: Handler[Tick]) -> Handler[Tick]:
+            recurring = Recurring.of(self.name, name or handler.__name__, schedule, catch_up)
+            self.on(recurring.tick)(handler)
+            self.recurring.append(recurring)
+            return handler
+
+        return register
+
+    def _policy(
+        self, timeout: float | EllipsisType | None, retry: RetryPolicy | None
+    ) -> tuple[float | None, RetryPolicy]:
+        return self.timeout if isinstance(timeout, EllipsisType) else timeout, retry or self.retry
 
     # Listeners: `def` or `async def` functions of one Finished. See eventbus.lifecycle for when, and how reliably.
 
@@ -118,6 +242,10 @@ class Group:
         """Tell this function of every event that became a dead letter of this group, whether it ran or not."""
         return self._listen(lifecycle.dead, listener)
 
+    def on_snoozed(self, listener: L) -> L:
+        """Tell this function of every event that was put off: its handler raised SnoozeFor, or a server is away."""
+        return self._listen(lifecycle.snoozed, listener)
+
     def on_error(self, listener: L) -> L:
         """Tell this function of everything that was raised, whatever becomes of the event: a retry, a snooze or a dead
         letter."""
@@ -127,20 +255,22 @@ class Group:
         self.listeners.append(lifecycle.only(occasion, listener))
         return listener
 
-    def _add(self, event_class: type[E], handler: Handler[E]) -> None:
-        if not event_class.event_type:
-            raise ConfigurationError(f"{self.name}: {event_class.__qualname__} has no event type")
-        known = self.handlers.get(event_class.event_type)
-        if known is not None:
-            raise ConfigurationError(
-                f"{self.name} already handles {event_class.event_type} with {_label(known)}; "
-                f"register {_label(handler)} on a group of its own"
-            )
-        self.handlers[event_class.event_type] = handler
+    def _add(self, event_classes: Sequence[type[Event]], registration: AnyRegistration) -> None:
+        what, timeout = registration.label, registration.timeout
+        if not inspect.iscoroutinefunction(registration.handler):
+            raise ConfigurationError(f"{self.name}: {what} must be an async function")
+        if timeout is not None and timeout <= 0:
+            raise ConfigurationError(f"{self.name}: {what}: timeout={timeout} must be above 0 seconds, or None")
+        for event_class in event_classes:
+            if not event_class.event_type:
+                raise ConfigurationError(f"{self.name}: {event_class.__qualname__} has no event type")
+            known = self.handlers.get(event_class.event_type)
+            if known is not None:
+                raise ConfigurationError(
+                    f"{self.name} already handles {event_class.event_type} with {known.label}; "
+                    f"register {what} on a group of its own"
+                )
+            self.handlers[event_class.event_type] = registration
 
     def __repr__(self) -> str:
         return f"Group({self.name!r}, handles={sorted(self.handlers)})"
-
-
-def _label(handler: Callable[..., object]) -> str:
-    return f"{handler.__module__}.{handler.__qualname__}"

@@ -24,18 +24,18 @@ class Isolation:
         self._open.set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._running = 0
+        self.running = 0
 
     async def enter(self) -> None:
         """Wait until no suspect runs, then count as running. Each `enter` needs one `leave`."""
         while not self._open.is_set():
             await self._open.wait()
-        self._running += 1
+        self.running += 1
         self._idle.clear()
 
     def leave(self) -> None:
-        self._running -= 1
-        if not self._running:
+        self.running -= 1
+        if not self.running:
             self._idle.set()
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from eventbus.event import Envelope
-from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry
+from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 
 LISTENER_TIMEOUT = 30.0  # seconds that one call of an asynchronous listener may take
 _COMPLAINT_INTERVAL = 60.0  # seconds; a listener that fails may fail at every event
@@ -30,7 +30,7 @@ class Finished(NamedTuple):
 
     outcome   what is made of the delivery, about to be settled
     envelope  None if it could not be decoded
-    seconds   how long handler and middleware ran; 0.0 if they did not
+    seconds   how long handler and middleware ran; 0.0 if they did not. Of an event in a batch: with what it waited
     error     what led to the outcome: an exception of the handler, a CodecError, or the CancelledError of a Release.
               None after an Ack, and where nothing ran because the event had killed its workers before
     """
@@ -65,6 +65,11 @@ def failed(finished: Finished) -> bool:
 def dead(finished: Finished) -> bool:
     """The event became a dead letter, run or not."""
     return isinstance(finished.outcome, Dead)
+
+
+def snoozed(finished: Finished) -> bool:
+    """It was put off, and spent no attempt."""
+    return isinstance(finished.outcome, Snooze)
 
 
 def errored(finished: Finished) -> bool:

@@ -1,16 +1,58 @@
-"""Running a program on the fastest event loop that is there."""
+"""Running a program on the fastest event loop that is there, and ending it even if some task does not want to end."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
+
+import structlog
 
 T = TypeVar("T")
 
 
+END_GRACE = 5.0  # seconds that what is left when the program ends has to end, too
+
+log = structlog.get_logger("eventbus.loop")
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As asyncio.run, on uvloop where it is installed (it is not on Windows and PyPy)."""
+    """As asyncio.run, on uvloop where it is installed (it is not on Windows and PyPy).
+
+    A task that swallows its cancellation would keep asyncio.run for ever: here it is abandoned after END_GRACE."""
     with asyncio.Runner(loop_factory=_factory()) as runner:
-        return runner.run(main)
+        return runner.run(_ended(main))
+
+
+async def _ended(main: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await main
+    finally:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            _, stubborn = await asyncio.wait(left, timeout=END_GRACE)
+            for task in stubborn:
+                log.error("a task does not end: abandoned", task=repr(task.get_coro()))
+                abandon(task)
+
+
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Have done with a task that swallows its cancellation: its coroutine is closed where it waits.
+
+    One that goes on even then cannot be ended from inside of this process."""
+    coroutine = task.get_coro()
+    if isinstance(coroutine, Coroutine):
+        with suppress(Exception):  # it goes on awaiting, or fails as it is closed
+            coroutine.close()
+    task.add_done_callback(_forget)
+    task.cancel()
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """A closed coroutine cannot even be cancelled, which nobody needs to read about."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

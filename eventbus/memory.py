@@ -1,6 +1,7 @@
 """The transport inside one process: the rules of Redis, for tests and first steps. Nothing survives the process."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from eventbus.transport import (
     Dead,
     DeadLetter,
     Delivery,
+    LastFiring,
     Outgoing,
     Reclaimed,
     Release,
@@ -62,9 +64,11 @@ class _Log:
     stored_at: dict[str, float] = field(default_factory=dict)
     event_ids: set[str] = field(default_factory=set)
     scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
+    next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
     groups: dict[str, _Cursor] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     holders: dict[tuple[str, str, str], tuple[str, float]] = field(default_factory=dict)
+    fired: dict[str, datetime] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -73,6 +77,7 @@ class MemoryTransport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._epoch = time.time() - clock()
         self._logs: dict[str, _Log] = {}
         self.records: Records = MemoryRecords()
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
@@ -87,10 +92,14 @@ class MemoryTransport:
         return
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        return [self._append(item, again) for item in outgoing]
+        return [self._append(item, self._delay(item), again) for item in outgoing]
 
-    def _append(self, item: Outgoing, again: bool) -> Status:
-        envelope, delay, once = item
+    def _delay(self, item: Outgoing) -> float:
+        """Seconds from now, if it is not due already."""
+        return item.delay if item.at is None else (item.at - self._now()).total_seconds()
+
+    def _append(self, item: Outgoing, delay: float, again: bool) -> Status:
+        envelope, once = item.envelope, item.once
         log = self._log(envelope.stream)
         known = envelope.id in log.scheduled or (again and envelope.id in log.event_ids)
         if once is not None:
@@ -101,9 +110,10 @@ class MemoryTransport:
         elif known:
             return Status.DUPLICATE
         if delay > 0:
-            log.scheduled[envelope.id] = (self._clock() + delay, envelope)
-            # Not left to reclaim alone, which looks once a second. Loops count in milliseconds, and round.
-            asyncio.get_running_loop().call_later(delay + 0.002, lambda: self._promote(log, self._clock()))
+            due = self._clock() + delay
+            log.scheduled[envelope.id] = (due, envelope)
+            log.next_due = min(log.next_due, due)
+            log.news.set()  # who waits for news must not wait beyond this
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
@@ -130,15 +140,17 @@ class MemoryTransport:
         log.event_ids.add(envelope.id)
         log.news.set()
 
+    async def cancel(self, event_id: str, stream: str | None = None) -> bool:
+        logs = self._logs.values() if stream is None else [self._log(stream)]
+        return any(log.scheduled.pop(event_id, None) for log in logs)
+
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         log = self._log(subscription.stream)
         cursor = log.groups.setdefault(subscription.group, _Cursor())
+        self._promote(log, self._clock())
         batch = _next(log, cursor, credit)
         if not batch and credit > 0:
-            log.news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await log.news.wait()
+            await self._wait_for_news(log, wait)
             batch = _next(log, cursor, credit)
         for entry_id in batch:
             cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
@@ -147,6 +159,31 @@ class MemoryTransport:
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
             self._log(subscription.stream).news.set()
+
+    async def _wait_for_news(self, log: _Log, wait: float) -> None:
+        """Until something was stored or scheduled, or is due to be (by the next read), or `wait` seconds are over."""
+        log.news.clear()
+        pause = log.next_due - self._clock() + 0.002  # loops count in milliseconds, and round
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(wait, pause)):
+                await log.news.wait()
+
+    def due_at(self, group: str, streams: Iterable[str], held: Mapping[str, float] = {}) -> float | None:
+        """When, by the clock, the group has something to do on these streams: a time that has come if it has now (what
+        is being handled counts), None if it never will.
+
+        held: entry ids of what is in hand and does not start before a time; meanwhile nothing of the group does."""
+        logs = [self._log(stream) for stream in streams]
+        cursors = [log.groups.setdefault(group, _Cursor()) for log in logs]
+        pending = [(entry_id, entry.due) for cursor in cursors for entry_id, entry in cursor.pending.items()]
+        in_hand = [held.get(entry_id, -math.inf) for entry_id, due in pending if due is None]
+        if in_hand:
+            return min(in_hand)
+        if any(_unread(log, cursor) for log, cursor in zip(logs, cursors, strict=True)):
+            return -math.inf
+        dues = [due for _, due in pending if due is not None]
+        dues += [due for log in logs for due, _ in log.scheduled.values()]
+        return min(dues, default=None)
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         log, now = self._log(subscription.stream), self._clock()
@@ -168,9 +205,12 @@ class MemoryTransport:
         return found
 
     def _promote(self, log: _Log, now: float) -> None:
+        if now < log.next_due:
+            return
         due = sorted((at, event_id) for event_id, (at, _) in log.scheduled.items() if at <= now)
         for _, event_id in due:
             self._store(log, log.scheduled.pop(event_id)[1])
+        log.next_due = min((at for at, _ in log.scheduled.values()), default=math.inf)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         lost = []
@@ -181,6 +221,9 @@ class MemoryTransport:
             else:
                 pending.touched = self._clock()
         return lost
+
+    def keeper(self) -> None:
+        return None
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         for delivery, outcome in settlements:
@@ -351,6 +394,22 @@ class MemoryTransport:
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
 
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        now = self._now()
+        return LastFiring(now, self._log(stream).fired.setdefault(name, now))
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        log = self._log(firing.stream)
+        if name in log.fired and log.fired[name] >= due:
+            return False
+        self._store(log, firing)
+        log.fired[name] = due
+        return True
+
+    def _now(self) -> datetime:
+        """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
+        return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
+
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):
             queue.put_nowait(message)
@@ -374,6 +433,10 @@ class MemoryTransport:
         pending = self._pending_of(delivery).get(delivery.entry_id)
         owns = pending is not None and pending.due is None and pending.owner == delivery.subscription.consumer
         return pending if owns else None
+
+
+def _unread(log: _Log, cursor: _Cursor) -> bool:
+    return any(cursor.delivered[priority] < len(log.lanes[priority]) for priority in LANES)
 
 
 def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:

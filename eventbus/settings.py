@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventbus.errors import ConfigurationError
@@ -29,9 +29,15 @@ class Settings(BaseSettings):
         default=None, validation_alias=AliasChoices("EVENTBUS_DATABASE_URL", "DATABASE_URL"), repr=False
     )
     data_dir: Path = Path(".eventbus")
+    spool_path: Path | None = Path("contingency-log.jsonl")  # the empty text stands for None: no spool
     log_format: Literal["console", "json"] = "console"
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     metrics_host: str = "127.0.0.1"
+
+    @field_validator("spool_path", mode="before")
+    @classmethod
+    def _no_spool(cls, path: object) -> object:
+        return None if path == "" else path
 
     def __init__(self, **values: Any) -> None:
         try:

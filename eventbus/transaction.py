@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from eventbus.dedupe import WINDOW, Dedupe
@@ -35,15 +36,17 @@ class Outbox(Protocol):
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
         dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
-        """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later,
-        and never if the transaction rolls back. With a `dedupe_key`, see EventBus.publish, that is decided there and
-        then: an event that is a duplicate goes no further, and nobody is told."""
+        """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later
+        or at the moment `at` (which must have a time zone), and never if the transaction rolls back. Both are measured
+        by the clock of PostgreSQL. With a `dedupe_key`, see EventBus.publish, that is decided there and then: an event
+        that is a duplicate goes no further, and nobody is told."""
 
 
 class Transaction(Outbox, Protocol):
@@ -54,6 +57,24 @@ class Transaction(Outbox, Protocol):
 
 
 OpenTransaction = AbstractAsyncContextManager[Transaction]
+
+
+class BatchInbox(Protocol):
+    """An open transaction with an inbox row for each of several events. `fresh`: ids of those that had none before."""
+
+    fresh: frozenset[str]
+
+    @property
+    def connection(self) -> Connection: ...
+
+    def outbox(self, origin: Origin) -> Outbox:
+        """Publishes what descends from one of the events, with the commit."""
+
+    def withdraw(self, event_ids: Sequence[str]) -> None:
+        """Commit neither the inbox rows of these events nor what descends from them."""
+
+
+OpenBatchInbox = AbstractAsyncContextManager[BatchInbox]
 
 
 class Role(Protocol):
@@ -69,5 +90,9 @@ class Database(Protocol):
     async def close(self) -> None: ...
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox: ...
     def relay(self, appender: Appender) -> Role: ...
+
+    async def unpublished(self) -> int:
+        """How many events of the outbox have not reached their stream yet."""

@@ -1,7 +1,8 @@
 """The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
 
 Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand five for the dead letters, for
-an operator to see and mend, others that look and change nothing, and two for notices that nobody keeps.
+an operator to see and mend, one takes back what is scheduled, two are for what recurs, others look and change nothing,
+and two are for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -13,6 +14,7 @@ an operator to see and mend, others that look and change nothing, and two for no
   consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
 """
 
+import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -128,12 +130,30 @@ class Settlement(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """An envelope to append, at once or `delay` seconds from now by the transport's own clock; with `once`, unless
-    another one holds its dedupe key."""
+    """An envelope to append: at once, or `delay` seconds from now, or not before `at`, a moment with a time zone.
+
+    Both by the transport's own clock, which is the server's. With `once`, unless another one holds its dedupe key."""
 
     envelope: Envelope
     delay: float = 0.0
+    at: datetime | None = None
     once: Once | None = None
+
+    @property
+    def later(self) -> bool:
+        """Whether it is to be scheduled. A moment may turn out to have passed: that is for the transport to see."""
+        return self.delay > 0 or self.at is not None
+
+
+def outgoing(envelope: Envelope, delay: float | None, at: datetime | None, once: Once | None = None) -> Outgoing:
+    """An envelope as its publisher wants it. Raises ValueError for what is no point in time."""
+    if delay is not None and not (at is None and -math.inf < delay < math.inf):
+        raise ValueError(f"publish(delay={delay}, at={at}): give one of them; a delay is a number of seconds")
+    if at is not None and at.utcoffset() is None:
+        raise ValueError(
+            f"publish(at={at!r}): which time zone? For example datetime(…, tzinfo=UTC), or at.astimezone()"
+        )
+    return Outgoing(envelope, delay or 0.0, at, once)
 
 
 @dataclass(slots=True)
@@ -194,6 +214,23 @@ class Tidied(NamedTuple):
     missing_groups: Sequence[str] = ()
 
 
+class LastFiring(NamedTuple):
+    """What the server knows of a recurring function: the time there, and the moment of its last firing."""
+
+    now: datetime
+    due: datetime
+
+
+class LeaseKeeper(Protocol):
+    """Renews from a thread what the event loop cannot, because it is blocked. Not for the loop: its calls block."""
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """As Transport.renew: only what is still its consumer's is kept. Raises Unavailable, after seconds at most."""
+
+    def close(self) -> None:
+        """Let go of the server for now; `renew` may be called again."""
+
+
 class Appender(Protocol):
     """The first of the six verbs, for whoever needs no other."""
 
@@ -213,6 +250,9 @@ class Transport(Appender, Protocol):
     async def connect(self) -> None:
         """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
 
+    async def cancel(self, event_id: str, stream: str | None = None) -> bool:
+        """Take back what is scheduled; without a stream, wherever it is. False if it is not scheduled (any more)."""
+
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events (or one of each priority) that no consumer of the group has seen; waits up to `wait`
         seconds for the first. Where several priorities wait, each gets its share: see eventbus.lanes.
@@ -230,6 +270,9 @@ class Transport(Appender, Protocol):
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend the leases; returns those that are lost to another consumer. They, too, are still to be settled."""
+
+    def keeper(self) -> LeaseKeeper | None:
+        """Something to renew with from a thread; None if nobody outside of this process could take over its leases."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """End each delivery by its outcome. Raises Full if there is no memory for some; acks are applied even then."""
@@ -289,6 +332,13 @@ class Transport(Appender, Protocol):
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a dead letter for good; False if it is gone already."""
+
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        """Of the recurring function `name` whose firings go to `stream`. The first time that anybody asks, the record
+        begins with the present: nothing was missed before."""
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        """Store a firing, due at a moment that has come; False if it, or a later one, has been stored by anybody."""
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""

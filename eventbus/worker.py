@@ -27,6 +27,8 @@ from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
+from eventbus.lifeline import Lifeline
+from eventbus.recurrence import Recurrence
 from eventbus.telemetry import Survey
 from eventbus.tracking import Tracker
 from eventbus.transaction import Role
@@ -65,35 +67,37 @@ class Worker:
         self._listeners = tuple(listeners)
         self._deadline: float | None = None
         self._stopping = asyncio.Event()
+        self._consumers: list[Consumer] = []
 
-    async def run(self) -> None:
+    async def run(self, *, signals: bool = True) -> None:
         """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
-        grace."""
+        grace. `signals=False` leaves signals to whoever runs the program."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         isolation = Isolation()
         aborting = Aborting(self._bus.transport)
         tracker = Tracker(self._bus.transport.records, [group for group in self._groups if group.track])
         executors = [self._executor(group, aborting, tracker) for group in self._groups]
-        consumers = [
+        self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
         ]
         in_process = {
-            (group.name, name): consumer.in_process for group, consumer in zip(self._groups, consumers, strict=True)
+            (group.name, name): consumer.in_process
+            for group, consumer in zip(self._groups, self._consumers, strict=True)
         }
-        restore = self._install_signals()
-        watch = Watch(self._bus.transport, functools.partial(_heed, consumers, aborting))
+        restore = self._install_signals() if signals else _nothing
+        watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
         background: list[Role] = [watch, tracker, *self._roles()]
         roles = [asyncio.ensure_future(role.run()) for role in background]
-        running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in consumers]
+        running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         self._bus.metrics.in_process.update(in_process)
         log.info("worker started", consumer=name, groups=[group.name for group in self._groups])
         try:
             await asyncio.wait([stopping, *roles, *running], return_when=asyncio.FIRST_COMPLETED)
             self._begin_stop()
-            for consumer in consumers:
+            for consumer in self._consumers:
                 consumer.stop()
             await asyncio.gather(*running)
             await _drain(executors, LISTENER_GRACE)
@@ -122,12 +126,23 @@ class Worker:
             listeners=[*tracked[1], aborting.ended, *self._bus.listeners, *self._listeners],
         )
 
+    def nudge(self) -> None:
+        """Look now for what is due: the transport's clock was moved."""
+        for consumer in self._consumers:
+            consumer.nudge()
+
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
         roles: list[Role] = [
             Housekeeping(self._bus.transport, streams, self._bus.retention),
             Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
         ]
+        keeper = self._bus.transport.keeper()
+        if keeper is not None:
+            shortest = min(group.lease for group in self._groups)
+            roles.append(Lifeline(keeper, [consumer.in_hand for consumer in self._consumers], shortest))
+        if any(group.recurring for group in self._groups):
+            roles.append(Recurrence(self._bus.transport, self._groups))
         if self._relay and (relay := self._bus.relay()) is not None:
             roles.append(relay)
         return roles
@@ -150,7 +165,7 @@ class Worker:
 
     def _install_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
-            return lambda: None
+            return _nothing
         loop = asyncio.get_running_loop()
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         for number in before:
@@ -174,6 +189,10 @@ def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[s
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)
+
+
+def _nothing() -> None:
+    return
 
 
 def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:

@@ -39,6 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("redis_binary", list(binaries.values()), ids=list(binaries), scope="session")
 
 
+@pytest.fixture(autouse=True)
+def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test leaves in its spool must not be replayed into the next test's Redis."""
+    monkeypatch.setenv("EVENTBUS_SPOOL_PATH", str(tmp_path / "contingency-log.jsonl"))
+
+
 @pytest.fixture(scope="session")
 def redis_servers(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory

@@ -1,7 +1,8 @@
 """The `eventbus` command: the framework's own commands, and those that installed applications bring along.
 
-An application registers its commands as entry points of the group `eventbus.commands`, and its SQL files in the group
-`eventbus.migrations`. So this package serves any service, and imports none.
+An application registers its consumer groups as an entry point of the group `eventbus.apps`, its commands in the group
+`eventbus.commands`, and its SQL files in the group `eventbus.migrations`. So this package serves any service, and
+imports none.
 """
 
 import logging
@@ -12,13 +13,15 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.cli import dead, groups
+from eventbus.cli import dead, groups, spool
 from eventbus.cli.abort import abort
 from eventbus.cli.audit import audit
 from eventbus.cli.doctor import doctor
 from eventbus.cli.explain import explain
+from eventbus.cli.publish import publish
 from eventbus.cli.screen import report
 from eventbus.cli.status import status
+from eventbus.cli.worker import worker
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.logs import configure
 
@@ -36,6 +39,8 @@ def build(wanted: str | None = None) -> typer.Typer:
         from eventbus.cli.migrate import migrate  # noqa: PLC0415
 
         app.command("migrate")(migrate)
+    app.command("worker")(worker)
+    app.command("publish")(publish)
     app.command("status")(status)
     app.command("explain")(explain)
     app.command("doctor")(doctor)
@@ -43,6 +48,7 @@ def build(wanted: str | None = None) -> typer.Typer:
     app.command("abort")(abort)
     app.add_typer(dead.app, name="dead")
     app.add_typer(groups.app, name="groups")
+    app.add_typer(spool.app, name="spool")
     entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}
     own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for name in sorted(entries):

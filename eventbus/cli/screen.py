@@ -9,6 +9,7 @@ from rich.text import Text
 from eventbus.errors import ConfigurationError, EventBusError, Unavailable
 
 FAILED, AWAY = 1, 3
+_LIMIT = 1_000  # characters of one part: with the others, less than twenty lines
 
 _CAUSES = {
     "Redis": (
@@ -40,7 +41,7 @@ def report(error: EventBusError) -> int:
             lines, code = {"Failed": type(error).__name__, "Reason": str(error)}, FAILED
     body = Text()
     for name, value in lines.items():
-        body.append(f"{name:<8}", style="bold").append(f"{value[:400]}\n")
+        body.append(f"{name:<8}", style="bold").append(f"{value[:_LIMIT]}\n")
     Console(file=sys.stderr, width=None if sys.stderr.isatty() else 100).print(
         Panel(body, title="eventbus", expand=False)
     )

@@ -1,8 +1,9 @@
 """A pool of connections and the transactions that the bus makes with it: outbox and inbox."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import asyncpg
 import asyncpg.pool
@@ -14,10 +15,10 @@ from eventbus.codec import envelop
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.postgres.outbox import Outbox, Waiting, insert
+from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
-from eventbus.transport import Appender
+from eventbus.transport import Appender, Outgoing, outgoing
 
 log = structlog.get_logger("eventbus.postgres")
 
@@ -28,6 +29,13 @@ COMMAND_TIMEOUT = 30.0  # seconds
 PROBE_TIMEOUT = 1.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
+_UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL"
+# Sorted, so that two batches with the same events wait for each other instead of for ever.
+_INBOX_BATCH = """
+INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::uuid[]) AS id ORDER BY id
+ON CONFLICT DO NOTHING RETURNING event_id
+"""
+_WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND group_name = $2"
 # PostgreSQL is there but going down, coming up, or has no connection left.
 _NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY)
@@ -128,6 +136,17 @@ class Database:
                 raise
 
     @asynccontextmanager
+    async def inbox_batch(self, group: str, event_ids: Sequence[str]) -> AsyncIterator["PostgresBatchInbox"]:
+        """As `inbox`, for several events in one transaction: see Batch.transaction."""
+        async with self._begun() as connection:
+            rows = await connection.fetch(_INBOX_BATCH, list(event_ids), group)
+            inbox = PostgresBatchInbox(connection, group, frozenset(str(row["event_id"]) for row in rows))
+            yield inbox
+            await inbox.flush()
+            crash.point("inbox.commit")
+        crash.point("inbox.committed")
+
+    @asynccontextmanager
     async def _begun(self) -> AsyncIterator[PooledConnection]:
         """A connection in a transaction. BEGIN has the acquisition's bound: a frozen server must not keep a caller."""
         async with self.connection() as connection:
@@ -143,6 +162,11 @@ class Database:
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         return Outbox(connection, origin)
+
+    async def unpublished(self) -> int:
+        async with self.connection() as connection:
+            count: int = await connection.fetchval(_UNPUBLISHED)
+            return count
 
     def relay(self, appender: Appender) -> Relay:
         return Relay(self._dsn, appender)
@@ -161,7 +185,7 @@ class PostgresTransaction:
         self._connection = connection
         self._origin = origin
         self._committed = committed
-        self._waiting: list[Waiting] = []
+        self._waiting: list[Outgoing] = []
 
     @property
     def connection(self) -> Connection:
@@ -175,6 +199,7 @@ class PostgresTransaction:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
@@ -184,12 +209,39 @@ class PostgresTransaction:
         if self._committed:
             raise _CommittedBefore
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        self._waiting.append(Waiting(envelope, delay, once(dedupe_key, dedupe_window, dedupe)))
+        self._waiting.append(outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe)))
         return envelope.id
 
-    async def flush(self) -> None:
+    def take(self) -> list[Outgoing]:
+        """What was published and is not written yet; it is the caller's from now on."""
         waiting, self._waiting = self._waiting, []
-        await insert(self._connection, waiting)
+        return waiting
+
+    async def flush(self) -> None:
+        await insert(self._connection, self.take())
+
+
+class PostgresBatchInbox:
+    """See eventbus.transaction.BatchInbox."""
+
+    def __init__(self, connection: Connection, group: str, fresh: frozenset[str]) -> None:
+        self.connection = connection
+        self.fresh = fresh
+        self._group = group
+        self._withdrawn: frozenset[str] = frozenset()
+        self._outboxes: dict[str | None, PostgresTransaction] = {}
+
+    def outbox(self, origin: Origin) -> PostgresTransaction:
+        return self._outboxes.setdefault(origin.causation_id, PostgresTransaction(self.connection, origin))
+
+    def withdraw(self, event_ids: Sequence[str]) -> None:
+        self._withdrawn = frozenset(event_ids)
+
+    async def flush(self) -> None:
+        if self._withdrawn:
+            await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
+        kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
+        await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
 
 
 async def _broken(connection: PooledConnection, error: Exception) -> bool:

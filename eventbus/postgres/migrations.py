@@ -15,6 +15,7 @@ from asyncpg import Connection
 from asyncpg.pool import PoolConnectionProxy
 
 from eventbus.errors import ConfigurationError
+from eventbus.postgres.database import Database
 
 _LOCK = 0x6576_6275_7301  # any number that nobody else uses: 'evbus' and a serial
 _TABLE = """
@@ -31,6 +32,11 @@ AnyConnection = Connection | PoolConnectionProxy
 class Migration(NamedTuple):
     name: str
     sql: str
+
+    @property
+    def source(self) -> str:
+        """`eventbus`, or the name of the entry point."""
+        return self.name.partition("/")[0]
 
     @property
     def checksum(self) -> str:
@@ -64,6 +70,15 @@ async def pending(connection: AnyConnection, migrations: Sequence[Migration]) ->
             f"changed after they were applied: {', '.join(changed)}. Restore them; a change goes into a new file"
         )
     return [migration for migration in migrations if migration.name not in applied]
+
+
+async def require(database: Database, migrations: Sequence[Migration]) -> None:
+    """Raises ConfigurationError naming those that are not applied, and what to run."""
+    async with database.connection() as connection:
+        missing = await pending(connection, migrations)
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        raise ConfigurationError(f"the database lacks migrations ({names}): run `eventbus migrate` first")
 
 
 async def apply(connection: AnyConnection, migrations: Sequence[Migration]) -> list[Migration]:

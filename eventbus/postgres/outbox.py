@@ -1,30 +1,24 @@
 """Events that commit with the rows they are about."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime
 
 from eventbus.codec import Fields, decode, encode, envelop
 from eventbus.dedupe import WINDOW, Dedupe, Once, once
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
+from eventbus.transport import Outgoing, outgoing
 
 _INSERT = """
 INSERT INTO eventbus_outbox
     (event_id, type, subject, organization, meta, data, due_at, dedupe_key, dedupe_window, dedupe_replace)
-SELECT id, type, subject, organization, meta, data, clock_timestamp() + make_interval(secs => delay), key, span, replace
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[],
-            $8::text[], $9::float8[], $10::bool[])
-     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, key, span, replace, place)
+SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay)),
+       key, span, replace
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[],
+            $9::text[], $10::float8[], $11::bool[])
+     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, key, span, replace, place)
 ORDER BY place
 """
-
-
-class Waiting(NamedTuple):
-    """An envelope on its way into the outbox. `delay` in seconds, from the commit on."""
-
-    envelope: Envelope
-    delay: float | None
-    once: Once | None = None
 
 
 class Outbox:
@@ -40,6 +34,7 @@ class Outbox:
         *,
         key: str | None = None,
         delay: float | None = None,
+        at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
@@ -48,12 +43,12 @@ class Outbox:
     ) -> str:
         """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
         envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
-        await insert(self._connection, [Waiting(envelope, delay, once(dedupe_key, dedupe_window, dedupe))])
+        await insert(self._connection, [outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return envelope.id
 
 
-async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
-    """Write all of them in one statement, in order."""
+async def insert(connection: Connection, waiting: Sequence[Outgoing]) -> None:
+    """Write all of them in one statement, in order. Their delays begin with it."""
     if not waiting:
         return
     envelopes = [item.envelope for item in waiting]
@@ -66,7 +61,8 @@ async def insert(connection: Connection, waiting: Sequence[Waiting]) -> None:
         [_column(e.organization) for e in envelopes],
         [meta for _, _, meta, _ in texts],
         [data for _, _, _, data in texts],
-        [item.delay for item in waiting],
+        [item.delay or None for item in waiting],
+        [item.at for item in waiting],
         [item.once and item.once.key for item in waiting],
         [item.once and item.once.window for item in waiting],
         [item.once is not None and item.once.replace for item in waiting],

@@ -85,7 +85,7 @@ class Relay:
                 prune_at = time.monotonic() + await self._prune(connection)
             rows = await connection.fetch(_SELECT, BATCH)
             if rows:
-                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0, once_of(row)) for row in rows]
+                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0, once=once_of(row)) for row in rows]
                 await self._appender.append(outgoing, again=uncertain)
                 crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])

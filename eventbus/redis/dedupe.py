@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from eventbus.codec import encode
 from eventbus.dedupe import Once
-from eventbus.event import Envelope, Status
+from eventbus.event import Envelope
 from eventbus.redis import scripts
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.scripts import Command, ms
@@ -21,17 +21,9 @@ def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
     return f"{namespace}:{{{envelope.stream}}}:once:{event_type}:{quote(organization, safe='')}:{key}"
 
 
-def command(namespace: str, item: Outgoing, once: Once) -> Command:
-    """Replies with what `status` reads."""
+def command(namespace: str, item: Outgoing, once: Once, due: tuple[int, int]) -> Command:
+    """`due` as once.lua takes it: delay in ms, and ms since the epoch."""
     envelope = item.envelope
     keys = stream_keys(namespace, envelope.stream)
     where = (holder_key(namespace, envelope, once), keys.lane(envelope.priority), keys.due, keys.scheduled)
-    how = (ms(once.window), int(once.replace), max(0, ms(item.delay)), 0, envelope.priority)
-    return scripts.ONCE(where, *how, *encode(envelope))
-
-
-def status(wait: int) -> Status:
-    """What the script's reply says: a publish that is repeated is no duplicate of itself."""
-    if wait < 0:
-        return Status.DUPLICATE
-    return Status.SCHEDULED if wait else Status.STORED
+    return scripts.ONCE(where, ms(once.window), int(once.replace), *due, envelope.priority, *encode(envelope))

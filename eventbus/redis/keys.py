@@ -99,6 +99,11 @@ def priority_of(entry: str) -> int:
     return int(priority) if priority else NORMAL_PRIORITY
 
 
+def fired_key(namespace: str, stream: str) -> str:
+    """HASH: name of a recurring function to the ms at which its last firing was due."""
+    return f"{namespace}:{{{stream}}}:fired"
+
+
 def dead_pattern(namespace: str) -> str:
     return f"{namespace}:{{*}}:dead"
 
@@ -106,3 +111,12 @@ def dead_pattern(namespace: str) -> str:
 def stream_of_dead(namespace: str, key: str) -> str:
     """The stream that a dead-letter key belongs to: the inverse of `stream_keys(…).dead`."""
     return key.removeprefix(f"{namespace}:{{").removesuffix("}:dead")
+
+
+def due_pattern(namespace: str) -> str:
+    return f"{namespace}:{{*}}:due"
+
+
+def stream_of_due(namespace: str, key: str) -> str:
+    """The inverse of `stream_keys(…).due`."""
+    return key.removeprefix(f"{namespace}:{{").removesuffix("}:due")

@@ -22,8 +22,11 @@ Argument = str | bytes | int | float
 CONNECT_TIMEOUT = 2.0  # seconds
 FLUSH_AT = 100  # commands; that many do not wait for the end of the loop's tick
 # Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
-# has no connection left.
-_NOT_READY = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ", "ERR max number of clients")
+# cannot write to its disk, lacks the replicas that it needs, has no connection left.
+_NOT_READY = (
+    *("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS"),
+    "ERR max number of clients",
+)
 
 log = structlog.get_logger("eventbus.redis")
 
@@ -200,6 +203,7 @@ class Link:
         """One attempt at a time, and all who need it wait for the same one."""
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.create_task(self._connect_once())
+            self._attempt.add_done_callback(_forget)  # all who wait for it may be cancelled
         return await asyncio.shield(self._attempt)
 
     async def _connect_once(self) -> _Wire:

@@ -10,16 +10,16 @@ from eventbus.codec import encode
 from eventbus.errors import EventBusError
 from eventbus.event import Envelope, Status, unix_ms
 from eventbus.redis import dedupe, scripts
-from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link, Reply
+from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
+from eventbus.redis.link import Link
 from eventbus.redis.repeats import Lane, Repeats
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.scripts import Command, ms, unix
 from eventbus.transport import Outgoing
 
 LOOK_BACK = 20_000  # newest entries that a repeated append looks through for its own
 LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who made the event may have a fast clock
 PROMOTE_BATCH = 500
-SOON = 1.1  # seconds; a worker looks at the schedule at least once a second, and may miss what is due sooner
+SOON = 1_100  # ms; a worker looks at the schedule at least once a second, and may miss what is due sooner
 TICK = 0.05  # seconds
 
 
@@ -30,7 +30,7 @@ class Publishing:
         self._link = link
         self._namespace = namespace
         self._repeats = Repeats(self._append_missing)
-        self._unseen = Repeats(self._find_missing)
+        self._seen = Repeats(self._look_for)
         self._ticks: set[tuple[str, int]] = set()
         self._promotions: set[asyncio.Task[None]] = set()
 
@@ -41,53 +41,56 @@ class Publishing:
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
-        if len(outgoing) == 1 and outgoing[0].delay <= 0 and outgoing[0].once is None:  # the hot path of publish()
+        if len(outgoing) == 1 and not outgoing[0].later and outgoing[0].once is None:  # the hot path of publish()
             await self._link.execute(*self._xadd(outgoing[0]))
             return [Status.STORED]
-        replies = await scripts.run_all(self._link, [self._command(item) for item in outgoing])
-        self._promote_in_time(outgoing)
-        return [_status(item, reply) for item, reply in zip(outgoing, replies, strict=True)]
+        waits = await self._append_all(outgoing)
+        self._promote_in_time(outgoing, waits)
+        return [_fate(wait) for wait in waits]
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """Only what is not there yet: see eventbus.redis.repeats."""
-        plain = [item for item in outgoing if item.once is None]
-        keyed = [item for item in outgoing if item.once is not None]
-        missing = iter(await self._repeats.append(plain))
-        statuses = iter(await self._repeat_once(keyed))
-        self._promote_in_time(outgoing)
-        return [_fate(item, known=not next(missing)) if item.once is None else next(statuses) for item in outgoing]
+        plain = iter(await self._repeats.append([item for item in outgoing if item.once is None]))
+        keyed = iter(await self._repeat_once([item for item in outgoing if item.once is not None]))
+        waits = [next(plain) if item.once is None else next(keyed) for item in outgoing]
+        self._promote_in_time(outgoing, waits)
+        return [_fate(wait) for wait in waits]
 
-    async def _repeat_once(self, outgoing: list[Outgoing]) -> list[Status]:
-        """An event that is there was stored by an earlier try, though its key may have expired since then."""
-        missing = await self._unseen.append(outgoing)
-        wanted = [item for item, is_missing in zip(outgoing, missing, strict=True) if is_missing]
-        statuses = iter(await self.append(wanted) if wanted else [])
+    async def _append_all(self, outgoing: Sequence[Outgoing]) -> list[int]:
+        replies = await scripts.run_all(self._link, [self._command(item) for item in outgoing])
         return [
-            next(statuses) if is_missing else _fate(item, known=False)
-            for item, is_missing in zip(outgoing, missing, strict=True)
+            reply if item.later or item.once is not None else 0 for item, reply in zip(outgoing, replies, strict=True)
         ]
 
-    async def _find_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[bool]:
+    async def _repeat_once(self, outgoing: list[Outgoing]) -> list[int]:
+        """An event that is there was stored by an earlier try, though its key may have expired since then."""
+        seen = await self._seen.append(outgoing)
+        missing = iter(await self._append_all([item for item, wait in zip(outgoing, seen, strict=True) if wait < 0]))
+        return [wait if wait >= 0 else next(missing) for wait in seen]
+
+    async def _look_for(self, lane: Lane, outgoing: list[Outgoing]) -> list[int]:
         stream, priority = lane
         keys = stream_keys(self._namespace, stream)
         age = max((_age(item.envelope) for item in outgoing), default=0)
         ids = [item.envelope.id for item in outgoing]
-        where = (keys.lane(priority), keys.due)
-        return [not seen for seen in await scripts.call(self._link, scripts.SEEN(where, LOOK_BACK, age, *ids))]
+        command = scripts.SEEN((keys.lane(priority), keys.due), LOOK_BACK, age, *ids)
+        waits: list[int] = await scripts.call(self._link, command)
+        return waits
 
-    async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[bool]:
+    async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[int]:
         stream, priority = lane
         keys = stream_keys(self._namespace, stream)
         age = max((_age(item.envelope) for item in outgoing), default=0)
-        fields = [part for item in outgoing for part in (ms(item.delay), *encode(item.envelope))]
+        fields = [part for item in outgoing for part in (*_due(item), *encode(item.envelope))]
         where = (keys.lane(priority), keys.due, keys.scheduled)
-        replies = await scripts.call(self._link, scripts.APPEND_AGAIN(where, LOOK_BACK, age, priority, *fields))
-        return [bool(stored) for stored in replies]
+        command = scripts.APPEND_AGAIN(where, LOOK_BACK, age, priority, *fields)
+        waits: list[int] = await scripts.call(self._link, command)
+        return waits
 
     def _command(self, item: Outgoing) -> Command:
         if item.once is not None:
-            return dedupe.command(self._namespace, item, item.once)
-        return self._schedule(item) if item.delay > 0 else self._xadd(item)
+            return dedupe.command(self._namespace, item, item.once, _due(item))
+        return self._schedule(item) if item.later else self._xadd(item)
 
     def _xadd(self, item: Outgoing) -> Command:
         envelope = item.envelope
@@ -95,15 +98,34 @@ class Publishing:
 
     def _schedule(self, item: Outgoing) -> Command:
         keys = stream_keys(self._namespace, item.envelope.stream)
-        envelope, delay = item.envelope, ms(item.delay)
-        return scripts.SCHEDULE((keys.due, keys.scheduled), delay, envelope.id, envelope.priority, *encode(envelope))
+        envelope = item.envelope
+        where = (keys.lane(envelope.priority), keys.due, keys.scheduled)
+        return scripts.SCHEDULE(where, *_due(item), envelope.id, envelope.priority, *encode(envelope))
 
-    def _promote_in_time(self, outgoing: Sequence[Outgoing]) -> None:
+    async def cancel(self, event_id: str, stream: str | None) -> bool:
+        names = [stream] if stream is not None else await self._scheduling()
+        keys = [stream_keys(self._namespace, name) for name in names]
+        taken = await scripts.run_all(self._link, [scripts.CANCEL((k.due, k.scheduled), event_id) for k in keys])
+        return any(taken)
+
+    async def _scheduling(self) -> list[str]:
+        """The streams that have something scheduled."""
+        found: set[str] = set()
+        cursor = "0"
+        while True:
+            cursor, keys = await self._link.execute(
+                "SCAN", cursor, "MATCH", due_pattern(self._namespace), "COUNT", 1000
+            )
+            found.update(stream_of_due(self._namespace, key.decode()) for key in keys)
+            if int(cursor) == 0:
+                return sorted(found)
+
+    def _promote_in_time(self, outgoing: Sequence[Outgoing], waits: Sequence[int]) -> None:
         """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
         loop = asyncio.get_running_loop()
-        for envelope, delay, _ in outgoing:
-            tick = (envelope.stream, math.ceil((loop.time() + delay + 0.002) / TICK))
-            if 0 < delay <= SOON and tick not in self._ticks:
+        for item, wait in zip(outgoing, waits, strict=True):
+            tick = (item.envelope.stream, math.ceil((loop.time() + wait / 1000 + 0.002) / TICK))
+            if 0 < wait <= SOON and tick not in self._ticks:
                 self._ticks.add(tick)
                 loop.call_at(tick[1] * TICK, self._start_promotion, tick)
 
@@ -124,19 +146,19 @@ def promotion(namespace: str, stream: str) -> Command:
     return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled), PROMOTE_BATCH)
 
 
-def _status(item: Outgoing, reply: Reply) -> Status:
-    """What the reply to its command says of it."""
-    if item.once is not None:
-        return dedupe.status(reply)
-    return _fate(item, known=item.delay > 0 and not reply)
+def _due(item: Outgoing) -> tuple[int, int]:
+    """Delay in ms and ms since the epoch, as the scripts take them: what is later counts."""
+    return max(0, ms(item.delay)), 0 if item.at is None else unix(item.at)
 
 
-def _fate(item: Outgoing, known: bool) -> Status:
-    if known:
+def _fate(wait: int) -> Status:
+    """What a script's answer, ms until an event is due, says of it."""
+    if wait < 0:
         return Status.DUPLICATE
-    return Status.SCHEDULED if item.delay > 0 else Status.STORED
+    return Status.SCHEDULED if wait else Status.STORED
 
 
 def _age(envelope: Envelope) -> int:
     """ms before which an event cannot have been stored. An age, because the server's clock may be another."""
-    return max(0, time.time_ns() // 1_000_000 - unix_ms(envelope.id)) + LOOK_BACK_MARGIN
+    # The two clocks may differ by about what they seem to, whoever of us is behind.
+    return abs(time.time_ns() // 1_000_000 - unix_ms(envelope.id)) + LOOK_BACK_MARGIN

@@ -3,21 +3,23 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
 
 import structlog
 
-from eventbus.codec import pairs
+from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
 from eventbus.lanes import LANES, shares
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
-from eventbus.redis.keys import PARKED, control_key, entry_name, group_keys, stream_keys
+from eventbus.redis.keeper import Keeper
+from eventbus.redis.keys import PARKED, control_key, entry_name, fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.scripts import Command, moment, ms, unix
 from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -25,6 +27,7 @@ from eventbus.transport import (
     SUSPECT_FROM,
     DeadLetter,
     Delivery,
+    LastFiring,
     Outgoing,
     Reclaimed,
     Request,
@@ -83,6 +86,9 @@ class RedisTransport:
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
         found: bytes | None = await self._link.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
         return None if found is None else found.decode()
+
+    async def cancel(self, event_id: str, stream: str | None = None) -> bool:
+        return await self._publishing.cancel(event_id, stream)
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
@@ -225,15 +231,21 @@ class RedisTransport:
             log.warning("group created", stream=subscription.stream, group=subscription.group)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        lanes = settling.by_lane(deliveries)
-        replies = await scripts.run_all(self._link, [self._renewal(lane, entries) for lane, entries in lanes.items()])
+        replies = await scripts.run_all(self._link, self._renewals(deliveries))
         gone = {
             (subscription, entry.decode())
-            for (subscription, _), lost in zip(lanes, replies, strict=True)
+            for (subscription, _), lost in zip(settling.by_lane(deliveries), replies, strict=True)
             for entry in lost
         }
         # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
         return [delivery for delivery in deliveries if (delivery.subscription, delivery.entry_id) in gone]
+
+    def keeper(self) -> Keeper:
+        return Keeper(self._url, self._renewals)
+
+    def _renewals(self, deliveries: Sequence[Delivery]) -> list[Command]:
+        """One command for each lane. Called from the keeper's thread as well: it reads nothing that changes."""
+        return [self._renewal(lane, entries) for lane, entries in settling.by_lane(deliveries).items()]
 
     def _renewal(self, lane: settling.Lane, entries: list[str]) -> Command:
         subscription, priority = lane
@@ -286,6 +298,17 @@ class RedisTransport:
         keys = stream_keys(self._namespace, stream)
         where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group))
         return bool(await scripts.call(self._link, scripts.FORGET_GROUP(where, group)))
+
+    # Recurrence -------------------------------------------------------------------------------------------------------
+
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        command = scripts.LAST_FIRING((fired_key(self._namespace, stream),), name)
+        now, due = await scripts.call(self._link, command)
+        return LastFiring(moment(now), moment(due))
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        keys = (stream_keys(self._namespace, firing.stream).stream, fired_key(self._namespace, firing.stream))
+        return bool(await scripts.call(self._link, scripts.FIRE(keys, name, unix(due), *encode(firing))))
 
     # Dead letters, inspection and notices -----------------------------------------------------------------------------
 

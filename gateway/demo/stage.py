@@ -96,7 +96,15 @@ async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Boar
     for step, configured in (("redis", redis), ("postgres", postgres)):
         url = found["redis_url" if step == "redis" else "database_url"]
         board.seen(step, f"{'configured' if configured else 'embedded'}: {hide_password(url)}")
-    return settings.model_copy(update=found)
+    return settings.model_copy(update={**found, "spool_path": _spool_path(settings)})
+
+
+def _spool_path(settings: GatewaySettings) -> Path | None:
+    """Not that of a gateway which was started in the same folder: its events are for another Redis."""
+    if "spool_path" in settings.model_fields_set:
+        return settings.spool_path
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return settings.data_dir / "contingency-log.jsonl"
 
 
 async def _embedded(server: EmbeddedServer, stack: AsyncExitStack) -> str:

@@ -19,7 +19,7 @@ STORED, SCHEDULED, DUPLICATE = Status.STORED, Status.SCHEDULED, Status.DUPLICATE
 def keyed(
     number: int = 0, *, delay: float = 0.0, window: float = 60.0, replace: bool = False, **attributes: Any
 ) -> Outgoing:
-    return Outgoing(envelope(number, **attributes), delay, Once("k", window, replace))
+    return Outgoing(envelope(number, **attributes), delay, once=Once("k", window, replace))
 
 
 async def test_the_first_is_stored_and_the_others_know_it(transport: Transport) -> None:

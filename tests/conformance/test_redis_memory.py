@@ -181,7 +181,7 @@ async def test_a_crowd_that_repeats_itself_does_not_keep_the_server(server: Serv
     fates = await asyncio.gather(*(server.transport.append(items, again=True) for items in crowd))
     assert [fate for [fate] in fates] == [Status.STORED, Status.SCHEDULED] * 250
     looks = (await server.raw.execute("INFO", "commandstats")).decode().partition("cmdstat_xrevrange:calls=")[2]
-    assert 5 <= int(looks.partition(",")[0]) <= 7
+    assert int(looks.partition(",")[0]) <= 3
     fates = await asyncio.gather(*(server.transport.append(items, again=True) for items in crowd))
     assert [fate for [fate] in fates] == [Status.DUPLICATE] * 500
 

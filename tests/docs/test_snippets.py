@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Group, Worker
+from eventbus import EventBus, Finished, Group, Worker
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
@@ -25,12 +25,15 @@ from tests.docs.pages import PAGES, Block, blocks
 from tests.waiting import eventually, until
 
 # A block is known by a function that it defines.
-PROGRAMS = {
+PROGRAMS = {  # run as they are, until they have printed this
     "charge": "charging 42 for o-1, attempt 1",
     "greet": "hello Ada",
+    "remind": "do not forget t-1",
     "write_report": "completed at 100 %",
-}  # run as they are, until they have printed this
-PARTS = {"bill"}  # no programs by themselves: each has a test below that drives it
+}
+PARTS = {"bill", "store_contact", "count_views"}  # no programs by themselves: each has a test below that drives it
+# Files of services, which test_services.py writes and runs.
+FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
 BLOCKS = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -39,12 +42,13 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 TABLES = """
 CREATE TABLE invoices (id text, amount int);
 CREATE TABLE payments (invoice_id text, amount int);  -- nothing unique: duplicates are to be counted
+CREATE TABLE views (path text, seconds float8);
 """
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
 def test_somebody_runs(block: Block) -> None:
-    kind = PROGRAMS.keys() if "asyncio.run(" in block.text else PARTS
+    kind = PROGRAMS.keys() if "asyncio.run(" in block.text else PARTS | FILES
     assert len(_functions(block) & kind) == 1, f"{block.place}: a new block; tell this file how to run it"
 
 
@@ -93,6 +97,40 @@ async def test_a_bill_is_paid_once_however_often_it_is_delivered(redis_url: str,
             )
         ]
         assert (invoices, payments, paid) == ([("i-1", 100)], [("i-1", 100)], [("i-1",)])
+
+
+async def test_a_contact_ends_as_its_handler_says(capsys: pytest.CaptureFixture[str]) -> None:
+    snippet = _module("store_contact")
+    said: list[str] = []
+
+    def enough() -> bool:
+        said.extend(line for line in capsys.readouterr().out.splitlines() if line.startswith(("contact", "dead")))
+        return len(said) >= 4
+
+    async with EventBus("memory://") as bus, _working(bus, snippet.crm):
+        emails = ["ada@example.org", "busy@example.org", "nobody", "twice@example.org"]
+        await bus.publish_many([snippet.ContactFound(email=email) for email in emails])
+        await until(enough)
+    assert sorted(said) == [
+        "contact.found done at attempt 1",
+        "contact.found done at attempt 2",
+        "dead: Duplicate('twice@example.org')",
+        "dead: Reject('no address')",
+    ]
+
+
+async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
+    snippet = _module("count_views")
+    told: list[Finished] = []
+    snippet.statistics.on_error(told.append)
+    async with _prepared(database_url) as connection, EventBus("memory://", database=database_url) as bus:
+        views = [snippet.PageViewed(path="/", seconds=seconds) for seconds in (1, 2, -3, 4)]
+        async with _working(bus, snippet.statistics):
+            await bus.publish_many(views)
+            await eventually(lambda: connection.fetchval("SELECT count(*) = 3 FROM views"))
+            await until(lambda: told)
+        assert [repr(finished.error) for finished in told] == ["Reject('time runs forwards')"]
+        assert await connection.fetchval("SELECT count(*) FROM eventbus_outbox WHERE type = 'visit.logged'") == 3
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """A bus, workers in processes of their own, and a history of what they do."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, EventBusError, Unavailable
+from eventbus import EventBus, EventBusError, Status, Unavailable
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.postgres import apply, load
@@ -31,6 +33,7 @@ class Arena:
 
     def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self.history_folder = folder / "history"
+        self.spool = folder / "spool.jsonl"
         self.history_folder.mkdir()
         self.redis_url, self.database_url = redis_url, database_url
         self.history = History(self.history_folder)
@@ -41,17 +44,30 @@ class Arena:
         }
         self.fleet = Fleet(folder, "tests.faults.process", environment)
 
-    async def publish(self, bus: EventBus, token: int, behaviour: str = "ok") -> None:
-        """Publish, and write down what the publisher knows about it."""
+    async def publish(
+        self,
+        bus: EventBus,
+        token: int,
+        behaviour: str = "ok",
+        *,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> str | None:
+        """Publish, and write down what the publisher knows about it, and how long that took; the event's id, if it was
+        accepted."""
         self.history.record("publish invoked", token=token)
+        began, accepted = time.monotonic(), None
         try:
-            await bus.publish(jobs.Job(token=token, behaviour=behaviour), key=str(token))
+            job = jobs.Job(token=token, behaviour=behaviour)
+            receipt = await bus.publish(job, key=str(token), delay=delay, at=at)
         except Unavailable:
-            self.history.record("publish unknown", token=token)
+            what = "publish unknown"
         except EventBusError:
-            self.history.record("publish failed", token=token)
+            what = "publish failed"
         else:
-            self.history.record("publish ok", token=token)
+            what, accepted = "publish spooled" if receipt.status == Status.SPOOLED else "publish ok", receipt.id
+        self.history.record(what, token=token, seconds=time.monotonic() - began)
+        return accepted
 
     async def publish_all(self, bus: EventBus, tokens: Sequence[int], *, per_second: float) -> None:
         """At a steady rate, each publish a task of its own: a slow one delays no other."""
@@ -67,6 +83,17 @@ class Arena:
         dead, undecodable = await self._dead(bus)
         stored_twice, pending = await self._stream()
         return Observed(await self._effects(), dead, undecodable, stored_twice, pending, read(self.history_folder))
+
+    async def effects(self, count: int, *, within: float) -> None:
+        """Wait until so many events have had their effect. Costs less than to look at everything."""
+        deadline = asyncio.get_running_loop().time() + within
+        while (found := (await self._effects()).total()) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{found} of {count} in {within} s\n{self.fleet.log()}"
+            await asyncio.sleep(0.1)
+
+    def history_of_publishers(self) -> Observed:
+        """The history alone, without a look at the servers."""
+        return Observed(Counter(), Counter(), 0, set(), 0, read(self.history_folder))
 
     async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
@@ -88,6 +115,10 @@ class Arena:
             assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {within} s\n{self.fleet.log()}"
             await asyncio.sleep(0.01)
 
+    def history_lines(self, what: str) -> list[dict[str, object]]:
+        """What was written down until now of this kind."""
+        return [line for line in read(self.history_folder) if line["what"] == what]
+
     async def at_work(self, bus: EventBus, *, within: float = 30) -> int:
         """Publish until each process of the fleet has begun a handler: before that, a signal meets a Python that starts
         up. Returns how many events that took."""
@@ -101,10 +132,24 @@ class Arena:
             await asyncio.sleep(0.05)
         return published
 
+    async def warmed_up(self, bus: EventBus) -> int:
+        """As `at_work`, and all that this took is out of the way: what comes next is on time, if anything is."""
+        published = await self.at_work(bus)
+        await self.settled(bus, published, within=30)
+        return published
+
     async def _effects(self) -> Counter[int]:
         connection = await asyncpg.connect(self.database_url)
         try:
             return Counter(row["token"] for row in await connection.fetch("SELECT token FROM effects"))
+        finally:
+            await connection.close()
+
+    async def ticks(self) -> Counter[datetime]:
+        """Effects of what recurs every second, by the moment that they were due at."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return Counter(row["due"] for row in await connection.fetch("SELECT due FROM ticks"))
         finally:
             await connection.close()
 
@@ -172,6 +217,6 @@ async def _prepare(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
-        await connection.execute(jobs.TABLE)
+        await connection.execute(jobs.TABLES)
     finally:
         await connection.close()

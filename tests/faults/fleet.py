@@ -18,13 +18,15 @@ class Fleet:
         self._started = 0
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, crash: str = "") -> subprocess.Popen[bytes]:
-        """One more; with `crash` it dies at that point, see eventbus.crash."""
+    def start(self, *arguments: str, crash: str = "", skew: float = 0.0) -> subprocess.Popen[bytes]:
+        """One more; with `crash` it dies at that point, see eventbus.crash, with `skew` its clock is off by so many
+        seconds, see tests.faults.skewed."""
         self._started += 1
-        environment = {**self._environment, **({"EVENTBUS_CRASH": crash} if crash else {})}
+        environment = {**self._environment, **({"EVENTBUS_CRASH": crash} if crash else {}), "FAULTS_SKEW": str(skew)}
+        module = "tests.faults.skewed" if skew else self._module
         with (self._folder / f"process-{self._started}.log").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", self._module, *arguments], env=environment, stdout=output, stderr=output
+                [sys.executable, "-m", module, *arguments], env=environment, stdout=output, stderr=output
             )
         self.processes.append(process)
         return process
@@ -42,12 +44,12 @@ class Fleet:
         self.processes.remove(process)
         return code
 
-    def replace_dead(self) -> int:
+    def replace_dead(self, *arguments: str) -> int:
         """Start a new process for each that has died, as a supervisor would; returns how many."""
         dead = [process for process in self.processes if process.poll() is not None]
         for process in dead:
             self.processes.remove(process)
-            self.start()
+            self.start(*arguments)
         return len(dead)
 
     def end(self) -> None:

@@ -2,18 +2,28 @@
 
 import asyncio
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from eventbus import Backoff, Context, Event, Group, RetryPolicy
+from eventbus import Backoff, Batch, Context, Event, Group, Reject, RetryPolicy
 from tests.faults.history import History
 
 ATTEMPTS = 3
 LEASE = 1.0  # seconds
-TABLE = "CREATE TABLE effects (token int NOT NULL, pid int NOT NULL)"  # nothing unique: duplicates are to be counted
+# Nothing unique: duplicates are to be counted.
+TABLES = """
+CREATE TABLE effects (token int NOT NULL, pid int NOT NULL);
+CREATE TABLE ticks (due timestamptz NOT NULL, pid int NOT NULL);
+"""
 
 
 class Job(Event, type="job.requested"):
-    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory or sleep:SECONDS."""
+    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory, stay, or one of these:
+
+    sleep:SECONDS             waits; fail-if-frozen and reject-if-frozen do so too, and notice a stop of the process
+    block:SECONDS             keeps the event loop; block-first does so in the first process that gets there
+    """
 
     token: int
     behaviour: str = "ok"
@@ -31,7 +41,7 @@ def group(history: History) -> Group:
         retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff.exponential(0.1)),
         concurrency=20,
         lease=LEASE,
-        timeout=30,
+        timeout=float(os.environ.get("FAULTS_TIMEOUT", "30")),
     )
 
     @jobs.on(Job)
@@ -42,6 +52,28 @@ def group(history: History) -> Group:
             await tx.connection.execute("INSERT INTO effects VALUES ($1, $2)", event.token, os.getpid())
             await tx.publish(Noted(token=event.token))
         history.record("done", token=event.token, attempt=ctx.attempt)
+
+    return jobs
+
+
+def batches(history: History) -> Group:
+    """The same group with a handler of batches: one transaction for all, and what fails does so by itself."""
+    jobs = Group("jobs", retry=RetryPolicy(attempts=ATTEMPTS, backoff=Backoff.fixed(0.1)), concurrency=2, lease=LEASE)
+
+    @jobs.on_batch(Job, max_size=20, max_wait=0.05)
+    async def run(batch: Batch[Job]) -> None:
+        for item in batch:
+            history.record("run", token=item.event.token, attempt=item.ctx.attempt, batch=len(batch))
+        for item in batch:
+            try:
+                await behave(item.event.behaviour)
+            except ValueError as error:
+                item.fail(error)
+        async with batch.transaction() as tx:
+            for item in tx.items:
+                if item.error is None:
+                    await tx.connection.execute("INSERT INTO effects VALUES ($1, $2)", item.event.token, os.getpid())
+                    await tx.outbox(item).publish(Noted(token=item.event.token))
 
     return jobs
 
@@ -68,8 +100,39 @@ async def behave(behaviour: str) -> None:
             hoard: list[bytes] = []
             while True:
                 hoard.append(b"x" * 2**26)
+        case "stay":
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
         case "sleep":
             await asyncio.sleep(float(argument))
+        case _:
+            await lose_time(kind, argument)
+
+
+async def lose_time(kind: str, argument: str) -> None:
+    """To a process that is stopped, or a loop that is blocked."""
+    match kind:
+        case "fail-if-frozen" if await frozen(float(argument)):
+            raise ValueError("frozen")
+        case "reject-if-frozen" if await frozen(float(argument)):
+            raise Reject("frozen")
+        case "block":
+            time.sleep(float(argument))  # noqa: ASYNC251 - that is the fault
+        case "block-first":
+            with suppress(FileExistsError):
+                (history_path() / "blocked").touch(exist_ok=False)
+                time.sleep(float(argument))  # noqa: ASYNC251
+
+
+async def frozen(seconds: float) -> bool:
+    """Wait; whether this process was stopped meanwhile for about a lease."""
+    end = time.monotonic() + seconds
+    while (began := time.monotonic()) < end:
+        await asyncio.sleep(0.02)
+        if time.monotonic() - began > LEASE * 0.9:
+            return True
+    return False
 
 
 def history_path() -> Path:

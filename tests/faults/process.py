@@ -1,13 +1,16 @@
-"""A worker process of the fault tests: `python -m tests.faults.process`."""
+"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches and
+--hasty for a short grace."""
 
 import os
 import resource
+import sys
 
 from eventbus import EventBus, Worker
 from eventbus.logs import configure
 from eventbus.loop import run
 from tests.faults import jobs
 from tests.faults.history import History
+from tests.faults.ticking import clock
 
 MEMORY = 3 * 2**28  # bytes of address space: what hoards gets a MemoryError, and the machine stays alive
 
@@ -16,7 +19,10 @@ async def main() -> None:
     history = History(jobs.history_path())
     url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
     async with EventBus(url, database=database) as bus:
-        worker = Worker(bus, [jobs.group(history), jobs.notes(history)], grace=10)
+        group = jobs.batches(history) if "--batches" in sys.argv else jobs.group(history)
+        ticking = [clock(history)] if os.environ.get("FAULTS_TICKS") else []
+        grace = 0.5 if "--hasty" in sys.argv else 10
+        worker = Worker(bus, [group, jobs.notes(history), *ticking], grace=grace)
         history.record("started")
         await worker.run()
     history.record("stopped")

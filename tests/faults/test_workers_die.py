@@ -1,11 +1,13 @@
 """Faults 1 and 2: a worker dies at any boundary, or is told to stop, under load."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from eventbus import EventBus
-from tests.faults.conftest import Arena
+from tests.faults.conftest import KEY, Arena
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS, LEASE
 
@@ -88,3 +90,23 @@ async def test_sigterm_drains_and_burns_no_attempt(arena: Arena, bus: EventBus) 
     runs = observed.tokens("run")
     assert set(runs.values()) == {1}, "a drained worker finishes what it has begun, and gives back the rest unseen"
     assert "unsettled" not in arena.fleet.log(), "what is given back must not wait for its lease to end"
+
+
+async def test_a_handler_that_swallows_its_cancellation_does_not_keep_its_worker(arena: Arena, bus: EventBus) -> None:
+    stopped = arena.fleet.start("--hasty")
+    await arena.publish(bus, 1, "stay")
+    await arena.publish(bus, 2)
+    await arena.runs(2)
+    assert await asyncio.to_thread(arena.fleet.terminate, stopped, 30) == 0
+    assert "tests.faults.jobs.group.<locals>.run" in arena.fleet.log(), "who kept it"
+    assert "unsettled" not in arena.fleet.log()
+    [group] = [group for group in await _groups(arena) if group["name"] == b"jobs"]
+    assert group["pending"] == 1
+    arena.fleet.start()
+    await arena.runs(3)
+    assert [line["attempt"] for line in arena.history_lines("run") if line["token"] == 1] == [1, 1]
+
+
+async def _groups(arena: Arena) -> list[Any]:
+    async with Redis.from_url(arena.redis_url) as client:
+        return list(await client.xinfo_groups(KEY))

@@ -2,10 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from eventbus.spool.record import pack
+from eventbus.transport import Outgoing
 from tests.integration.commands import eventbus
+from tests.samples import envelope
 
 NOWHERE = "redis://:sesame@127.0.0.1:1/0"
 NO_DATABASE = "postgresql://app:sesame@127.0.0.1:1/app"
@@ -80,3 +84,17 @@ def test_migrate_prints_then_applies_then_has_nothing_to_do(database_url: str) -
 def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
     run = eventbus("dead", "list", "--json", EVENTBUS_REDIS_URL=redis_url)
     assert json.loads(run.stdout) == {"items": [], "total": 0}
+
+
+def test_the_spool_is_shown_and_replayed(redis_url: str, tmp_path: Path) -> None:
+    spool = str(tmp_path / "log.jsonl")
+    line = pack(Outgoing(envelope(1)), 0.0)
+    (tmp_path / "log.jsonl").write_bytes(line + line[:30])
+    shown = json.loads(eventbus("spool", "status", "--json", EVENTBUS_SPOOL_PATH=spool).stdout)
+    assert (shown["path"], shown["records"], shown["bytes"], shown["rejected"]) == (spool, 1, len(line) + 30, 0)
+    away = eventbus("spool", "replay", EVENTBUS_SPOOL_PATH=spool, EVENTBUS_REDIS_URL=NOWHERE)
+    assert away.returncode == 3
+    assert_one_screen(away, "Redis", "127.0.0.1:1")
+    done = eventbus("spool", "replay", "--json", EVENTBUS_SPOOL_PATH=spool, EVENTBUS_REDIS_URL=redis_url)
+    assert json.loads(done.stdout) == {"records": 1, "rejected": 1}, done
+    assert (tmp_path / "log.jsonl.rejected").read_bytes() == line[:30] + b"\n"

@@ -23,7 +23,8 @@ def test_the_wheel_holds_scripts_migrations_and_the_type_marker(tmp_path: Path) 
     }
     assert tracked <= names, sorted(tracked - names)
     assert {name.partition("/")[0] for name in names} - {"eventbus", "handlers", "consumers", "gateway"} == {
-        "eventbus-0.1.0.dist-info"
+        "eventbus-0.1.0.dist-info",
+        "pytest_eventbus.py",
     }
 
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
@@ -68,10 +68,10 @@ async def relaying(url: str, transport: RedisTransport) -> AsyncIterator[asyncio
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def file(database: Database, *numbers: int, delay: float | None = None) -> None:
+async def file(database: Database, *numbers: int, delay: float | None = None, at: datetime | None = None) -> None:
     async with database.transaction() as tx:
         for number in numbers:
-            await tx.publish(Filed(number=number), delay=delay)
+            await tx.publish(Filed(number=number), delay=delay, at=at)
 
 
 async def waiting(database: Database) -> int:
@@ -201,6 +201,24 @@ async def test_a_database_without_tables_is_waited_for(database_url: str, transp
     async with relaying(database_url, transport) as running:
         await asyncio.sleep(0.2)
         assert not running.done()
+
+
+async def test_a_moment_is_kept_on_the_way(database: Database, migrated_url: str, transport: Breakable) -> None:
+    now = datetime.now(UTC)
+    await file(database, 1, at=now + timedelta(seconds=0.5))
+    await file(database, 2, at=now - timedelta(hours=1))
+    async with database.transaction() as tx:
+        await database.outbox(tx.connection).publish(Filed(number=3), at=now + timedelta(minutes=1))
+        with pytest.raises(ValueError, match="which time zone"):
+            await tx.publish(Filed(number=4), at=datetime(2030, 1, 1))  # noqa: DTZ001 - that is the mistake
+    async with relaying(migrated_url, transport):
+        await eventually(lambda: nothing_waits(database))
+        assert await reclaim(transport, READER, 0) == []
+        assert await read(transport, 2) == [2, 1]
+    assert 0.5 <= (datetime.now(UTC) - now).total_seconds() < 5.0
+    next_due = (await transport.reclaim(READER, 1)).next_due
+    assert next_due is not None
+    assert 50 < next_due < 60
 
 
 async def test_a_delay_counts_from_the_writing(database: Database, migrated_url: str, transport: Breakable) -> None:

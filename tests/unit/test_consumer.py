@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
-from eventbus import executor
+from eventbus import judgement
 from eventbus.bus import EventBus
 from eventbus.consumer import Consumer
 from eventbus.context import Context
@@ -250,7 +251,7 @@ async def test_retries_are_not_starved_by_a_flood_of_new_events(bench: Bench) ->
 
 
 async def test_a_server_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "UNAVAILABLE_SNOOZE", 0.01)
+    monkeypatch.setattr(judgement, "UNAVAILABLE_SNOOZE", 0.01)
     met: list[int] = []
 
     def act(event: Event, ctx: Context) -> None:
@@ -446,6 +447,38 @@ async def test_a_stop_gives_back_what_does_not_finish_in_time(bench: Bench) -> N
     assert ears.running == 0
     found = await bench.left()
     assert [(delivery.failures, delivery.crashes) for delivery in found] == [(0, 0)] * 3
+
+
+@pytest.mark.filterwarnings("ignore:.*stay:pytest.PytestUnraisableExceptionWarning")  # Python's last word to it
+@pytest.mark.parametrize("swallowed", [asyncio.CancelledError, BaseException])
+async def test_a_handler_that_swallows_its_cancellation_does_not_keep_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, swallowed: type[BaseException]
+) -> None:
+    monkeypatch.setattr("eventbus.consumer.CANCEL_GRACE", 0.2)
+    let_go = asyncio.Event()
+    stuck = Group("ears", lease=0.5)
+
+    @stuck.on(Rung)
+    async def stay(event: Rung, ctx: Context) -> None:
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except swallowed:
+                continue
+
+    started = time.monotonic()
+    with capture_logs() as lines:
+        async with bench.consuming(stuck, grace=0.1):
+            await bench.ring(2)
+            await until(lambda: bench.isolation.running == 2)
+    left = bench.isolation.running
+    let_go.set()  # else they would keep this test's own loop
+    assert left == 0, "closed where they waited"
+    assert time.monotonic() - started < 3
+    said = [line for line in lines if "does not end" in line["event"]]
+    assert len(said) == 2
+    assert all(line["log_level"] == "error" and line["handler"].endswith("stay") for line in said)
+    assert [(delivery.failures, delivery.crashes) for delivery in await bench.left()] == [(0, 0)] * 2
 
 
 async def test_nothing_is_started_after_a_stop(bench: Bench) -> None:

@@ -44,6 +44,7 @@ async def test_what_a_handler_publishes_descends_from_its_event() -> None:
     asked: dict[str, Any] = {
         "key": "k",
         "delay": 1.0,
+        "at": None,
         "priority": 2,
         "dedupe_key": "d",
         "dedupe_window": 5.0,
@@ -68,5 +69,5 @@ def test_the_transaction_is_the_inbox_of_the_group_and_the_event() -> None:
 def test_a_second_transaction_is_refused_and_not_silently_skipped() -> None:
     context = context_of(Recorder())
     context.transaction()
-    with pytest.raises(ConfigurationError, match=r"waiters: one ctx\.transaction\(\) per handler"):
+    with pytest.raises(ConfigurationError, match=r"waiters: one transaction\(\) for each event"):
         context.transaction()

@@ -10,10 +10,11 @@ from structlog.testing import capture_logs
 from eventbus.bus import EventBus
 from eventbus.codec import encode, envelop, pairs
 from eventbus.context import Context
-from eventbus.errors import CodecError, Reject, RetryLater, Unavailable
+from eventbus.errors import CodecError, Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.event import Envelope, Event, Origin
-from eventbus.executor import UNAVAILABLE_SNOOZE, Executor
+from eventbus.executor import Executor
 from eventbus.group import Group
+from eventbus.judgement import UNAVAILABLE_SNOOZE
 from eventbus.lifecycle import Finished
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
@@ -182,6 +183,44 @@ async def test_a_handler_that_takes_too_long_is_ended_and_has_failed() -> None:
     assert isinstance(outcome, Retry)
     assert outcome.failure.error.startswith("TimeoutError")
     assert ended == [True]
+
+
+async def test_a_handler_may_have_a_timeout_of_its_own() -> None:
+    async def handle(event: Baked, ctx: Context) -> None:
+        await asyncio.sleep(0.2)
+
+    group = Group("eaters", timeout=0.01)
+    group.on(Baked, timeout=None)(handle)
+    assert await Executor(group, EventBus("memory://")).execute(delivery_of(BAKED)) == Ack()
+    patient = Group("eaters", timeout=None)
+    patient.on(Baked, timeout=0.01)(handle)
+    assert isinstance(await Executor(patient, EventBus("memory://")).execute(delivery_of(BAKED)), Retry)
+
+
+async def test_a_handler_may_have_a_retry_policy_of_its_own() -> None:
+    group = Group("eaters", retry=POLICY)
+    group.on(Baked, retry=RetryPolicy(attempts=1))(raising(ValueError("no")))
+    assert isinstance(await Executor(group, EventBus("memory://")).execute(delivery_of(BAKED)), Dead)
+
+
+async def test_a_snooze_spends_no_attempt_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with capture_logs() as lines:
+        for failures in (0, 2, 100):
+            outcome, [finished] = await execute_heard(raising(SnoozeFor(7.5, "closed")), failures=failures)
+            assert outcome == Snooze(7.5)
+            assert isinstance(finished.error, SnoozeFor)
+    assert {(line["event"], line["log_level"], line["reason"]) for line in lines} == {
+        ("snoozed", "info", "SnoozeFor: closed")
+    }
+    assert all(0 <= line["age"] < 600 for line in lines), "how long its event has been on the way"
+
+
+async def test_each_kind_of_error_has_its_outcome() -> None:
+    policy = RetryPolicy(dead_letter_on=(LookupError,), backoff_on={OSError: Backoff.fixed(30.0)})
+    assert isinstance(await execute(raising(KeyError()), retry=policy), Dead)
+    outcome = await execute(raising(ExceptionGroup("tasks", [OSError("reset")])), retry=policy)
+    assert isinstance(outcome, Retry)
+    assert outcome.delay == 30.0
 
 
 async def test_a_group_without_timeout_waits() -> None:

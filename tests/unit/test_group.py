@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 
+from eventbus.batch import Batch
 from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
 from eventbus.group import Group
 from eventbus.lifecycle import Finished
+from eventbus.policy import RetryPolicy
+from eventbus.registration import Registration
 
 
 class Sown(Event, type="field.sown"):
@@ -30,7 +33,7 @@ async def work(event: Event, ctx: Context) -> None:
 def test_a_handler_is_found_by_the_type_of_its_event() -> None:
     group = Group("farm")
     assert group.on(Sown, Ground)(work) is work
-    assert group.handlers == {"field.sown": work, "mill.ground": work}
+    assert group.handlers == dict.fromkeys(["field.sown", "mill.ground"], Registration(work, 60.0, group.retry))
     assert repr(group) == "Group('farm', handles=['field.sown', 'mill.ground'])"
 
 
@@ -50,7 +53,7 @@ def test_a_second_handler_for_a_type_is_refused_and_both_are_named() -> None:
 
     with pytest.raises(ConfigurationError, match=r"farm already handles field\.sown with .*work; register .*other"):
         group.on(Reaped, Sown)(other)
-    assert group.handlers["field.sown"] is work
+    assert group.handlers["field.sown"].handler is work
     Group("another").on(Sown)(other)
 
 
@@ -83,7 +86,41 @@ def test_a_listener_stays_the_function_that_it_was() -> None:
     assert group.on_failed(tell) is tell
     assert group.on_dead(note) is note
     assert group.on_error(tell) is tell
-    assert len(group.listeners) == 4
+    assert group.on_snoozed(tell) is tell
+    assert len(group.listeners) == 5
+
+
+def test_a_handler_has_the_policy_of_its_group_unless_it_has_its_own() -> None:
+    group, own = Group("farm", timeout=5.0), RetryPolicy(attempts=1)
+    group.on(Sown)(work)
+    group.on(Reaped, timeout=None, retry=own)(work)
+    assert group.handlers["field.sown"] == Registration(work, 5.0, group.retry)
+    assert group.handlers["field.reaped"] == Registration(work, None, own)
+
+
+def test_a_group_may_have_as_much_in_hand_as_its_batches_need() -> None:
+    group = Group("farm", concurrency=3)
+    group.on(Sown)(work)
+    assert group.in_hand == 3
+
+    @group.on_batch(Reaped, Ground, max_size=50, max_wait=0.1, timeout=9.0)
+    async def store(batch: Batch[Event]) -> None:
+        return
+
+    assert group.in_hand == 150
+    assert group.handlers["field.reaped"] is group.handlers["mill.ground"]
+    assert group.label_of(b"mill.ground").endswith("store")
+    with pytest.raises(ConfigurationError, match=r"farm already handles field\.reaped with"):
+        group.on_batch(Reaped, Ground)(store)
+
+
+@pytest.mark.parametrize("options", [{"max_size": 0}, {"max_wait": -1.0}, {"max_wait": float("nan")}, {"timeout": 0.0}])
+def test_a_batch_that_cannot_be_is_refused(options: Any) -> None:
+    async def store(batch: Batch[Sown]) -> None:
+        return
+
+    with pytest.raises(ConfigurationError, match=r"farm: .*store: .*must be"):
+        Group("farm").on_batch(Sown, **options)(store)
 
 
 @pytest.mark.parametrize("name", ["", "Farm", "a b", "-a", "a:b", "ä", "a\n", "a{b}"])

@@ -3,7 +3,7 @@
 import asyncio
 
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Retry
+from eventbus.transport import Delivery, Retry
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 
 
@@ -29,6 +29,21 @@ async def test_time_passes_as_its_clock_says() -> None:
     clock.now += 3600.0
     await transport.reclaim(consumer("bob"), 0)
     assert numbers(await receive(transport, consumer("bob"))) == [2]
+
+
+async def test_who_waits_for_news_does_not_wait_beyond_what_comes_due() -> None:
+    transport = MemoryTransport()
+
+    async def read() -> list[Delivery]:
+        while not (found := await transport.read(consumer(), 1, 30.0)):
+            pass
+        return found
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    await transport.append(outgoing(1, delay=0.05))
+    async with asyncio.timeout(10):
+        assert numbers(await reading) == [1]
 
 
 async def test_of_those_who_wait_for_an_event_one_gets_it() -> None:

@@ -1,4 +1,4 @@
-"""When to try again."""
+"""Whether to try again, and when."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventbus.errors import ConfigurationError
+from eventbus.errors import ConfigurationError, Reject
 from eventbus.policy import Backoff, RetryPolicy
 
 
@@ -63,3 +63,79 @@ def test_the_default_gives_up_after_five() -> None:
     waits = [policy.delay_after(failures) for failures in range(1, 6)]
     assert waits[4] is None
     assert all(wait is not None and 0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits[:4]))
+
+
+# By kind of error -----------------------------------------------------------------------------------------------------
+
+
+def tried(error: BaseException, **kinds: Any) -> bool:
+    return RetryPolicy(**kinds).delay_after(1, error) is not None
+
+
+def test_without_kinds_everything_is_tried_again() -> None:
+    assert tried(ValueError())
+    assert tried(SystemExit())
+
+
+def test_what_is_dead_lettered_is_never_tried_again_and_neither_are_its_subclasses() -> None:
+    assert not tried(LookupError(), dead_letter_on=(LookupError,))
+    assert not tried(KeyError(), dead_letter_on=(LookupError,))
+    assert tried(ValueError(), dead_letter_on=(LookupError,))
+
+
+def test_with_kinds_to_retry_only_these_are_tried_again() -> None:
+    assert tried(ConnectionResetError(), retry_on=(OSError, KeyError))
+    assert tried(KeyError(), retry_on=(OSError, KeyError))
+    assert not tried(LookupError(), retry_on=(OSError, KeyError))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "error", "expected"),
+    [
+        ({"dead_letter_on": (LookupError,), "retry_on": (KeyError,)}, KeyError(), True),
+        ({"dead_letter_on": (LookupError,), "retry_on": (KeyError,)}, IndexError(), False),
+        ({"dead_letter_on": (KeyError,), "retry_on": (LookupError,)}, KeyError(), False),
+        ({"dead_letter_on": (KeyError,), "retry_on": (LookupError,)}, IndexError(), True),
+    ],
+)
+def test_the_nearest_class_decides(kinds: dict[str, Any], error: Exception, expected: bool) -> None:
+    assert tried(error, **kinds) is expected
+
+
+def test_the_nearest_class_has_its_backoff() -> None:
+    fixed = Backoff.fixed
+    policy = RetryPolicy(
+        backoff=fixed(1.0), backoff_on={OSError: fixed(2.0), ConnectionError: fixed(3.0), Exception: fixed(4.0)}
+    )
+    errors = [ConnectionResetError(), TimeoutError(), ValueError(), SystemExit(), None]
+    assert [policy.delay_after(1, error) for error in errors] == [3, 2, 4, 1, 1]
+    growing = RetryPolicy(backoff_on={ValueError: Backoff.exponential(2.0)})
+    assert [growing.delay_after(failures, ValueError()) for failures in (1, 2, 3)] == [2, 4, 8]
+
+
+def test_no_kind_is_tried_more_often_than_there_are_attempts() -> None:
+    policy = RetryPolicy(attempts=2, retry_on=(ValueError,), backoff_on={ValueError: Backoff.fixed(1.0)})
+    assert policy.delay_after(1, ValueError()) == 1
+    assert policy.delay_after(2, ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "fault"),
+    [
+        (
+            {"retry_on": ValueError},
+            r"retry_on=<class 'ValueError'> must be a tuple of exception classes: \(ValueError,",
+        ),
+        ({"retry_on": ("ValueError",)}, "retry_on: 'ValueError' is no exception class"),
+        ({"dead_letter_on": (ValueError(),)}, r"dead_letter_on: ValueError\(\) is no exception class"),
+        ({"backoff_on": {int: Backoff.fixed(1.0)}}, "backoff_on: <class 'int'> is no exception class"),
+        ({"dead_letter_on": (ExceptionGroup,)}, "of ExceptionGroup the exceptions inside are judged"),
+        ({"retry_on": (Reject,)}, "retry_on: Reject says itself"),
+        ({"retry_on": (ValueError, KeyError), "dead_letter_on": (KeyError,)}, "KeyError in retry_on and in dead_lett"),
+        ({"dead_letter_on": (KeyError,), "backoff_on": {KeyError: Backoff.fixed(1.0)}}, "KeyError in backoff_on, but"),
+        ({"attempts": 0, "retry_on": (3,)}, "attempts=0 must be at least 1.*; retry_on: 3 is no exception class"),
+    ],
+)
+def test_kinds_that_cannot_work_are_refused(kinds: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        RetryPolicy(**kinds)

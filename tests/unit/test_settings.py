@@ -12,7 +12,7 @@ NAMES = ["EVENTBUS_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_P
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [*NAMES, "DATABASE_URL", "EVENTBUS_DATA_DIR", "EVENTBUS_LOG_FORMAT"]:
+    for name in [*NAMES, "DATABASE_URL", "EVENTBUS_DATA_DIR", "EVENTBUS_LOG_FORMAT", "EVENTBUS_SPOOL_PATH"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -68,3 +68,11 @@ def test_no_password_is_in_the_representation(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, "scheme://user:secret@host")
     monkeypatch.setenv("REDIS_PASSWORD", "secret")
     assert "secret" not in repr(Settings())
+
+
+def test_the_spool_is_a_file_in_this_folder_unless_it_is_named_or_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().spool_path == Path("contingency-log.jsonl")
+    monkeypatch.setenv("EVENTBUS_SPOOL_PATH", "/var/spool/app.jsonl")
+    assert Settings().spool_path == Path("/var/spool/app.jsonl")
+    monkeypatch.setenv("EVENTBUS_SPOOL_PATH", "")
+    assert Settings().spool_path is None

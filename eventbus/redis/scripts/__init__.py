@@ -6,6 +6,7 @@ by its digest, and by its text when the server says that it does not know it.
 
 import hashlib
 import math
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from eventbus.errors import EventBusError, Full
@@ -14,6 +15,7 @@ from eventbus.redis.link import Argument, Link, Reply, ReplyError
 Command = tuple[Argument, ...]
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Script:
@@ -35,6 +37,7 @@ APPEND_AGAIN = Script("append_again")
 CREATE_GROUP = Script("create_group")
 READ = Script("read")
 SCHEDULE = Script("schedule")
+CANCEL = Script("cancel")
 PROMOTE = Script("promote")
 RECLAIM = Script("reclaim")
 RENEW = Script("renew")
@@ -55,6 +58,13 @@ TRACK = Script("track")
 BALANCE = Script("balance")
 GONE = Script("gone")
 BETWEEN = Script("between")
+FIRE = Script("fire")
+LAST_FIRING = Script("last_firing")
+
+
+def by_text(command: Command) -> Command:
+    """The call of a script, for a server that does not know its digest."""
+    return ("EVAL", _texts[command[1]], *command[2:])
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
@@ -64,7 +74,7 @@ async def run(link: Link, commands: list[Command]) -> list[Reply]:
         i for i, reply in enumerate(replies) if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
     ]
     if unknown:
-        again = await link.pipeline([("EVAL", _texts[commands[i][1]], *commands[i][2:]) for i in unknown])
+        again = await link.pipeline([by_text(commands[i]) for i in unknown])
         for i, reply in zip(unknown, again, strict=True):
             replies[i] = reply
     return replies
@@ -94,3 +104,13 @@ def checked(replies: list[Reply]) -> list[Reply]:
 def ms(seconds: float) -> int:
     """As the scripts count time. Rounded up: nothing is ever early."""
     return math.ceil(seconds * 1000)
+
+
+def unix(moment: datetime) -> int:
+    """Absolute times, as the scripts count them: ms since the epoch, rounded up."""
+    return -((_EPOCH - moment) // timedelta(milliseconds=1))
+
+
+def moment(unix_ms: int) -> datetime:
+    """The inverse of `unix`."""
+    return _EPOCH + timedelta(milliseconds=unix_ms)

@@ -1,10 +1,17 @@
--- Keep an envelope back until it is due.
--- KEYS[1] due (ZSET: event id by ms)  KEYS[2] scheduled (HASH: event id to packed lane and fields)
--- ARGV[1] delay in ms  ARGV[2] event id  ARGV[3] priority  ARGV[4…11] field, value, …
--- Returns 1, or 0 if it is scheduled already.
-if redis.call('ZSCORE', KEYS[1], ARGV[2]) then
-  return 0
+-- Keep an envelope back until it is due; one that is due already goes into its lane.
+-- KEYS[1] lane  KEYS[2] due (ZSET: event id by ms)  KEYS[3] scheduled (HASH: event id to packed lane and fields)
+-- ARGV[1] delay in ms, 0 for none  ARGV[2] ms since the epoch at the earliest, 0 for none  ARGV[3] event id
+-- ARGV[4] priority  ARGV[5…12] field, value, …
+-- Returns ms until it is due, 0 if it was stored at once, -1 if it is scheduled already.
+if redis.call('ZSCORE', KEYS[2], ARGV[3]) then
+  return -1
 end
-redis.call('HSET', KEYS[2], ARGV[2], cmsgpack.pack({tonumber(ARGV[3]), unpack(ARGV, 4, 11)}))
-redis.call('ZADD', KEYS[1], server_ms() + ARGV[1], ARGV[2])
-return 1
+local now = server_ms()
+local due = math.max(now + ARGV[1], tonumber(ARGV[2]))
+if due > now then
+  redis.call('HSET', KEYS[3], ARGV[3], cmsgpack.pack({tonumber(ARGV[4]), unpack(ARGV, 5, 12)}))
+  redis.call('ZADD', KEYS[2], due, ARGV[3])
+else
+  redis.call('XADD', KEYS[1], '*', unpack(ARGV, 5, 12))
+end
+return due - now

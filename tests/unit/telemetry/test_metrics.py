@@ -28,7 +28,7 @@ from tests.waiting import until
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)
-    monkeypatch.setattr("eventbus.executor.UNAVAILABLE_SNOOZE", 0.01)
+    monkeypatch.setattr("eventbus.judgement.UNAVAILABLE_SNOOZE", 0.01)
 
 
 @pytest.fixture

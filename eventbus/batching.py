@@ -1,0 +1,206 @@
+"""Collecting events into batches, and running their handlers.
+
+Every event of a batch is an execution of its own up to the point where its handler would begin: decoded, inside of its
+own middleware, judged and settled by itself. There it joins a batch, and goes on with what the batch's handler said
+about it. So a batch changes neither how an event fails nor who holds it.
+
+A batch begins when it is full, or when its first event has waited for `max_wait`; then it needs a slot, like any other
+handler of the group, and goes on collecting until it has one.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from eventbus.batch import Batch, Item
+from eventbus.context import Context, Publisher
+from eventbus.event import Event
+from eventbus.judgement import GivenBack
+from eventbus.loop import abandon
+from eventbus.registration import BatchRegistration
+
+
+class Slots:
+    """So many handlers at a time, first come, first served."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Raises GivenBack if it had to wait, and `give_back` was called meanwhile."""
+        await self._acquire()
+        try:
+            yield
+        finally:
+            self._release()
+
+    def give_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(GivenBack())
+
+    async def _acquire(self) -> None:
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release()  # it was our turn already
+            raise
+
+    def _release(self) -> None:
+        """The slot goes to whoever waits longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
+class Collector:
+    """Batches of one registration."""
+
+    def __init__(self, publisher: Publisher, registration: BatchRegistration, slots: Slots) -> None:
+        self.publisher = publisher
+        self.registration = registration
+        self.slots = slots
+        # A batch belongs to none of its events: what their middleware put into the context is not for all of them.
+        self.surroundings = contextvars.copy_context()
+        self.runs: set[_Run] = set()
+        self._open: _Run | None = None
+
+    async def join(self, event: Event, ctx: Context) -> None:
+        """Ends as the event does in its batch; a suspect is a batch of its own, which begins at once.
+
+        Raises GivenBack if the batch had not begun when `give_back` was called."""
+        run = self._open
+        if run is None or ctx.suspect:
+            run = _Run(self)
+            self._open = self._open if ctx.suspect else run
+        item = Item(event, ctx)
+        over = run.add(item)
+        if ctx.suspect or run.size >= self.registration.max_size:
+            self.seal(run)
+            run.begin()
+        try:
+            await over
+        except asyncio.CancelledError:
+            await run.leave(item)
+            if not item.judged:
+                raise
+        if not item.judged:
+            raise GivenBack
+        if item.error is not None:
+            raise item.error.with_traceback(item.trace)  # one error may be raised for many events: each has its own way
+
+    def seal(self, run: "_Run") -> None:
+        """Nothing joins it any more."""
+        if self._open is run:
+            self._open = None
+
+    def give_back(self) -> None:
+        """End what has not begun."""
+        for run in list(self.runs):
+            run.give_back()
+
+    def abandon(self) -> None:
+        """Have done with handlers that do not end."""
+        for run in list(self.runs):
+            run.abandon()
+
+
+class _Run:
+    """One batch: collecting, then waiting for a slot, then running, then over."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._members: dict[Item[Event], asyncio.Future[None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(collector.registration.max_wait, self.begin)
+        self._task: asyncio.Task[None] | None = None
+        self._running = False
+        collector.runs.add(self)
+
+    @property
+    def size(self) -> int:
+        return len(self._members)
+
+    def add(self, item: Item[Event]) -> asyncio.Future[None]:
+        """The future is done when the batch is over; then `item` says what became of it."""
+        over = self._members[item] = self._loop.create_future()
+        return over
+
+    def begin(self) -> None:
+        self._timer.cancel()
+        if self._task is None:
+            self._task = self._loop.create_task(self._run(), context=self._collector.surroundings.copy())
+
+    async def leave(self, item: Item[Event]) -> None:
+        """The item's execution was cancelled. Returns when no handler has it in its hands any more; the last one that
+        leaves takes the handler along."""
+        if self._running and self._task is not None:
+            if not self._task.cancelling() and all(over.done() for over in self._members.values()):
+                self._task.cancel()
+            await asyncio.wait([self._task])
+            return
+        self._members.pop(item, None)
+        if not self._members:
+            self.give_back()
+
+    def give_back(self) -> None:
+        if self._running:
+            return
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._end()
+
+    def abandon(self) -> None:
+        if self._task is not None:
+            abandon(self._task)
+
+    async def _run(self) -> None:
+        try:
+            async with self._collector.slots.one():
+                self._running = True
+                self._collector.seal(self)
+                await self._handle(list(self._members))
+        except GivenBack:
+            return
+        finally:
+            self._end()
+
+    async def _handle(self, items: list[Item[Event]]) -> None:
+        registration = self._collector.registration
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(registration.timeout):
+                await registration.handler(Batch(self._collector.publisher, items))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # all have left: the worker stops, and what nothing was said about is given back
+            error = cancelled
+        except BaseException as raised:  # noqa: BLE001 - whatever it raises is the items' failure, sys.exit() too
+            error = raised
+        for item in items:
+            item.settle(error)
+
+    def _end(self) -> None:
+        self._collector.seal(self)
+        self._collector.runs.discard(self)
+        for over in self._members.values():
+            if not over.done():
+                over.set_result(None)

@@ -1,0 +1,76 @@
+"""`eventbus spool`: see what waits on this machine's disk for Redis, and send it there."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eventbus.bus import EventBus
+from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.loop import run
+from eventbus.settings import Settings
+from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay
+
+CLAIM_PATIENCE = 10.0  # seconds that a replay of another process may take
+
+app = typer.Typer(help="See what waits on the disk for Redis, and send it there.", no_args_is_help=True)
+
+PathOption = Annotated[Path | None, typer.Option("--path", help="The spool; default: EVENTBUS_SPOOL_PATH.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+class SpoolFailed(EventBusError):
+    """The spool cannot be read, or another process does not let go of it."""
+
+
+@app.command()
+def status(path: PathOption = None, as_json: JsonOption = False) -> None:
+    """How much waits, since when, and how many lines were set aside."""
+    found = _status(_file(path))
+    if as_json:
+        typer.echo(json.dumps(found._asdict(), indent=2))
+        return
+    for name, value in found._asdict().items():
+        typer.echo(f"{name + ':':<10}{'-' if value is None else value}")
+
+
+@app.command("replay")
+def replay_(path: PathOption = None, as_json: JsonOption = False) -> None:
+    """Send all that waits to Redis, in order. What is there already is not stored twice."""
+    file = _file(path)
+    try:
+        done = run(_replay(file)) if file.size() else Replayed()
+    except OSError as error:
+        raise SpoolFailed(f"spool {file.path}: {error}") from error
+    if as_json:
+        typer.echo(json.dumps(done._asdict(), indent=2))
+        return
+    aside = f", set {done.rejected} lines aside in {file.rejected_path}" if done.rejected else ""
+    typer.echo(f"replayed {done.records}{aside}")
+
+
+def _file(path: Path | None) -> SpoolFile:
+    chosen = path or Settings().spool_path
+    if chosen is None:
+        raise ConfigurationError("no spool is configured: set EVENTBUS_SPOOL_PATH, or name one with --path")
+    return SpoolFile(chosen, SPOOL_BYTES)
+
+
+def _status(file: SpoolFile) -> SpoolStatus:
+    try:
+        return file.status()
+    except OSError as error:
+        raise SpoolFailed(f"spool {file.path}: {error}") from error
+
+
+async def _replay(file: SpoolFile) -> Replayed:
+    async with EventBus() as bus:
+        waited = 0.0
+        while (done := await replay(file, bus.transport)) is None:
+            if waited >= CLAIM_PATIENCE:
+                raise SpoolFailed(f"spool {file.path}: another process is replaying it; see `eventbus spool status`")
+            await asyncio.sleep(0.1)
+            waited += 0.1
+        return done

@@ -1,0 +1,138 @@
+"""Publishing within a deadline: to the transport if it answers, to the spool if there is one, or an error with reasons.
+
+healthy     one append, under a deadline that costs next to nothing
+a reply lost    tried again soon, by one of all those concerned; what is stored already is found by its id
+away, slow or full    to the spool; without one, waited for until the deadline (a full server is told at once)
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from eventbus.breaker import Breaker
+from eventbus.errors import Full, Unavailable
+from eventbus.event import Status
+from eventbus.inflight import Call, InFlight
+from eventbus.spool import Spool
+from eventbus.transport import Outgoing, Transport
+
+SPOOL_SHARE, SPOOL_MARGIN = (
+    0.25,
+    1.0,
+)  # of the timeout, and seconds at most: left for the disk when Redis had its chance
+
+
+class Publisher:
+    """`await publisher.append(outgoing)`, ended within `timeout` seconds, whatever the servers do.
+
+    server  what messages call the transport
+    limit   how many calls may wait for the transport at a time; others wait for one of them to end
+    """
+
+    def __init__(
+        self, transport: Transport, spool: Spool | None, breaker: Breaker, *, server: str, timeout: float, limit: int
+    ) -> None:
+        self.transport = transport
+        self._spool = spool
+        self._breaker = breaker
+        self._server = server
+        self._timeout = timeout
+        self._limit = limit
+        self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
+        self.in_flight = InFlight(limit, self._patience)
+
+    async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
+        """What became of each. Raises Unavailable (stored or not: unknown) or Full (not stored; of several, some may
+        be), when the spool, if there is one, cannot take them either."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            call = None if self._breaker.open else self.in_flight.begin(loop, began)
+            if call is None:
+                return await self._wait(outgoing, began)
+            try:
+                return await self._ask(call, outgoing)
+            except TimeoutError:
+                raise self._out_of_time(began) from None
+            except Unavailable as error:
+                self._breaker.failed(error, away=False)
+                return await self._wait(outgoing, began, again=True)
+        except (Unavailable, Full) as error:
+            if self._spool is None:
+                raise
+            return await self._spool_instead(self._spool, outgoing, began, error)
+
+    async def _ask(self, call: Call, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        """Raises TimeoutError when it has taken all the time there is, and what the transport raises."""
+        try:
+            return await self.transport.append(outgoing, again=again)
+        except asyncio.CancelledError as cancelled:
+            raise self.in_flight.verdict(call, cancelled) from None
+        finally:
+            self.in_flight.end(call)
+
+    async def _wait(self, outgoing: Sequence[Outgoing], began: float, *, again: bool = False) -> list[Status]:
+        """Until there is room and the server answers, or is known not to, or time is up. `again`: after a first try."""
+        crowded = not self._breaker.open and not again
+        admitted = self._breaker.admits()
+        if not admitted:
+            self._check_known()
+        asked: list[float] = []
+        try:
+            async with asyncio.timeout_at(began + self._patience):
+                return await self._try_in_turn(outgoing, admitted, again, asked)
+        except TimeoutError:
+            if crowded and not asked:
+                raise Unavailable(self._server, f"{self._limit} publishes wait for it already: slow down") from None
+            raise self._out_of_time(asked[-1] if asked else None) from None
+
+    async def _try_in_turn(
+        self, outgoing: Sequence[Outgoing], admitted: bool, again: bool, asked: list[float]
+    ) -> list[Status]:
+        """`asked`: gets the loop's time of each try."""
+        breaker, loop = self._breaker, asyncio.get_running_loop()
+        while True:
+            while not (admitted or breaker.admits()):
+                self._check_known()
+                await breaker.turn()
+            call = await self.in_flight.begin_in_turn()
+            admitted, was_open = False, breaker.open
+            asked.append(loop.time())
+            try:
+                statuses = await self._ask(call, outgoing, again=again)
+            except Unavailable as error:
+                breaker.failed(error, away=was_open)
+                again = True
+            else:
+                breaker.succeeded()
+                return statuses
+
+    def _check_known(self) -> None:
+        """Who has a spool does not wait for a server that is known to be away."""
+        if self._spool is not None and self._breaker.away:
+            raise self._breaker.refusal()
+
+    def _out_of_time(self, asked_at: float | None) -> Unavailable:
+        """A server that was asked long ago and has not answered is away, for the others too: they need not wait."""
+        known = self._breaker.open
+        error = self._breaker.refusal() if known else Unavailable(self._server, f"no answer for {self._patience:g} s")
+        now = asyncio.get_running_loop().time()
+        if asked_at is not None and now - asked_at >= self._patience / 2:
+            self._breaker.failed(error, away=True)
+        return error
+
+    async def _spool_instead(
+        self, spool: Spool, outgoing: Sequence[Outgoing], began: float, error: Unavailable | Full
+    ) -> list[Status]:
+        try:
+            async with asyncio.timeout_at(began + self._timeout):
+                await spool.append(outgoing)
+        except Full as refused:
+            if isinstance(error, Full):
+                raise Full(f"{error}; and {refused}") from None
+            raise Unavailable(error.server, f"{error.detail}; and {refused}") from None
+        except (Unavailable, TimeoutError) as refused:
+            reason = str(refused) or f"{spool.name} has not confirmed in time"
+            if isinstance(error, Full):
+                raise Unavailable(self._server, f"{error}; and {reason}") from None
+            raise Unavailable(error.server, f"{error.detail}; and {reason}") from None
+        return [Status.SPOOLED] * len(outgoing)

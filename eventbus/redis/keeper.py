@@ -1,0 +1,60 @@
+"""Leases renewed from a thread: a blocking connection of its own, opened when it is needed."""
+
+from collections.abc import Callable, Sequence
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from eventbus.errors import Unavailable, hide_password
+from eventbus.redis.scripts import Command, by_text
+from eventbus.transport import Delivery
+
+TIMEOUT = 1.0  # seconds for connecting, and for each reply
+
+
+class Keeper:
+    """See eventbus.transport.LeaseKeeper. `renewals` makes the commands that renew deliveries; it touches no state."""
+
+    def __init__(self, url: str, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
+        self._url = url
+        self._renewals = renewals
+        self._client: Redis | None = None
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        commands = self._renewals(deliveries)
+        try:
+            replies = self._execute(commands)
+            unknown = [
+                command for command, reply in zip(commands, replies, strict=True) if isinstance(reply, NoScriptError)
+            ]
+            replies += self._execute([by_text(command) for command in unknown])
+        except (RedisError, OSError) as error:
+            self.close()
+            raise Unavailable(f"Redis at {hide_password(self._url)}", str(error)) from error
+        for reply in replies:
+            if isinstance(reply, RedisError) and not isinstance(reply, NoScriptError):
+                raise Unavailable(f"Redis at {hide_password(self._url)}", str(reply))
+
+    def _execute(self, commands: Sequence[Command]) -> list[object]:
+        """All in one write; replies in order, a refusal in its place."""
+        if self._client is None:
+            self._client = Redis.from_url(
+                self._url,
+                protocol=2,
+                client_name="eventbus-lease",
+                socket_timeout=TIMEOUT,
+                socket_connect_timeout=TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+            )
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        replies: list[object] = pipeline.execute(raise_on_error=False)
+        return replies
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()

@@ -1,0 +1,69 @@
+"""A handler as a group keeps it: the function, and the policy for what it handles."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
+
+from eventbus.batch import Batch
+from eventbus.context import Context
+from eventbus.event import Event
+from eventbus.policy import RetryPolicy
+
+MAX_SIZE, MAX_WAIT = 100, 0.5
+
+E = TypeVar("E", bound=Event)
+Handler = Callable[[E, Context], Awaitable[None]]
+BatchHandler = Callable[[Batch[E]], Awaitable[None]]
+# A group holds handlers of many event types; each was checked against its own type where it was registered.
+AnyHandler = Callable[[Any, Context], Awaitable[None]]
+AnyBatchHandler = Callable[[Batch[Any]], Awaitable[None]]
+
+
+class Overrides(TypedDict, total=False):
+    """What a handler may have of its own, instead of what its group has."""
+
+    timeout: float | None
+    retry: RetryPolicy | None
+
+
+class Batching(Overrides, total=False):
+    """See Group.on_batch."""
+
+    max_size: int
+    max_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """`timeout` in seconds, of one attempt."""
+
+    handler: AnyHandler
+    timeout: float | None
+    retry: RetryPolicy
+
+    @property
+    def label(self) -> str:
+        return label_of(self.handler)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchRegistration:
+    """`timeout` of a whole batch. All types that the handler was registered for share its batches."""
+
+    handler: AnyBatchHandler
+    timeout: float | None
+    retry: RetryPolicy
+    max_size: int
+    max_wait: float
+
+    @property
+    def label(self) -> str:
+        return label_of(self.handler)
+
+
+AnyRegistration = Registration | BatchRegistration
+
+
+def label_of(handler: Callable[..., object]) -> str:
+    """Its name, for people."""
+    return f"{handler.__module__}.{handler.__qualname__}"

@@ -1,0 +1,147 @@
+"""When recurring functions run: every so many seconds, or by a cron expression in a time zone.
+
+Both are sets of moments that every process computes alike, from nothing but the declaration: that is what lets many
+workers agree on a firing and on its event id.
+"""
+
+import hashlib
+import math
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import new_class
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from eventbus.errors import ConfigurationError
+from eventbus.event import Event, stream_of
+
+SHORTEST_PERIOD = timedelta(seconds=0.1)
+CATCH_UP = 3600.0  # seconds
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Tick(Event):
+    """What a recurring function is handed. `due`: the moment that it was to fire at, in UTC."""
+
+    due: datetime
+
+
+class Schedule(Protocol):
+    """Moments, in UTC. None: there is no such moment within 50 years."""
+
+    def latest(self, now: datetime) -> datetime | None:
+        """The last moment that is not after `now`."""
+
+    def following(self, now: datetime) -> datetime | None:
+        """The first moment after `now`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Multiples of a period, counted from 1970-01-01 00:00 UTC: a restart does not shift them."""
+
+    period: timedelta
+
+    def __post_init__(self) -> None:
+        if self.period < SHORTEST_PERIOD or self.period % timedelta(milliseconds=1):
+            raise ConfigurationError(
+                f"every({self.period.total_seconds():g}): the period must be at least "
+                f"{SHORTEST_PERIOD.total_seconds():g} seconds, in whole milliseconds"
+            )
+
+    def latest(self, now: datetime) -> datetime:
+        return now - (now - _EPOCH) % self.period
+
+    def following(self, now: datetime) -> datetime:
+        return self.latest(now) + self.period
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A cron expression as Debian's cron reads it, of five fields, or six with the seconds first.
+
+    Where clocks are put forward, a moment that is skipped comes right after the gap; where they are put back, one that
+    would come twice comes the first time. Expressions whose minute or hour begins with `*`, and those with seconds,
+    follow the time that really passes instead: what the gap skips is left out, the hour that is repeated counts twice.
+    """
+
+    expression: str
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, expression: str, tz: str) -> "Cron":
+        """Raises ConfigurationError for what is no cron expression, or no time zone."""
+        try:
+            zone = ZoneInfo(tz)
+        except (LookupError, ValueError, OSError):
+            raise ConfigurationError(
+                f"cron({expression!r}): no time zone {tz!r} is known here (the system may lack the package tzdata)"
+            ) from None
+        cron = cls(expression, zone)
+        try:
+            first = cron.following(datetime.now(UTC))
+        except CronSimError as error:
+            raise ConfigurationError(f"{expression!r} is no cron expression: {error}") from None
+        if first is None:
+            raise ConfigurationError(f"cron({expression!r}) never fires")
+        return cron
+
+    def latest(self, now: datetime) -> datetime | None:
+        # Backwards it looks for what is before; from a second later on that includes the present one.
+        start = (now + timedelta(seconds=1)).replace(microsecond=0).astimezone(self.zone)
+        before = (moment.astimezone(UTC) for moment in CronSim(self.expression, start, reverse=True))
+        latest = next((moment for moment in before if moment <= now), None)
+        # In the hour that is repeated it may go too far back.
+        while latest is not None and (later := self.following(latest)) is not None and later <= now:
+            latest = later
+        return latest
+
+    def following(self, now: datetime) -> datetime | None:
+        # In the hour that is repeated it begins with the first time.
+        after = (moment.astimezone(UTC) for moment in CronSim(self.expression, now.astimezone(self.zone)))
+        return next((moment for moment in after if moment > now), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    """A function that recurs. Its firings are events of a type, and in a stream, of its group's own."""
+
+    name: str
+    group: str
+    schedule: Schedule
+    catch_up: float
+    tick: type[Tick]
+
+    @classmethod
+    def of(cls, group: str, name: str, schedule: Schedule, catch_up: float) -> "Recurring":
+        """Raises ConfigurationError if the name does not fit into an event type, or `catch_up` is too short."""
+        if not 1 <= catch_up < math.inf:
+            raise ConfigurationError(f"{group}: {name}: catch_up={catch_up:g} must be at least 1 second")
+        owner = group.replace("-", "_").replace(".", "_")
+        # The class is known by its group and name: two groups whose streams would be one are refused.
+        label = f"Tick[{group}, {name}]"
+        marks = {"__module__": __name__, "__qualname__": label, "__doc__": Tick.__doc__}
+        tick = new_class(label, (Tick,), {"type": f"tick_{owner}.{name}"}, lambda body: body.update(marks))
+        return cls(name, group, schedule, catch_up, tick)
+
+    @property
+    def stream(self) -> str:
+        return stream_of(self.tick.event_type)
+
+    def owed(self, last: datetime, now: datetime) -> datetime | None:
+        """The moment that is to be fired now, if the last firing was that of `last`."""
+        latest = self.schedule.latest(now)
+        if latest is None or latest <= last or (now - latest).total_seconds() > self.catch_up:
+            return None
+        return latest
+
+    def event_id(self, due: datetime) -> str:
+        """The id of a firing, the same in every process: a UUIDv7 of its moment and a hash of who fires."""
+        ms = round((due - _EPOCH) / timedelta(milliseconds=1))
+        digest = hashlib.sha256(f"{self.group}/{self.name}/{ms}".encode()).digest()
+        tail = int.from_bytes(digest[:8], "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+        return str(uuid.UUID(f"{ms:012x}7{digest[8:10].hex()[:3]}{tail:016x}"))

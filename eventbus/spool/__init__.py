@@ -1,0 +1,99 @@
+"""The contingency log: publishes are written here, to the disk, while Redis cannot take them.
+
+record  what a line looks like            file    the file that several processes share
+replay  from the file back to Redis       here    many publishes, one write and one fsync
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from eventbus.breaker import Breaker
+from eventbus.errors import ConfigurationError, Full, Unavailable
+from eventbus.spool.file import SpoolFile, SpoolStatus
+from eventbus.spool.record import pack
+from eventbus.spool.replay import Replayed, Replayer, replay
+from eventbus.transport import Outgoing, Transport
+
+__all__ = ["SPOOL_BYTES", "Replayed", "Spool", "SpoolFile", "SpoolStatus", "replay"]
+
+SPOOL_BYTES = 64 * 2**20
+
+
+class Spool:
+    """The spool as one process sees it.
+
+    path   several processes of one application may share it; those of another Redis or namespace may not
+    limit  bytes
+
+    Raises ConfigurationError if it cannot be written there.
+    """
+
+    def __init__(self, path: Path | str, *, limit: int = SPOOL_BYTES) -> None:
+        self.file = SpoolFile(Path(path), limit)
+        if not os.access(self.file.path.parent, os.W_OK | os.X_OK) or self.file.path.is_dir():
+            raise ConfigurationError(
+                f"spool {str(path)!r}: its folder is not there, or this process must not write into it; "
+                "name a file elsewhere (EVENTBUS_SPOOL_PATH, empty for no spool)"
+            )
+        self._waiting: list[tuple[list[bytes], asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        # Of its own: the loop's other threads may all be busy when this one is needed most.
+        self._threads = ThreadPoolExecutor(1, "eventbus-spool")
+        self._replaying: asyncio.Task[None] | None = None
+
+    def start(self, transport: Transport, breaker: Breaker) -> None:
+        """Replay what is there, and what will be, whenever the transport takes it."""
+        self._replaying = asyncio.create_task(
+            Replayer(self.file, transport, breaker).run(), name="eventbus-spool-replay"
+        )
+
+    async def close(self) -> None:
+        """What is being written is written first. What is not replayed stays for the next start."""
+        tasks = [task for task in (self._replaying, self._writing) if task is not None]
+        if self._replaying is not None:
+            self._replaying.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    async def append(self, outgoing: Sequence[Outgoing]) -> None:
+        """On the disk when it returns, all of them. Those who come while a write is under way share the next one.
+
+        Raises Full (nothing is kept), Unavailable if the disk fails (nothing is kept), CodecError."""
+        now = time.time()
+        lines = [pack(item, now) for item in outgoing]
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((lines, written))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="eventbus-spool-write")
+        await written
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            calls = [b"".join(lines) for lines, _ in batch]
+            try:
+                taken = await loop.run_in_executor(self._threads, self.file.append, calls)
+            except (OSError, RuntimeError) as error:  # RuntimeError: the bus is closed
+                self._refuse(batch, Unavailable(self.name, str(error)))
+                continue
+            for _, written in batch[:taken]:
+                if not written.done():
+                    written.set_result(None)
+            full = f"{self.name} is full: {self.file.size()} of {self.file.limit} bytes"
+            self._refuse(batch[taken:], Full(full))
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"spool {self.file.path}"
+
+    @staticmethod
+    def _refuse(batch: list[tuple[list[bytes], asyncio.Future[None]]], error: Exception) -> None:
+        for _, written in batch:
+            if not written.done():
+                written.set_exception(error)

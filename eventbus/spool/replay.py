@@ -1,0 +1,110 @@
+"""From the spool to the streams: in order, batch by batch, each marked when it is there.
+
+A replay that dies between append and mark leaves a batch that is in Redis already; the next one appends it again, by
+the event ids, and nothing is stored twice.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import structlog
+
+from eventbus import crash
+from eventbus.breaker import Breaker
+from eventbus.errors import EventBusError, Full, Unavailable
+from eventbus.spool.file import Batch, SpoolFile
+from eventbus.transport import Transport
+
+PAUSE = 0.5  # seconds between looks at the file, and between tries while Redis is away
+_NOTE_EVERY = 120  # failed tries
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = structlog.get_logger("eventbus.spool")
+
+
+class Replayed(NamedTuple):
+    """How many events were handed to Redis, and how many lines set aside."""
+
+    records: int = 0
+    rejected: int = 0
+
+
+async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
+    """Everything that is in the file. None, if another process is at it.
+
+    Raises Unavailable, Full, or OSError if the file cannot be read or marked: what was not marked is still there."""
+    with file.claim() as mine:
+        if not mine:
+            return None
+        done = Replayed()
+        start = await _in_thread(file.replayed)
+        while (batch := await _in_thread(file.batch, start)).end > start:
+            if batch.rejected:
+                await _in_thread(file.reject, batch.rejected)
+                log.error("spool: lines set aside", path=str(file.rejected_path), count=len(batch.rejected))
+                crash.point("spool.rejected")
+            await _append(batch, transport)
+            crash.point("spool.replayed")
+            start = await _in_thread(file.mark, batch)
+            crash.point("spool.marked")
+            done = Replayed(done.records + len(batch.records), done.rejected + len(batch.rejected))
+        return done
+
+
+async def _append(batch: Batch, transport: Transport) -> None:
+    if not batch.records:
+        return
+    # A server that was frozen works off what its sockets hold: first, for these events may be among it.
+    await transport.connect()
+    now = time.time()
+    await transport.append([record.outgoing(now) for record in batch.records], again=True)
+
+
+class Replayer:
+    """`run()` for ever, in every process that spools: whoever has the claim replays, the others stand by."""
+
+    def __init__(self, file: SpoolFile, transport: Transport, breaker: Breaker) -> None:
+        self._file = file
+        self._transport = transport
+        self._breaker = breaker
+        self._failures = 0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._file.size():
+                    await self._replay()
+                self._failures = 0
+            except Unavailable as error:  # the link has said so
+                self._breaker.failed(error, away=True)
+            except Full as error:
+                self._note(error)
+            except (EventBusError, OSError) as error:
+                self._note(error)
+            await asyncio.sleep(PAUSE)
+
+    async def _replay(self) -> None:
+        done = await replay(self._file, self._transport)
+        if done is not None:
+            self._breaker.succeeded()
+            log.info("spool replayed", path=str(self._file.path), records=done.records, rejected=done.rejected)
+
+    def _note(self, error: Exception) -> None:
+        """When it begins, then once a minute."""
+        if self._failures % _NOTE_EVERY == 0:
+            log.error("the spool waits", path=str(self._file.path), error=str(error))
+        self._failures += 1
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """When this returns or raises, it has ended: nothing may touch the file behind the back of the next claim."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -1,0 +1,53 @@
+"""What MemoryBus stands on."""
+
+import asyncio
+from collections.abc import Sequence
+
+from eventbus.event import Status
+from eventbus.limits import RateLimit
+from eventbus.memory import MemoryTransport
+from eventbus.transport import DeadLetter, Outgoing, Request, Settlement
+
+ASK_AGAIN = 0.001  # seconds, real ones
+
+
+class RecordingTransport(MemoryTransport):
+    """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(lambda: self.now)
+        self.progress = asyncio.Event()
+        self.appended: list[Outgoing] = []
+        self.held: dict[str, float] = {}  # entries in hand, and when the group's rate lets them start
+
+    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        statuses = await super().append(outgoing, again=again)
+        pairs = zip(outgoing, statuses, strict=True)
+        self.appended += [item for item, status in pairs if status is not Status.DUPLICATE]
+        return statuses
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await super().settle(settlements)
+        for delivery, _ in settlements:
+            self.held.pop(delivery.entry_id, None)
+        self.progress.set()
+
+    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
+        """What waits for the whole group's sake asks again at once: when its time has come is the clock's business."""
+        answers, before = await super().admit(requests), dict(self.held)
+        for request, waits in zip(requests, answers, strict=True):
+            if request.limit.by is not None:
+                continue
+            for place, (member, wait) in enumerate(zip(request.members, waits, strict=True)):
+                entry_id = member.rpartition("/")[2]
+                self.held.pop(entry_id, None)
+                if wait > 0 and isinstance(request.limit, RateLimit):
+                    self.held[entry_id] = self.now + wait
+                waits[place] = min(wait, ASK_AGAIN)
+        if self.held != before:
+            self.progress.set()
+        return answers
+
+    def letters(self) -> list[DeadLetter]:
+        return [letter for log in self._logs.values() for letter in log.dead.values()]

@@ -1,0 +1,132 @@
+"""Faults 5, 6 and 7 with a spool: Redis is killed for long, frozen, or full. Publishers are answered within their time,
+and afterwards every event that was answered for is processed once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from eventbus import EventBus
+from eventbus.embedded import EmbeddedRedis
+from tests.faults.conftest import Arena, ArenaFactory
+from tests.faults.history import check
+from tests.faults.jobs import ATTEMPTS
+from tests.servers import OwnRedis, redis_binaries
+from tests.waiting import until
+
+RESUMED = 5.0  # seconds after Redis is back
+SLACK = 0.5  # seconds by which a busy machine may be late to wake a task
+
+
+@asynccontextmanager
+async def spooling(arena: Arena, timeout: float) -> AsyncIterator[EventBus]:
+    async with EventBus(arena.redis_url, spool=arena.spool, publish_timeout=timeout) as bus:
+        yield bus
+
+
+async def drained(arena: Arena, bus: EventBus, count: int, *, within: float = 60) -> None:
+    """The spool is empty, and every event has run once."""
+    assert bus.spool is not None
+    spool = bus.spool
+    await until(lambda: spool.file.size() == 0, timeout=within)
+    await arena.effects(count, within=within)
+    observed = await arena.settled(bus, count, within=20)
+    check(observed, attempts=ATTEMPTS)
+    assert set(observed.tokens("publish ok")) | set(observed.tokens("publish spooled")) == set(range(count))
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize(("server", "down"), [("valkey", 10.0), ("redis", 2.0)])
+async def test_killed_under_a_thousand_publishes_a_second(
+    server: str, down: float, own_redis: OwnRedis, arena_on: ArenaFactory
+) -> None:
+    redis = own_redis(binary=redis_binaries()[server])
+    arena = arena_on(redis.url)
+    rate, before, after = 1000, 0.5, 0.5
+    count = round(rate * (before + down + after))
+    async with spooling(arena, 5.0) as bus:
+        for _ in range(2):
+            arena.fleet.start()
+        await arena.publish(bus, 0)
+        await arena.runs(1)
+        publishing = asyncio.create_task(arena.publish_all(bus, range(1, count), per_second=rate))
+        await asyncio.sleep(before)
+        redis.kill()
+        cpu, began = time.process_time(), time.monotonic()
+        await asyncio.sleep(down)
+        cpu, took = time.process_time() - cpu, time.monotonic() - began
+        seen = arena.history_of_publishers().tokens("run").total()
+        await asyncio.to_thread(redis.start)
+        back = time.monotonic()
+        await arena.runs(seen + 1, within=RESUMED)
+        assert time.monotonic() - back <= RESUMED, "workers resume within 5 s"
+        await publishing
+        await drained(arena, bus, count)
+    observed = arena.history_of_publishers()
+    assert observed.tokens("publish spooled").total() >= 0.8 * rate * down
+    assert observed.slowest() <= 5.0 + SLACK
+    assert cpu / took < 0.8, f"publishing into the spool took {cpu:.1f} s of {took:.1f}"
+
+
+async def freeze(redis: EmbeddedRedis) -> None:
+    redis.pause()
+
+
+async def pause_clients(redis: EmbeddedRedis) -> None:
+    async with Redis.from_url(redis.url) as client:
+        await client.client_pause(3000)
+
+
+async def pause_writes(redis: EmbeddedRedis) -> None:
+    async with Redis.from_url(redis.url) as client:
+        await client.client_pause(3000, all=False)
+
+
+@pytest.mark.parametrize(
+    ("server", "stop"),
+    [("valkey", freeze), ("redis", freeze), ("valkey", pause_writes), ("redis", pause_clients)],
+)
+async def test_frozen(
+    server: str, stop: Callable[[EmbeddedRedis], Awaitable[None]], own_redis: OwnRedis, arena_on: ArenaFactory
+) -> None:
+    redis = own_redis(binary=redis_binaries()[server])
+    arena = arena_on(redis.url)
+    async with spooling(arena, 1.0) as bus:
+        arena.fleet.start()
+        await arena.publish(bus, 0)
+        await arena.runs(1)
+        await stop(redis)
+        began = time.monotonic()
+        await arena.publish_all(bus, range(1, 401), per_second=200)
+        await asyncio.sleep(max(0.0, began + 3.0 - time.monotonic()))
+        if stop is freeze:
+            redis.resume()
+        await drained(arena, bus, 401)
+    observed = arena.history_of_publishers()
+    assert observed.tokens("publish spooled").total() >= 300
+    assert observed.slowest() <= 1.0 + SLACK
+
+
+@pytest.mark.parametrize("server", sorted(redis_binaries()))
+async def test_full(server: str, own_redis: OwnRedis, arena_on: ArenaFactory) -> None:
+    """Publishers without a spool are told, those with one are spooled; consumers drain what is there."""
+    redis = own_redis(binary=redis_binaries()[server])
+    arena = arena_on(redis.url)
+    async with spooling(arena, 2.0) as bus, EventBus(redis.url) as plain, Redis.from_url(redis.url) as client:
+        arena.fleet.start()
+        await arena.publish(bus, 0)
+        await arena.runs(1)  # its groups are there: a full server makes none
+        await asyncio.gather(*(arena.publish(bus, token) for token in range(1, 200)))
+        await client.config_set("maxmemory", "1mb")
+        await arena.effects(200, within=30)  # consumers drain; the events of their effects wait in the outbox
+        await arena.publish_all(bus, range(200, 300), per_second=1000)
+        await arena.publish_all(plain, range(1000, 1100), per_second=1000)
+        observed = arena.history_of_publishers()
+        assert observed.tokens("publish spooled").keys() == set(range(200, 300))
+        assert observed.tokens("publish failed").keys() == set(range(1000, 1100))
+        assert (await arena.observe(bus)).pending == 0
+        await client.config_set("maxmemory", "0")
+        await drained(arena, bus, 300)

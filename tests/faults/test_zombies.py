@@ -1,0 +1,81 @@
+"""Faults 3 and 4: a worker that is frozen loses its leases, one that is only blocked keeps them."""
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from eventbus import EventBus
+from tests.faults.conftest import Arena
+from tests.faults.history import check, read
+from tests.faults.jobs import ATTEMPTS, LEASE
+
+
+async def test_a_frozen_worker_loses_its_events_and_changes_nothing_when_it_thaws(arena: Arena, bus: EventBus) -> None:
+    frozen = arena.fleet.start()
+    for token, behaviour in enumerate(["sleep:0.3", "sleep:2", "fail-if-frozen:2", "reject-if-frozen:2"]):
+        await arena.publish(bus, token, behaviour)
+    await arena.runs(4)
+    frozen.send_signal(signal.SIGSTOP)
+    heir = arena.fleet.start()
+    await arena.runs(8)
+    while (await arena.observe(bus)).effects != {0: 1}:  # the others are being handled by the heir
+        await asyncio.sleep(0.01)
+    frozen.send_signal(signal.SIGCONT)
+    observed = await arena.settled(bus, 4, within=20)
+    check(observed, attempts=1)  # the zombie's failures spend nothing
+    runs = [(line["token"], line["pid"]) for line in observed.history if line["what"] == "run"]
+    assert sorted(runs) == sorted((token, process.pid) for token in range(4) for process in (frozen, heir))
+    assert arena.fleet.log().count('"lease lost"') >= 2, "the zombie was told of those that it still held"
+
+
+async def test_a_handler_that_blocks_its_loop_keeps_the_leases_of_all_that_runs_beside_it(
+    arena: Arena, bus: EventBus
+) -> None:
+    workers = [arena.fleet.start(), arena.fleet.start()]
+    warm_up = await arena.warmed_up(bus)
+    for token in range(4):
+        await arena.publish(bus, token, f"sleep:{LEASE / 2}")
+    event_id = await arena.publish(bus, 4, f"block:{4 * LEASE}")
+    observed = await arena.settled(bus, warm_up + 5, within=20)
+    check(observed, attempts=1)
+    assert {observed.tokens("run")[token] for token in range(5)} == {1}
+    [pid] = {line["pid"] for line in observed.history if line["what"] == "run" and line["token"] == 4}
+    assert pid in {worker.pid for worker in workers}
+    [blocked] = said(arena, "event loop blocked")
+    assert blocked["group"] == "jobs"
+    assert blocked["event_id"] == event_id
+    assert "time.sleep(float(argument))" in blocked["stack"]
+    [over] = said(arena, "event loop runs again")
+    assert 3.5 * LEASE <= over["seconds"] <= 6 * LEASE
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds that handlers may take."""
+    monkeypatch.setenv("FAULTS_TIMEOUT", str(LEASE))
+    return LEASE
+
+
+async def test_a_handler_that_blocks_for_longer_than_its_time_loses_its_lease_cleanly(
+    hasty: float, arena: Arena, bus: EventBus
+) -> None:
+    workers = [arena.fleet.start(), arena.fleet.start()]
+    warm_up = await arena.warmed_up(bus)
+    blocked_for = hasty + 4 * LEASE
+    await arena.publish(bus, 1, f"block-first:{blocked_for}")
+    observed = await arena.settled(bus, warm_up + 1, within=20)
+    [over] = said(arena, "event loop runs again")
+    check(observed, attempts=ATTEMPTS)
+    first, second = [line for line in read(arena.history_folder) if line["what"] == "run" and line["token"] == 1]
+    assert {first["pid"], second["pid"]} == {worker.pid for worker in workers}
+    waited = float(str(second["at"])) - float(str(first["at"]))
+    assert hasty + LEASE < waited < hasty + 3 * LEASE + 1.0 < over["seconds"] + 1.0
+
+
+def said(arena: Arena, event: str) -> list[dict[str, Any]]:
+    """What workers have logged under this name."""
+    lines = [json.loads(line) for line in arena.fleet.log().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event and line.get("seconds", LEASE) >= LEASE]
