@@ -340,6 +340,22 @@ class MemoryTransport:
         self._store(log, letter.envelope._replace(only=letter.group))
         return True
 
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        now = self._now()
+        return LastFiring(now, self._log(stream).fired.setdefault(name, now))
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        log = self._log(firing.stream)
+        if name in log.fired and log.fired[name] >= due:
+            return False
+        self._store(log, firing)
+        log.fired[name] = due
+        return True
+
+    def _now(self) -> datetime:
+        """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
+        return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
+
     async def find_streams(self) -> list[str]:
         return sorted(
             name for name, log in self._logs.items() if log.entries or log.groups or log.scheduled or log.dead
@@ -393,22 +409,6 @@ class MemoryTransport:
 
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
-
-    async def last_firing(self, stream: str, name: str) -> LastFiring:
-        now = self._now()
-        return LastFiring(now, self._log(stream).fired.setdefault(name, now))
-
-    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
-        log = self._log(firing.stream)
-        if name in log.fired and log.fired[name] >= due:
-            return False
-        self._store(log, firing)
-        log.fired[name] = due
-        return True
-
-    def _now(self) -> datetime:
-        """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
-        return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):

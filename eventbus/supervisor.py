@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
@@ -32,12 +32,20 @@ class Supervisor:
     grace     seconds that the processes take to drain, at the most; who takes longer by 10 s is killed
     changes   where it is given, each item that it yields restarts all processes, drained first; and a process that
               fails is not started again before the next change
+    environment  variables of the n-th process, from 1 on, beside those of this one
     """
 
     def __init__(
-        self, command: Sequence[str], processes: int, *, grace: float, changes: AsyncIterator[object] | None = None
+        self,
+        command: Sequence[str],
+        processes: int,
+        *,
+        grace: float,
+        changes: AsyncIterator[object] | None = None,
+        environment: Callable[[int], Mapping[str, str]] | None = None,
     ) -> None:
         self._command = list(command)
+        self._environment = environment or (lambda _number: {})
         self._grace = grace
         self._changes = changes
         self._children: dict[int, asyncio.subprocess.Process] = {}
@@ -106,7 +114,7 @@ class Supervisor:
     async def _start(self, number: int, told: asyncio.Event) -> asyncio.subprocess.Process:
         child = await asyncio.create_subprocess_exec(
             *self._command,
-            env={**os.environ, _PIPE: str(self._pipe)},
+            env={**os.environ, **self._environment(number), _PIPE: str(self._pipe)},
             pass_fds=[self._pipe],
             start_new_session=True,  # Ctrl-C is for the supervisor, which tells the others once
         )

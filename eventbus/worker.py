@@ -81,11 +81,11 @@ class Worker:
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
         ]
+        restore = self._install_signals() if signals else _nothing
         in_process = {
             (group.name, name): consumer.in_process
             for group, consumer in zip(self._groups, self._consumers, strict=True)
         }
-        restore = self._install_signals() if signals else _nothing
         watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
         background: list[Role] = [watch, tracker, *self._roles()]

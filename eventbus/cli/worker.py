@@ -1,5 +1,6 @@
 """`eventbus worker`: run the handlers of an application, in one process or in several."""
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -21,22 +22,24 @@ GRACE = 30.0  # seconds
 RELOAD_GRACE = 2.0  # seconds: somebody is waiting for it
 
 
-def worker(
-    *,
+def worker(  # noqa: PLR0917 - the options of a command
     app: AppOption = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", "-g", help="Run this group only; may be given more than once.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many processes; one that dies is started again.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(help="Serve Prometheus metrics on this port, 0 for any; else EVENTBUS_METRICS_PORT."),
-    ] = None,
     grace: Annotated[
         float | None,
         typer.Option(
             min=0, help=f"Seconds that handlers have to finish [default: {GRACE:g}; {RELOAD_GRACE:g} with --reload]."
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Serve Prometheus metrics on this port, 0 for any; else EVENTBUS_METRICS_PORT. "
+            "Of several processes each takes the next one."
         ),
     ] = None,
 ) -> None:
@@ -53,7 +56,14 @@ def worker(
     command = [sys.executable, "-m", "eventbus.cli", "worker", f"--grace={seconds:g}"]
     command += [f"--app={path}" for path in app or ()] + [f"--group={name}" for name in group or ()]
     changes = _changes(apps) if reload else None
-    sys.exit(loop.run(_supervise(settings, apps, Supervisor(command, processes, grace=seconds, changes=changes))))
+    ports = functools.partial(_metrics_port, settings.metrics_port)
+    supervisor = Supervisor(command, processes, grace=seconds, changes=changes, environment=ports)
+    sys.exit(loop.run(_supervise(settings, apps, supervisor)))
+
+
+def _metrics_port(first: int | None, number: int) -> dict[str, str]:
+    """Each process has a port of its own, from the first on."""
+    return {"EVENTBUS_METRICS_PORT": str(first + number - 1)} if first else {}
 
 
 async def _work(settings: Settings, apps: Sequence[App], groups: Sequence[Group], grace: float) -> None:

@@ -5,8 +5,8 @@
 
 `meta` and `data` are those of a stream entry (eventbus.codec); `data` is a string, so that every byte of it comes back.
 `dueAt`, of delayed events alone, is wall-clock time; `dedupe` is there if the event has a dedupe key. A mark says that
-all before this byte of the file is in Redis; `behind` is the digest of the bytes that end there, so that a mark in a file
-it was not made for says nothing.
+all before this byte of the file is in Redis; `behind` is the digest of the bytes that end there, so that a mark in a
+file it was not made for says nothing.
 """
 
 import math

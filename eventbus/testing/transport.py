@@ -15,7 +15,7 @@ class RecordingTransport(MemoryTransport):
     """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 0.0  # asked for at once
         super().__init__(lambda: self.now)
         self.progress = asyncio.Event()
         self.appended: list[Outgoing] = []

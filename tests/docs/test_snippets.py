@@ -28,7 +28,7 @@ from tests.waiting import eventually, until
 PROGRAMS = {  # run as they are, until they have printed this
     "charge": "charging 42 for o-1, attempt 1",
     "greet": "hello Ada",
-    "remind": "do not forget t-1",
+    "call_back": "do not forget t-1",
     "write_report": "completed at 100 %",
 }
 PARTS = {"bill", "store_contact", "count_views"}  # no programs by themselves: each has a test below that drives it

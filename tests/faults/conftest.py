@@ -146,7 +146,7 @@ class Arena:
             await connection.close()
 
     async def ticks(self) -> Counter[datetime]:
-        """Effects of what recurs every second, by the moment that they were due at."""
+        """Effects of what recurs, by the moment that they were due at."""
         connection = await asyncpg.connect(self.database_url)
         try:
             return Counter(row["due"] for row in await connection.fetch("SELECT due FROM ticks"))

@@ -11,6 +11,7 @@ from eventbus import EventBus
 from tests.faults.conftest import Arena
 from tests.faults.history import check, read
 from tests.faults.jobs import ATTEMPTS, LEASE
+from tests.waiting import eventually
 
 
 async def test_a_frozen_worker_loses_its_events_and_changes_nothing_when_it_thaws(arena: Arena, bus: EventBus) -> None:
@@ -44,12 +45,12 @@ async def test_a_handler_that_blocks_its_loop_keeps_the_leases_of_all_that_runs_
     assert {observed.tokens("run")[token] for token in range(5)} == {1}
     [pid] = {line["pid"] for line in observed.history if line["what"] == "run" and line["token"] == 4}
     assert pid in {worker.pid for worker in workers}
-    [blocked] = said(arena, "event loop blocked")
+    # A busy machine blocks loops as well: only what is said about this event counts.
+    [blocked] = [line for line in await said(arena, "event loop blocked") if line.get("event_id") == event_id]
     assert blocked["group"] == "jobs"
-    assert blocked["event_id"] == event_id
     assert "time.sleep(float(argument))" in blocked["stack"]
-    [over] = said(arena, "event loop runs again")
-    assert 3.5 * LEASE <= over["seconds"] <= 6 * LEASE
+    over = await said(arena, "event loop runs again")
+    assert max(line["seconds"] for line in over) >= 3.5 * LEASE
 
 
 @pytest.fixture
@@ -64,18 +65,21 @@ async def test_a_handler_that_blocks_for_longer_than_its_time_loses_its_lease_cl
 ) -> None:
     workers = [arena.fleet.start(), arena.fleet.start()]
     warm_up = await arena.warmed_up(bus)
-    blocked_for = hasty + 4 * LEASE
+    blocked_for = hasty + 6 * LEASE
     await arena.publish(bus, 1, f"block-first:{blocked_for}")
     observed = await arena.settled(bus, warm_up + 1, within=20)
-    [over] = said(arena, "event loop runs again")
     check(observed, attempts=ATTEMPTS)
     first, second = [line for line in read(arena.history_folder) if line["what"] == "run" and line["token"] == 1]
     assert {first["pid"], second["pid"]} == {worker.pid for worker in workers}
     waited = float(str(second["at"])) - float(str(first["at"]))
-    assert hasty + LEASE < waited < hasty + 3 * LEASE + 1.0 < over["seconds"] + 1.0
+    assert hasty + LEASE < waited < blocked_for, "it did not have to wait for the end of the block"
 
 
-def said(arena: Arena, event: str) -> list[dict[str, Any]]:
-    """What workers have logged under this name."""
-    lines = [json.loads(line) for line in arena.fleet.log().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event and line.get("seconds", LEASE) >= LEASE]
+async def said(arena: Arena, event: str) -> list[dict[str, Any]]:
+    """Wait until a worker has logged this, and return all such lines."""
+
+    async def lines() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in arena.fleet.log().splitlines() if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+    return await eventually(lines)

@@ -60,6 +60,7 @@ GONE = Script("gone")
 BETWEEN = Script("between")
 FIRE = Script("fire")
 LAST_FIRING = Script("last_firing")
+INSPECT = Script("inspect")
 
 
 def by_text(command: Command) -> Command:
