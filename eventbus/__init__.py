@@ -6,6 +6,7 @@ from eventbus.context import Context
 from eventbus.errors import (
     Cancelled,
     ConfigurationError,
+    Conflict,
     EventBusError,
     Full,
     Reject,
@@ -32,6 +33,7 @@ __all__ = [
     "CallNext",
     "Cancelled",
     "ConfigurationError",
+    "Conflict",
     "Connection",
     "Context",
     "Counts",

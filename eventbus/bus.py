@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from eventbus import aborting, control, crash, tracking
 from eventbus.aborting import WITHIN
 from eventbus.breaker import Breaker
-from eventbus.codec import envelop
+from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
@@ -45,11 +45,12 @@ class EventBus:
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
     publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
-                     spool Redis has three quarters of it, or all but a second
+                     spool Redis has half of it, or all but a second
     max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
     spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
               replayed by itself, by this bus or by another one with the same file
     spool_bytes  how large that file may grow
+    max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
     retention  how long workers keep what is settled, and dead letters
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
@@ -68,6 +69,7 @@ class EventBus:
         max_publishes: int = MAX_PUBLISHES,
         spool: Path | str | None = None,
         spool_bytes: int = SPOOL_BYTES,
+        max_payload: int = MAX_PAYLOAD,
         retention: Retention = Retention(),
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
@@ -76,10 +78,12 @@ class EventBus:
     ) -> None:
         wrong = find_faults(middleware)
         positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        positive["max_payload"] = max_payload
         wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
         if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
+        self._max_payload = max_payload
         self.retention = retention
         self.middleware = tuple(middleware)
         self.metrics = Metrics()
@@ -91,7 +95,7 @@ class EventBus:
             if target.startswith("memory://")
             else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
         )
-        self.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
+        self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
         self._publisher = Publisher(
             transport,
@@ -101,7 +105,7 @@ class EventBus:
             timeout=publish_timeout,
             limit=max_publishes,
         )
-        self.database = _open_database(database) if database else None
+        self.database = _open_database(database, max_payload) if database else None
 
     @property
     def transport(self) -> Transport:
@@ -187,8 +191,11 @@ class EventBus:
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
-        that could not take the event either: the message names both reasons."""
-        envelope = envelop(event, origin, key=key, priority=priority, organization=organization)
+        that could not take the event either: the message names both reasons. Raises CodecError if the event is larger
+        than `max_payload` or cannot be written as JSON that can be read again, and for what is no dedupe key."""
+        envelope = envelop(
+            event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
+        )
         [receipt] = await self._publish([outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return receipt
 
@@ -206,10 +213,16 @@ class EventBus:
         """As `publish`, in one write, in order. When it raises, some may be stored.
 
         dedupe_keys: one for each event, None for those that have none."""
+        limit = self._max_payload
         keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
         return await self._publish(
             [
-                outgoing(envelop(event, origin, key=key), delay, at, once(dedupe_key, dedupe_window, "keep"))
+                outgoing(
+                    envelop(event, origin, key=key, max_payload=limit),
+                    delay,
+                    at,
+                    once(dedupe_key, dedupe_window, "keep"),
+                )
                 for event, dedupe_key in zip(events, keys, strict=True)
             ]
         )
@@ -326,9 +339,9 @@ def _named(group: Group | str) -> tuple[str, list[str] | None]:
     return (group, None) if isinstance(group, str) else (group.name, group.streams)
 
 
-def _open_database(dsn: str) -> Database:
+def _open_database(dsn: str, max_payload: int) -> Database:
     try:
         from eventbus.postgres import Database as Postgres  # noqa: PLC0415 - asyncpg is an extra
     except ImportError:
         raise ConfigurationError("database=… needs asyncpg: pip install 'eventbus[postgres]'") from None
-    return Postgres(dsn)
+    return Postgres(dsn, max_payload=max_payload)

@@ -14,12 +14,15 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, from_json
 
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, uuid7
 
 Fields = Mapping[bytes, bytes]
+
+MAX_PAYLOAD = 2**20  # bytes of JSON
+_SURELY_READABLE = 200  # levels of nesting that the parser bears
 
 _UUID7 = re.compile(rb"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")  # until the year 2527
 _TEXTS = frozenset({"subject", "organization", "correlationId", "causationId", "traceparent", "source", "only"})
@@ -32,11 +35,13 @@ def envelop(
     key: str | None = None,
     priority: int = NORMAL_PRIORITY,
     organization: str | None = None,
+    max_payload: int = MAX_PAYLOAD,
 ) -> Envelope:
     """Wrap an event that is about to be published.
 
     The organization is, in this order: the argument, the event's own `organization_id`, that of the origin.
-    Raises CodecError if the event's class has no type, the priority is not 1 to 10, or the event is not fit for JSON.
+    Raises CodecError if the event's class has no type, the priority is not 1 to 10, or the event is not fit for JSON,
+    has more bytes of it than `max_payload`, or is nested so deeply that nobody could read it.
     """
     if not event.event_type:
         raise CodecError(f"{type(event).__qualname__} has no event type: declare it with class …(Event, type='…')")
@@ -47,6 +52,7 @@ def envelop(
         packed = event.__pydantic_serializer__.to_json(event, by_alias=True)
     except PydanticSerializationError as error:
         raise CodecError(f"{event.event_type} cannot be written as JSON: {error}") from error
+    _check_payload(event.event_type, packed, max_payload)
     owner = organization or getattr(event, "organization_id", None) or origin.organization
     return Envelope(
         id=uuid7(),
@@ -60,6 +66,20 @@ def envelop(
         priority=priority,
         metadata=origin.metadata,
     )
+
+
+def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
+    """What is stored must be readable: a dead letter is no place to learn that it is not."""
+    if len(packed) > limit:
+        raise CodecError(
+            f"{event_type} has {len(packed):,} bytes of JSON and the limit is {limit:,}: publish a reference to what "
+            "is large, or raise EventBus(max_payload=…)"
+        )
+    if packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE:  # there may be that many levels, or only lists
+        try:
+            from_json(packed)
+        except ValueError as error:
+            raise CodecError(f"{event_type} could not be read again: {error}") from None
 
 
 def open_event(envelope: Envelope) -> Event:

@@ -101,6 +101,10 @@ class Context:
             traceparent=self.envelope.traceparent,
         )
 
+    def renewed(self) -> "Context":
+        """For a handler that is run again within its attempt: it may open its transaction once more."""
+        return Context(self._publisher, self.envelope, self.group, self.attempt, suspect=self.suspect)
+
     async def publish(
         self,
         event: Event,
@@ -142,8 +146,9 @@ class Context:
 
         On a delivery whose transaction has committed before, the block is left at its first use of `tx` and the
         handler goes on behind it: names assigned inside the block may then be unbound. One transaction per handler.
-        Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and ConfigurationError
-        if the bus has no database.
+        A serialization failure or deadlock leaves it as Conflict: let that pass, and the handler is run again from its
+        beginning. Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and
+        ConfigurationError if the bus has no database.
         """
         self.claim_transaction()
         return self._publisher.inbox(self.group, self.event_id, self.origin)

@@ -4,7 +4,8 @@ EventBusError
 ├── ConfigurationError      the program or its environment asks for what cannot work
 ├── Unavailable             Redis or PostgreSQL is away, or did not answer in time: the same call may succeed later
 ├── Full                    Redis refuses writes because its memory is used up
-├── CodecError              an envelope cannot be decoded, or its data does not fit the event's type
+├── Conflict                PostgreSQL rolled a transaction back in favour of another: the whole of it may succeed again
+├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
 │   └── UnknownEventType    no class with this type is imported in this process
 └── verdicts, for handlers to raise
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
@@ -44,8 +45,14 @@ class Full(EventBusError):
     """Redis is at maxmemory and refuses writes. Nothing was stored; consumers can still drain."""
 
 
+class Conflict(EventBusError):
+    """PostgreSQL rolled a transaction back because another at the same time was in its way: a serialization failure or
+    a deadlock. Nothing of it has happened. A handler that lets this pass is run again from its beginning, a few times,
+    before it counts as a failed attempt."""
+
+
 class CodecError(EventBusError):
-    """An envelope cannot be decoded, or its data does not fit the event's type."""
+    """An envelope cannot be decoded or published, or its data does not fit the event's type."""
 
 
 class UnknownEventType(CodecError):

@@ -1,6 +1,7 @@
 """From a delivery to an outcome: decode, find the handler, run it, judge how it ended. Knows no transport."""
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,8 +13,8 @@ import structlog
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
-from eventbus.errors import CodecError, Unavailable
-from eventbus.event import Envelope, event_class
+from eventbus.errors import CodecError, Conflict, Unavailable
+from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group
 from eventbus.judgement import GivenBack, failure_of, judge, leaves
 from eventbus.lifecycle import Announcer, AnyListener, Finished
@@ -22,6 +23,7 @@ from eventbus.policy import RetryPolicy
 from eventbus.registration import AnyRegistration, BatchRegistration
 from eventbus.transport import SUSPECT_FROM, Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
+CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, until a transaction that lost is begun again
 _DONE = Ack()
 _AT_ONCE = nullcontext()
 
@@ -85,7 +87,7 @@ class Executor:
         started = perf_counter()
         try:
             async with route.slots.one() if route.slots else _AT_ONCE, asyncio.timeout(route.timeout):
-                await route.call(event, context)
+                await _call(route.call, event, context)
         except asyncio.CancelledError as error:
             outcome = self._judge_cancelled(route, context, error)
             return self._conclude(delivery, outcome, envelope, started, error)
@@ -178,3 +180,15 @@ class Executor:
         reason = f"its worker died {delivery.crashes} times while it ran, {budget} of them while nothing else did"
         log.error("dead letter", **delivery.named(), reason=reason)
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
+
+
+async def _call(handler: CallNext, event: Event, context: Context) -> None:
+    """Once, or again as a whole when its transaction lost to another: that is no failure of the handler's."""
+    for pause in CONFLICT_PAUSES:
+        try:
+            return await handler(event, context)
+        except Conflict as error:
+            context.log.debug("run again", reason=str(error))
+            await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311 - so that those who collided part
+            context = context.renewed()
+    return await handler(event, context)

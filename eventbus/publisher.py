@@ -15,10 +15,8 @@ from eventbus.inflight import Call, InFlight
 from eventbus.spool import Spool
 from eventbus.transport import Outgoing, Transport
 
-SPOOL_SHARE, SPOOL_MARGIN = (
-    0.25,
-    1.0,
-)  # of the timeout, and seconds at most: left for the disk when Redis had its chance
+# Left for the disk when Redis had its chance: this share of the timeout, and so many seconds at most.
+SPOOL_SHARE, SPOOL_MARGIN = 0.5, 1.0
 
 
 class Publisher:

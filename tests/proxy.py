@@ -11,18 +11,25 @@ class Proxy:
     """`async with Proxy(url) as proxy:` and connect to `proxy.url`. Its switches may be turned at any time.
 
     slice_size   bytes that pass at a time, None for as they come
-    frozen       nothing passes, and nobody is told
+    latency      seconds that everything is late, in either direction
+    linger       seconds until a client learns that the server has hung up
+    frozen       nothing passes, and nobody is told: `freeze()`, `thaw()`
     """
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
         self._pipes: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.StreamWriter] = set()
+        self._swallowed: set[asyncio.StreamWriter] = set()
         self._losing: asyncio.Event | None = None
+        self._wanted: bytes | None = None
+        self._lost = asyncio.Event()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._server: asyncio.Server | None = None
         self.slice_size: int | None = None
+        self.latency = 0.0
+        self.linger = 0.0
         self.connections = 0
 
     @property
@@ -38,10 +45,19 @@ class Proxy:
     def thaw(self) -> None:
         self._thawed.set()
 
+    def blackhole(self) -> None:
+        """Swallow whatever comes on the connections of now, and tell nobody; new ones are as good as ever."""
+        self._swallowed |= self._ends
+
     def lose_next_reply(self) -> asyncio.Event:
         """Throw away the next bytes that the server sends, and their connection with them; set when that was done."""
         self._losing = asyncio.Event()
         return self._losing
+
+    def lose_reply_to(self, request: bytes) -> asyncio.Event:
+        """As `lose_next_reply`, from the next request on that holds these bytes."""
+        self._wanted, self._lost = request, asyncio.Event()
+        return self._lost
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -59,7 +75,10 @@ class Proxy:
         self._server.close()
         self.thaw()
         self.cut()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        pipes = list(self._pipes)
+        for pipe in pipes:
+            pipe.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -80,14 +99,22 @@ class Proxy:
         with suppress(OSError):
             while passing := await source.read(65536):
                 await self._thawed.wait()
+                if not replies and self._wanted is not None and self._wanted in passing:
+                    self._wanted, self._losing = None, self._lost
                 if replies and self._losing is not None:
                     self._losing.set()
                     self._losing = None
                     break
-                await self._pass_on(passing, sink)
+                if self.latency:
+                    await asyncio.sleep(self.latency)
+                if sink not in self._swallowed:
+                    await self._pass_on(passing, sink)
+            if replies and self.linger:
+                await asyncio.sleep(self.linger)
         for end in (sink, origin):
             end.transport.abort()
         self._ends -= {sink, origin}
+        self._swallowed -= {sink, origin}
 
     async def _pass_on(self, passing: bytes, sink: asyncio.StreamWriter) -> None:
         step = self.slice_size or len(passing)

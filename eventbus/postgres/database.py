@@ -11,10 +11,11 @@ import orjson
 import structlog
 
 from eventbus import crash
-from eventbus.codec import envelop
+from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.dedupe import WINDOW, Dedupe, once
-from eventbus.errors import ConfigurationError, Unavailable, hide_password
+from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
+from eventbus.postgres import driver
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
@@ -26,7 +27,6 @@ PooledConnection = asyncpg.pool.PoolConnectionProxy
 POOL_SIZE = 10
 ACQUIRE_TIMEOUT = 5.0  # seconds
 COMMAND_TIMEOUT = 30.0  # seconds
-PROBE_TIMEOUT = 1.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
 _UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL"
@@ -36,18 +36,16 @@ INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::
 ON CONFLICT DO NOTHING RETURNING event_id
 """
 _WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND group_name = $2"
-# PostgreSQL is there but going down, coming up, or has no connection left.
-_NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY)
 
 
 class Database:
     """Reconnects by itself; every call raises Unavailable while PostgreSQL is away."""
 
-    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE, max_payload: int = MAX_PAYLOAD) -> None:
         self._dsn = dsn
         self._server = f"PostgreSQL at {hide_password(dsn)}"
         self._pool_size = pool_size
+        self._max_payload = max_payload
         self._pool: asyncpg.Pool | None = None
         self._away = False
 
@@ -62,7 +60,7 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT,
                 init=_set_codecs,
             )
-        except _AWAY as error:
+        except driver.AWAY as error:
             raise Unavailable(self._server, str(error) or "no answer") from None
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
             raise ConfigurationError(f"{self._server}: {error}") from None
@@ -85,14 +83,14 @@ class Database:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
         try:
             connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
-        except _AWAY as error:
+        except driver.AWAY as error:
             raise self._unavailable(str(error) or "no connection in time") from error
         self._note(None)
         try:
             yield connection
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except driver.ERRORS as error:
             # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
-            if await _broken(connection, error):
+            if await driver.broken(connection, error):
                 raise self._unavailable(str(error) or "no answer") from error
             raise
         finally:
@@ -114,7 +112,7 @@ class Database:
     async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
         """Rows and events that commit together."""
         async with self._begun() as connection:
-            tx = PostgresTransaction(connection, origin)
+            tx = PostgresTransaction(connection, origin, max_payload=self._max_payload)
             yield tx
             await tx.flush()
 
@@ -124,7 +122,7 @@ class Database:
         try:
             async with self._begun() as connection:
                 first = await connection.fetchval(_INBOX, event_id, group)
-                tx = PostgresTransaction(connection, origin, committed=not first)
+                tx = PostgresTransaction(connection, origin, max_payload=self._max_payload, committed=not first)
                 yield tx
                 await tx.flush()
                 crash.point("inbox.commit")
@@ -140,7 +138,8 @@ class Database:
         """As `inbox`, for several events in one transaction: see Batch.transaction."""
         async with self._begun() as connection:
             rows = await connection.fetch(_INBOX_BATCH, list(event_ids), group)
-            inbox = PostgresBatchInbox(connection, group, frozenset(str(row["event_id"]) for row in rows))
+            fresh = frozenset(str(row["event_id"]) for row in rows)
+            inbox = PostgresBatchInbox(connection, group, fresh, max_payload=self._max_payload)
             yield inbox
             await inbox.flush()
             crash.point("inbox.commit")
@@ -154,14 +153,17 @@ class Database:
             async with asyncio.timeout(ACQUIRE_TIMEOUT):
                 await transaction.start()
             try:
-                yield connection
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await transaction.commit()
+                try:
+                    yield connection
+                except BaseException:
+                    await transaction.rollback()
+                    raise
+                await transaction.commit()
+            except driver.CONFLICTS as error:
+                raise Conflict(f"{self._server} rolled back in favour of another transaction: {error}") from error
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
-        return Outbox(connection, origin)
+        return Outbox(connection, origin, self._max_payload)
 
     async def unpublished(self) -> int:
         async with self.connection() as connection:
@@ -181,9 +183,12 @@ class _CommittedBefore(BaseException):
 class PostgresTransaction:
     """See eventbus.transaction.Transaction. Events are written in one statement, just before the commit."""
 
-    def __init__(self, connection: Connection, origin: Origin, *, committed: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, origin: Origin, *, max_payload: int = MAX_PAYLOAD, committed: bool = False
+    ) -> None:
         self._connection = connection
         self._origin = origin
+        self._max_payload = max_payload
         self._committed = committed
         self._waiting: list[Outgoing] = []
 
@@ -208,7 +213,9 @@ class PostgresTransaction:
     ) -> str:
         if self._committed:
             raise _CommittedBefore
-        envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
+        envelope = envelop(
+            event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
+        )
         self._waiting.append(outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe)))
         return envelope.id
 
@@ -218,21 +225,23 @@ class PostgresTransaction:
         return waiting
 
     async def flush(self) -> None:
-        await insert(self._connection, self.take())
+        await _conclude(self._connection, self.take())
 
 
 class PostgresBatchInbox:
     """See eventbus.transaction.BatchInbox."""
 
-    def __init__(self, connection: Connection, group: str, fresh: frozenset[str]) -> None:
+    def __init__(self, connection: Connection, group: str, fresh: frozenset[str], *, max_payload: int) -> None:
         self.connection = connection
+        self._max_payload = max_payload
         self.fresh = fresh
         self._group = group
         self._withdrawn: frozenset[str] = frozenset()
         self._outboxes: dict[str | None, PostgresTransaction] = {}
 
     def outbox(self, origin: Origin) -> PostgresTransaction:
-        return self._outboxes.setdefault(origin.causation_id, PostgresTransaction(self.connection, origin))
+        outbox = PostgresTransaction(self.connection, origin, max_payload=self._max_payload)
+        return self._outboxes.setdefault(origin.causation_id, outbox)
 
     def withdraw(self, event_ids: Sequence[str]) -> None:
         self._withdrawn = frozenset(event_ids)
@@ -241,38 +250,25 @@ class PostgresBatchInbox:
         if self._withdrawn:
             await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
         kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
-        await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
+        await _conclude(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
 
 
-async def _broken(connection: PooledConnection, error: Exception) -> bool:
-    """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
-    if _is_closed(connection) or isinstance(error, _NOT_READY):
-        return True
-    if not isinstance(error, TimeoutError):
-        return False
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            await connection.execute("SELECT 1")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        connection.terminate()
-        return True
-    return False
+async def _conclude(connection: Connection, waiting: Sequence[Outgoing]) -> None:
+    """The last statement. There must be one: PostgreSQL answers the COMMIT of a transaction in which an error was
+    swallowed with ROLLBACK, and asyncpg does not look; any other statement is refused."""
+    if waiting:
+        await insert(connection, waiting)
+    else:
+        await connection.execute("SELECT 1")
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
     """What has committed has committed: a connection that cannot be given back in order is cut, and nobody is told."""
     try:
         await pool.release(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        if not _is_closed(connection):
+    except driver.ERRORS:
+        if not driver.is_closed(connection):
             connection.terminate()
-
-
-def _is_closed(connection: PooledConnection) -> bool:
-    try:
-        return bool(connection.is_closed())
-    except asyncpg.InterfaceError:  # it broke, and the pool has taken it back already
-        return True
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from eventbus.codec import Fields, decode, encode, envelop
+from eventbus.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
 from eventbus.dedupe import WINDOW, Dedupe, Once, once
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
@@ -24,9 +24,10 @@ ORDER BY place
 class Outbox:
     """Publishes inside a transaction that somebody else owns: `await bus.outbox(connection).publish(event)`."""
 
-    def __init__(self, connection: Connection, origin: Origin = Origin()) -> None:
+    def __init__(self, connection: Connection, origin: Origin = Origin(), max_payload: int = MAX_PAYLOAD) -> None:
         self._connection = connection
         self._origin = origin
+        self._max_payload = max_payload
 
     async def publish(
         self,
@@ -42,7 +43,9 @@ class Outbox:
         organization: str | None = None,
     ) -> str:
         """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
-        envelope = envelop(event, self._origin, key=key, priority=priority, organization=organization)
+        envelope = envelop(
+            event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
+        )
         await insert(self._connection, [outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return envelope.id
 

@@ -14,6 +14,7 @@ import structlog
 
 from eventbus import crash
 from eventbus.errors import EventBusError
+from eventbus.postgres import driver
 from eventbus.postgres.outbox import envelope_of, once_of
 from eventbus.transport import Appender, Outgoing
 
@@ -68,8 +69,8 @@ class Relay:
                     await self._stand_by(connection)
                 finally:
                     await _hang_up(connection)
-            except (EventBusError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                self._note(str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - a relay that ends takes its worker along
+                self._note(error)
             await asyncio.sleep(RETRY_PAUSE)
 
     async def _stand_by(self, connection: asyncpg.Connection) -> None:
@@ -103,10 +104,12 @@ class Relay:
         ]
         return PRUNE_PAUSE if f"DELETE {PRUNE_BATCH}" in done else PRUNE_INTERVAL
 
-    def _note(self, trouble: str | None) -> None:
+    def _note(self, trouble: Exception | None) -> None:
         """One line when the relay stops, one when it works again."""
         if trouble is not None and not self._away:
-            log.warning("the outbox waits", reason=trouble)
+            foreseen = isinstance(trouble, (EventBusError, *driver.ERRORS))
+            reason = str(trouble) or type(trouble).__name__
+            log.warning("the outbox waits", reason=reason, exc_info=None if foreseen else trouble)
         elif trouble is None and self._away:
             log.info("the outbox flows again")
         self._away = trouble is not None
@@ -117,5 +120,5 @@ async def _hang_up(connection: asyncpg.Connection) -> None:
     try:
         async with asyncio.timeout(HANG_UP_TIMEOUT):
             await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except driver.ERRORS:
         connection.terminate()

@@ -88,6 +88,16 @@ class Spool:
             self._refuse(batch[taken:], Full(full))
 
     @property
+    def records(self) -> int:
+        """How many wait: of this process, and of those that share the file. Any thread may ask; it reads the file."""
+        return self.file.waiting()
+
+    @property
+    def size(self) -> int:
+        """Bytes; the size of the file. Any thread may ask."""
+        return self.file.size()
+
+    @property
     def name(self) -> str:
         """What messages call it."""
         return f"spool {self.file.path}"

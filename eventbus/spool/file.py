@@ -65,6 +65,17 @@ class SpoolFile:
         except FileNotFoundError:
             return 0
 
+    def waiting(self) -> int:
+        """How many records wait, for a gauge: what stands behind the last mark is counted, and not looked into."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return 0
+        last = content.rfind(b"\n" + MARK)
+        start = int(content[last + 1 + len(MARK) :].partition(b",")[0]) if last >= 0 else 0
+        behind = content[start:]
+        return behind.count(b"\n") - behind.count(b"\n" + MARK) - behind.startswith(MARK)
+
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def append(self, lines: Sequence[bytes]) -> int:

@@ -93,7 +93,7 @@ def _counted(metrics: Metrics) -> dict[str, list[Row]]:
         "eventbus_end_to_end_seconds": [((group,), took) for group, took in sorted(metrics.end_to_end.items())],
         "eventbus_in_process": _in_process(metrics),
         "eventbus_spool_records": [] if spool is None else [((), spool.records)],
-        "eventbus_spool_bytes": [] if spool is None else [((), spool.bytes)],
+        "eventbus_spool_bytes": [] if spool is None else [((), spool.size)],
     }
 
 

@@ -20,6 +20,7 @@ from eventbus.event import Event
 from eventbus.group import Group
 from eventbus.lifecycle import AnyListener, Finished
 from eventbus.middleware import CallNext, Middleware
+from eventbus.registration import Registration
 from eventbus.testing.transport import RecordingTransport
 from eventbus.transport import Ack, DeadLetter, Outgoing
 from eventbus.worker import Worker
@@ -194,8 +195,10 @@ class MemoryBus(EventBus):
             )
 
     async def _limit(self, event: Event, ctx: Context, call_next: CallNext) -> None:
-        """The group's timeout, on the bus' clock."""
-        [seconds] = [group.timeout for group in self._groups if group.name == ctx.group]
+        """The handler's timeout, on the bus' clock. A batch has its own, in real time: what it waits is none of it."""
+        [group] = [group for group in self._groups if group.name == ctx.group]
+        found = group.handlers[event.event_type]
+        seconds = found.timeout if isinstance(found, Registration) else None
         async with asyncio.timeout(None) as limit:
             self._limits[limit] = math.inf if seconds is None else self.now + seconds
             try:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from eventbus import Backoff, Batch, Context, Event, EventBus, Finished, Group, RetryPolicy
 from eventbus.consumer import Consumer
@@ -320,10 +321,12 @@ async def test_a_pause_gives_back_what_only_waits_for_its_batch(kitchen: Kitchen
 
 async def test_a_stop_gives_back_the_whole_batch_that_does_not_end_in_time(kitchen: Kitchen) -> None:
     kitchen.go_on.clear()
-    async with kitchen.cooking(kitchen.group(max_size=3, max_wait=20.0), grace=0.1):
-        await kitchen.pick(1, 2, 3)
-        await until(lambda: kitchen.running == 1)
+    with capture_logs() as lines:
+        async with kitchen.cooking(kitchen.group(max_size=3, max_wait=20.0), grace=0.1):
+            await kitchen.pick(1, 2, 3)
+            await until(lambda: kitchen.running == 1)
     assert kitchen.running == 0
+    assert not [line for line in lines if line["log_level"] == "error"], "it was cancelled, and not abandoned"
     found = await reclaim(kitchen.transport, subscription_of("heir", group="jars", stream="berry"), 3)
     assert [(delivery.failures, delivery.crashes) for delivery in found] == [(0, 0)] * 3
 

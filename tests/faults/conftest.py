@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 import pytest
@@ -31,7 +31,10 @@ KEY = stream_keys("eb", STREAM).stream
 class Arena:
     """One run: servers, workers, publishers, history."""
 
-    def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
+    def __init__(
+        self, folder: Path, redis_url: str, database_url: str, *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment`: what the worker processes are to have beside or instead of the usual."""
         self.history_folder = folder / "history"
         self.spool = folder / "spool.jsonl"
         self.history_folder.mkdir()
@@ -41,8 +44,11 @@ class Arena:
             "FAULTS_REDIS": redis_url,
             "FAULTS_DATABASE": database_url,
             "FAULTS_HISTORY": str(self.history_folder),
+            **(environment or {}),
         }
         self.fleet = Fleet(folder, "tests.faults.process", environment)
+        (folder / "publishers").mkdir()
+        self.publishers = Fleet(folder / "publishers", "tests.faults.publisher", environment)
 
     async def publish(
         self,
@@ -183,22 +189,28 @@ def _is_text(value: bytes | None) -> bool:
     return value is not None and value.isascii()
 
 
-ArenaFactory = Callable[[str], Arena]
+class ArenaFactory(Protocol):
+    def __call__(
+        self, redis_url: str, database_url: str | None = None, *, environment: Mapping[str, str] | None = None
+    ) -> Arena:
+        """An arena on these servers; the database is the test's own if none is given."""
 
 
 @pytest.fixture
 def arena_on(tmp_path: Path, database_url: str) -> Iterator[ArenaFactory]:
-    """An arena on a Redis of the test's choosing."""
-    blocking(_prepare(database_url))
+    """An arena on servers of the test's choosing."""
     arenas: list[Arena] = []
+    default = database_url
 
-    def make(redis_url: str) -> Arena:
-        arenas.append(Arena(tmp_path, redis_url, database_url))
+    def make(redis_url: str, database_url: str | None = None, *, environment: Mapping[str, str] | None = None) -> Arena:
+        blocking(_prepare(database_url or default))
+        arenas.append(Arena(tmp_path, redis_url, database_url or default, environment=environment))
         return arenas[-1]
 
     yield make
     for arena in arenas:
         arena.fleet.end()
+        arena.publishers.end()
 
 
 @pytest.fixture

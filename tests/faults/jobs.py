@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ CREATE TABLE ticks (due timestamptz NOT NULL, pid int NOT NULL);
 
 
 class Job(Event, type="job.requested"):
-    """`behaviour`: what the handler does before its effect: ok, fail, exit, memory, stay, or one of these:
+    """`behaviour`: what the handler does before its effect: ok, fail, exit, killed, memory, stay, or one of these:
 
     sleep:SECONDS             waits; fail-if-frozen and reject-if-frozen do so too, and notice a stop of the process
     block:SECONDS             keeps the event loop; block-first does so in the first process that gets there
@@ -104,6 +105,8 @@ async def behave(behaviour: str) -> None:
             while True:
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(3600)
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does to whoever has used up the memory
         case "sleep":
             await asyncio.sleep(float(argument))
         case _:

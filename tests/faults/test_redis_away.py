@@ -39,6 +39,7 @@ async def drained(arena: Arena, bus: EventBus, count: int, *, within: float = 60
 
 
 @pytest.mark.serial
+@pytest.mark.timeout(240)  # some ten thousand transactions: half a minute on an idle machine of two cores
 @pytest.mark.parametrize(("server", "down"), [("valkey", 10.0), ("redis", 2.0)])
 async def test_killed_under_a_thousand_publishes_a_second(
     server: str, down: float, own_redis: OwnRedis, arena_on: ArenaFactory
@@ -64,7 +65,7 @@ async def test_killed_under_a_thousand_publishes_a_second(
         await arena.runs(seen + 1, within=RESUMED)
         assert time.monotonic() - back <= RESUMED, "workers resume within 5 s"
         await publishing
-        await drained(arena, bus, count)
+        await drained(arena, bus, count, within=180)
     observed = arena.history_of_publishers()
     assert observed.tokens("publish spooled").total() >= 0.8 * rate * down
     assert observed.slowest() <= 5.0 + SLACK
@@ -94,7 +95,7 @@ async def test_frozen(
 ) -> None:
     redis = own_redis(binary=redis_binaries()[server])
     arena = arena_on(redis.url)
-    async with spooling(arena, 1.0) as bus:
+    async with spooling(arena, 2.0) as bus:
         arena.fleet.start()
         await arena.publish(bus, 0)
         await arena.runs(1)
@@ -107,7 +108,7 @@ async def test_frozen(
         await drained(arena, bus, 401)
     observed = arena.history_of_publishers()
     assert observed.tokens("publish spooled").total() >= 300
-    assert observed.slowest() <= 1.0 + SLACK
+    assert observed.slowest() <= 2.0 + SLACK
 
 
 @pytest.mark.parametrize("server", sorted(redis_binaries()))

@@ -1,4 +1,4 @@
-"""Faults 1 and 2: a worker dies at any boundary, or is told to stop, under load."""
+"""Faults 1 and 2: a worker or a publisher dies at any boundary, or is told to stop, under load."""
 
 import asyncio
 from typing import Any
@@ -34,6 +34,17 @@ async def test_nothing_is_lost_or_done_twice_when_a_worker_dies_at(boundary: str
     arena.fleet.start()
     observed = await arena.settled(bus, 100, within=20)
     check(observed, attempts=ATTEMPTS)
+
+
+async def test_what_a_publisher_stored_before_it_died_is_done_once(arena: Arena, bus: EventBus) -> None:
+    """It has the event's receipt no more than a caller whose reply was lost: the event may be there or not."""
+    arena.fleet.start()
+    doomed = arena.publishers.start("1", "50", crash="publish.stored:20")
+    await asyncio.to_thread(doomed.wait, 20)
+    arena.publishers.start("101", "120")
+    observed = await arena.settled(bus, 40, within=20)
+    check(observed, attempts=ATTEMPTS)
+    assert set(observed.effects) == {*range(1, 21), *range(101, 121)}, "19 with a receipt, one without"
 
 
 async def test_nothing_is_lost_when_the_worker_that_took_over_dies_too(arena: Arena, bus: EventBus) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,12 +10,13 @@ import asyncpg
 import pytest
 
 from eventbus import Event, EventBus
-from eventbus.errors import ConfigurationError, Unavailable
+from eventbus.errors import CodecError, ConfigurationError, Conflict, Unavailable
 from eventbus.event import Origin, uuid7
 from eventbus.postgres import Database
 from eventbus.postgres import database as module
 from eventbus.postgres.outbox import envelope_of
 from eventbus.transaction import Transaction
+from tests.proxy import Proxy
 from tests.servers import OwnPostgres
 from tests.waiting import eventually
 
@@ -241,6 +243,34 @@ async def test_a_terminated_session_is_unavailable_and_the_next_one_works(databa
     assert await deliver(database) == ["entered", "acted", "behind"]
 
 
+async def test_a_session_whose_end_is_told_late_is_unavailable(migrated_url: str, database: Database) -> None:
+    """Between the server's farewell and the end of the connection, asyncpg has an error of another kind."""
+    async with Proxy(migrated_url) as proxy:
+        distant = Database(proxy.url)
+        await distant.connect()
+        proxy.linger = 60.0
+
+        async def be_terminated() -> None:
+            async with distant.transaction() as tx:
+                async with database.connection() as other:
+                    pid = await tx.connection.fetchval("SELECT pg_backend_pid()")
+                    await other.execute("SELECT pg_terminate_backend($1)", pid)
+                await asyncio.sleep(0.1)  # the farewell arrives
+                await act(tx, 1)
+
+        with pytest.raises(Unavailable, match="PostgreSQL at "):
+            await be_terminated()
+        await act_once(distant)
+        proxy.linger = 0.0
+        await distant.close()
+    assert await effects(database) == [2]
+
+
+async def act_once(database: Database) -> None:
+    async with database.transaction() as tx:
+        await act(tx, 2)
+
+
 async def test_a_handler_s_own_errors_pass_unchanged(database: Database) -> None:
     with pytest.raises(TimeoutError):
         async with database.transaction():
@@ -254,6 +284,53 @@ async def test_a_handler_s_own_errors_pass_unchanged(database: Database) -> None
     async with database.transaction() as tx:
         await act(tx, 1)
     assert await effects(database) == [1]
+
+
+async def test_an_error_that_the_block_swallows_commits_nothing_and_says_so(database: Database) -> None:
+    """PostgreSQL answers the COMMIT of such a transaction with ROLLBACK, and calls that no error."""
+
+    async def swallow() -> None:
+        async with database.inbox("billing", EVENT_ID, Origin()) as tx:
+            await tx.connection.execute("INSERT INTO effect VALUES (1)")
+            with suppress(asyncpg.UndefinedTableError):
+                await tx.connection.execute("SELECT * FROM nowhere")
+
+    for _ in range(2):
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await swallow()
+    assert await effects(database) == []
+    assert await deliver(database) == ["entered", "acted", "behind"]
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+async def test_a_transaction_that_lost_to_another_is_a_conflict(database: Database, code: str) -> None:
+    async def lose() -> None:
+        async with database.inbox("billing", EVENT_ID, Origin()) as tx:
+            await act(tx, 1)
+            await tx.connection.execute(f"DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '{code}'; END $$")
+
+    with pytest.raises(Conflict, match=r"rolled back in favour of another transaction: lost") as caught:
+        await lose()
+    assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+    assert await effects(database) == await outbox(database) == []
+    assert await deliver(database) == ["entered", "acted", "behind"]
+
+
+async def test_what_is_too_large_is_refused_in_its_transaction(migrated_url: str) -> None:
+    async with EventBus("memory://", database=migrated_url, max_payload=12) as bus:
+
+        async def publish(number: int) -> None:
+            async with bus.transaction() as tx:
+                await tx.publish(Paid(number=number))
+
+        await publish(1)
+        with pytest.raises(CodecError, match=r"payment.paid has 13 bytes of JSON and the limit is 12"):
+            await publish(10)
+        with pytest.raises(CodecError, match="the limit is 12"):
+            await bus.publish(Paid(number=10))
+        async with bus.transaction() as tx:
+            with pytest.raises(CodecError, match="the limit is 12"):
+                await bus.outbox(tx.connection).publish(Paid(number=10))
 
 
 async def test_a_handler_that_is_cancelled_gives_its_connection_back(database: Database) -> None:

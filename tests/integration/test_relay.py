@@ -17,6 +17,7 @@ from eventbus.postgres import relay as module
 from eventbus.postgres.relay import Relay
 from eventbus.redis import RedisTransport
 from eventbus.transport import Outgoing
+from tests.proxy import Proxy
 from tests.samples import consumer, nothing_left, reclaim
 from tests.waiting import eventually, until
 
@@ -190,11 +191,42 @@ async def test_a_terminated_session_is_opened_again(
         for number in range(3):
             await file(database, number)
             assert await read(transport, 1) == [number]
-            async with database.connection() as connection:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+            await terminate_others(database)
+
+
+async def test_a_session_whose_end_is_told_late_is_opened_again(
+    database: Database, migrated_url: str, transport: Breakable
+) -> None:
+    """Between the server's farewell and the end of the connection, asyncpg has an error of another kind."""
+    async with Proxy(migrated_url) as proxy, relaying(proxy.url, transport) as running:
+        proxy.linger = 0.5
+        for number in range(3):
+            await file(database, number)
+            assert await read(transport, 1) == [number]
+            await terminate_others(database)
+        assert not running.done()
+
+
+async def test_a_relay_outlives_what_nobody_has_foreseen(
+    database: Database, migrated_url: str, transport: Breakable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "envelope_of", lambda row: row["what was never there"])
+    with capture_logs() as lines:
+        async with relaying(migrated_url, transport):
+            await file(database, 1)
+            await until(lambda: any(line["event"] == "the outbox waits" for line in lines))
+            monkeypatch.undo()
+            assert await read(transport, 1) == [1]
+    [told] = [line for line in lines if line["event"] == "the outbox waits"]
+    assert isinstance(told["exc_info"], KeyError), "what is not foreseen is told with its traceback"
+
+
+async def terminate_others(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
 
 
 async def test_a_database_without_tables_is_waited_for(database_url: str, transport: Breakable) -> None:

@@ -141,6 +141,33 @@ def test_an_abstract_event_is_refused() -> None:
         envelop(Abstract())
 
 
+def test_an_event_at_the_limit_is_published_and_one_byte_more_is_refused() -> None:
+    size = len(envelop(Signed(contract_id="c", note="")).data)
+    assert len(envelop(Signed(contract_id="c", note="x" * 100), max_payload=size + 100).data) == size + 100
+    with pytest.raises(
+        CodecError, match=rf"codec.signed has {size + 101} bytes of JSON and the limit is {size + 100}:"
+    ):
+        envelop(Signed(contract_id="c", note="x" * 101), max_payload=size + 100)
+
+
+@pytest.mark.parametrize("depth", [1, 150, 198, 200, 230, 10_000])
+def test_what_is_nested_too_deeply_to_be_read_is_refused_where_it_is_published(depth: int) -> None:
+    terms: dict[str, Any] = {}
+    for _ in range(depth):
+        terms = {"deeper": terms}
+    try:
+        envelope = envelop(Signed(contract_id="c", note=None, terms=terms))
+    except CodecError as error:
+        assert depth > 190, error  # noqa: PT017 - either it is refused, or it can be read
+    else:
+        assert open_event(decode(wire(envelope))) == Signed(contract_id="c", note=None, terms=terms)
+
+
+def test_many_brackets_are_no_depth() -> None:
+    event = Signed(contract_id="c", note="[" * 1000, terms={"rows": [[] for _ in range(1000)]})
+    assert open_event(decode(wire(envelop(event)))) == event
+
+
 def test_text_that_is_no_unicode_is_refused_where_it_is_published() -> None:
     with pytest.raises(CodecError):
         envelop(Signed(contract_id="\udcff", note=None))

@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus import executor as module
 from eventbus.bus import EventBus
 from eventbus.codec import encode, envelop, pairs
 from eventbus.context import Context
-from eventbus.errors import CodecError, Reject, RetryLater, SnoozeFor, Unavailable
+from eventbus.errors import CodecError, Conflict, Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.event import Envelope, Event, Origin
 from eventbus.executor import Executor
 from eventbus.group import Group
@@ -168,6 +169,28 @@ async def test_a_server_that_is_away_spends_no_attempt() -> None:
         assert await execute(raising(Unavailable("PostgreSQL", "gone")), failures=failures) == Snooze(
             UNAVAILABLE_SNOOZE
         )
+
+
+async def test_a_transaction_that_lost_to_another_is_run_again_within_its_attempt() -> None:
+    contexts: list[Context] = []
+
+    async def collide(event: Baked, ctx: Context) -> None:
+        contexts.append(ctx)
+        if len(contexts) < 4:
+            raise Conflict("could not serialize access")
+
+    assert await execute(collide) == Ack()
+    assert [ctx.attempt for ctx in contexts] == [1, 1, 1, 1]
+    assert len(set(map(id, contexts))) == 4, "each may open its transaction"
+
+
+async def test_a_transaction_that_always_loses_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONFLICT_PAUSES", (0.0, 0.0))
+    match await execute(raising(Conflict("could not serialize access"))):
+        case Retry(delay, failure):
+            assert (delay, failure.error) == (2.0, "Conflict: could not serialize access")
+        case other:
+            pytest.fail(str(other))
 
 
 async def test_a_handler_that_takes_too_long_is_ended_and_has_failed() -> None:

@@ -104,15 +104,17 @@ async def test_with_a_spool_nobody_waits_for_a_server_that_is_known_to_be_away(t
         assert (await bus.publish(Told())).status is Status.STORED
 
 
-async def test_a_silent_server_has_three_quarters_of_the_time(tmp_path: Path) -> None:
+async def test_a_silent_server_has_its_share_of_the_time(tmp_path: Path) -> None:
     transport = Moody()
-    async with bus_on(transport, publish_timeout=1.0, spool=tmp_path / "spool") as bus:
+    async with bus_on(transport, publish_timeout=4.0, spool=tmp_path / "spool") as bus:
         transport.mood = "silent"
         began = time.monotonic()
         assert await publishes(bus, 50) == [Status.SPOOLED] * 50
-        assert 0.7 <= time.monotonic() - began <= 2.0
-        began = time.monotonic()
-        assert set(await publishes(bus, 50)) == {Status.SPOOLED}
+        assert 2.95 <= time.monotonic() - began <= 4.5
+        publishing = [asyncio.create_task(bus.publish(Told())) for _ in range(50)]
+        _, late = await asyncio.wait(publishing, timeout=2.0)
+        assert len(late) <= 1, "one of them tries, the others know"
+        assert {(await task).status for task in publishing} == {Status.SPOOLED}
         transport.mood = "well"
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from eventbus import (
     Backoff,
+    Batch,
     ConfigurationError,
     Context,
     Event,
@@ -183,6 +184,38 @@ async def test_a_handler_that_hangs_runs_into_its_timeout_as_fast_as_it_should()
     assert bus.now == 60.0 + 5.0 + 60.0 + 5.0 + 60.0
     assert bus.completed(Rung) == [Rung(number=2)]
     assert [(letter.attempts, letter.error) for letter in bus.dead()] == [(3, "TimeoutError")]
+
+
+async def test_a_handler_s_own_timeout_counts_and_not_its_group_s() -> None:
+    slow = Group("slow", timeout=None, retry=RetryPolicy(attempts=1))
+
+    @slow.on(Rung, timeout=7.0)
+    async def wait(event: Rung, ctx: Context) -> None:
+        await asyncio.sleep(3600)
+
+    bus = MemoryBus([slow], patience=0.05)
+    await bus.publish(Rung())
+    await bus.drain()
+    assert bus.now == 7.0
+    assert [letter.error for letter in bus.dead()] == ["TimeoutError"]
+
+
+async def test_batches_are_drained_too() -> None:
+    pairs = Group("pairs", concurrency=1, retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(60.0)))
+    sizes: list[int] = []
+
+    @pairs.on_batch(Rung, max_size=2, max_wait=0.05)
+    async def note(batch: Batch[Rung]) -> None:
+        sizes.append(len(batch))
+        for item in batch:
+            if item.event.number == 2 and item.ctx.attempt == 1:
+                item.fail(ValueError("not yet"))
+
+    bus = MemoryBus([pairs])
+    await bus.publish_many([Rung(number=number) for number in range(3)])
+    await bus.drain()
+    assert (sizes, bus.now) == ([2, 1, 1], 60.0)
+    assert len(bus.completed(Rung)) == 3
 
 
 @pytest.mark.parametrize("by", [None, "subject"])

@@ -60,6 +60,7 @@ def test_what_is_marked_is_not_read_again_and_what_came_meanwhile_is(file: Spool
     file.append(lines(1000))
     assert file.mark(batch) == batch.end == file.replayed()
     assert numbers(file, batch.end) == [BATCH, 1000]
+    assert file.waiting() == 2
     rest = file.batch(batch.end)
     assert (file.mark(rest), file.size(), file.replayed()) == (0, 0, 0), "emptied"
 
@@ -118,6 +119,7 @@ def test_a_bad_line_is_set_aside_once(file: SpoolFile) -> None:
 
 
 def test_status_tells_what_waits(file: SpoolFile) -> None:
+    assert file.waiting() == file.status().records
     assert file.status()._asdict() == {
         "path": str(file.path),
         "records": 0,
@@ -131,3 +133,4 @@ def test_status_tells_what_waits(file: SpoolFile) -> None:
     found = file.status()
     assert (found.records, found.bytes, found.rejected) == (2, file.path.stat().st_size, 1)
     assert found.oldest is not None
+    assert file.waiting() == 2

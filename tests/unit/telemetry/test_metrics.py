@@ -173,7 +173,7 @@ def test_a_lag_that_is_unknown_is_not_shown_as_0() -> None:
 
 def test_a_spool_is_shown_if_there_is_one() -> None:
     class Full:
-        records, bytes = 3, 512
+        records, size = 3, 512
 
     metrics = Metrics()
     assert ("eventbus_spool_records",) not in scrape(metrics)

@@ -1,0 +1,45 @@
+"""What asyncpg raises, and whether it was the server that failed."""
+
+import asyncio
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+PROBE_TIMEOUT = 1.0  # seconds
+
+# asyncpg's own do not share a root. An InternalClientError is what a caller gets who asks in the moment between the
+# server's farewell ("terminating connection …") and the end of the connection.
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+# PostgreSQL is there but going down, coming up, or has no connection left.
+_NOT_READY = (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+# What connecting raises when there is nobody to connect to.
+AWAY = (
+    *(OSError, TimeoutError, asyncpg.InternalClientError),
+    *(asyncpg.PostgresConnectionError, asyncpg.TooManyConnectionsError, *_NOT_READY),
+)
+# The transaction is rolled back because of another at the same time; done again as a whole it may succeed.
+CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+async def broken(connection: PoolConnectionProxy, error: Exception) -> bool:
+    """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
+    if is_closed(connection) or isinstance(error, _NOT_READY):
+        return True
+    if isinstance(error, asyncpg.OutdatedSchemaCacheError):  # a table was altered; the connection is sound
+        return False
+    if not isinstance(error, (TimeoutError, asyncpg.InternalClientError)):
+        return False
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            await connection.execute("SELECT 1")
+    except ERRORS:
+        connection.terminate()
+        return True
+    return False
+
+
+def is_closed(connection: PoolConnectionProxy) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # it broke, and the pool has taken it back already
+        return True
