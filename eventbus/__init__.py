@@ -4,6 +4,7 @@ from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.context import Context
 from eventbus.errors import (
+    Cancelled,
     ConfigurationError,
     Conflict,
     EventBusError,
@@ -21,6 +22,7 @@ from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.retention import Retention
 from eventbus.schedule import Tick
+from eventbus.states import Counts, Notice, Occasion, Phase, State
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
@@ -29,10 +31,12 @@ __all__ = [
     "Batch",
     "BatchTransaction",
     "CallNext",
+    "Cancelled",
     "ConfigurationError",
     "Conflict",
     "Connection",
     "Context",
+    "Counts",
     "Envelope",
     "Event",
     "EventBus",
@@ -44,7 +48,10 @@ __all__ = [
     "Item",
     "Listener",
     "Middleware",
+    "Notice",
+    "Occasion",
     "Origin",
+    "Phase",
     "RateLimit",
     "Receipt",
     "Reject",
@@ -52,6 +59,7 @@ __all__ = [
     "RetryLater",
     "RetryPolicy",
     "SnoozeFor",
+    "State",
     "Status",
     "Tick",
     "Transaction",

@@ -2,17 +2,20 @@
 
 import sys
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from eventbus import control, crash
+from eventbus import aborting, control, crash, tracking
+from eventbus.aborting import WITHIN
 from eventbus.breaker import Breaker
 from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.control import Pause
+from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, stream_of
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
+from eventbus.group import Group
 from eventbus.inflight import InFlight
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
@@ -22,6 +25,7 @@ from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
+from eventbus.states import Counts, Notice, State
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
 from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
@@ -163,6 +167,9 @@ class EventBus:
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
@@ -176,15 +183,20 @@ class EventBus:
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
         origin        what the event descends from; a handler uses ctx.publish instead
+        dedupe_key    of the events of one type and organization with the same key, the first alone is stored; the
+                      receipts of the others say `duplicate`, with the id of the first
+        dedupe_window seconds that this holds, from the time on at which the first one is due
+        dedupe        'keep': the first one stays. 'replace': while it is still scheduled, the later one takes its
+                      place, with a delay of its own
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
         that could not take the event either: the message names both reasons. Raises CodecError if the event is larger
-        than `max_payload` or cannot be written as JSON that can be read again."""
+        than `max_payload` or cannot be written as JSON that can be read again, and for what is no dedupe key."""
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
-        [receipt] = await self._publish([outgoing(envelope, delay, at)])
+        [receipt] = await self._publish([outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return receipt
 
     async def publish_many(
@@ -194,18 +206,37 @@ class EventBus:
         key: str | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        dedupe_keys: Sequence[str | None] | None = None,
+        dedupe_window: float = WINDOW,
         origin: Origin = Origin(),
     ) -> list[Receipt]:
-        """As `publish`, in one write, in order. When it raises, some may be stored."""
+        """As `publish`, in one write, in order. When it raises, some may be stored.
+
+        dedupe_keys: one for each event, None for those that have none."""
         limit = self._max_payload
+        keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
         return await self._publish(
-            [outgoing(envelop(event, origin, key=key, max_payload=limit), delay, at) for event in events]
+            [
+                outgoing(
+                    envelop(event, origin, key=key, max_payload=limit),
+                    delay,
+                    at,
+                    once(dedupe_key, dedupe_window, "keep"),
+                )
+                for event, dedupe_key in zip(events, keys, strict=True)
+            ]
         )
 
     async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
         crash.point("publish.stored")
-        return [Receipt(item.envelope.id, status) for item, status in zip(items, statuses, strict=True)]
+        return [await self._receipt(item, status) for item, status in zip(items, statuses, strict=True)]
+
+    async def _receipt(self, item: Outgoing, status: Status) -> Receipt:
+        """That of a duplicate by its key names the event that was first."""
+        if status is not Status.DUPLICATE or item.once is None:
+            return Receipt(item.envelope.id, status)
+        return Receipt(await self.transport.holder(item.envelope, item.once) or item.envelope.id, status)
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
         """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any
@@ -260,6 +291,38 @@ class EventBus:
         """The paused groups: by whom, since when, why. Raises Unavailable."""
         return await control.paused(self.transport)
 
+    # Aborting ---------------------------------------------------------------------------------------------------------
+
+    async def abort(
+        self, event_id: str, group: Group | str | None = None, *, reason: str = "", within: timedelta = WITHIN
+    ) -> None:
+        """Stop the handlers of an event, in all processes, and let none begin; of one group, or of all. Running ones
+        are cancelled within a second, what they do then is up to them; the deliveries become dead letters, as
+        `Cancelled`, and can be replayed when it is over. Asked for so long; nothing is said of an event that is done.
+
+        Raises Unavailable."""
+        name = None if group is None else _named(group)[0]
+        await aborting.abort(self.transport, event_id, name, reason, within)
+
+    # State of tracked groups ------------------------------------------------------------------------------------------
+
+    async def state(self, group: Group | str, event_id: str) -> State:
+        """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
+        tell of it. A tenth of a second old, or so. In other groups what can be seen from outside. Raises Unavailable,
+        ValueError if the id is none of an event."""
+        unix_ms(event_id)
+        return await tracking.state(self.transport, *_named(group), event_id)
+
+    async def counts(self, group: Group | str) -> Counts:
+        """How many events of a group wait, are delayed or active; and have completed or failed since it was tracked.
+        Raises Unavailable."""
+        return await tracking.counts(self.transport, *_named(group))
+
+    def watch(self, group: Group | str) -> AsyncIterator[Notice]:
+        """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
+        must be acted upon is an event."""
+        return tracking.watch(self.transport.records, _named(group)[0])
+
     # Notices ----------------------------------------------------------------------------------------------------------
 
     async def broadcast(self, channel: str, message: bytes) -> None:
@@ -269,6 +332,11 @@ class EventBus:
     def listen(self, channel: str) -> AsyncIterator[bytes]:
         """Messages broadcast on the channel from now on."""
         return self.transport.listen(channel)
+
+
+def _named(group: Group | str) -> tuple[str, list[str] | None]:
+    """Its name, and its streams as far as they are known."""
+    return (group, None) if isinstance(group, str) else (group.name, group.streams)
 
 
 def _open_database(dsn: str, max_payload: int) -> Database:

@@ -1,15 +1,19 @@
 """What a handler may ask of the bus."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
 import structlog
+from pydantic import JsonValue
 
+from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
+from eventbus.states import check_progress
 from eventbus.transaction import OpenBatchInbox, OpenTransaction
+from eventbus.transport import Delivery
 
 
 class Publisher(Protocol):
@@ -23,6 +27,9 @@ class Publisher(Protocol):
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt: ...
@@ -55,6 +62,8 @@ class Context:
         self.attempt = attempt
         self.suspect = suspect
         self._entry_id = entry_id
+        self.delivery: Delivery | None = None  # what this is an attempt at; set where there is one
+        self.on_progress: Callable[[JsonValue], None] | None = None  # set where the group is tracked
         self._transacted = False
 
     @property
@@ -104,9 +113,29 @@ class Context:
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
     ) -> Receipt:
         """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
-        return await self._publisher.publish(event, key=key, delay=delay, at=at, priority=priority, origin=self.origin)
+        return await self._publisher.publish(
+            event,
+            key=key,
+            delay=delay,
+            at=at,
+            priority=priority,
+            dedupe_key=dedupe_key,
+            dedupe_window=dedupe_window,
+            dedupe=dedupe,
+            origin=self.origin,
+        )
+
+    async def progress(self, progress: JsonValue) -> None:
+        """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB. Only the latest matters, and nothing is
+        waited for; where the group is not tracked, nobody is told. Raises ValueError for anything else."""
+        check_progress(progress)
+        if self.on_progress is not None:
+            self.on_progress(progress)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """As EventBus.broadcast: to whoever listens now, kept for nobody."""

@@ -11,6 +11,7 @@ EventBusError
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
     ├── SnoozeFor           not now: run again after a delay, as if this had been no attempt
     └── Reject              never try again: straight to the dead letters
+        └── Cancelled       it was aborted from outside; handlers do not raise this
 """
 
 import math
@@ -89,6 +90,10 @@ class Reject(EventBusError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Cancelled(Reject):
+    """The handler was stopped, or did not begin, because somebody called EventBus.abort."""
 
 
 def hide_password(text: str) -> str:

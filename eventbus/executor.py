@@ -83,6 +83,7 @@ class Executor:
         context = Context(
             self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
         )
+        context.delivery = delivery
         started = perf_counter()
         try:
             async with route.slots.one() if route.slots else _AT_ONCE, asyncio.timeout(route.timeout):

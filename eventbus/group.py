@@ -49,6 +49,8 @@ class Group:
     max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
     rate_limit    how many may start in a span of time across all processes; several may be given
     crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered
+    track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
+    keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.middleware
 
     Raises ConfigurationError naming every setting that cannot work.
@@ -65,6 +67,9 @@ class Group:
         crash_budget: int = 3,
         max_in_flight: int | InFlight | Sequence[InFlight] | None = None,
         rate_limit: RateLimit | Sequence[RateLimit] | None = None,
+        track: bool = False,
+        keep_completed: int = 0,
+        keep_failed: int = 10_000,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         faults = [
@@ -75,6 +80,8 @@ class Group:
                 (timeout is not None and timeout <= 0, f"timeout={timeout} must be above 0 seconds, or None"),
                 (lease < 0.1, f"lease={lease} must be at least 0.1 seconds"),
                 (crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
+                (keep_completed < 0, f"keep_completed={keep_completed} must be at least 0"),
+                (keep_failed < 0, f"keep_failed={keep_failed} must be at least 0"),
             )
             if wrong
         ] + find_faults(middleware)
@@ -87,6 +94,9 @@ class Group:
         self.lease = lease
         self.crash_budget = crash_budget
         self.limits = limits_of(rate_limit, max_in_flight)
+        self.track = track
+        self.keep_completed = keep_completed
+        self.keep_failed = keep_failed
         self.middleware = tuple(middleware)
         self.handlers: dict[str, AnyRegistration] = {}
         self.listeners: list[AnyListener] = []

@@ -1,8 +1,13 @@
 """What a stream and its groups hold at one moment, whatever the transport: what metrics, `status` and `doctor` read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
 
 BACKLOG_LIMIT = 1_000  # undelivered entries of a lane that are counted where the server keeps no count
+AHEAD_LIMIT = 10_000  # entries before an event that are counted, when somebody asks about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +50,123 @@ class StreamState:
     scheduled: int
     dead: int
     groups: tuple[GroupState, ...] = ()
+
+
+class Standing(StrEnum):
+    """Where an event is, for one group."""
+
+    WAITING = "waiting"  # in the log, not given to the group yet
+    RUNNING = "running"  # in the hands of a consumer
+    RESTING = "resting"  # until its retry is due
+    DONE = "done"
+    DEAD = "dead"
+    REPLAYED = "replayed"  # it died, and a later entry of the event is its replay
+    PASSED = "passed"  # a replay that is addressed to another group
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStanding:
+    """What became of one entry of an event in one group. What does not apply is None, or 0.
+
+    ahead      entries of the same priority that the group takes first, counted up to AHEAD_LIMIT
+    consumer   who has it in hand; `seconds`: since it was delivered or its lease was last renewed
+    due        seconds until the retry, below 0 if it is overdue
+    failures   attempts that failed so far; `first_failed`: seconds since the first of them
+    crashes    workers that died with it; with `suspect` it is run alone from now on
+    letter     the dead letter's STREAM/ID, and `error` why it died
+    """
+
+    group: str
+    entry: str
+    standing: Standing
+    ahead: int | None = None
+    consumer: str | None = None
+    seconds: float | None = None
+    due: float | None = None
+    failures: int = 0
+    first_failed: float | None = None
+    crashes: int = 0
+    suspect: bool = False
+    letter: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventStanding:
+    """Where an event is. `scheduled`: seconds until it is due, if it is kept back. No stream: it was not found."""
+
+    event_id: str
+    stream: str | None = None
+    type: str | None = None
+    subject: str | None = None
+    priority: int | None = None
+    scheduled: float | None = None
+    groups: tuple[GroupStanding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a database remembers of an event.
+
+    committed  when its outbox row was written; None: it did not go through the outbox, or the row has been pruned
+    published  when the relay appended it; None: not yet
+    effects    group to the time at which its transaction committed, nearly
+    """
+
+    type: str | None = None
+    subject: str | None = None
+    committed: datetime | None = None
+    due: datetime | None = None
+    published: datetime | None = None
+    effects: Mapping[str, datetime] = field(default_factory=dict)
+
+
+class Severity(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # it works, and will not for ever
+    ERROR = "error"  # it does not work, or events can be lost
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at: what it is like, and what to do about it unless it is in order."""
+
+    check: str
+    severity: Severity
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What became of everything that a group's stream has ever accepted: accepted = done + pending + waiting + dead +
+    missing. What the server does not count is None.
+
+    accepted   entries ever added, replays among them
+    done       acknowledged: what was delivered and is none of the others
+    pending    in hand or resting
+    waiting    not delivered
+    dead       dead letters of this group that are kept
+    skipped    entries that vanished before they were delivered: trimmed or deleted by something that is not the bus
+    lost       ids of pending entries that are not in the stream any more
+    """
+
+    stream: str
+    group: str
+    accepted: int
+    done: int | None
+    pending: int
+    waiting: int | None
+    dead: int
+    skipped: int | None
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a stream keeps back. `stuck`: ids that have a body and no due time, so that they never come due; `empty`: a
+    due time, and no body any more."""
+
+    stream: str
+    scheduled: int
+    stuck: tuple[str, ...]
+    empty: tuple[str, ...]

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from eventbus.codec import Fields, decode, encode, pairs
+from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import ConsumerState, GroupState, StreamState
+from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
 from eventbus.lanes import LANES, shares
+from eventbus.memory_records import MemoryRecords
 from eventbus.retention import Retention
+from eventbus.states import Records
 from eventbus.transport import (
     ASK_AGAIN,
     SUSPECT_FROM,
@@ -64,6 +67,7 @@ class _Log:
     next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
     groups: dict[str, _Cursor] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
+    holders: dict[tuple[str, str, str], tuple[str, float]] = field(default_factory=dict)
     fired: dict[str, datetime] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -75,6 +79,7 @@ class MemoryTransport:
         self._clock = clock
         self._epoch = time.time() - clock()
         self._logs: dict[str, _Log] = {}
+        self.records: Records = MemoryRecords()
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._controls: dict[str, bytes] = {}
@@ -87,15 +92,22 @@ class MemoryTransport:
         return
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        return [self._append(item.envelope, self._delay(item), again) for item in outgoing]
+        return [self._append(item, self._delay(item), again) for item in outgoing]
 
     def _delay(self, item: Outgoing) -> float:
         """Seconds from now, if it is not due already."""
         return item.delay if item.at is None else (item.at - self._now()).total_seconds()
 
-    def _append(self, envelope: Envelope, delay: float, again: bool) -> Status:
+    def _append(self, item: Outgoing, delay: float, again: bool) -> Status:
+        envelope, once = item.envelope, item.once
         log = self._log(envelope.stream)
-        if envelope.id in log.scheduled or (again and envelope.id in log.event_ids):
+        known = envelope.id in log.scheduled or (again and envelope.id in log.event_ids)
+        if once is not None:
+            if known:  # a publish that is repeated is no duplicate of itself
+                return Status.SCHEDULED if delay > 0 else Status.STORED
+            if not self._hold(log, envelope, delay, once):
+                return Status.DUPLICATE
+        elif known:
             return Status.DUPLICATE
         if delay > 0:
             due = self._clock() + delay
@@ -105,6 +117,20 @@ class MemoryTransport:
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
+
+    def _hold(self, log: _Log, envelope: Envelope, delay: float, once: Once) -> bool:
+        """Whether the event has its dedupe key to itself from now on."""
+        scope, now = once.scope(envelope), self._clock()
+        holder, until = log.holders.get(scope, ("", now))
+        if until > now and not (once.replace and holder in log.scheduled):
+            return False
+        log.scheduled.pop(holder, None)
+        log.holders[scope] = (envelope.id, now + max(0.0, delay) + once.window)
+        return True
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        holder, until = self._log(envelope.stream).holders.get(once.scope(envelope), (None, 0.0))
+        return holder if until > self._clock() else None
 
     def _store(self, log: _Log, envelope: Envelope) -> None:
         entry_id = f"{next(self._ids)}-0"
@@ -299,16 +325,19 @@ class MemoryTransport:
         behind = [dead for dead in self._log(stream).dead.values() if _number(dead.id) > _number(after)]
         return behind[:limit]
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        return self._log(stream).dead.get(letter_id)
+
     async def streams(self) -> list[str]:
         return sorted(name for name, log in self._logs.items() if log.dead)
 
-    async def replay(self, dead: DeadLetter) -> bool:
-        if dead.envelope is None:
-            raise CodecError(f"dead letter {dead.id} is no envelope: it cannot be replayed")
-        log = self._log(dead.stream)
-        if log.dead.pop(dead.id, None) is None:
+    async def replay(self, letter: DeadLetter) -> bool:
+        if letter.envelope is None:
+            raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
+        log = self._log(letter.stream)
+        if log.dead.pop(letter.id, None) is None:
             return False
-        self._store(log, dead.envelope._replace(only=dead.group))
+        self._store(log, letter.envelope._replace(only=letter.group))
         return True
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:
@@ -358,6 +387,29 @@ class MemoryTransport:
             ),
         )
 
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        for name, log in self._logs.items():
+            if streams is not None and name not in streams:
+                continue
+            if event_id in log.scheduled:
+                return EventStanding(event_id, name, scheduled=max(0.0, log.scheduled[event_id][0] - self._clock()))
+            entries = [entry for entry, fields in log.entries.items() if fields[b"id"] == event_id.encode()]
+            if entries:
+                return EventStanding(
+                    event_id,
+                    name,
+                    type=log.entries[entries[0]][b"type"].decode(),
+                    groups=tuple(
+                        _standing(log, group, cursor, entry)
+                        for group, cursor in sorted(log.groups.items())
+                        for entry in entries
+                    ),
+                )
+        return EventStanding(event_id)
+
+    async def discard(self, letter: DeadLetter) -> bool:
+        return self._log(letter.stream).dead.pop(letter.id, None) is not None
+
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):
             queue.put_nowait(message)
@@ -397,6 +449,21 @@ def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:
             cursor.delivered[priority] += len(found)
             batch += found
     return batch
+
+
+def _standing(log: _Log, group: str, cursor: _Cursor, entry: str) -> GroupStanding:
+    pending = cursor.pending.get(entry)
+    if pending is not None and pending.due is not None:
+        return GroupStanding(group, entry, Standing.RESTING, failures=pending.failures)
+    if pending is not None:
+        return GroupStanding(group, entry, Standing.RUNNING, consumer=pending.owner, failures=pending.failures)
+    waiting = any(entry in lane[cursor.delivered[priority] :] for priority, lane in log.lanes.items())
+    if waiting:
+        return GroupStanding(group, entry, Standing.WAITING)
+    for letter in log.dead.values():
+        if letter.group == group and letter.fields == log.entries[entry]:
+            return GroupStanding(group, entry, Standing.DEAD, failures=letter.attempts, error=letter.error)
+    return GroupStanding(group, entry, Standing.DONE)
 
 
 def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
+from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.transport import Appender
 
@@ -37,11 +38,15 @@ class Outbox(Protocol):
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later
         or at the moment `at` (which must have a time zone), and never if the transaction rolls back. Both are measured
-        by the clock of PostgreSQL."""
+        by the clock of PostgreSQL. With a `dedupe_key`, see EventBus.publish, that is decided there and then: an event
+        that is a duplicate goes no further, and nobody is told."""
 
 
 class Transaction(Outbox, Protocol):

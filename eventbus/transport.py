@@ -1,8 +1,8 @@
 """The seam between the bus and what carries it. Redis and the in-process transport both pass `tests/conformance`.
 
-Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand three for the dead letters, for
-an operator to see and mend, two that look and change nothing, one that takes back what is scheduled, two for what
-recurs, and two for notices that nobody keeps.
+Six verbs move events (append, read, reclaim, renew, settle, close). Beside them stand five for the dead letters, for
+an operator to see and mend, one takes back what is scheduled, two are for what recurs, others look and change nothing,
+and two are for notices that nobody keeps.
 
 * `append` returns when every envelope is stored (or scheduled), and raises Unavailable when that is not known.
   Append again with `again=True`: what is there already is found by its event id and not stored twice.
@@ -21,11 +21,13 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields, decode
+from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import StreamState
+from eventbus.inspection import EventStanding, StreamState
 from eventbus.limits import Limit
 from eventbus.retention import Retention
+from eventbus.states import Records
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
 
@@ -130,11 +132,12 @@ class Settlement(NamedTuple):
 class Outgoing(NamedTuple):
     """An envelope to append: at once, or `delay` seconds from now, or not before `at`, a moment with a time zone.
 
-    Both by the transport's own clock, which is the server's."""
+    Both by the transport's own clock, which is the server's. With `once`, unless another one holds its dedupe key."""
 
     envelope: Envelope
     delay: float = 0.0
     at: datetime | None = None
+    once: Once | None = None
 
     @property
     def later(self) -> bool:
@@ -142,7 +145,7 @@ class Outgoing(NamedTuple):
         return self.delay > 0 or self.at is not None
 
 
-def outgoing(envelope: Envelope, delay: float | None, at: datetime | None) -> Outgoing:
+def outgoing(envelope: Envelope, delay: float | None, at: datetime | None, once: Once | None = None) -> Outgoing:
     """An envelope as its publisher wants it. Raises ValueError for what is no point in time."""
     if delay is not None and not (at is None and -math.inf < delay < math.inf):
         raise ValueError(f"publish(delay={delay}, at={at}): give one of them; a delay is a number of seconds")
@@ -150,7 +153,7 @@ def outgoing(envelope: Envelope, delay: float | None, at: datetime | None) -> Ou
         raise ValueError(
             f"publish(at={at!r}): which time zone? For example datetime(…, tzinfo=UTC), or at.astimezone()"
         )
-    return Outgoing(envelope, delay or 0.0, at)
+    return Outgoing(envelope, delay or 0.0, at, once)
 
 
 @dataclass(slots=True)
@@ -233,11 +236,16 @@ class Appender(Protocol):
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
-        stored)."""
+        stored).
+
+        DUPLICATE: it was there, appended before; or, of one with `once`, another holds its dedupe key."""
 
 
 class Transport(Appender, Protocol):
     """See the module's docstring for who owns what, and when."""
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        """The id of the event that holds this one's dedupe key; None if none does (any more)."""
 
     async def connect(self) -> None:
         """Reach the server and check that it can be relied on. Raises Unavailable or ConfigurationError."""
@@ -297,18 +305,14 @@ class Transport(Appender, Protocol):
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         """Dead letters of a stream, oldest first, behind the one with the id `after`."""
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        """The one with this id; None if there is none (any more)."""
+
     async def streams(self) -> list[str]:
         """The streams that hold dead letters, sorted."""
 
-    async def replay(self, dead: DeadLetter) -> bool:
+    async def replay(self, letter: DeadLetter) -> bool:
         """Put a dead letter back into its stream, for the group where it died; False if it is gone already."""
-
-    async def last_firing(self, stream: str, name: str) -> LastFiring:
-        """Of the recurring function `name` whose firings go to `stream`. The first time that anybody asks, the record
-        begins with the present: nothing was missed before."""
-
-    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
-        """Store a firing, due at a moment that has come; False if it, or a later one, has been stored by anybody."""
 
     async def find_streams(self) -> list[str]:
         """The streams that hold anything: entries, groups, delayed events, dead letters; sorted. May take long where
@@ -316,6 +320,25 @@ class Transport(Appender, Protocol):
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        """Where an event is, and what every group has made of it. Looks through these streams, or all: may take long.
+
+        event_id must be a UUIDv7."""
+
+    @property
+    def records(self) -> Records:
+        """What is written down of events in tracked groups."""
+
+    async def discard(self, letter: DeadLetter) -> bool:
+        """Forget a dead letter for good; False if it is gone already."""
+
+    async def last_firing(self, stream: str, name: str) -> LastFiring:
+        """Of the recurring function `name` whose firings go to `stream`. The first time that anybody asks, the record
+        begins with the present: nothing was missed before."""
+
+    async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
+        """Store a firing, due at a moment that has come; False if it, or a later one, has been stored by anybody."""
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""

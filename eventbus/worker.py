@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from eventbus import control
+from eventbus.aborting import Aborting
 from eventbus.bus import EventBus
 from eventbus.consumer import Consumer
 from eventbus.control import Watch
@@ -29,6 +30,7 @@ from eventbus.lifecycle import AnyListener
 from eventbus.lifeline import Lifeline
 from eventbus.recurrence import Recurrence
 from eventbus.telemetry import Survey
+from eventbus.tracking import Tracker
 from eventbus.transaction import Role
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
@@ -72,7 +74,9 @@ class Worker:
         grace. `signals=False` leaves signals to whoever runs the program."""
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         isolation = Isolation()
-        executors = [self._executor(group) for group in self._groups]
+        aborting = Aborting(self._bus.transport)
+        tracker = Tracker(self._bus.transport.records, [group for group in self._groups if group.track])
+        executors = [self._executor(group, aborting, tracker) for group in self._groups]
         self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
@@ -82,9 +86,10 @@ class Worker:
             (group.name, name): consumer.in_process
             for group, consumer in zip(self._groups, self._consumers, strict=True)
         }
-        watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers))
+        watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
-        roles = [asyncio.ensure_future(role.run()) for role in (watch, *self._roles())]
+        background: list[Role] = [watch, tracker, *self._roles()]
+        roles = [asyncio.ensure_future(role.run()) for role in background]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         self._bus.metrics.in_process.update(in_process)
@@ -96,6 +101,7 @@ class Worker:
                 consumer.stop()
             await asyncio.gather(*running)
             await _drain(executors, LISTENER_GRACE)
+            await tracker.close()
         finally:
             for task in (stopping, *roles, *running):
                 task.cancel()
@@ -111,9 +117,14 @@ class Worker:
         """Ask `run` to drain and return. Returns at once; await the task of `run` to see the end."""
         self._stopping.set()
 
-    def _executor(self, group: Group) -> Executor:
-        listeners = [*self._bus.listeners, *self._listeners]
-        return Executor(group, self._bus, middleware=self._bus.middleware, listeners=listeners)
+    def _executor(self, group: Group, aborting: Aborting, tracker: Tracker) -> Executor:
+        tracked = ([tracker.around], [tracker.ended]) if group.track else ([], [])
+        return Executor(
+            group,
+            self._bus,
+            middleware=[*tracked[0], aborting.around, *self._bus.middleware],
+            listeners=[*tracked[1], aborting.ended, *self._bus.listeners, *self._listeners],
+        )
 
     def nudge(self) -> None:
         """Look now for what is due: the transport's clock was moved."""
@@ -173,7 +184,8 @@ async def _drain(executors: list[Executor], seconds: float) -> None:
     await asyncio.gather(*(executor.drain(seconds) for executor in executors))
 
 
-def _heed(consumers: Sequence[Consumer], controls: Mapping[str, bytes]) -> None:
+def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[str, bytes]) -> None:
+    aborting.heed(controls)
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)

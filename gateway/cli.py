@@ -1,17 +1,14 @@
 """`eventbus gateway` and `eventbus token`."""
 
-import re
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from eventbus import logs, loop
+from eventbus.cli.durations import duration
 from gateway.auth import make_token
 from gateway.serve import serve
 from gateway.settings import GatewaySettings
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def gateway(
@@ -34,11 +31,4 @@ def token(
     """Print a token for the gateway, signed with EVENTBUS_JWT_SECRET."""
     secret = GatewaySettings.read().require_secret()
     roles = frozenset(role or ["user"])
-    typer.echo(make_token(secret, user=user, organization=org, roles=roles, tier=tier, ttl=_duration(ttl)))
-
-
-def _duration(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration such as 30s, 15m, 1h or 7d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    typer.echo(make_token(secret, user=user, organization=org, roles=roles, tier=tier, ttl=duration(ttl)))

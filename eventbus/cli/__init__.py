@@ -13,16 +13,22 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.cli import dead, spool
+from eventbus.cli import dead, groups, spool
+from eventbus.cli.abort import abort
+from eventbus.cli.audit import audit
+from eventbus.cli.doctor import doctor
+from eventbus.cli.explain import explain
 from eventbus.cli.publish import publish
 from eventbus.cli.screen import report
+from eventbus.cli.status import status
 from eventbus.cli.worker import worker
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.logs import configure
 
 
-def build() -> typer.Typer:
-    """The whole command line."""
+def build(wanted: str | None = None) -> typer.Typer:
+    """The whole command line; if `wanted` is a command's name, without the commands of applications that it is not: who
+    asks what is wrong should not have to wait until a web server is imported."""
     app = typer.Typer(
         help="Publish, handle, see and mend events.",
         no_args_is_help=True,
@@ -32,13 +38,22 @@ def build() -> typer.Typer:
     if find_spec("asyncpg"):  # an extra; without it there is nothing to migrate
         from eventbus.cli.migrate import migrate  # noqa: PLC0415
 
-        app.command()(migrate)
-    app.command()(worker)
-    app.command()(publish)
+        app.command("migrate")(migrate)
+    app.command("worker")(worker)
+    app.command("publish")(publish)
+    app.command("status")(status)
+    app.command("explain")(explain)
+    app.command("doctor")(doctor)
+    app.command("audit")(audit)
+    app.command("abort")(abort)
     app.add_typer(dead.app, name="dead")
+    app.add_typer(groups.app, name="groups")
     app.add_typer(spool.app, name="spool")
-    for entry in sorted(entry_points(group="eventbus.commands"), key=lambda entry: entry.name):
-        app.command(name=entry.name)(_load(entry))
+    entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}
+    own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    for name in sorted(entries):
+        if name == wanted or wanted not in own | entries.keys():
+            app.command(name)(_load(entries[name]))
     return app
 
 
@@ -61,7 +76,7 @@ def main() -> None:
     # To stderr, and errors alone: what a command prints is its answer. Long-running ones configure their own.
     configure("console", level=logging.ERROR)
     try:
-        build()()
+        build(sys.argv[1] if len(sys.argv) > 1 else None)()
     except EventBusError as error:
         sys.exit(report(error))
     except KeyboardInterrupt:

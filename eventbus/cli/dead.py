@@ -1,86 +1,144 @@
-"""`eventbus dead`: see what died and why, and run it again."""
+"""`eventbus dead`: see what died and why; run it again, or let it go."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from eventbus.bus import EventBus
-from eventbus.errors import EventBusError
+from eventbus.cli.actions import audit, confirm
+from eventbus.cli.columns import columns, printable
+from eventbus.cli.durations import ago, duration
+from eventbus.cli.letters import Filter, Reference, Sweep, find, letters
 from eventbus.loop import run
 from eventbus.transport import DeadLetter
 
-PAGE = 200
+app = typer.Typer(help="See dead letters; run them again, or let them go.", no_args_is_help=True)
 
-app = typer.Typer(help="See dead letters, and run them again.", no_args_is_help=True)
-
-GroupOption = Annotated[str | None, typer.Option("--group", help="Only dead letters of this group.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Reference = Annotated[str, typer.Argument(help="STREAM/ID, as `dead list` prints it.")]
-
-
-class NotFound(EventBusError):
-    """There is no such dead letter."""
+GroupOption = Annotated[str | None, typer.Option("--group", "-g", help="Of this group.")]
+TypeOption = Annotated[str | None, typer.Option("--type", "-t", help="Of this event type, or a pattern: 'lead.*'.")]
+ErrorOption = Annotated[str | None, typer.Option("--error", "-e", help="With this in the error, in any case.")]
+OlderOption = Annotated[
+    timedelta | None,
+    typer.Option("--older-than", parser=duration, metavar="TIME", help="Died longer ago than: 30s, 15m, 1h, 7d."),
+]
+NewerOption = Annotated[
+    timedelta | None, typer.Option("--newer-than", parser=duration, metavar="TIME", help="Died within the last: 1h.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All dead letters (that the filters mean).")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
+RateOption = Annotated[float | None, typer.Option("--rate", min=0.1, metavar="N", help="At most so many a second.")]
+References = Annotated[list[str] | None, typer.Argument(help="STREAM/ID …, as `dead list` prints them.")]
 
 
 @app.command("list")
 def list_(
+    *,
     group: GroupOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 50,
+    event_type: TypeOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at the most.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Dead letters of all streams, oldest first within each."""
-    letters = run(_collect(group, limit))
+    found, total = run(_collect(Filter(group, event_type, error, older_than, newer_than), limit))
     if as_json:
-        typer.echo(json.dumps({"items": [summary(letter) for letter in letters]}, indent=2))
+        typer.echo(json.dumps({"items": [summary(letter) for letter in found], "total": total}, indent=2))
         return
-    table = Table("id", "group", "type", "about", "attempts", "died", "error")
-    for letter in letters:
-        kind, about = (letter.envelope.type, letter.envelope.subject) if letter.envelope else ("(undecodable)", None)
-        died = letter.died_at.isoformat(timespec="seconds")
-        table.add_row(reference(letter), letter.group, kind, about or "", str(letter.attempts), died, letter.error)
-    Console().print(table if letters else "no dead letters")
+    if not found:
+        typer.echo("no dead letters")
+        return
+    typer.echo(_table(found))
+    if total > len(found):
+        typer.echo(f"{total - len(found)} more: --limit {total} shows all, filters show fewer")
 
 
 @app.command()
-def show(letter_id: Reference, as_json: JsonOption = False) -> None:
+def show(
+    letter_id: Annotated[str, typer.Argument(help="STREAM/ID, as `dead list` prints it.")], as_json: JsonOption = False
+) -> None:
     """One dead letter whole: envelope, attempts, error, traceback, times."""
-    letter = run(_one(letter_id))
+    letter = run(_one(Reference.parse(letter_id)))
     whole = {**summary(letter), "traceback": letter.traceback, "fields": _readable(letter)}
     if as_json:
         typer.echo(json.dumps(whole, indent=2))
         return
     for name, value in whole.items():
-        text = json.dumps(value, indent=2) if isinstance(value, dict) else str(value)
+        text = (
+            json.dumps(value, indent=2)
+            if isinstance(value, dict)
+            else "\n".join(map(printable, str(value).split("\n")))
+        )
         typer.echo(f"{name + ':':<16}{text}" if "\n" not in text else f"{name}:\n{text}")
 
 
 @app.command()
 def replay(
-    letter_ids: Annotated[list[str] | None, typer.Argument(help="STREAM/ID …, as `dead list` prints them.")] = None,
+    *,
+    letter_ids: References = None,
     group: GroupOption = None,
-    every: Annotated[bool, typer.Option("--all", help="All dead letters (of --group, if given).")] = False,
+    event_type: TypeOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    every: AllOption = False,
+    rate: RateOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put dead letters back into their stream, for the group where they died. Attempts start again at one."""
-    if every == bool(letter_ids):
-        raise typer.BadParameter("name dead letters by STREAM/ID, or take --all")
-    replayed, left = run(_replay(letter_ids or [], group))
-    typer.echo(f"replayed {replayed}" + (f", left {left} that are no envelopes" if left else ""))
+    wanted = Filter(group, event_type, error, older_than, newer_than)
+    names = _chosen(letter_ids, wanted, every)
+    if dry_run:
+        _tell_dry("replay", run(_meant(names, wanted)), as_json)
+        return
+    swept = run(_sweep("replay", names, wanted, rate))
+    _tell("replayed", swept, as_json)
 
 
-def reference(letter: DeadLetter) -> str:
-    """How a person names a dead letter: its stream and its id."""
-    return f"{letter.stream}/{letter.id}"
+@app.command()
+def discard(
+    *,
+    letter_ids: References = None,
+    group: GroupOption = None,
+    event_type: TypeOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    every: AllOption = False,
+    rate: RateOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget dead letters for good. Asks first, unless they are named one by one."""
+    wanted = Filter(group, event_type, error, older_than, newer_than)
+    names = _chosen(letter_ids, wanted, every)
+    if dry_run or not (names or yes):
+        meant = run(_meant(names, wanted))
+        if dry_run:
+            _tell_dry("discard", meant, as_json)
+            return
+        names = [Reference.of(letter) for letter in meant]  # what was asked about, and not what has died meanwhile
+        if names:
+            confirm(f"discard {len(names)} dead letters for good?")
+        else:
+            _tell("discarded", Sweep(), as_json)
+            return
+    swept = run(_sweep("discard", names, wanted, rate))
+    _tell("discarded", swept, as_json)
 
 
 def summary(letter: DeadLetter) -> dict[str, object]:
     """One dead letter as JSON, without traceback and payload."""
     envelope = letter.envelope
     return {
-        "id": reference(letter),
+        "id": str(Reference.of(letter)),
         "group": letter.group,
         "eventId": envelope.id if envelope else None,
         "type": envelope.type if envelope else None,
@@ -95,6 +153,44 @@ def summary(letter: DeadLetter) -> dict[str, object]:
     }
 
 
+def _chosen(letter_ids: Sequence[str] | None, wanted: Filter, every: bool) -> list[Reference]:
+    """The names that were given; none if filters or --all choose. Raises BadParameter for both, and for neither."""
+    if letter_ids and (wanted or every):
+        raise typer.BadParameter("name dead letters by STREAM/ID, or choose them by filters or --all: not both")
+    if not (letter_ids or wanted or every):
+        raise typer.BadParameter("name dead letters by STREAM/ID, or choose them by filters such as --group, or --all")
+    return [Reference.parse(letter_id) for letter_id in letter_ids or ()]
+
+
+def _table(found: Sequence[DeadLetter]) -> str:
+    now = datetime.now(UTC)
+    rows = []
+    for letter in found:
+        kind, about = (letter.envelope.type, letter.envelope.subject) if letter.envelope else ("(undecodable)", None)
+        tries = str(letter.attempts) + (f"+{letter.crashes} crashed" if letter.crashes else "")
+        died = f"{ago(letter.died_at, now)} ago"
+        rows.append((Reference.of(letter), letter.group, kind, about or "", tries, died, letter.error))
+    return columns(("id", "group", "type", "about", "tries", "died", "error"), rows)
+
+
+def _tell(verb: str, swept: Sweep, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({verb: swept.done, "gone": swept.gone, "left": swept.left}))
+        return
+    notes = f", {swept.gone} were gone already" if swept.gone else ""
+    notes += f", left {swept.left} that are no envelopes" if swept.left else ""
+    typer.echo(f"{verb} {swept.done}{notes}")
+
+
+def _tell_dry(verb: str, meant: Sequence[DeadLetter], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"dryRun": True, "count": len(meant), "items": [summary(m) for m in meant]}, indent=2))
+        return
+    if meant:
+        typer.echo(_table(meant[:20]))
+    typer.echo(f"would {verb} {len(meant)}" + (", of which 20 are shown" if len(meant) > 20 else ""))
+
+
 def _readable(letter: DeadLetter) -> dict[str, str]:
     """The entry as it came; bytes that are no UTF-8 are shown escaped."""
     return {
@@ -103,46 +199,42 @@ def _readable(letter: DeadLetter) -> dict[str, str]:
     }
 
 
-async def _letters(bus: EventBus, group: str | None) -> AsyncIterator[DeadLetter]:
-    for stream in await bus.transport.streams():
-        after = ""
-        while page := await bus.transport.dead_letters(stream, after=after, limit=PAGE):
-            for letter in page:
-                if group is None or letter.group == group:
-                    yield letter
-            after = page[-1].id
-
-
-async def _collect(group: str | None, limit: int) -> list[DeadLetter]:
+async def _collect(wanted: Filter, limit: int) -> tuple[list[DeadLetter], int]:
+    """The first ones, and how many there are."""
     found: list[DeadLetter] = []
+    total = 0
     async with EventBus() as bus:
-        async for letter in _letters(bus, group):
-            found.append(letter)
-            if len(found) == limit:
-                break
-    return found
+        async for letter in letters(bus.transport, wanted):
+            total += 1
+            if total <= limit:
+                found.append(letter)
+    return found, total
 
 
-async def _one(letter_id: str) -> DeadLetter:
+async def _one(reference: Reference) -> DeadLetter:
     async with EventBus() as bus:
-        return await _find(bus, letter_id)
+        return await find(bus.transport, reference)
 
 
-async def _find(bus: EventBus, letter_id: str) -> DeadLetter:
-    stream, _, entry_id = letter_id.partition("/")
-    async for letter in _letters(bus, None):
-        if letter.stream == stream and letter.id == entry_id:
-            return letter
-    raise NotFound(f"there is no dead letter {letter_id!r}: `eventbus dead list` shows those that there are")
-
-
-async def _replay(letter_ids: list[str], group: str | None) -> tuple[int, int]:
-    """How many were replayed, and how many cannot be."""
+async def _meant(names: Sequence[Reference], wanted: Filter) -> list[DeadLetter]:
+    """Those that a command would change, without what is long in them."""
     async with EventBus() as bus:
-        if letter_ids:
-            letters = [await _find(bus, letter_id) for letter_id in letter_ids]
-        else:
-            # All of them are known before the first runs again: one that dies anew is not replayed in a circle.
-            letters = [letter async for letter in _letters(bus, group)]
-        readable = [letter for letter in letters if letter.envelope is not None]
-        return sum([await bus.transport.replay(letter) for letter in readable]), len(letters) - len(readable)
+        if names:
+            return [await find(bus.transport, name) for name in names]
+        return [letter._replace(traceback="", fields={}) async for letter in letters(bus.transport, wanted)]
+
+
+async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: float | None) -> Sweep:
+    swept = Sweep()
+    async with EventBus() as bus:
+        for name in names:
+            await find(bus.transport, name)  # a name that does not exist is told before anything is done
+        # All are known before the first runs again: one that dies anew is not replayed in a circle.
+        references = names or [Reference.of(letter) async for letter in letters(bus.transport, wanted)]
+        act = bus.transport.replay if verb == "replay" else bus.transport.discard
+        try:
+            await swept.run(bus.transport, references, act, envelopes_only=verb == "replay", rate=rate)
+        finally:
+            chosen = {"ids": [str(name) for name in names]} if names else {"filter": wanted.described()}
+            audit(f"dead.{verb}", count=swept.done, of=len(references), **chosen)
+    return swept

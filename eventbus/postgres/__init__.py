@@ -2,5 +2,6 @@
 
 from eventbus.postgres.database import Database
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
+from eventbus.postgres.tracing import trace, waiting
 
-__all__ = ["Database", "Migration", "apply", "installed", "load", "pending", "require"]
+__all__ = ["Database", "Migration", "apply", "installed", "load", "pending", "require", "trace", "waiting"]

@@ -12,6 +12,7 @@ import structlog
 
 from eventbus import crash
 from eventbus.codec import MAX_PAYLOAD, envelop
+from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres import driver
@@ -205,6 +206,9 @@ class PostgresTransaction:
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         if self._committed:
@@ -212,7 +216,7 @@ class PostgresTransaction:
         envelope = envelop(
             event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
-        self._waiting.append(outgoing(envelope, delay, at))
+        self._waiting.append(outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe)))
         return envelope.id
 
     def take(self) -> list[Outgoing]:

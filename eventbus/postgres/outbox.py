@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from eventbus.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
+from eventbus.dedupe import WINDOW, Dedupe, Once, once
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
 from eventbus.transport import Outgoing, outgoing
 
 _INSERT = """
-INSERT INTO eventbus_outbox (event_id, type, subject, organization, meta, data, due_at)
-SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay))
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[])
-     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, place)
+INSERT INTO eventbus_outbox
+    (event_id, type, subject, organization, meta, data, due_at, dedupe_key, dedupe_window, dedupe_replace)
+SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay)),
+       key, span, replace
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[],
+            $9::text[], $10::float8[], $11::bool[])
+     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, key, span, replace, place)
 ORDER BY place
 """
 
@@ -33,13 +37,16 @@ class Outbox:
         delay: float | None = None,
         at: datetime | None = None,
         priority: int = NORMAL_PRIORITY,
+        dedupe_key: str | None = None,
+        dedupe_window: float = WINDOW,
+        dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
         """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
         envelope = envelop(
             event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
-        await insert(self._connection, [outgoing(envelope, delay, at)])
+        await insert(self._connection, [outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
         return envelope.id
 
 
@@ -59,6 +66,9 @@ async def insert(connection: Connection, waiting: Sequence[Outgoing]) -> None:
         [data for _, _, _, data in texts],
         [item.delay or None for item in waiting],
         [item.at for item in waiting],
+        [item.once and item.once.key for item in waiting],
+        [item.once and item.once.window for item in waiting],
+        [item.once is not None and item.once.replace for item in waiting],
     )
 
 
@@ -76,3 +86,9 @@ def envelope_of(row: Row) -> Envelope:
         b"data": row["data"].encode(),
     }
     return decode(fields)
+
+
+def once_of(row: Row) -> Once | None:
+    """What an outbox row (dedupe_key, dedupe_window, dedupe_replace) asks for."""
+    key = row["dedupe_key"]
+    return None if key is None else Once(key, row["dedupe_window"], row["dedupe_replace"])

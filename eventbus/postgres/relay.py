@@ -15,7 +15,7 @@ import structlog
 from eventbus import crash
 from eventbus.errors import EventBusError
 from eventbus.postgres import driver
-from eventbus.postgres.outbox import envelope_of
+from eventbus.postgres.outbox import envelope_of, once_of
 from eventbus.transport import Appender, Outgoing
 
 BATCH = 500
@@ -31,7 +31,7 @@ _LOCK = 0x6576_6275_7302
 # A host that vanishes says no goodbye: without these its session would hold the lock for hours.
 _NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 _SELECT = """
-SELECT position, event_id, type, meta, data,
+SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace,
        greatest(0, extract(epoch FROM due_at - clock_timestamp()))::float8 AS delay
 FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT $1
 """
@@ -86,7 +86,7 @@ class Relay:
                 prune_at = time.monotonic() + await self._prune(connection)
             rows = await connection.fetch(_SELECT, BATCH)
             if rows:
-                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0) for row in rows]
+                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0, once=once_of(row)) for row in rows]
                 await self._appender.append(outgoing, again=uncertain)
                 crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])

@@ -1,5 +1,6 @@
 """The dead-letter stream of each stream: an entry is the original entry, verbatim, and our fields behind it."""
 
+import re
 from datetime import UTC, datetime
 
 from eventbus.codec import Fields, decode, encode, pairs
@@ -10,6 +11,7 @@ from eventbus.redis.link import Argument, Link
 from eventbus.transport import Dead, DeadLetter, Delivery
 
 _OURS = b"dead."
+_ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 def fields_of(delivery: Delivery, outcome: Dead) -> tuple[Argument, ...]:
@@ -34,6 +36,13 @@ async def read(link: Link, namespace: str, stream: str, after: str, limit: int) 
     return [_letter(stream, entry_id.decode(), pairs(fields)) for entry_id, fields in entries]
 
 
+async def find(link: Link, namespace: str, stream: str, letter_id: str) -> DeadLetter | None:
+    if not _ID.fullmatch(letter_id):
+        return None
+    entries = await link.execute("XRANGE", stream_keys(namespace, stream).dead, letter_id, letter_id)
+    return _letter(stream, letter_id, pairs(entries[0][1])) if entries else None
+
+
 async def streams(link: Link, namespace: str) -> list[str]:
     found: set[str] = set()
     cursor = "0"
@@ -51,6 +60,11 @@ async def replay(link: Link, namespace: str, letter: DeadLetter) -> bool:
     envelope = letter.envelope._replace(only=letter.group)
     command = scripts.REPLAY((keys.lane(envelope.priority), keys.dead), letter.id, *encode(envelope))
     return await scripts.call(link, command) is not None
+
+
+async def discard(link: Link, namespace: str, letter: DeadLetter) -> bool:
+    command = scripts.DISCARD((stream_keys(namespace, letter.stream).dead,), letter.id)
+    return bool(await scripts.call(link, command))
 
 
 def _letter(stream: str, letter_id: str, entry: Fields) -> DeadLetter:

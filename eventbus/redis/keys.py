@@ -60,6 +60,28 @@ def limit_keys(namespace: str, scope: Scope) -> tuple[str, str, str]:
     return f"{name}:starts", f"{name}:running", f"{name}:line"
 
 
+class TrackingKeys(NamedTuple):
+    """Of a tracked group, on whatever streams it is. `active`, `completed`, `failed` (ZSETs: event id by ms) name the
+    records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices."""
+
+    prefix: str
+    active: str
+    completed: str
+    failed: str
+    counters: str
+    channel: str
+
+    def record(self, event_id: str) -> str:
+        return self.prefix + event_id
+
+
+def tracking_keys(namespace: str, group: str) -> TrackingKeys:
+    tag = f"{namespace}:{{@{group}}}"
+    names = ("active", "completed", "failed", "counters")
+    active, completed, failed, counters = (f"{tag}:{name}" for name in names)
+    return TrackingKeys(f"{tag}:state:", active, completed, failed, counters, f"{namespace}:tracked:{group}")
+
+
 def control_key(namespace: str) -> str:
     """What operators want of all workers (HASH): see eventbus.control."""
     return f"{namespace}:control"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from eventbus.codec import encode
 from eventbus.errors import EventBusError
 from eventbus.event import Envelope, Status, unix_ms
-from eventbus.redis import scripts
+from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
 from eventbus.redis.link import Link
 from eventbus.redis.repeats import Lane, Repeats
@@ -30,6 +30,7 @@ class Publishing:
         self._link = link
         self._namespace = namespace
         self._repeats = Repeats(self._append_missing)
+        self._seen = Repeats(self._look_for)
         self._ticks: set[tuple[str, int]] = set()
         self._promotions: set[asyncio.Task[None]] = set()
 
@@ -40,20 +41,41 @@ class Publishing:
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
-        if len(outgoing) == 1 and not outgoing[0].later:  # the hot path of publish()
+        if len(outgoing) == 1 and not outgoing[0].later and outgoing[0].once is None:  # the hot path of publish()
             await self._link.execute(*self._xadd(outgoing[0]))
             return [Status.STORED]
-        commands = [self._schedule(item) if item.later else self._xadd(item) for item in outgoing]
-        replies = await scripts.run_all(self._link, commands)
-        waits = [reply if item.later else 0 for item, reply in zip(outgoing, replies, strict=True)]
+        waits = await self._append_all(outgoing)
         self._promote_in_time(outgoing, waits)
         return [_fate(wait) for wait in waits]
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """Only what is not there yet: see eventbus.redis.repeats."""
-        waits = await self._repeats.append(outgoing)
+        plain = iter(await self._repeats.append([item for item in outgoing if item.once is None]))
+        keyed = iter(await self._repeat_once([item for item in outgoing if item.once is not None]))
+        waits = [next(plain) if item.once is None else next(keyed) for item in outgoing]
         self._promote_in_time(outgoing, waits)
         return [_fate(wait) for wait in waits]
+
+    async def _append_all(self, outgoing: Sequence[Outgoing]) -> list[int]:
+        replies = await scripts.run_all(self._link, [self._command(item) for item in outgoing])
+        return [
+            reply if item.later or item.once is not None else 0 for item, reply in zip(outgoing, replies, strict=True)
+        ]
+
+    async def _repeat_once(self, outgoing: list[Outgoing]) -> list[int]:
+        """An event that is there was stored by an earlier try, though its key may have expired since then."""
+        seen = await self._seen.append(outgoing)
+        missing = iter(await self._append_all([item for item, wait in zip(outgoing, seen, strict=True) if wait < 0]))
+        return [wait if wait >= 0 else next(missing) for wait in seen]
+
+    async def _look_for(self, lane: Lane, outgoing: list[Outgoing]) -> list[int]:
+        stream, priority = lane
+        keys = stream_keys(self._namespace, stream)
+        age = max((_age(item.envelope) for item in outgoing), default=0)
+        ids = [item.envelope.id for item in outgoing]
+        command = scripts.SEEN((keys.lane(priority), keys.due), LOOK_BACK, age, *ids)
+        waits: list[int] = await scripts.call(self._link, command)
+        return waits
 
     async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[int]:
         stream, priority = lane
@@ -64,6 +86,11 @@ class Publishing:
         command = scripts.APPEND_AGAIN(where, LOOK_BACK, age, priority, *fields)
         waits: list[int] = await scripts.call(self._link, command)
         return waits
+
+    def _command(self, item: Outgoing) -> Command:
+        if item.once is not None:
+            return dedupe.command(self._namespace, item, item.once, _due(item))
+        return self._schedule(item) if item.later else self._xadd(item)
 
     def _xadd(self, item: Outgoing) -> Command:
         envelope = item.envelope

@@ -8,18 +8,21 @@ from datetime import datetime
 import structlog
 
 from eventbus.codec import encode, pairs
+from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import StreamState
+from eventbus.inspection import EventStanding, StreamState
 from eventbus.lanes import LANES, shares
-from eventbus.redis import dead, inspection, limiting, scripts, settling
+from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, entry_name, fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, promotion
 from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
+from eventbus.states import Records
 from eventbus.transport import (
     SUSPECT_FROM,
     DeadLetter,
@@ -54,6 +57,7 @@ class RedisTransport:
         self._readers: dict[Subscription, _Reader] = {}
         self._schedules: dict[str, _Schedule] = {}
         self._publishing = Publishing(self._link, namespace)
+        self.records: Records = RedisRecords(self._link, url, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")
@@ -78,6 +82,10 @@ class RedisTransport:
         if again:
             return await self._publishing.repeat(outgoing)
         return await self._publishing.append(outgoing)
+
+    async def holder(self, envelope: Envelope, once: Once) -> str | None:
+        found: bytes | None = await self._link.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
+        return None if found is None else found.decode()
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
         return await self._publishing.cancel(event_id, stream)
@@ -307,6 +315,9 @@ class RedisTransport:
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
         return await dead.read(self._link, self._namespace, stream, after, limit)
 
+    async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
+        return await dead.find(self._link, self._namespace, stream, letter_id)
+
     async def streams(self) -> list[str]:
         return await dead.streams(self._link, self._namespace)
 
@@ -318,6 +329,12 @@ class RedisTransport:
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
         return await inspection.read_streams(self._link, self._namespace, streams)
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        return await explaining.explain(self._link, self._namespace, event_id, streams)
+
+    async def discard(self, letter: DeadLetter) -> bool:
+        return await dead.discard(self._link, self._namespace, letter)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)

@@ -4,8 +4,9 @@
     {"replayed":12345,"behind":"…","checksum":"…"}                                         a mark
 
 `meta` and `data` are those of a stream entry (eventbus.codec); `data` is a string, so that every byte of it comes back.
-`dueAt`, of delayed events alone, is wall-clock time. A mark says that all before this byte of the file is in Redis;
-`behind` is the digest of the bytes that end there, so that a mark in a file it was not made for says nothing.
+`dueAt`, of delayed events alone, is wall-clock time; `dedupe` is there if the event has a dedupe key. A mark says that
+all before this byte of the file is in Redis; `behind` is the digest of the bytes that end there, so that a mark in a
+file it was not made for says nothing.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from eventbus.codec import decode, encode
+from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
 from eventbus.transport import Outgoing
@@ -27,14 +29,16 @@ _CLOSING = b'"}'
 
 
 class Spooled(NamedTuple):
-    """An event that waits. `due`: seconds since the epoch before which it is not to be delivered, or None."""
+    """An event that waits. `due`: seconds since the epoch before which it is not to be delivered, or None.
+    `once`: its dedupe key, if it has one, which is asked for when it is replayed."""
 
     envelope: Envelope
     due: float | None
+    once: Once | None = None
 
     def outgoing(self, now: float) -> Outgoing:
         """What is to be appended at this time of the wall clock: overdue events at once."""
-        return Outgoing(self.envelope, 0.0 if self.due is None else max(0.0, self.due - now))
+        return Outgoing(self.envelope, 0.0 if self.due is None else max(0.0, self.due - now), once=self.once)
 
 
 class Mark(NamedTuple):
@@ -59,6 +63,8 @@ def pack(item: Outgoing, now: float) -> bytes:
         due = item.at.timestamp() if item.at is not None else now + item.delay
         due = math.ceil(due * 1000) / 1000  # never early
         parts["dueAt"] = datetime.fromtimestamp(due, UTC).isoformat()
+    if item.once is not None:
+        parts["dedupe"] = item.once._asdict()
     return _sealed(orjson.dumps(parts))
 
 
@@ -75,7 +81,7 @@ def unpack(line: bytes) -> Spooled | Mark:
         parts = orjson.loads(body + b"}")
         if body.startswith(MARK):
             return Mark(int(parts["replayed"]), str(parts["behind"]))
-        return Spooled(_envelope(parts), _due(parts))
+        return Spooled(_envelope(parts), _due(parts), Once(**parts["dedupe"]) if "dedupe" in parts else None)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CodecError(f"it is no record of the spool: {error!r}") from None
 

@@ -117,3 +117,24 @@ async def test_what_died_again_can_be_replayed_again(transport: Transport) -> No
         [letter] = await transport.dead_letters("order")
         assert await transport.replay(letter)
     assert numbers(await receive(transport, ANN)) == [1]
+
+
+async def test_a_dead_letter_is_found_by_its_id_until_it_is_discarded(transport: Transport) -> None:
+    await transport.append(outgoing(1, 2))
+    await settle(transport, await receive(transport, ANN, 2), Dead(FAILED, 1))
+    first, second = await transport.dead_letters("order")
+    assert await transport.dead_letter("order", first.id) == first
+    assert await transport.discard(first)
+    assert not await transport.discard(first), "of two who try, one does"
+    assert await transport.dead_letter("order", first.id) is None
+    assert not await transport.replay(first), "what was let go does not come back"
+    assert await transport.dead_letters("order") == [second]
+    await transport.discard(second)
+    assert await transport.streams() == []
+
+
+@pytest.mark.parametrize("name", ["", "-", "+", "1", "(1-0", "$", "nonsense"])
+async def test_what_is_no_id_finds_nothing(transport: Transport, name: str) -> None:
+    await transport.append(outgoing(1))
+    await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
+    assert await transport.dead_letter("order", name) is None

@@ -29,6 +29,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "charge": "charging 42 for o-1, attempt 1",
     "greet": "hello Ada",
     "call_back": "do not forget t-1",
+    "write_report": "completed at 100 %",
 }
 PARTS = {
     "bill",

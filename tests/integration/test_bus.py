@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from redis.asyncio import Redis
 
 from eventbus import Event, EventBus
 from eventbus.codec import decode
 from eventbus.embedded.ports import free_port
-from eventbus.errors import ConfigurationError, Full, Unavailable
-from eventbus.event import Origin, Status
+from eventbus.errors import CodecError, ConfigurationError, Full, Unavailable
+from eventbus.event import Origin, Receipt, Status
 from eventbus.redis import RedisTransport
 from eventbus.transport import Delivery
 from tests.proxy import Proxy
@@ -173,3 +174,39 @@ async def test_what_was_scheduled_is_delivered_by_a_worker_that_was_not_there(re
         await transport.read(READER, 1, 0.01)
         await transport.reclaim(READER, 1)
         await receive(transport, READER)
+
+
+async def test_of_two_with_a_dedupe_key_the_receipts_name_the_first(redis_url: str) -> None:
+    async with EventBus(redis_url) as bus:
+        first = await bus.publish(Sent(number=1), dedupe_key="k")
+        second = await bus.publish(Sent(number=2), dedupe_key="k")
+        assert (first.status, second) == (Status.STORED, Receipt(first.id, Status.DUPLICATE))
+        many = await bus.publish_many([Sent(number=3), Sent(number=4), Sent(number=5)], dedupe_keys=["k", None, "l"])
+        assert [receipt.status for receipt in many] == [Status.DUPLICATE, Status.STORED, Status.STORED]
+        assert many[0].id == first.id
+        for key, window in (("", 1.0), ("k", 0.0), ("k\0", 1.0), ("k" * 513, 1.0)):
+            with pytest.raises(CodecError):
+                await bus.publish(Sent(), dedupe_key=key, dedupe_window=window)
+    assert len(await stored(redis_url)) == 3
+
+
+async def test_a_publish_with_a_dedupe_key_whose_reply_was_lost_is_no_duplicate_of_itself(redis_url: str) -> None:
+    async with Proxy(redis_url) as proxy, EventBus(proxy.url) as bus:
+        receipts = []
+        for number in range(3):
+            lost = proxy.lose_next_reply()
+            receipts.append(await bus.publish(Sent(number=number), dedupe_key=f"k{number}"))
+            assert lost.is_set()
+        assert {receipt.status for receipt in receipts} == {Status.STORED}
+        ids = [decode(delivery.fields).id for delivery in await stored(redis_url)]
+        assert ids == [receipt.id for receipt in receipts]
+
+
+async def test_a_full_server_keeps_no_key_without_its_event(own_redis: OwnRedis) -> None:
+    server = own_redis(options={"maxmemory": "1mb"})
+    async with EventBus(server.url) as bus:
+        with pytest.raises(Full):
+            await bus.publish(Sent(), dedupe_key="k")
+        async with Redis.from_url(server.url) as client:
+            await client.config_set("maxmemory", "100mb")
+        assert (await bus.publish(Sent(), dedupe_key="k")).status == Status.STORED

@@ -1,27 +1,18 @@
 """The `eventbus` command as an operator meets it: exit codes, one screen, no password."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from eventbus.spool.record import pack
 from eventbus.transport import Outgoing
+from tests.integration.commands import eventbus
 from tests.samples import envelope
 
 NOWHERE = "redis://:sesame@127.0.0.1:1/0"
 NO_DATABASE = "postgresql://app:sesame@127.0.0.1:1/app"
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
-
-
-def eventbus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eventbus.cli", *arguments]
-    return subprocess.run(
-        command, env={**CLEAN, **environment}, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def assert_one_screen(run: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -38,6 +29,9 @@ def assert_one_screen(run: subprocess.CompletedProcess[str], *words: str) -> Non
         (["worker"], "Redis"),
         (["gateway"], "Redis"),
         (["dead", "list"], "Redis"),
+        (["status"], "Redis"),
+        (["explain", "01a20203-3dfc-7004-99e1-786b1ae358e7"], "Redis"),
+        (["doctor"], "Redis"),
     ],
 )
 def test_redis_away_is_exit_3_and_one_screen(command: list[str], server: str, database_url: str) -> None:
@@ -89,7 +83,7 @@ def test_migrate_prints_then_applies_then_has_nothing_to_do(database_url: str) -
 
 def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
     run = eventbus("dead", "list", "--json", EVENTBUS_REDIS_URL=redis_url)
-    assert json.loads(run.stdout) == {"items": []}
+    assert json.loads(run.stdout) == {"items": [], "total": 0}
 
 
 def test_the_spool_is_shown_and_replayed(redis_url: str, tmp_path: Path) -> None:

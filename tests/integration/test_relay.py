@@ -302,3 +302,18 @@ async def rows(database: Database) -> tuple[int, int]:
 
 async def nothing_waits(database: Database) -> bool:
     return await waiting(database) == 0
+
+
+async def test_a_dedupe_key_travels_through_the_outbox_and_outlives_a_lost_reply(
+    database: Database, migrated_url: str, transport: Breakable
+) -> None:
+    async with database.transaction() as tx:
+        for number in range(3):
+            await tx.publish(Filed(number=number), dedupe_key="k", dedupe_window=60.0)
+        await tx.publish(Filed(number=3), delay=60.0, dedupe_key="late", dedupe="replace")
+        await tx.publish(Filed(number=4), delay=0.02, dedupe_key="late", dedupe="replace")
+    transport.lose_replies = 2
+    async with relaying(migrated_url, transport):
+        await eventually(lambda: nothing_waits(database))
+        assert sorted(await read(transport, 2)) == [0, 4]
+    assert transport.appends >= 3

@@ -15,7 +15,8 @@ import pytest
 
 from eventbus import EventBus
 from tests.integration import shop
-from tests.integration.test_commands import CLEAN, assert_one_screen
+from tests.integration.commands import CLEAN
+from tests.integration.test_commands import assert_one_screen
 from tests.waiting import until
 
 APP = "myshop:billing"

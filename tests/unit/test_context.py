@@ -41,8 +41,17 @@ def context_of(recorder: Recorder) -> Context:
 
 async def test_what_a_handler_publishes_descends_from_its_event() -> None:
     recorder = Recorder()
-    await context_of(recorder).publish(Poured(), key="k", delay=1.0, priority=2)
-    assert recorder.asked == [(Poured(), {"key": "k", "delay": 1.0, "at": None, "priority": 2, "origin": ORIGIN})]
+    asked: dict[str, Any] = {
+        "key": "k",
+        "delay": 1.0,
+        "at": None,
+        "priority": 2,
+        "dedupe_key": "d",
+        "dedupe_window": 5.0,
+        "dedupe": "replace",
+    }
+    await context_of(recorder).publish(Poured(), **asked)
+    assert recorder.asked == [(Poured(), {**asked, "origin": ORIGIN})]
 
 
 async def test_a_handler_may_broadcast() -> None:

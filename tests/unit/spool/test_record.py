@@ -2,6 +2,7 @@
 
 import pytest
 
+from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.spool.record import Mark, Spooled, pack, pack_mark, unpack
@@ -58,3 +59,10 @@ def test_what_is_no_record_is_bad_whatever_its_checksum_says() -> None:
     for forged in (body.replace(b'"id"', b'"ix"'), body.replace(ENVELOPE.id.encode(), b"7"), b"[1", b'{"replayed":"x"'):
         with pytest.raises(CodecError):
             unpack(forged + b',"checksum":"' + digest(forged).encode() + b'"}')
+
+
+def test_a_dedupe_key_comes_back() -> None:
+    item = Outgoing(ENVELOPE, once=Once("k", 60.0, replace=True))
+    spooled = unpack(pack(item, 0.0).rstrip(b"\n"))
+    assert isinstance(spooled, Spooled)
+    assert spooled.outgoing(0.0) == item

@@ -1,0 +1,60 @@
+"""`eventbus doctor`: what is wrong, or will be, and what to do about it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from eventbus.cli import checks, reach
+from eventbus.cli.columns import hanging
+from eventbus.cli.screen import AWAY, FAILED
+from eventbus.inspection import Finding, Severity
+from eventbus.loop import run
+from eventbus.redis import health
+from eventbus.redis.inspection import read_streams
+from eventbus.settings import Settings
+
+_ORDER = (Severity.ERROR, Severity.WARNING)
+
+
+def doctor(
+    *,
+    watch: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Between two looks at what grows.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at Redis, streams, groups and PostgreSQL. Exit code 1 if something is wrong, 3 if a server is away."""
+    findings = run(_examine(watch))
+    if as_json:
+        typer.echo(json.dumps({"findings": [finding._asdict() for finding in findings]}, indent=2))
+    else:
+        typer.echo(_screen(findings))
+    if any(finding.check == checks.AWAY for finding in findings):
+        raise typer.Exit(AWAY)
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+async def _examine(watch: float) -> list[Finding]:
+    async with reach.redis() as link:
+        found = await health.examine(link, reach.NAMESPACE)
+        before = await read_streams(link, reach.NAMESPACE)
+        await asyncio.sleep(watch)
+        now, pauses = await read_streams(link, reach.NAMESPACE), await reach.paused(link)
+        found += checks.examine(before, now, pauses)
+    return found + await checks.examine_database(Settings())
+
+
+def _screen(findings: Sequence[Finding]) -> str:
+    """The worst first, each with what to do; what is in order on one line."""
+    lines, width = [reach.redis_name()], max(map(len, Severity))
+    for severity in _ORDER:
+        for finding in findings:
+            if finding.severity is severity:
+                name = severity.upper().ljust(width)
+                lines += hanging(
+                    [(name, f"{finding.check}: {finding.message}"), (" " * width, f"do: {finding.remedy}")]
+                )
+    good = dict.fromkeys(finding.check for finding in findings if finding.severity is Severity.OK)
+    return "\n".join([*lines, *hanging([("OK".ljust(width), ", ".join(good))])])

@@ -1,0 +1,125 @@
+"""Dead letters by filter, one page at a time, and what is done to many of them at a pace."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from eventbus.errors import EventBusError
+from eventbus.transport import DeadLetter, Transport
+
+PAGE = 200
+
+
+class NotFound(EventBusError):
+    """There is no such dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What all must hold for a letter to be meant; None asks for nothing.
+
+    type   an event type, or a pattern such as `lead.*`; what is no envelope has no type
+    error  a part of the error, in upper or lower case
+    older_than, newer_than  how long ago it died
+    """
+
+    group: str | None = None
+    type: str | None = None
+    error: str | None = None
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+
+    def means(self, letter: DeadLetter, now: datetime) -> bool:
+        age = now - letter.died_at
+        return (
+            (self.group is None or letter.group == self.group)
+            and (self.type is None or (letter.envelope is not None and fnmatchcase(letter.envelope.type, self.type)))
+            and (self.error is None or self.error.lower() in letter.error.lower())
+            and (self.older_than is None or age > self.older_than)
+            and (self.newer_than is None or age < self.newer_than)
+        )
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) is not None for name in self.__slots__)
+
+    def described(self) -> dict[str, str]:
+        """For an audit line: what was asked for, durations in seconds."""
+        asked = {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
+        return {
+            name: f"{value.total_seconds():g}s" if isinstance(value, timedelta) else value
+            for name, value in asked.items()
+        }
+
+
+class Reference(NamedTuple):
+    """How a person names a dead letter: STREAM/ID."""
+
+    stream: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        stream, _, letter_id = text.partition("/")
+        return cls(stream, letter_id)
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> "Reference":
+        return cls(letter.stream, letter.id)
+
+
+async def letters(transport: Transport, wanted: Filter) -> AsyncIterator[DeadLetter]:
+    """Those that the filter means: oldest first within each stream."""
+    now = datetime.now(UTC)
+    for stream in await transport.streams():
+        after = ""
+        while page := await transport.dead_letters(stream, after=after, limit=PAGE):
+            for letter in page:
+                if wanted.means(letter, now):
+                    yield letter
+            after = page[-1].id
+
+
+async def find(transport: Transport, reference: Reference) -> DeadLetter:
+    """Raises NotFound."""
+    letter = await transport.dead_letter(*reference)
+    if letter is None:
+        raise NotFound(f"there is no dead letter {str(reference)!r}: `eventbus dead list` shows those that there are")
+    return letter
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What became of many: `done`, `gone` (somebody else was quicker), `left` (no envelope, so not to be replayed)."""
+
+    done: int = 0
+    gone: int = 0
+    left: int = 0
+
+    async def run(
+        self,
+        transport: Transport,
+        references: Sequence[Reference],
+        act: Callable[[DeadLetter], Awaitable[bool]],
+        *,
+        envelopes_only: bool,
+        rate: float | None,
+    ) -> None:
+        """Act on one after the other, at most `rate` a second. The counts are right when it is cut short, too."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for number, reference in enumerate(references):
+            if rate is not None and (wait := started + number / rate - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            letter = await transport.dead_letter(*reference)
+            if letter is not None and letter.envelope is None and envelopes_only:
+                self.left += 1
+            elif letter is not None and await act(letter):
+                self.done += 1
+            else:
+                self.gone += 1

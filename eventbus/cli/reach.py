@@ -1,0 +1,68 @@
+"""A connection for a command. It asks no more of the server than to answer: what is wrong there is to be found out."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+
+import typer
+
+from eventbus.codec import pairs
+from eventbus.control import Pause, pauses
+from eventbus.errors import EventBusError, hide_password
+from eventbus.inspection import Trace
+from eventbus.redis.keys import control_key
+from eventbus.redis.link import Link
+from eventbus.settings import Settings
+
+NAMESPACE = "eb"
+TIMEOUT = 5.0  # seconds
+_EVENT_ID = re.compile(r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def event_id(text: str) -> str:
+    """An argument that names an event. Raises typer.BadParameter for what cannot be one."""
+    if not _EVENT_ID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no event id: those are UUIDs of version 7")
+    return text
+
+
+@asynccontextmanager
+async def redis() -> AsyncIterator[Link]:
+    """Raises ConfigurationError if no server is configured or the login is refused, Unavailable if it is away."""
+    link = Link(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator")
+    try:
+        await link.ready()
+        yield link
+    finally:
+        await link.close()
+
+
+async def paused(link: Link) -> dict[str, Pause]:
+    """The paused groups."""
+    controls = pairs(await link.execute("HGETALL", control_key(NAMESPACE)))
+    return pauses({name.decode(): note for name, note in controls.items()})
+
+
+def redis_name() -> str:
+    """The configured server, as it may be shown."""
+    return hide_password(Settings().require_redis_url())
+
+
+async def traced(event_id: str) -> Trace | None:
+    """What PostgreSQL remembers of an event; None if none is configured. If it is away, that is said on stderr."""
+    dsn = Settings().database_url
+    if dsn is None or not find_spec("asyncpg"):
+        return None
+    from eventbus.postgres import Database, trace  # noqa: PLC0415 - asyncpg is an extra
+
+    database = Database(dsn)
+    try:
+        await database.connect()
+        async with database.connection() as connection:
+            return await trace(connection, event_id)
+    except EventBusError as error:
+        typer.echo(f"outbox and inbox are not looked at: {error}", err=True)
+        return None
+    finally:
+        await database.close()

@@ -1,0 +1,107 @@
+"""Whether everything that was accepted is accounted for."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from eventbus.codec import pairs
+from eventbus.inspection import Balance, Schedule
+from eventbus.redis import scripts
+from eventbus.redis.inspection import find_streams
+from eventbus.redis.keys import entry_name, stream_keys
+from eventbus.redis.link import Link, ReplyError
+
+COUNTED = 50_000  # undelivered entries of a lane that are counted; where there are more, they are not
+LOOK = 1_000  # pending entries, dead letters, scheduled events a look
+
+
+async def audit(
+    link: Link, namespace: str, streams: Collection[str] | None = None
+) -> tuple[list[Balance], list[Schedule]]:
+    """For each stream and group, and for each stream. Streams that are written to meanwhile may show what is on its way
+    from one place to another: what is missing for good is missing twice."""
+    names = await find_streams(link, namespace) if streams is None else sorted(streams)
+    balances = [balance for name in names for balance in await _balances(link, namespace, name)]
+    return balances, [await _schedule(link, namespace, name) for name in names]
+
+
+async def _balances(link: Link, namespace: str, stream: str) -> list[Balance]:
+    keys = stream_keys(namespace, stream)
+    found = await scripts.run_all(link, [scripts.BALANCE((lane,), COUNTED) for lane in keys.lanes])
+    lanes = {lane: reply for lane, reply in zip(keys.lanes, found, strict=True) if reply is not None}
+    dead = await _dead(link, keys.dead)
+    names = sorted({group[0].decode() for _, _, groups in lanes.values() for group in groups})
+    balances = []
+    for name in names:
+        parts = [_Part.of(reply, name) for reply in lanes.values()]
+        lost = [entry for lane in lanes for entry in await _lost(link, lane, name)]
+        balances.append(_sum(stream, name, parts, dead.get(name, 0), lost))
+    return balances
+
+
+class _Part:
+    """What one lane has for one group."""
+
+    def __init__(self, added: int, length: int, read: int, waiting: int, pending: int) -> None:
+        self.added = added
+        self.pending = pending
+        self.waiting = None if waiting < 0 else waiting
+        self.read = None if read < 0 else read
+        if added == length:
+            self.skipped: int | None = 0
+        elif self.read is None or self.waiting is None:  # what is not there any more may be older than the group
+            self.skipped = None
+        else:
+            self.skipped = max(0, added - self.read - self.waiting)
+
+    @classmethod
+    def of(cls, reply: tuple[int, int, list[list[bytes]]], name: str) -> "_Part":
+        """A group that a lane lacks begins at its beginning."""
+        added, length, groups = reply
+        for found, read, waiting, pending in groups:
+            if found.decode() == name:
+                return cls(added, length, int(read), int(waiting), int(pending))
+        return cls(added, length, -1, length, 0)
+
+
+def _sum(stream: str, group: str, parts: list[_Part], dead: int, lost: list[str]) -> Balance:
+    accepted, pending = sum(part.added for part in parts), sum(part.pending for part in parts)
+    waiting, skipped = _total([part.waiting for part in parts]), _total([part.skipped for part in parts])
+    done = None if waiting is None or skipped is None else accepted - waiting - pending - skipped - dead
+    return Balance(stream, group, accepted, done, pending - len(lost), waiting, dead, skipped, tuple(lost))
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+async def _lost(link: Link, lane: str, group: str) -> list[str]:
+    lost: list[str] = []
+    start = "-"
+    while start:
+        try:
+            following, ids = await scripts.call(link, scripts.GONE((lane,), group, start, LOOK))
+        except ReplyError as error:
+            if str(error).startswith("NOGROUP"):
+                return lost
+            raise
+        start = following.decode()
+        lost += [entry_name(lane, entry_id.decode()) for entry_id in ids]
+    return lost
+
+
+async def _dead(link: Link, log: str) -> Mapping[str, int]:
+    """How many dead letters each group has."""
+    counts: Counter[str] = Counter()
+    start = "-"
+    while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LOOK):
+        counts.update(pairs(fields)[b"dead.group"].decode() for _, fields in entries)
+        start = f"({entries[-1][0].decode()}"
+    return counts
+
+
+async def _schedule(link: Link, namespace: str, stream: str) -> Schedule:
+    keys = stream_keys(namespace, stream)
+    due = {member.decode() for member in await link.execute("ZRANGE", keys.due, 0, -1)}
+    kept = {member.decode() for member in await link.execute("HKEYS", keys.scheduled)}
+    return Schedule(stream, len(due & kept), tuple(sorted(kept - due)), tuple(sorted(due - kept)))

@@ -1,0 +1,29 @@
+"""Publishes that carry a dedupe key: one script each, and nothing for those that carry none.
+
+The holder of a key is a string that expires by itself. It is written in the same step as the event, so that neither is
+ever there without the other.
+"""
+
+from urllib.parse import quote
+
+from eventbus.codec import encode
+from eventbus.dedupe import Once
+from eventbus.event import Envelope
+from eventbus.redis import scripts
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.scripts import Command, ms
+from eventbus.transport import Outgoing
+
+
+def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
+    """Neither a type nor a quoted organization has a colon in it, so that no two scopes share a name."""
+    event_type, organization, key = once.scope(envelope)
+    return f"{namespace}:{{{envelope.stream}}}:once:{event_type}:{quote(organization, safe='')}:{key}"
+
+
+def command(namespace: str, item: Outgoing, once: Once, due: tuple[int, int]) -> Command:
+    """`due` as once.lua takes it: delay in ms, and ms since the epoch."""
+    envelope = item.envelope
+    keys = stream_keys(namespace, envelope.stream)
+    where = (holder_key(namespace, envelope, once), keys.lane(envelope.priority), keys.due, keys.scheduled)
+    return scripts.ONCE(where, ms(once.window), int(once.replace), *due, envelope.priority, *encode(envelope))

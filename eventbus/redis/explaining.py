@@ -1,0 +1,170 @@
+"""Where an event is, and what every group has made of it."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from itertools import product
+
+from eventbus.codec import Fields, decode, pairs
+from eventbus.errors import CodecError
+from eventbus.event import Envelope, unix_ms
+from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
+from eventbus.redis import scripts
+from eventbus.redis.inspection import find_streams
+from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
+from eventbus.redis.link import Link, Reply
+from eventbus.transport import SUSPECT_FROM
+
+LOOK = 2_000  # entries a look: the server does nothing else meanwhile
+MARGIN = 60_000  # ms by which the clock of who made the event may have been fast
+NOW = ("TIME",)
+
+
+async def explain(link: Link, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+    """Looks through the logs from the event's own time on; and through all of them if it is not there, for the clock of
+    its publisher may have been wrong. event_id must be a UUIDv7."""
+    streams = await find_streams(link, namespace) if streams is None else streams
+    for stream in streams:
+        due = await link.execute("ZSCORE", stream_keys(namespace, stream).due, event_id)
+        if due is not None:
+            now = _ms(await link.execute(*NOW))
+            return EventStanding(event_id, stream, scheduled=max(0.0, (float(due) - now) / 1000))
+    since = str(max(0, unix_ms(event_id) - MARGIN))
+    for start, stream in product((since, "-"), streams):
+        standing = await _Log(link, namespace, stream).explain(event_id, start)
+        if standing is not None:
+            return standing
+    return EventStanding(event_id)
+
+
+async def _find(link: Link, log: str, event_id: str, start: str) -> list[tuple[str, Fields]]:
+    found: list[tuple[str, Fields]] = []
+    while start:
+        following, entries = await scripts.call(link, scripts.FIND((log,), event_id, start, LOOK))
+        start = following.decode()
+        found += [(entry_id.decode(), pairs(fields)) for entry_id, fields in entries]
+    return found
+
+
+class _Log:
+    """One stream, with all its lanes."""
+
+    def __init__(self, link: Link, namespace: str, stream: str) -> None:
+        self._link = link
+        self._namespace = namespace
+        self._stream = stream
+
+    async def explain(self, event_id: str, start: str) -> EventStanding | None:
+        """None if the event is not in this stream, from the id `start` on."""
+        entries = [
+            (lane, entry_id, fields)
+            for lane in stream_keys(self._namespace, self._stream).lanes
+            for entry_id, fields in await _find(self._link, lane, event_id, start)
+        ]
+        letters = await _find(self._link, stream_keys(self._namespace, self._stream).dead, event_id, start)
+        if not entries and not letters:
+            return None
+        envelope = _envelope([*(fields for _, _, fields in entries), *(fields for _, fields in letters)])
+        dead = [_dead(self._stream, letter_id, fields) for letter_id, fields in letters]
+        graves = {(letter.group, letter.entry) for letter in dead}
+        replays = {
+            only: order for order, only in sorted((_order(entry), _only(fields)) for _, entry, fields in entries)
+        }
+        living = [_unless_replayed(standing, replays) for entry in entries for standing in await self._groups(*entry)]
+        told = [*dead, *(standing for standing in living if (standing.group, standing.entry) not in graves)]
+        return EventStanding(
+            event_id,
+            self._stream,
+            type=envelope.type if envelope else None,
+            subject=envelope.subject if envelope else None,
+            priority=envelope.priority if envelope else None,
+            groups=tuple(sorted(told, key=lambda standing: (standing.group, standing.entry))),
+        )
+
+    async def _groups(self, lane: str, entry_id: str, fields: Fields) -> list[GroupStanding]:
+        infos = [pairs(flat) for flat in await self._link.execute("XINFO", "GROUPS", lane)]
+        envelope, name, told = _envelope([fields]), entry_name(lane, entry_id), []
+        for info in infos:
+            group = info[b"name"].decode()
+            if envelope is not None and envelope.only not in {None, group}:
+                told.append(GroupStanding(group, name, Standing.PASSED))
+            elif _order(entry_id) > _order(last := info[b"last-delivered-id"].decode()):
+                between = await scripts.call(self._link, scripts.BETWEEN((lane,), last, entry_id, AHEAD_LIMIT))
+                told.append(GroupStanding(group, name, Standing.WAITING, ahead=between))
+            else:
+                told.append(await self._delivered(lane, entry_id, group))
+        return told
+
+    async def _delivered(self, lane: str, entry_id: str, group: str) -> GroupStanding:
+        keys, name = group_keys(self._namespace, self._stream, group), entry_name(lane, entry_id)
+        pending, due, failed, crashed, time = await scripts.run_all(
+            self._link,
+            [
+                ("XPENDING", lane, group, entry_id, entry_id, 1),
+                ("ZSCORE", keys.retry, name),
+                ("HGET", keys.failures, name),
+                ("HGET", keys.crashes, name),
+                NOW,
+            ],
+        )
+        if not pending:
+            return GroupStanding(group, name, Standing.DONE)
+        now, crashes = _ms(time), int(crashed or 0)
+        failures, first = (int(part) for part in failed.split()) if failed else (0, now)
+        _, consumer, idle, _ = pending[0]
+        resting = consumer.decode() == PARKED
+        return GroupStanding(
+            group,
+            name,
+            Standing.RESTING if resting else Standing.RUNNING,
+            consumer=None if resting else consumer.decode(),
+            seconds=None if resting else idle / 1000,
+            due=(float(due) - now) / 1000 if resting and due is not None else None,
+            failures=failures,
+            first_failed=(now - first) / 1000 if failures else None,
+            crashes=crashes,
+            suspect=crashes >= SUSPECT_FROM,
+        )
+
+
+def _unless_replayed(standing: GroupStanding, replays: Mapping[str, tuple[int, int]]) -> GroupStanding:
+    """`replays`: by group, the last entry that is addressed to it. What is settled before that has died."""
+    last = replays.get(standing.group, (0, 0))
+    if standing.standing is Standing.DONE and _order(standing.entry.partition("@")[0]) < last:
+        return replace(standing, standing=Standing.REPLAYED)
+    return standing
+
+
+def _only(fields: Fields) -> str:
+    envelope = _envelope([fields])
+    return (envelope and envelope.only) or ""
+
+
+def _dead(stream: str, letter_id: str, fields: Fields) -> GroupStanding:
+    return GroupStanding(
+        fields[b"dead.group"].decode(),
+        fields[b"dead.entry"].decode(),
+        Standing.DEAD,
+        failures=int(fields[b"dead.attempts"]),
+        crashes=int(fields[b"dead.crashes"]),
+        letter=f"{stream}/{letter_id}",
+        error=fields[b"dead.error"].decode(errors="replace"),
+    )
+
+
+def _envelope(candidates: Iterable[Fields]) -> Envelope | None:
+    """The first that can be read."""
+    for fields in candidates:
+        try:
+            return decode(fields)
+        except CodecError:
+            continue
+    return None
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
+
+
+def _ms(time: Reply) -> int:
+    return int(time[0]) * 1000 + int(time[1]) // 1000

@@ -1,0 +1,46 @@
+"""Records of tracked groups: one script for each event that something has become of, all in one write."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from eventbus.codec import pairs
+from eventbus.redis import scripts
+from eventbus.redis.keys import tracking_keys
+from eventbus.redis.link import Argument, Link
+from eventbus.redis.notices import listen
+from eventbus.redis.scripts import Command
+from eventbus.states import Keep, Update
+
+OPEN_TTL = 7 * 86_400_000  # ms that a record is kept of what never ends, because its event was lost
+ENDED_TTL = 60_000  # ms that whoever asks can still see the end of what is not kept
+
+
+class RedisRecords:
+    """See eventbus.states.Records."""
+
+    def __init__(self, link: Link, url: str, namespace: str) -> None:
+        self._link = link
+        self._url = url
+        self._namespace = namespace
+
+    async def track(self, group: str, keep: Keep, updates: Sequence[Update]) -> None:
+        await scripts.run_all(self._link, [self._command(group, keep, update) for update in updates])
+
+    async def find(self, group: str, event_id: str) -> Mapping[str, bytes]:
+        record = await self._link.execute("HGETALL", tracking_keys(self._namespace, group).record(event_id))
+        return {name.decode(): value for name, value in pairs(record).items()}
+
+    async def totals(self, group: str) -> tuple[int, int]:
+        counters = tracking_keys(self._namespace, group).counters
+        completed, failed = await self._link.execute("HMGET", counters, "completed", "failed")
+        return int(completed or 0), int(failed or 0)
+
+    def watch(self, group: str) -> AsyncIterator[bytes]:
+        return listen(self._url, tracking_keys(self._namespace, group).channel)
+
+    def _command(self, group: str, keep: Keep, update: Update) -> Command:
+        keys = tracking_keys(self._namespace, group)
+        fields: list[Argument] = [part for pair in update.record.items() for part in pair]
+        where = (keys.record(update.event_id), keys.active, keys.completed, keys.failed, keys.counters)
+        what = (update.event_id, update.version, update.phase)
+        how = (keep.completed, keep.failed, OPEN_TTL, ENDED_TTL, keys.prefix, keys.channel, len(update.notices))
+        return scripts.TRACK(where, *what, *how, *update.notices, *fields)

@@ -1,0 +1,280 @@
+"""Keeping the state of tracked groups: what starts, progresses and ends is gathered, and written a few times a second.
+
+No handler waits for it, and a group without `track=True` knows nothing of it. A process that dies takes what it has not
+written with it: a record is then late, or says `active` until the event has run elsewhere.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from time import time_ns
+
+import orjson
+import structlog
+from pydantic import JsonValue
+
+from eventbus.context import Context
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.event import Envelope, Event, unix_ms
+from eventbus.group import Group
+from eventbus.inspection import EventStanding, GroupStanding, Standing
+from eventbus.lifecycle import Finished
+from eventbus.middleware import CallNext
+from eventbus.states import Counts, Keep, Notice, Occasion, Phase, Records, State, Update
+from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Snooze, Transport
+
+INTERVAL = 0.1  # seconds between writes
+AWAY_PAUSE = 1.0  # seconds until another try, while the server is away
+CLOSE_GRACE = 2.0  # seconds that the last write may take
+BATCH = 500  # events in a write
+LIMIT = 10_000  # events of a group whose news may wait to be written; more are not written down
+
+log = structlog.get_logger("eventbus.tracking")
+
+
+class _News:
+    """What has become of one event since the last write."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.phase = Phase.ACTIVE
+        self.record: dict[str, bytes] = {}
+        self.notices: dict[Occasion, bytes] = {}  # of several of one kind, the last
+
+    def update(self, event_id: str) -> Update:
+        return Update(event_id, self.version, self.phase, self.record, tuple(self.notices.values()))
+
+    def before(self, later: "_News") -> "_News":
+        """This and what came after it, as one."""
+        later.record = self.record | later.record
+        later.notices = self.notices | later.notices
+        return later
+
+
+class Tracker:
+    """Middleware and listener of tracked groups, and the role that writes."""
+
+    def __init__(self, records: Records, groups: Sequence[Group]) -> None:
+        self._records = records
+        self._keep = {group.name: Keep(group.keep_completed, group.keep_failed) for group in groups}
+        self._news: dict[str, dict[str, _News]] = {name: {} for name in self._keep}
+        self._due = asyncio.Event()
+        self._trouble = False
+
+    # Hearing ----------------------------------------------------------------------------------------------------------
+
+    async def around(self, event: Event, ctx: Context, call_next: CallNext) -> None:
+        """The middleware."""
+        delivery = ctx.delivery
+        if delivery is not None and (news := self._of(ctx.group, ctx.envelope, delivery)) is not None:
+            news.phase = Phase.ACTIVE
+            news.record |= {"started": _now(), "attempts": b"%d" % ctx.attempt, "progress": b""}
+            ctx.on_progress = lambda progress: self._progressed(ctx, delivery, progress)
+        await call_next(event, ctx)
+
+    def _progressed(self, ctx: Context, delivery: Delivery, progress: JsonValue) -> None:
+        if (news := self._of(ctx.group, ctx.envelope, delivery)) is None:
+            return
+        news.record["progress"] = _json(progress)
+        notice = Notice(Occasion.PROGRESS, ctx.event_id, ctx.envelope.type, ctx.attempt, progress)
+        news.notices[Occasion.PROGRESS] = _packed(notice)
+
+    def ended(self, finished: Finished) -> None:
+        """The listener."""
+        envelope, outcome = finished.envelope, finished.outcome
+        if envelope is None or (news := self._of(finished.group, envelope, finished.delivery)) is None:
+            return
+        occasion, error = None, None
+        match outcome:
+            case Ack():
+                news.phase, occasion = Phase.COMPLETED, Occasion.COMPLETED
+                news.record |= {"finished": _now(), "error": b""}
+            case Dead(failure):
+                news.phase, occasion, error = Phase.FAILED, Occasion.DEAD, failure.error
+                news.record |= {"finished": _now(), "error": _text(error)}
+            case Retry(_, failure):
+                news.phase, occasion, error = Phase.DELAYED, Occasion.FAILED, failure.error
+                news.record["error"] = _text(error)
+            case Snooze():
+                news.phase = Phase.DELAYED
+            case Release():
+                news.phase = Phase.WAITING
+        if occasion is not None:
+            notice = Notice(occasion, envelope.id, envelope.type, finished.delivery.attempt, error=error)
+            news.notices[occasion] = _packed(notice)
+
+    def _of(self, group: str, envelope: Envelope, delivery: Delivery) -> _News | None:
+        """None if too much waits already."""
+        news, version = self._news[group], _version(delivery)
+        known = news.get(envelope.id)
+        if known is None and len(news) >= LIMIT:
+            return None
+        if known is None or known.version < version:
+            fresh = _News(version)
+            fresh.record = {"type": envelope.type.encode(), "published": b"%d" % unix_ms(envelope.id)}
+            news[envelope.id] = known = known.before(fresh) if known else fresh
+        self._due.set()
+        return known if known.version == version else None
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(INTERVAL)
+            self._due.clear()
+            await asyncio.sleep(0 if await self.write() else AWAY_PAUSE)
+
+    async def close(self) -> None:
+        """Write what is left, if the server is there to take it."""
+        try:
+            async with asyncio.timeout(CLOSE_GRACE):
+                await self.write()
+        except TimeoutError:
+            log.warning("state is not written down", reason="the server did not answer in time")
+
+    async def write(self) -> bool:
+        """All that is known by now. False if the server is away: then it is kept for the next time."""
+        for group, waiting in self._news.items():
+            while waiting:
+                batch = {event_id: waiting.pop(event_id) for event_id in list(waiting)[:BATCH]}
+                try:
+                    await self._records.track(group, self._keep[group], [new.update(id_) for id_, new in batch.items()])
+                except Unavailable:
+                    self._put_back(waiting, batch)
+                    return False
+                except EventBusError as error:  # no memory: state is worth less than events
+                    self._note(group, error)
+                except asyncio.CancelledError:
+                    self._put_back(waiting, batch)
+                    raise
+                else:
+                    self._trouble = False
+        return True
+
+    def _put_back(self, waiting: dict[str, _News], batch: Mapping[str, _News]) -> None:
+        for event_id, news in batch.items():
+            waiting[event_id] = news.before(waiting[event_id]) if event_id in waiting else news
+        self._due.set()
+
+    def _note(self, group: str, error: EventBusError) -> None:
+        if not self._trouble:  # once, until it works again
+            log.warning("state is not written down", group=group, reason=str(error))
+        self._trouble = True
+
+
+# Asking ---------------------------------------------------------------------------------------------------------------
+
+
+async def state(transport: Transport, group: str, streams: Collection[str] | None, event_id: str) -> State:
+    """By its record; what has none has not begun, or is not known any more."""
+    if record := await transport.records.find(group, event_id):
+        return _state(event_id, record)
+    seen = _without_record(group, await transport.locate(event_id, streams))
+    if seen.phase in {Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED}:  # so it is about to be written, or was never
+        await asyncio.sleep(2 * INTERVAL)
+        if record := await transport.records.find(group, event_id):
+            return _state(event_id, record)
+    return seen
+
+
+async def counts(transport: Transport, group: str, streams: Collection[str] | None) -> Counts:
+    """Now; what is scheduled counts for every group of its stream."""
+    found = await transport.inspect(await transport.find_streams() if streams is None else streams)
+    mine = [(stream, state) for stream in found for state in stream.groups if state.name == group]
+    lags = [state.lag for _, state in mine]
+    completed, failed = await transport.records.totals(group)
+    return Counts(
+        waiting=None if None in lags else sum(lag for lag in lags if lag is not None),
+        delayed=sum(stream.scheduled + state.delayed for stream, state in mine),
+        active=sum(state.pending - state.delayed for _, state in mine),
+        completed=completed,
+        failed=failed,
+    )
+
+
+async def watch(records: Records, group: str) -> AsyncIterator[Notice]:
+    """Notices from now on. What is told while the server is away is lost."""
+    async for packed in records.watch(group):
+        told = orjson.loads(packed)
+        yield Notice(
+            Occasion(told["occasion"]),
+            told["eventId"],
+            told["type"],
+            told["attempts"],
+            told.get("progress"),
+            told.get("error"),
+        )
+
+
+def _state(event_id: str, record: Mapping[str, bytes]) -> State:
+    return State(
+        event_id,
+        Phase(record["phase"].decode()),
+        type=record["type"].decode(),
+        attempts=int(record.get("attempts", 0)),
+        progress=orjson.loads(record.get("progress") or b"null"),
+        error=record.get("error", b"").decode() or None,
+        published=_time(record.get("published")),
+        started=_time(record.get("started")),
+        finished=_time(record.get("finished")),
+    )
+
+
+_PHASES = {
+    Standing.WAITING: Phase.WAITING,
+    Standing.RUNNING: Phase.ACTIVE,
+    Standing.RESTING: Phase.DELAYED,
+    Standing.DEAD: Phase.FAILED,
+    Standing.DONE: Phase.COMPLETED,
+}
+
+
+def _without_record(group: str, standing: EventStanding) -> State:
+    published = _time(b"%d" % unix_ms(standing.event_id))
+    if standing.scheduled is not None:
+        return State(standing.event_id, Phase.DELAYED, published=published)
+    if standing.stream is None:
+        return State(standing.event_id, Phase.UNKNOWN)
+    mine = [one for one in standing.groups if one.group == group and one.standing in _PHASES]
+    last = mine[-1] if mine else GroupStanding(group, "", Standing.WAITING)  # a group that has not begun to read
+    return State(
+        standing.event_id,
+        _PHASES[last.standing],
+        type=standing.type,
+        attempts=last.failures,
+        error=last.error,
+        published=published,
+    )
+
+
+def _packed(notice: Notice) -> bytes:
+    told = {"occasion": notice.occasion, "eventId": notice.event_id, "type": notice.type, "attempts": notice.attempts}
+    if notice.progress is not None:
+        told["progress"] = notice.progress
+    if notice.error is not None:
+        told["error"] = notice.error
+    return orjson.dumps(told)
+
+
+def _version(delivery: Delivery) -> str:
+    """Rises with each delivery of an event to a group, its replays included; compared as text."""
+    entry = delivery.entry_id.partition("@")[0]
+    ms, _, sequence = entry.partition("-")
+    return f"{int(ms):015d}-{int(sequence or 0):010d}-{delivery.failures:08d}-{delivery.crashes:04d}"
+
+
+def _now() -> bytes:
+    return b"%d" % (time_ns() // 1_000_000)
+
+
+def _time(ms: bytes | None) -> datetime | None:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC) if ms else None
+
+
+def _json(value: JsonValue) -> bytes:
+    return orjson.dumps(value)
+
+
+def _text(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
