@@ -14,6 +14,7 @@ def worker(name: object, crash_budget: int = 3) -> Subscription:
 
 
 async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Transport) -> None:
+    """asynq#1015: the death of a worker used up the user's retries."""
     await transport.append(outgoing(1))
     await receive(transport, worker("first"))
     [delivery] = await reclaim(transport, worker("second"))

@@ -30,6 +30,7 @@ async def tidied(transport: Transport) -> int:
 
 
 async def test_what_all_groups_have_settled_goes(transport: Transport) -> None:
+    """safe-decoder#329: acknowledged entries were never trimmed."""
     await transport.append(outgoing(*range(10)))
     await settle(transport, await receive(transport, ANN, 10), Ack())
     assert await tidied(transport) == 10

@@ -18,6 +18,7 @@ async def test_each_event_reaches_each_group_once(transport: Transport) -> None:
 
 
 async def test_a_group_begins_at_the_beginning_of_the_stream(transport: Transport) -> None:
+    """faststream#2694: a group made at `$` skips the backlog."""
     await receive(transport, consumer(), 0)
     await transport.append(outgoing(1, 2))
     assert numbers(await receive(transport, consumer(group="late"), 2)) == [1, 2]

@@ -7,6 +7,7 @@ import pytest
 from eventbus.errors import Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
+from eventbus.redis import transport as module
 from eventbus.redis.link import Link
 from eventbus.transport import Ack, Delivery, Release, Retry, Subscription
 from tests.conformance.reach import answered, blocked, connected
@@ -23,6 +24,7 @@ def transport(redis_transport: RedisTransport) -> RedisTransport:
 
 
 async def test_a_publish_whose_reply_was_lost_is_stored_once(any_redis_url: str) -> None:
+    """redis-py#3554: a publish that the client retries is stored twice."""
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
         await transport.append(outgoing(0, delay=60.0))  # the server knows the script from now on
         for items in (outgoing(1), outgoing(2, 3), outgoing(4, delay=60.0)):
@@ -180,3 +182,17 @@ async def receive_patiently(transport: RedisTransport, subscription: Subscriptio
             return []
 
     return await eventually(one)
+
+
+async def test_a_read_may_wait_longer_than_a_command_may_take(
+    any_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docket#425: the client's socket timeout cut every blocked read that waited longer."""
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT", 0.3)
+    async with Proxy(any_redis_url) as proxy:
+        transport = RedisTransport(proxy.url, timeout=0.3)
+        await transport.read(ANN, 10, 1.5)
+        connections = proxy.connections
+        assert await transport.read(ANN, 10, 1.5) == []
+        assert proxy.connections == connections, "nothing was cut"
+        await transport.close()

@@ -74,6 +74,7 @@ async def test_a_full_server_takes_no_event_and_says_so(server: Server) -> None:
     ids=lambda outcome: type(outcome).__name__,
 )
 async def test_what_cannot_be_kept_moves_not_at_all(server: Server, outcome: Outcome) -> None:
+    """dramatiq#431: the delayed copy was stored and the ack lost, or the other way about."""
     await server.transport.append(outgoing(1, 2, 3))
     deliveries = await receive(server.transport, ANN, 3)
     before = await server.lengths()

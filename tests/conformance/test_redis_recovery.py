@@ -93,6 +93,7 @@ async def test_an_entry_that_is_gone_from_the_stream_is_forgotten(transport: Red
 async def test_a_consumer_that_is_idle_and_holds_nothing_is_forgotten(
     transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """watermill-redisstream#24: a consumer that was deleted took its pending entries with it."""
     monkeypatch.setattr("eventbus.redis.transport.CONSUMER_TTL", 50)
     await transport.append(outgoing(1, 2))
     await receive(transport, consumer("holds one"))

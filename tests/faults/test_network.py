@@ -49,8 +49,6 @@ async def test_each_event_is_stored_once_and_done_once_though_the_network_is_bad
                 await asyncio.sleep(0.25)
             theirs.latency, theirs.slice_size = 0.0, None
             observed = await arena.settled(bus, warm_up + 200, within=20)
-            if len(observed.effects) < warm_up + 200:
-                print("FLEETLOG", arena.fleet.log())
         check(observed, attempts=ATTEMPTS)
         assert all(process.poll() is None for process in arena.fleet.processes)
 

@@ -19,6 +19,7 @@ BAD_DATA = 2  # of the undecodable entries: their envelope can be read
 
 
 async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(arena: Arena, bus: EventBus) -> None:
+    """taskiq#569: a message that could not be decoded stayed pending for ever."""
     poison: list[dict[str, str | bytes]] = [
         {"id": b"\xff\xfe", "type": "job.requested", "meta": "", "data": "{}"},  # bad bytes
         {"id": uuid7(), "type": "job.requested", "meta": b"\xff{", "data": '{"token": 1}'},
@@ -46,13 +47,14 @@ async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(aren
 async def test_what_kills_its_worker_is_dead_after_its_crash_budget_and_takes_nobody_along(
     arena: Arena, bus: EventBus
 ) -> None:
+    """dramatiq#383: what made the kernel kill its worker came back and killed the next one, for ever."""
     for _ in range(2):
         arena.fleet.start()
     poison = [1000, 1001, 1002]
     for token in range(1, 201):
         await arena.publish(bus, token, "sleep:0.05")
         if token % 60 == 0:
-            await arena.publish(bus, poison[token // 60 - 1], "exit")
+            await arena.publish(bus, poison[token // 60 - 1], "killed" if token == 60 else "exit")
     crashes = 0
     for _ in range(600):
         crashes += arena.fleet.replace_dead()

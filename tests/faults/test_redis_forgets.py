@@ -34,6 +34,7 @@ LOSSES: list[Callable[[Redis], Awaitable[None]]] = [_destroy_groups, _delete_str
 async def test_what_is_published_after_the_loss_flows_and_the_loss_is_told(
     lose: Callable[[Redis], Awaitable[None]], arena: Arena, bus: EventBus
 ) -> None:
+    """faststream#2611: a group that was lost in a flush never came back."""
     for _ in range(2):
         arena.fleet.start()
     published = await arena.at_work(bus)

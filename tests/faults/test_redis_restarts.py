@@ -16,6 +16,7 @@ from tests.servers import OwnRedis, redis_binaries
 async def test_a_redis_killed_for_a_second_loses_no_acknowledged_publish(
     server: str, own_redis: OwnRedis, arena_on: ArenaFactory
 ) -> None:
+    """BullMQ#2466, celery#8030: workers were deaf after the server's restart. arq#435: one exited on a blip."""
     redis = own_redis(binary=redis_binaries()[server])
     arena = arena_on(redis.url)
     async with EventBus(redis.url) as bus:

@@ -48,6 +48,7 @@ async def test_what_a_publisher_stored_before_it_died_is_done_once(arena: Arena,
 
 
 async def test_nothing_is_lost_when_the_worker_that_took_over_dies_too(arena: Arena, bus: EventBus) -> None:
+    """taskiq-redis#131: a dead process left a lock without TTL behind, and nobody ever reclaimed again."""
     first = arena.fleet.start()
     await arena.publish(bus, 0, "sleep:0.5")
     await arena.runs(1)
@@ -75,6 +76,7 @@ async def test_the_events_of_a_killed_worker_run_elsewhere_within_a_lease_and_a_
 
 
 async def test_a_handler_of_ten_leases_runs_once(arena: Arena, bus: EventBus) -> None:
+    """taskiq-redis#101: a long task whose worker was alive was run twice."""
     for _ in range(2):
         arena.fleet.start()
     # Several, begun at different times: a worker that looks for lost leases just after its own must not hide a fault.

@@ -417,6 +417,7 @@ async def test_a_stop_lets_running_handlers_finish(bench: Bench) -> None:
 
 
 async def test_a_stop_gives_back_at_once_what_was_read_and_not_started(bench: Bench) -> None:
+    """faststream#2462: a shutdown threw away what had been fetched and not begun."""
     ears = Ears(concurrency=1)
 
     async def answer(event: Knocked, ctx: Context) -> None:
