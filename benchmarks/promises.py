@@ -3,14 +3,12 @@
 Ratios are of runs in turn, and everything else leaves a wide margin: but on a loaded machine it may fail."""
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
@@ -18,6 +16,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.servers import flush, machine, server
 from eventbus import Context, Event, EventBus, Group, Worker
 from eventbus.logs import configure
@@ -190,9 +189,9 @@ async def idle(url: str, seconds: float = 20.0) -> list[Row]:
     try:
         async with Redis.from_url(url) as client:
             await asyncio.sleep(4)
-            cpu, commands = _cpu(process.pid), await _commands(client)
+            cpu, commands = cpu_seconds(process.pid), await _commands(client)
             await asyncio.sleep(seconds)
-            share = (_cpu(process.pid) - cpu) / seconds
+            share = (cpu_seconds(process.pid) - cpu) / seconds
             per_second = (await _commands(client) - commands - 1) / seconds
     finally:
         process.terminate()
@@ -257,12 +256,6 @@ async def _commands(client: "Redis") -> int:
 
 def _process(module: str, url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", module, url], stdout=subprocess.DEVNULL)
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, NamedTuple
 
-import psutil
 import typer
 from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ours import Measured, example
+from benchmarks.processes import resident_bytes
 from benchmarks.servers import machine, server
 from eventbus import Context, EventBus, Group, Retention, Worker
 from eventbus.logs import configure
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 def main(events: Annotated[int, typer.Option(min=10_000, help="How many go through.")] = 1_000_000) -> None:
     """Send events through a worker and compare what is left with what was there in the beginning."""
     with server() as url, _worker(url) as pid:
-        samples = run(_soak(url, events, psutil.Process(pid)))
+        samples = run(_soak(url, events, pid))
     early = next(sample for sample in samples if sample.done >= events // 10)
     grown = _grown(early, samples[-1])
     _show(samples, grown, events)
@@ -81,7 +81,7 @@ async def _consume(url: str) -> None:
         await Worker(bus, [group]).run()
 
 
-async def _soak(url: str, events: int, worker: psutil.Process) -> list[Sample]:
+async def _soak(url: str, events: int, worker: int) -> list[Sample]:
     samples: list[Sample] = []
     began, room = time.monotonic(), asyncio.Event()
     published = 0
@@ -120,7 +120,7 @@ async def _soak(url: str, events: int, worker: psutil.Process) -> list[Sample]:
     return samples
 
 
-async def _sample(redis: Redis, worker: psutil.Process, published: int, began: float) -> Sample:
+async def _sample(redis: Redis, worker: int, published: int, began: float) -> Sample:
     streams = [key async for key in redis.scan_iter("eb:*:stream*", count=1000)]
     entries, pending, lag = 0, 0, 0
     for key in streams:
@@ -136,7 +136,7 @@ async def _sample(redis: Redis, worker: psutil.Process, published: int, began: f
         pending=pending,
         keys=await redis.dbsize(),
         redis=int(memory["used_memory"]),
-        worker=worker.memory_info().rss,
+        worker=resident_bytes(worker),
     )
 
 
