@@ -16,7 +16,7 @@ from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
-from eventbus.inflight import InFlight
+from eventbus.inflight import Calls
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
@@ -117,7 +117,7 @@ class EventBus:
         self._publisher.transport = transport
 
     @property
-    def in_flight(self) -> InFlight:
+    def in_flight(self) -> Calls:
         """Publishes that wait for Redis now: `len(bus.in_flight)`."""
         return self._publisher.in_flight
 

@@ -10,7 +10,7 @@ from typing import Any
 Call = asyncio.Task[Any]  # a task makes one call at a time
 
 
-class InFlight:
+class Calls:
     """At most `limit` calls, each ended after `seconds`:
 
     call = in_flight.begin(loop, loop.time()) or await in_flight.begin_in_turn()

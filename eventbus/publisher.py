@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eventbus.breaker import Breaker
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
-from eventbus.inflight import Call, InFlight
+from eventbus.inflight import Call, Calls
 from eventbus.spool import Spool
 from eventbus.transport import Outgoing, Transport
 
@@ -36,7 +36,7 @@ class Publisher:
         self._timeout = timeout
         self._limit = limit
         self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
-        self.in_flight = InFlight(limit, self._patience)
+        self.in_flight = Calls(limit, self._patience)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """What became of each. Raises Unavailable (stored or not: unknown) or Full (not stored; of several, some may

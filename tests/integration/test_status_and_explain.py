@@ -117,6 +117,19 @@ async def test_a_pause_is_seen_by_all_who_look(transport: RedisTransport, any_re
     assert json.loads(eventbus("status", "--json", **here).stdout)["paused"] == {}
 
 
+async def test_a_group_that_is_gone_is_forgotten(transport: RedisTransport, any_redis_url: str) -> None:
+    here = {"EVENTBUS_REDIS_URL": any_redis_url}
+    refused = eventbus("groups", "forget", "shipping", **here)
+    assert refused.returncode == 1, "nobody was there to say yes"
+    assert group_of(json.loads(eventbus("status", "--json", **here).stdout), "shipping")
+    forgotten = eventbus("groups", "forget", "shipping", "--yes", **here)
+    assert (forgotten.returncode, forgotten.stdout) == (0, "forgot shipping on order\n")
+    assert json.loads(forgotten.stderr)["audit"] == "groups.forgotten"
+    assert "shipping" not in eventbus("status", "--json", **here).stdout
+    again = eventbus("groups", "forget", "shipping", "--yes", "--json", **here)
+    assert json.loads(again.stdout) == {"group": "shipping", "streams": []}
+
+
 async def test_an_abort_is_asked_for_and_audited(any_redis_url: str) -> None:
     event_id, here = uuid7(), {"EVENTBUS_REDIS_URL": any_redis_url}
     run = eventbus("abort", event_id, "--group", "billing", "--reason", "it hangs", **here)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from eventbus.inflight import InFlight
+from eventbus.inflight import Calls
 
 
-async def call(flight: InFlight, seconds: float, begun: Callable[[], None] = lambda: None) -> str:
+async def call(flight: Calls, seconds: float, begun: Callable[[], None] = lambda: None) -> str:
     loop = asyncio.get_running_loop()
     mine = flight.begin(loop, loop.time()) or await flight.begin_in_turn()
     begun()
@@ -24,7 +24,7 @@ async def call(flight: InFlight, seconds: float, begun: Callable[[], None] = lam
 
 
 async def test_each_ends_in_its_own_time() -> None:
-    flight = InFlight(100, 0.3)
+    flight = Calls(100, 0.3)
     began = time.monotonic()
     first = asyncio.create_task(call(flight, 9))
     await asyncio.sleep(0.15)
@@ -40,7 +40,7 @@ async def test_each_ends_in_its_own_time() -> None:
 
 
 async def test_no_more_than_the_limit_and_first_come_first_served() -> None:
-    flight = InFlight(3, 10)
+    flight = Calls(3, 10)
     order: list[int] = []
     most: list[int] = []
 
@@ -57,7 +57,7 @@ async def test_no_more_than_the_limit_and_first_come_first_served() -> None:
 
 
 async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
-    flight, chance = InFlight(2, 10), random.Random(1)
+    flight, chance = Calls(2, 10), random.Random(1)
     for _ in range(50):
         tasks = [asyncio.create_task(call(flight, 0.0001 * chance.randrange(3))) for _ in range(20)]
         for _ in range(chance.randrange(8)):
@@ -71,7 +71,7 @@ async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
 
 async def test_a_task_that_was_cancelled_before_can_still_run_out_of_time() -> None:
     """In the clean-up after a cancellation, for example."""
-    flight = InFlight(1, 0.05)
+    flight = Calls(1, 0.05)
 
     async def clean_up() -> str:
         try:
@@ -88,7 +88,7 @@ async def test_a_task_that_was_cancelled_before_can_still_run_out_of_time() -> N
 
 
 async def test_a_cancellation_from_outside_goes_first() -> None:
-    flight = InFlight(1, 0.05)
+    flight = Calls(1, 0.05)
     task = asyncio.create_task(call(flight, 9))
     await asyncio.sleep(0)
     loop = asyncio.get_running_loop()
