@@ -11,7 +11,7 @@ from eventbus.errors import EventBusError, Unavailable
 from eventbus.retention import Retention
 from eventbus.transport import Transport
 
-BUSY_INTERVAL, IDLE_INTERVAL = 5.0, 60.0  # seconds until the next round, if there was something to trim and if not
+BUSY_INTERVAL, EMPTY_INTERVAL = 5.0, 60.0  # seconds until the next round, if there are entries and if not
 CONSUMERS_INTERVAL = 600.0  # seconds between looks for consumers that are gone
 
 log = structlog.get_logger("eventbus.housekeeping")
@@ -34,7 +34,7 @@ class Housekeeping:
         busy, consumers_at = True, 0.0
         while True:
             spread = random.uniform(1.0, 1.5)  # noqa: S311 - workers that were started at once come one by one
-            await asyncio.sleep((BUSY_INTERVAL if busy else IDLE_INTERVAL) * spread)
+            await asyncio.sleep((BUSY_INTERVAL if busy else EMPTY_INTERVAL) * spread)
             now = asyncio.get_running_loop().time()
             try:
                 busy = await self._tidy(stream, consumers=now >= consumers_at)
@@ -47,7 +47,7 @@ class Housekeeping:
                 consumers_at = now + CONSUMERS_INTERVAL
 
     async def _tidy(self, stream: str, *, consumers: bool) -> bool:
-        """Whether there was something to trim."""
+        """Whether there is something that will have to be trimmed."""
         tidied = await self._transport.tidy(stream, self._retention, consumers=consumers)
         if tidied.dead_letters:
             log.warning("dead letters dropped", stream=stream, count=tidied.dead_letters, kept=str(self._retention))
@@ -58,4 +58,4 @@ class Housekeeping:
                 groups=tidied.missing_groups,
             )
         self._missing[stream] = tidied.missing_groups
-        return tidied.entries > 0
+        return tidied.left > 0

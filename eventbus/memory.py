@@ -316,7 +316,7 @@ class MemoryTransport:
             for cursor in cursors:
                 cursor.delivered[priority] -= done
             dropped += done
-        return Tidied(dropped)
+        return Tidied(dropped, left=len(log.entries))
 
     async def forget_group(self, stream: str, group: str) -> bool:
         return self._log(stream).groups.pop(group, None) is not None

@@ -206,12 +206,14 @@ class Request(NamedTuple):
 
 
 class Tidied(NamedTuple):
-    """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed."""
+    """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed; `left` entries are
+    still there."""
 
     entries: int = 0
     consumers: int = 0
     dead_letters: int = 0
     missing_groups: Sequence[str] = ()
+    left: int = 0
 
 
 class LastFiring(NamedTuple):

@@ -284,7 +284,7 @@ class RedisTransport:
 
     async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
         keys = stream_keys(self._namespace, stream)
-        entries, forgotten, dead_letters, missing = await scripts.call(
+        entries, forgotten, dead_letters, missing, left = await scripts.call(
             self._link,
             scripts.TIDY(
                 (*keys.lanes, keys.groups, keys.dead),
@@ -292,7 +292,7 @@ class RedisTransport:
                 *(ms(retention.dead), retention.dead_count, int(consumers)),
             ),
         )
-        return Tidied(entries, forgotten, dead_letters, sorted(name.decode() for name in missing))
+        return Tidied(entries, forgotten, dead_letters, sorted(name.decode() for name in missing), left)
 
     async def forget_group(self, stream: str, group: str) -> bool:
         keys = stream_keys(self._namespace, stream)

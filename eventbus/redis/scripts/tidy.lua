@@ -5,11 +5,11 @@
 -- ARGV[4] ms after which an idle consumer without entries is forgotten  ARGV[5] the consumer under which entries rest
 -- ARGV[6] ms that dead letters are kept  ARGV[7] dead letters that are kept at the most
 -- ARGV[8] '1': look for such consumers, too
--- Returns {entries trimmed, consumers forgotten, dead letters dropped, {groups that are missing}}.
+-- Returns {entries trimmed, consumers forgotten, dead letters dropped, {groups that are missing}, entries left}.
 -- A lane that lacks a group is not trimmed: the group will come back at its beginning, and must find everything.
 local now = server_ms()
 local known = redis.call('HKEYS', KEYS[11])
-local trimmed, forgotten, missing = 0, {}, {}
+local trimmed, left, forgotten, missing = 0, 0, {}, {}
 
 local function pairs_of(flat)
   local found = {}
@@ -89,6 +89,7 @@ for i = 1, 10 do
   if ARGV[8] == '1' and (length > 0 or redis.call('EXISTS', KEYS[i]) == 1) then
     forget_consumers(KEYS[i])
   end
+  left = left + length
   if length > 0 then
     local bound = first_unsettled(KEYS[i])
     if bound then
@@ -110,4 +111,4 @@ local function keys_of(set)
   return found
 end
 
-return {trimmed, #keys_of(forgotten), dropped, keys_of(missing)}
+return {trimmed, #keys_of(forgotten), dropped, keys_of(missing), left - trimmed}
