@@ -81,8 +81,7 @@ class Consumer:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         try:
             await self._stopping.wait()
-            await self._interrupt()
-            await asyncio.gather(*sources, self._drain(grace))
+            await asyncio.gather(self._interrupt(), *sources, self._drain(grace))
             await self._wait_settled()
         finally:
             for task in (*sources, settling, renewing, *self._running.values()):
@@ -116,8 +115,7 @@ class Consumer:
             self._give_back()
             self._pausing = asyncio.ensure_future(self._interrupt())
         self._start()
-        for nudge in self._nudges.values():
-            nudge.set()
+        self.nudge()
 
     async def _gate_until_stop(self, gate: Gate) -> None:
         running = asyncio.ensure_future(gate.run())

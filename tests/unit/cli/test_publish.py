@@ -12,7 +12,7 @@ ORDER = "shop.order_placed"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["shop.order_place", "{}", APP], "did you mean shop.order_placed?"),
+        (["shop.order_place", "{}", APP], "did you mean shop.order_placed"),
         (["completely.else", "{}", APP], "imported by what --app names?"),
         ([ORDER, '{"number": 1, "numbr": 1}', APP], "numbr: Extra inputs"),
         ([ORDER, "{}", APP], "number: Field required"),
