@@ -31,7 +31,7 @@ class Housekeeping:
         await asyncio.gather(*(self._run(stream) for stream in self._streams))
 
     async def _run(self, stream: str) -> None:
-        busy, consumers_at = True, 0.0
+        busy, consumers_at = True, asyncio.get_running_loop().time() + CONSUMERS_INTERVAL * random.random()  # noqa: S311
         while True:
             spread = random.uniform(1.0, 1.5)  # noqa: S311 - workers that were started at once come one by one
             await asyncio.sleep((BUSY_INTERVAL if busy else EMPTY_INTERVAL) * spread)

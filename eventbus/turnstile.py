@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from eventbus.limits import Limit, RateLimit
 
+START_MARGIN = 0.05  # seconds; a handler starts a little after it was let through, and is counted so much longer
 LATE = 10.0  # seconds after which who stood in line is not expected any more
 
 
@@ -32,15 +33,16 @@ class Turnstile:
         return waits
 
     def _start(self, limit: RateLimit, member: str, now: float) -> float:
-        while self.starts and self.starts[0] + limit.per <= now:
+        span = limit.per + min(START_MARGIN, limit.per / 20)
+        while self.starts and self.starts[0] + span <= now:
             self.starts.popleft()
-        self.line = {waiting: told for waiting, told in self.line.items() if told > now - limit.per - LATE}
+        self.line = {waiting: told for waiting, told in self.line.items() if told > now - span - LATE}
         told = self.line.get(member)
         if len(self.starts) < limit.count and (not self.line or (told is not None and told <= now)):
             self.line.pop(member, None)
             self.starts.append(now)
             return 0.0
-        opens = (self.starts[0] if self.starts else now) + limit.per
+        opens = (self.starts[0] if self.starts else now) + span
         if limit.by is None:
             return max(0.001, opens - now)
         if told is None or told <= now:

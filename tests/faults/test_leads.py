@@ -40,7 +40,9 @@ def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> Iterator[Crm]
 
 @pytest.mark.serial
 @pytest.mark.timeout(600)
-async def test_each_of_thousands_of_leads_has_its_tasks_and_one_notification_though_workers_are_killed(crm: Crm) -> None:
+async def test_each_of_thousands_of_leads_has_its_tasks_and_one_notification_though_workers_are_killed(
+    crm: Crm,
+) -> None:
     await crm.migrate()
     await crm.start_gateway()
     for _ in range(2):

@@ -9,7 +9,9 @@
 -- Returns for each member -1 if it may start (and is counted), else the ms after which to ask again.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local limit, span, places = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local limit, places = tonumber(ARGV[1]), tonumber(ARGV[3])
+-- A handler starts a little after it was let through: its start is counted so much longer.
+local span = ARGV[2] + math.min(50, math.floor(ARGV[2] / 20))
 local free, opens = math.huge, now
 
 -- Starts are summed up by hundredths of a span, rounded up: few entries tell of any number, and err towards fewer starts.
