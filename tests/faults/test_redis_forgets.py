@@ -48,8 +48,8 @@ async def test_what_is_published_after_the_loss_flows_and_the_loss_is_told(
     observed = await arena.settled(bus, published + 50, within=20)
     check(observed, attempts=ATTEMPTS)
     assert all(process.poll() is None for process in arena.fleet.processes)
-    created = [line for line in arena.fleet.log().splitlines() if '"group created"' in line]
-    assert any('"jobs"' in line for line in created[2:]), "and said so"
+    created = [line for line in arena.fleet.log().splitlines() if '"group created"' in line and '"jobs"' in line]
+    assert len(created) == 2, "in the beginning, and once more"
 
 
 async def test_a_group_that_is_destroyed_under_load_meets_every_event(arena: Arena, bus: EventBus) -> None:
