@@ -39,8 +39,9 @@ def configure(log_format: Literal["console", "json"], level: int = logging.INFO)
     )
 
 
-class _Named(structlog.PrintLogger):
-    """Knows what `structlog.get_logger(name)` called it."""
+class _Named(structlog.WriteLogger):
+    """Knows what `structlog.get_logger(name)` called it. A line and its end are one write: several processes may share
+    a file, and `print` would let another one's line in between."""
 
     def __init__(self, name: str, file: TextIO) -> None:
         super().__init__(file)

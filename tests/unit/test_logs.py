@@ -1,5 +1,6 @@
 """Lines of the log: one each, with who says what about which event, and no secrets."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -129,3 +130,16 @@ async def test_every_line_about_an_event_names_it(
 def test_what_can_not_be_decoded_is_named_as_far_as_it_can_be() -> None:
     named = Delivery(consumer(), "7-0", {b"id": b"\xff\n", b"data": b""}).named()
     assert named == {"group": "billing", "stream": "order", "entry_id": "7-0", "attempt": 1, "event_id": "\\xff\n"}
+
+
+def test_a_line_and_its_end_are_one_write() -> None:
+    """Workers under a supervisor share a file: what is written in two parts gets another one's line in between."""
+    writes: list[str] = []
+
+    class File(io.StringIO):
+        def write(self, text: str, /) -> int:
+            writes.append(text)
+            return len(text)
+
+    logs._Named("app", File()).info("a line")
+    assert writes == ["a line\n"]
