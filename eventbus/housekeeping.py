@@ -11,6 +11,7 @@ from eventbus.errors import EventBusError, Unavailable
 from eventbus.retention import Retention
 from eventbus.transport import Transport
 
+FIRST_INTERVAL = 20.0  # seconds until the first round
 BUSY_INTERVAL, EMPTY_INTERVAL = 5.0, 60.0  # seconds until the next round, if there are entries and if not
 CONSUMERS_INTERVAL = 600.0  # seconds between looks for consumers that are gone
 
@@ -31,13 +32,14 @@ class Housekeeping:
         await asyncio.gather(*(self._run(stream) for stream in self._streams))
 
     async def _run(self, stream: str) -> None:
-        busy, consumers_at = True, asyncio.get_running_loop().time() + CONSUMERS_INTERVAL * random.random()  # noqa: S311
+        pause, spread = FIRST_INTERVAL, random.random()  # noqa: S311 - workers that were started at once come one by one
+        consumers_at = asyncio.get_running_loop().time() + CONSUMERS_INTERVAL * spread
         while True:
-            spread = random.uniform(1.0, 1.5)  # noqa: S311 - workers that were started at once come one by one
-            await asyncio.sleep((BUSY_INTERVAL if busy else EMPTY_INTERVAL) * spread)
+            await asyncio.sleep(pause * (1.0 + spread / 2))
             now = asyncio.get_running_loop().time()
             try:
                 busy = await self._tidy(stream, consumers=now >= consumers_at)
+                pause = BUSY_INTERVAL if busy else EMPTY_INTERVAL
             except Unavailable:
                 continue
             except EventBusError as error:
