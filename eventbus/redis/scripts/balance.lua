@@ -5,17 +5,10 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return nil
 end
-local function mapping(flat)
-  local map = {}
-  for i = 1, #flat, 2 do
-    map[flat[i]] = flat[i + 1]
-  end
-  return map
-end
-local lane = mapping(redis.call('XINFO', 'STREAM', KEYS[1]))
+local lane = pairs_of(redis.call('XINFO', 'STREAM', KEYS[1]))
 local groups, most = {}, tonumber(ARGV[1])
 for i, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = mapping(flat)
+  local group = pairs_of(flat)
   local waiting = #redis.call('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', most + 1)
   groups[i] = {group.name, group['entries-read'] or -1, waiting > most and -1 or waiting, group.pending}
 end

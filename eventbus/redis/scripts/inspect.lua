@@ -6,14 +6,6 @@
 -- and a consumer {name, pending, idle in ms}.
 local time = redis.call('TIME')
 
-local function mapping(flat)
-  local map = {}
-  for i = 1, #flat, 2 do
-    map[flat[i]] = flat[i + 1]
-  end
-  return map
-end
-
 local function oldest(lane, start)
   local found = redis.call('XRANGE', lane, start, '+', 'COUNT', 1)
   return found[1] and found[1][1] or ''
@@ -28,7 +20,7 @@ local function inspect_group(lane, info)
   end
   local consumers = {}
   for i, flat in ipairs(redis.call('XINFO', 'CONSUMERS', lane, info.name)) do
-    local consumer = mapping(flat)
+    local consumer = pairs_of(flat)
     consumers[i] = {consumer.name, consumer.pending, consumer.idle}
   end
   local unacked = info.pending > 0 and redis.call('XPENDING', lane, info.name)[2] or ''
@@ -41,7 +33,7 @@ for i = 3, #KEYS do
   if redis.call('EXISTS', lane) == 1 then
     local groups = {}
     for j, flat in ipairs(redis.call('XINFO', 'GROUPS', lane)) do
-      groups[j] = inspect_group(lane, mapping(flat))
+      groups[j] = inspect_group(lane, pairs_of(flat))
     end
     lanes[#lanes + 1] = {redis.call('XLEN', lane), oldest(lane, '-'), groups}
   end

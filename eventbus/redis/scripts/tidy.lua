@@ -11,14 +11,6 @@ local now = server_ms()
 local known = redis.call('HKEYS', KEYS[11])
 local trimmed, left, forgotten, missing = 0, 0, {}, {}
 
-local function pairs_of(flat)
-  local found = {}
-  for i = 1, #flat, 2 do
-    found[flat[i]] = flat[i + 1]
-  end
-  return found
-end
-
 -- The smaller of two entry ids; ids are 'ms-sequence'.
 local function smaller(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
