@@ -22,7 +22,8 @@ CREATE TABLE ticks (due timestamptz NOT NULL, pid int NOT NULL);
 class Job(Event, type="job.requested"):
     """`behaviour`: what the handler does before its effect: ok, fail, exit, killed, memory, stay, or one of these:
 
-    sleep:SECONDS             waits; fail-if-frozen and reject-if-frozen do so too, and notice a stop of the process
+    sleep:SECONDS             waits; fail-after does so and fails
+    fail-if-frozen:SECONDS    waits, and fails if the process was stopped meanwhile; so does reject-if-frozen
     block:SECONDS             keeps the event loop; block-first does so in the first process that gets there
     """
 
@@ -109,6 +110,9 @@ async def behave(behaviour: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does to whoever has used up the memory
         case "sleep":
             await asyncio.sleep(float(argument))
+        case "fail-after":
+            await asyncio.sleep(float(argument))
+            raise ValueError("on purpose, and late")
         case _:
             await lose_time(kind, argument)
 

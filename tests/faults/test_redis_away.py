@@ -13,7 +13,7 @@ from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
 from tests.faults.conftest import Arena, ArenaFactory
 from tests.faults.history import check
-from tests.faults.jobs import ATTEMPTS
+from tests.faults.jobs import ATTEMPTS, LEASE
 from tests.servers import OwnRedis, redis_binaries
 from tests.waiting import until
 
@@ -131,3 +131,23 @@ async def test_full(server: str, own_redis: OwnRedis, arena_on: ArenaFactory) ->
         assert (await arena.observe(bus)).pending == 0
         await client.config_set("maxmemory", "0")
         await drained(arena, bus, 300)
+
+
+@pytest.mark.parametrize("server", sorted(redis_binaries()))
+async def test_what_fails_while_redis_is_full(server: str, own_redis: OwnRedis, arena_on: ArenaFactory) -> None:
+    """Retries and dead letters need memory: they wait until there is some, and no attempt is lost or made up."""
+    redis = own_redis(binary=redis_binaries()[server])
+    arena = arena_on(redis.url)
+    poison = range(1, 16)
+    async with spooling(arena, 2.0) as bus, Redis.from_url(redis.url) as client:
+        arena.fleet.start()
+        await asyncio.gather(*(arena.publish(bus, token, "fail-after:1.0") for token in poison))
+        await arena.runs(len(poison))
+        await client.config_set("maxmemory", "1mb")
+        await until(lambda: "is full" in arena.fleet.log(), timeout=20)
+        await asyncio.sleep(2 * LEASE)  # whoever forgets an outcome sees its lease end, or never
+        assert arena.history_of_publishers().tokens("run").total() == len(poison), "nothing is retried yet"
+        await client.config_set("maxmemory", "0")
+        observed = await arena.settled(bus, len(poison), within=30)
+    check(observed, attempts=ATTEMPTS, poison=poison)
+    assert observed.tokens("run") == dict.fromkeys(poison, ATTEMPTS)
