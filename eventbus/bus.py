@@ -230,13 +230,15 @@ class EventBus:
     async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
         crash.point("publish.stored")
-        return [await self._receipt(item, status) for item, status in zip(items, statuses, strict=True)]
+        return [
+            Receipt(item.envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
+            for item, status in zip(items, statuses, strict=True)
+        ]
 
-    async def _receipt(self, item: Outgoing, status: Status) -> Receipt:
-        """That of a duplicate by its key names the event that was first."""
-        if status is not Status.DUPLICATE or item.once is None:
-            return Receipt(item.envelope.id, status)
-        return Receipt(await self.transport.holder(item.envelope, item.once) or item.envelope.id, status)
+    async def _first(self, item: Outgoing) -> str:
+        """Of a duplicate: the id of the event that holds its key, or that it is itself."""
+        first = None if item.once is None else await self.transport.holder(item.envelope, item.once)
+        return first or item.envelope.id
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
         """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any

@@ -86,7 +86,7 @@ def open_event(envelope: Envelope) -> Event:
     """The typed event inside an envelope. Raises CodecError (UnknownEventType, or data that does not fit the type)."""
     cls = event_class(envelope.type)
     try:
-        return cls.model_validate_json(envelope.data, extra="ignore")
+        return cls.__pydantic_validator__.validate_json(envelope.data, extra="ignore")
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
         raise CodecError(f"data does not fit {envelope.type}: {faults}") from None

@@ -1,6 +1,6 @@
 """One group in one process: the loops between transport and executor. They move deliveries and decide nothing.
 
-    read     per stream: new events, never more than there are free slots
+    read     per stream: new events, as many as there are free slots and the group's pace allows beyond them
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
     renew    keeps the leases of what is in hand
     settle   hands outcomes back, all that have gathered since the last round trip in one call
@@ -24,6 +24,7 @@ from eventbus.group import Group
 from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
+from eventbus.pace import Pace
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
@@ -48,6 +49,8 @@ class Consumer:
             Subscription(stream, group.name, name, group.lease, group.crash_budget) for stream in group.streams
         ]
         self._in_hand = group.in_hand
+        self._pace = Pace(group.in_hand)
+        self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
         self._held: dict[Delivery, float] = {}
         self._ready: deque[Delivery] = deque()
         self._running: dict[Delivery, asyncio.Task[None]] = {}
@@ -137,7 +140,8 @@ class Consumer:
         async def step() -> None:
             await self._room.wait()
             if not self._stopping.is_set():
-                deliveries = await self._transport.read(subscription, max(1, self._free()), READ_WAIT)
+                self._ahead = self._pace.measure(asyncio.get_running_loop().time()) if self._gate is None else 0
+                deliveries = await self._transport.read(subscription, max(1, self._wanted()), READ_WAIT)
                 if deliveries:
                     crash.point("consumer.read")
                 self._take(deliveries)
@@ -204,16 +208,29 @@ class Consumer:
     def _taking(self) -> bool:
         return not self._paused and not self._stopping.is_set()
 
+    def _closed(self) -> bool:
+        """Whether nothing is to be taken in hand at all."""
+        return self._paused or len(self._outcomes) >= UNSETTLED_LIMIT
+
     def _free(self) -> int:
         """How many more deliveries may be taken in hand."""
-        if self._paused or len(self._outcomes) >= UNSETTLED_LIMIT:
+        if self._closed():
             return 0
         free = self._in_hand - len(self._running) - len(self._ready)
         return free if self._gate is None else self._gate.room(free)
 
+    def _wanted(self) -> int:
+        """How many events are to be read now."""
+        if self._closed():
+            return 0
+        free = self._free()
+        wanted = free + self._ahead
+        # Ahead of free slots not one by one: a read costs more than an event.
+        return wanted if free > 0 or 2 * wanted >= self._ahead else 0
+
     def _retry_share(self) -> int:
         """How many retries may be taken in hand where new events fill every slot."""
-        busy = self._paused or self._ready or len(self._outcomes) >= UNSETTLED_LIMIT
+        busy = self._closed() or len(self._ready) > self._ahead
         share = 0 if busy else math.ceil(self._in_hand / 4)
         return share if self._gate is None else self._gate.room(share)
 
@@ -221,14 +238,15 @@ class Consumer:
         while self._ready and self._taking() and len(self._running) < self._in_hand:
             delivery = self._ready.popleft()
             self._running[delivery] = asyncio.create_task(self._run(delivery))
-        if self._free() > 0:
+        if self._wanted() > 0:
             self._room.set()
         elif not self._stopping.is_set():
             self._room.clear()
 
     async def _run(self, delivery: Delivery) -> None:
         try:
-            await self._isolation.enter()
+            if not self._isolation.enter_at_once():
+                await self._isolation.enter()
         except asyncio.CancelledError:
             self._running.pop(delivery)
             self._finish(delivery, Release())
@@ -248,6 +266,7 @@ class Consumer:
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
+        self._pace.ended += 1
         self._settle_due.set()
         self._start()
 

@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from time import perf_counter
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import structlog
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
+from eventbus.deadlines import Deadlines
 from eventbus.errors import CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group
@@ -25,7 +25,6 @@ from eventbus.transport import SUSPECT_FROM, Ack, Dead, Delivery, Failure, Outco
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, until a transaction that lost is begun again
 _DONE = Ack()
-_AT_ONCE = nullcontext()
 
 log = structlog.get_logger("eventbus.executor")
 
@@ -34,7 +33,7 @@ class _Route(NamedTuple):
     """Where events of one type go. `slots` None: the consumer starts no more of them than may run."""
 
     call: CallNext
-    timeout: float | None
+    deadlines: Deadlines | None
     retry: RetryPolicy
     slots: Slots | None
 
@@ -86,8 +85,11 @@ class Executor:
         context.delivery = delivery
         started = perf_counter()
         try:
-            async with route.slots.one() if route.slots else _AT_ONCE, asyncio.timeout(route.timeout):
-                await _call(route.call, event, context)
+            if route.slots is None:
+                await _run(route, event, context)
+            else:
+                async with route.slots.one():
+                    await _run(route, event, context)
         except asyncio.CancelledError as error:
             outcome = self._judge_cancelled(route, context, error)
             return self._conclude(delivery, outcome, envelope, started, error)
@@ -119,7 +121,8 @@ class Executor:
 
     def _route(self, found: AnyRegistration) -> _Route:
         if not isinstance(found, BatchRegistration):
-            return _Route(compose(found.handler, self._layers), found.timeout, found.retry, self._slots)
+            deadlines = None if found.timeout is None else Deadlines(found.timeout)
+            return _Route(compose(found.handler, self._layers), deadlines, found.retry, self._slots)
         if found not in self._collectors:
             assert self._slots is not None, "a group with batches has slots"
             self._collectors[found] = Collector(self._publisher, found, self._slots)
@@ -182,7 +185,25 @@ class Executor:
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
 
 
-async def _call(handler: CallNext, event: Event, context: Context) -> None:
+async def _run(route: _Route, event: Event, context: Context) -> None:
+    """Raises what the handler raised, and TimeoutError if its time was up."""
+    deadlines = route.deadlines
+    if deadlines is None:
+        return await _handle(route.call, event, context)
+    loop = asyncio.get_running_loop()
+    call = deadlines.begin(loop, loop.time())
+    try:
+        await _handle(route.call, event, context)
+    except asyncio.CancelledError as cancelled:
+        verdict = deadlines.verdict(call, cancelled)
+        if verdict is cancelled:
+            raise
+        raise verdict from cancelled  # whose traceback says where the time went
+    finally:
+        deadlines.end(call)
+
+
+async def _handle(handler: CallNext, event: Event, context: Context) -> None:
     """Once, or again as a whole when its transaction lost to another: that is no failure of the handler's."""
     for pause in CONFLICT_PAUSES:
         try:

@@ -1,44 +1,31 @@
-"""Calls under way: how many there may be, and a deadline for each that costs next to nothing.
-
-asyncio.timeout sets a timer for every call, which is a tenth of what a publish costs. All calls here may take equally
-long, so they expire in the order in which they began, and one timer for the oldest is enough.
-"""
+"""Calls under way: how many there may be, served in turn, each with a deadline."""
 
 import asyncio
-from typing import Any
 
-Call = asyncio.Task[Any]  # a task makes one call at a time
+from eventbus.deadlines import Call, Deadlines
 
 
 class Calls:
-    """At most `limit` calls, each ended after `seconds`:
+    """At most `limit` calls, each ended after `seconds`. As Deadlines, but that there may be no room:
 
     call = in_flight.begin(loop, loop.time()) or await in_flight.begin_in_turn()
-    try:
-        await …
-    except CancelledError as cancelled:
-        raise in_flight.verdict(call, cancelled)    # TimeoutError if its time was up
-    finally:
-        in_flight.end(call)
     """
 
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit
-        self._seconds = seconds
-        self._calls: dict[Call, tuple[float, int]] = {}  # due, and cancellations before; the oldest first
-        self._expired: dict[Call, int] = {}  # cancelled by us; cancellations before
+        self._deadlines = Deadlines(seconds)
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._kept = 0  # places for those who have been let in and have not run since
-        self._timer: asyncio.TimerHandle | None = None
+        self.verdict = self._deadlines.verdict
 
     def __len__(self) -> int:
-        return len(self._calls) + len(self._expired)
+        return len(self._deadlines)
 
     def begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call | None:
         """None if there is no room, or others wait for it. `now`: the loop's time."""
-        if self._waiting or len(self._calls) + len(self._expired) + self._kept >= self._limit:
+        if self._waiting or len(self._deadlines) + self._kept >= self._limit:
             return None
-        return self._begin(loop, now)
+        return self._deadlines.begin(loop, now)
 
     async def begin_in_turn(self) -> Call:
         """When there is room, first come, first served."""
@@ -57,28 +44,12 @@ class Calls:
         finally:
             self._waiting.pop(place, None)
         self._kept -= 1
-        return self._begin(loop, loop.time())
-
-    def _begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call:
-        task = asyncio.current_task(loop)
-        assert task is not None, "only a task can be told that its time is up"
-        self._calls[task] = (now + self._seconds, task.cancelling())
-        if self._timer is None:
-            self._timer = loop.call_at(now + self._seconds, self._expire)
-        return task
+        return self._deadlines.begin(loop, loop.time())
 
     def end(self, call: Call) -> None:
-        if self._calls.pop(call, None) is None:
-            del self._expired[call]
-            call.uncancel()
+        self._deadlines.end(call)
         if self._waiting:
             self._let_in()
-
-    def verdict(self, call: Call, cancelled: asyncio.CancelledError) -> BaseException:
-        """What a cancellation inside the call means. Somebody else's comes before ours."""
-        before = self._expired.get(call)
-        ours = before is not None and call.cancelling() <= before + 1
-        return TimeoutError() if ours else cancelled
 
     def _let_in(self) -> None:
         while self._waiting and len(self) + self._kept < self._limit:
@@ -87,16 +58,3 @@ class Calls:
             if not place.done():
                 place.set_result(None)
                 self._kept += 1
-
-    def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time() + 0.001  # timers may come a little early
-        self._timer = None
-        while self._calls:
-            call, (due, before) = next(iter(self._calls.items()))
-            if due > now:
-                self._timer = loop.call_at(due, self._expire)
-                return
-            del self._calls[call]
-            self._expired[call] = before
-            call.cancel()

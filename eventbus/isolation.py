@@ -28,10 +28,16 @@ class Isolation:
 
     async def enter(self) -> None:
         """Wait until no suspect runs, then count as running. Each `enter` needs one `leave`."""
-        while not self._open.is_set():
+        while not self.enter_at_once():
             await self._open.wait()
+
+    def enter_at_once(self) -> bool:
+        """As `enter`, but False where that would wait."""
+        if not self._open.is_set():
+            return False
         self.running += 1
         self._idle.clear()
+        return True
 
     def leave(self) -> None:
         self.running -= 1

@@ -119,7 +119,10 @@ class Link:
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
-        return await self._answer(self._send(wire, _pack(command)))
+        try:
+            return await self._send(wire, _pack(command))
+        except (ConnectionResetError, ReplyError) as error:
+            raise self._named(error) from None
 
     async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
@@ -186,16 +189,18 @@ class Link:
     async def _answer(self, future: asyncio.Future[Reply]) -> Reply:
         try:
             return await future
-        except ConnectionResetError as error:
-            self._note_away(str(error))
-            raise Unavailable(self._server, str(error)) from None
-        except ReplyError as error:
-            text = str(error)
-            if text.startswith("OOM"):
-                raise Full(f"{self._server} is full: {text}") from None
-            if text.startswith(_NOT_READY):
-                raise Unavailable(self._server, text) from None
-            raise
+        except (ConnectionResetError, ReplyError) as error:
+            raise self._named(error) from None
+
+    def _named(self, error: ConnectionResetError | ReplyError) -> EventBusError:
+        """What the bus calls it."""
+        text = str(error)
+        if isinstance(error, ConnectionResetError):
+            self._note_away(text)
+            return Unavailable(self._server, text)
+        if text.startswith("OOM"):
+            return Full(f"{self._server} is full: {text}")
+        return Unavailable(self._server, text) if text.startswith(_NOT_READY) else error
 
     # Connecting -------------------------------------------------------------------------------------------------------
 

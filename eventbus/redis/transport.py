@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -12,7 +12,7 @@ from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
-from eventbus.lanes import LANES, shares
+from eventbus.lanes import shares
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, entry_name, fired_key, group_keys, stream_keys
@@ -78,10 +78,8 @@ class RedisTransport:
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
-    async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        if again:
-            return await self._publishing.repeat(outgoing)
-        return await self._publishing.append(outgoing)
+    def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> Coroutine[None, None, list[Status]]:
+        return self._publishing.repeat(outgoing) if again else self._publishing.append(outgoing)
 
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
         found: bytes | None = await self._link.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
@@ -93,8 +91,8 @@ class RedisTransport:
     # Consuming --------------------------------------------------------------------------------------------------------
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
-        """A look takes what is there, fairly, lane by lane; only where it finds nothing, a blocking read waits for the
-        next: that one cannot tell the lanes apart, and takes up to its COUNT from each."""
+        """A look takes what is there, fairly, lane by lane. Where that was less than it asked for, the next read waits:
+        that one cannot tell the lanes apart, and may take its COUNT from each that was filled in between."""
         reader = self._reader(subscription, wait)
         if credit < 1:  # COUNT 0 means all to Redis
             return []
@@ -102,9 +100,11 @@ class RedisTransport:
             return found
         try:
             entries = [] if reader.dry else await self._look(reader, credit)
+            reader.dry = len(entries) < credit
             if not entries:
-                entries = await self._wait(reader, max(1, credit // len(LANES)), wait)
-                reader.dry = not entries
+                count = max(1, credit // 2)
+                entries = await self._wait(reader, count, wait)
+                reader.dry = len(entries) < count
         except ReplyError as error:
             await self._create_group(subscription, error)
             return []
@@ -372,7 +372,7 @@ class _Reader:
         self.link = link
         self.epoch = 0
         self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
-        self.dry = False  # the last wait ended without an event: a look would find none
+        self.dry = False  # the last look or wait found less than it asked for: another look would find nothing
         self.held: set[str] = set()
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:

@@ -28,10 +28,12 @@ class Publishing:
     async def append(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
         """Append, told as one publish; one that raises counts as failed."""
         try:
-            return await self.append_relayed(outgoing, append)
+            statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
         except BaseException:
             self._metrics.count_failed(outgoing)
             raise
+        self._metrics.count_published(outgoing, statuses)
+        return statuses
 
     async def append_relayed(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
         """As `append`, for the relay, which tries until it has succeeded: only that counts."""
