@@ -16,7 +16,7 @@ from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
-from eventbus.inflight import Calls
+from eventbus.inflight import Places
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
@@ -117,7 +117,7 @@ class EventBus:
         self._publisher.transport = transport
 
     @property
-    def in_flight(self) -> Calls:
+    def in_flight(self) -> Places:
         """Publishes that wait for Redis now: `len(bus.in_flight)`."""
         return self._publisher.in_flight
 
@@ -196,8 +196,11 @@ class EventBus:
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
-        [receipt] = await self._publish([outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))])
-        return receipt
+        at_once = delay is None and at is None and dedupe_key is None
+        item = Outgoing(envelope) if at_once else outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))
+        [status] = await self._publishing.append((item,), self._publisher.append)
+        crash.point("publish.stored")
+        return Receipt(envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
 
     async def publish_many(
         self,

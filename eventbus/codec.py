@@ -25,6 +25,9 @@ MAX_PAYLOAD = 2**20  # bytes of JSON
 _SURELY_READABLE = 200  # levels of nesting that the parser bears
 
 _UUID7 = re.compile(rb"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")  # until the year 2527
+# The attributes behind causationId, by their names on the wire, and what they are when they are left out.
+_OTHERS = ("traceparent", "source", "priority", "metadata", "only")
+_USUAL: list[object] = [None, SOURCE, NORMAL_PRIORITY, {}, None]
 _TEXTS = frozenset({"subject", "organization", "correlationId", "causationId", "traceparent", "source", "only"})
 
 
@@ -52,78 +55,73 @@ def envelop(
         packed = event.__pydantic_serializer__.to_json(event, by_alias=True)
     except PydanticSerializationError as error:
         raise CodecError(f"{event.event_type} cannot be written as JSON: {error}") from error
-    _check_payload(event.event_type, packed, max_payload)
+    # What is stored must be readable: a dead letter is no place to learn that it is not.
+    if len(packed) > max_payload or packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE:
+        _check_payload(event.event_type, packed, max_payload)
     owner = organization or getattr(event, "organization_id", None) or origin.organization
+    correlation_id, causation_id, _, traceparent, metadata = origin
+    owner = owner if owner is None else str(owner)
+    # In their order, which is quicker than by name.
     return Envelope(
-        id=uuid7(),
-        type=event.event_type,
-        data=packed,
-        subject=key,
-        organization=owner if owner is None else str(owner),
-        correlation_id=origin.correlation_id,
-        causation_id=origin.causation_id,
-        traceparent=origin.traceparent,
-        priority=priority,
-        metadata=origin.metadata,
+        uuid7(),
+        event.event_type,
+        packed,
+        key,
+        owner,
+        correlation_id,
+        causation_id,
+        traceparent,
+        SOURCE,
+        priority,
+        metadata,
     )
 
 
 def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
-    """What is stored must be readable: a dead letter is no place to learn that it is not."""
+    """There may be as many levels as there are brackets, or only lists."""
     if len(packed) > limit:
         raise CodecError(
             f"{event_type} has {len(packed):,} bytes of JSON and the limit is {limit:,}: publish a reference to what "
             "is large, or raise EventBus(max_payload=…)"
         )
-    if packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE:  # there may be that many levels, or only lists
-        try:
-            from_json(packed)
-        except ValueError as error:
-            raise CodecError(f"{event_type} could not be read again: {error}") from None
+    try:
+        from_json(packed)
+    except ValueError as error:
+        raise CodecError(f"{event_type} could not be read again: {error}") from None
 
 
 def open_event(envelope: Envelope) -> Event:
     """The typed event inside an envelope. Raises CodecError (UnknownEventType, or data that does not fit the type)."""
     cls = event_class(envelope.type)
     try:
-        return cls.__pydantic_validator__.validate_json(envelope.data, extra="ignore")
+        event: Event = cls.__pydantic_validator__.validate_json(envelope.data, extra="ignore")
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
         raise CodecError(f"data does not fit {envelope.type}: {faults}") from None
     except Exception as error:  # a validator of the event's own that stumbles over what it was given
         raise CodecError(f"data does not fit {envelope.type}: {type(error).__name__}: {error}") from error
+    return event
 
 
 def encode(envelope: Envelope) -> tuple[bytes | str, ...]:
     """The flat field, value, … list of a stream entry. Raises CodecError if an attribute is not fit for JSON."""
-    try:
-        meta = _meta(envelope)
-    except orjson.JSONEncodeError as error:
-        raise CodecError(f"an attribute of {envelope.type} cannot be written as JSON: {error}") from error
-    return ("id", envelope.id, "type", envelope.type, "meta", meta, "data", envelope.data)
-
-
-def _meta(envelope: Envelope) -> bytes:
+    event_id, event_type, data, subject, organization, correlation_id, causation_id, *others = envelope
     meta: dict[str, object] = {}
-    if envelope.subject is not None:
-        meta["subject"] = envelope.subject
-    if envelope.organization is not None:
-        meta["organization"] = envelope.organization
-    if envelope.correlation_id is not None:
-        meta["correlationId"] = envelope.correlation_id
-    if envelope.causation_id is not None:
-        meta["causationId"] = envelope.causation_id
-    if envelope.traceparent is not None:
-        meta["traceparent"] = envelope.traceparent
-    if envelope.source != SOURCE:
-        meta["source"] = envelope.source
-    if envelope.priority != NORMAL_PRIORITY:
-        meta["priority"] = envelope.priority
-    if envelope.metadata:
-        meta["metadata"] = envelope.metadata
-    if envelope.only is not None:
-        meta["only"] = envelope.only
-    return orjson.dumps(meta) if meta else b""
+    if subject is not None:
+        meta["subject"] = subject
+    if organization is not None:
+        meta["organization"] = organization
+    if correlation_id is not None:
+        meta["correlationId"] = correlation_id
+    if causation_id is not None:
+        meta["causationId"] = causation_id
+    if others != _USUAL:
+        meta |= {name: other for name, other, usual in zip(_OTHERS, others, _USUAL, strict=True) if other != usual}
+    try:
+        packed = orjson.dumps(meta) if meta else b""
+    except orjson.JSONEncodeError as error:
+        raise CodecError(f"an attribute of {event_type} cannot be written as JSON: {error}") from error
+    return ("id", event_id, "type", event_type, "meta", packed, "data", data)
 
 
 def decode(fields: Fields) -> Envelope:

@@ -1,4 +1,4 @@
-"""A deadline for each call of a kind that may all take equally long, at next to no cost.
+"""A deadline for each of many calls that may all take equally long, at next to no cost.
 
 asyncio.timeout sets a timer for every call: a tenth of what a publish costs, or an event whose handler does little.
 Calls that may take equally long expire in the order in which they began, so one timer for the oldest is enough.
@@ -7,59 +7,70 @@ Calls that may take equally long expire in the order in which they began, so one
 import asyncio
 from typing import Any
 
-Call = asyncio.Task[Any]  # a task makes one call of a kind at a time
+Future = asyncio.Future[Any]
+Task = asyncio.Task[Any]
 
 
 class Deadlines:
-    """Each call is ended after `seconds`, by cancelling its task:
-
-    call = deadlines.begin(loop, loop.time())
-    try:
-        await …
-    except CancelledError as cancelled:
-        raise deadlines.verdict(call, cancelled)    # TimeoutError if its time was up
-    finally:
-        deadlines.end(call)
-    """
+    """Of futures: one that is not done `seconds` after its `begin` gets a TimeoutError. Each `begin` needs an `end`."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._calls: dict[Call, tuple[float, int]] = {}  # due, and cancellations before; the oldest first
-        self._expired: dict[Call, int] = {}  # cancelled by us; cancellations before
+        self._due: dict[Future, float] = {}  # by the loop's time; the oldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        return len(self._calls) + len(self._expired)
-
-    def begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call:
-        """A call of the task that runs now. `now`: the loop's time."""
-        task = asyncio.current_task(loop)
-        assert task is not None, "only a task can be told that its time is up"
-        self._calls[task] = (now + self._seconds, task.cancelling())
+    def begin(self, call: Future, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """`now`: the loop's time."""
+        self._due[call] = due = now + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(now + self._seconds, self._expire)
-        return task
+            self._timer = loop.call_at(due, self._expire)
 
-    def end(self, call: Call) -> None:
-        if self._calls.pop(call, None) is None:
-            del self._expired[call]
-            call.uncancel()
-
-    def verdict(self, call: Call, cancelled: asyncio.CancelledError) -> BaseException:
-        """What a cancellation inside the call means. Somebody else's comes before ours."""
-        before = self._expired.get(call)
-        ours = before is not None and call.cancelling() <= before + 1
-        return TimeoutError() if ours else cancelled
+    def end(self, call: Future) -> None:
+        self._due.pop(call, None)
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time() + 0.001  # timers may come a little early
         self._timer = None
-        while self._calls:
-            call, (due, before) = next(iter(self._calls.items()))
+        while self._due:
+            call, due = next(iter(self._due.items()))
             if due > now:
                 self._timer = loop.call_at(due, self._expire)
                 return
-            del self._calls[call]
-            self._expired[call] = before
-            call.cancel()
+            del self._due[call]
+            self._time_is_up(call)
+
+    def _time_is_up(self, call: Future) -> None:
+        if not call.done():
+            call.set_exception(TimeoutError())
+
+
+class TaskDeadlines(Deadlines):
+    """Of what a task does between `begin` and `end`: it is cancelled.
+
+    deadlines.begin(task, loop, loop.time())
+    try:
+        await …
+    except CancelledError as cancelled:
+        raise deadlines.verdict(task, cancelled)    # TimeoutError if its time was up
+    finally:
+        deadlines.end(task)
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self._expired: set[Task] = set()
+
+    def end(self, call: Task) -> None:  # type: ignore[override]  # a task deadline is begun and ended by a task
+        if self._due.pop(call, None) is None:
+            self._expired.remove(call)
+            call.uncancel()
+
+    def verdict(self, call: Task, cancelled: asyncio.CancelledError) -> BaseException:
+        """What a cancellation meant, in a task that was not cancelled before. Somebody else's comes before ours."""
+        return TimeoutError() if call in self._expired and call.cancelling() == 1 else cancelled
+
+    def _time_is_up(self, call: Future) -> None:
+        assert isinstance(call, asyncio.Task)
+        self._expired.add(call)
+        call.cancel()

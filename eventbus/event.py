@@ -10,6 +10,7 @@ import time as clock
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import ClassVar, NamedTuple, Unpack
 
 from pydantic import BaseModel, ConfigDict
@@ -75,6 +76,7 @@ def event_types() -> list[str]:
     return sorted(_registry)
 
 
+@lru_cache(4096)
 def stream_of(event_type: str) -> str:
     """The stream that events of this type go to: the first segment of the type."""
     return event_type.partition(".")[0]
@@ -140,7 +142,8 @@ class Receipt(NamedTuple):
     status: Status
 
 
-_last = 0
+_ms, _count = 0, 0  # of the last id: Unix milliseconds, and how many were made within them before
+_head = ""  # the text of `_ms`, up to the count
 _tails: list[str] = []  # 16 random hex digits each; drawn many at a time: a system call for every id is a third of it
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562, 4.1: two fixed bits, two random ones
 
@@ -150,15 +153,19 @@ def uuid7() -> str:
 
     Written here because the standard library has it from Python 3.14 on only.
     """
-    global _last  # noqa: PLW0603 - ids rise within a process, not within a caller
-    # 60 bits: milliseconds and the 12 bits of rand_a, which count within a millisecond (RFC 9562, 6.2, method 1).
-    _last = max(_last + 1, (clock.time_ns() // 1_000_000) << 12)
-    head = f"{_last >> 12:012x}7{_last & 0xFFF:03x}"
+    global _ms, _count, _head  # noqa: PLW0603 - ids rise within a process, not within a caller
+    now = clock.time_ns() // 1_000_000
+    if now > _ms or _count == 0xFFF:  # rand_a counts within a millisecond (RFC 9562, 6.2, method 1)
+        _ms, _count = max(now, _ms + 1), 0
+        text = f"{_ms:012x}"
+        _head = f"{text[:8]}-{text[8:]}-7"
+    else:
+        _count += 1
     try:
         tail = _tails.pop()
     except IndexError:
         tail = _draw_tails()
-    return f"{head[:8]}-{head[8:12]}-{head[12:]}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+    return f"{_head}{_count:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
 
 
 def _draw_tails() -> str:

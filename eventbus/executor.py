@@ -12,7 +12,7 @@ import structlog
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
-from eventbus.deadlines import Deadlines
+from eventbus.deadlines import TaskDeadlines
 from eventbus.errors import CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group
@@ -33,7 +33,7 @@ class _Route(NamedTuple):
     """Where events of one type go. `slots` None: the consumer starts no more of them than may run."""
 
     call: CallNext
-    deadlines: Deadlines | None
+    deadlines: TaskDeadlines | None
     retry: RetryPolicy
     slots: Slots | None
 
@@ -121,7 +121,7 @@ class Executor:
 
     def _route(self, found: AnyRegistration) -> _Route:
         if not isinstance(found, BatchRegistration):
-            deadlines = None if found.timeout is None else Deadlines(found.timeout)
+            deadlines = None if found.timeout is None else TaskDeadlines(found.timeout)
             return _Route(compose(found.handler, self._layers), deadlines, found.retry, self._slots)
         if found not in self._collectors:
             assert self._slots is not None, "a group with batches has slots"
@@ -191,16 +191,18 @@ async def _run(route: _Route, event: Event, context: Context) -> None:
     if deadlines is None:
         return await _handle(route.call, event, context)
     loop = asyncio.get_running_loop()
-    call = deadlines.begin(loop, loop.time())
+    task = asyncio.current_task(loop)
+    assert task is not None, "only a task can be told that its time is up"
+    deadlines.begin(task, loop, loop.time())
     try:
         await _handle(route.call, event, context)
     except asyncio.CancelledError as cancelled:
-        verdict = deadlines.verdict(call, cancelled)
+        verdict = deadlines.verdict(task, cancelled)
         if verdict is cancelled:
             raise
         raise verdict from cancelled  # whose traceback says where the time went
     finally:
-        deadlines.end(call)
+        deadlines.end(task)
 
 
 async def _handle(handler: CallNext, event: Event, context: Context) -> None:

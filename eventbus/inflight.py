@@ -1,60 +1,48 @@
-"""Calls under way: how many there may be, served in turn, each with a deadline."""
+"""Publishes under way: how many there may be, served in turn."""
 
 import asyncio
 
-from eventbus.deadlines import Call, Deadlines
 
+class Places:
+    """At most `limit` taken at a time: `take()` or `await take_in_turn()`, and a `give_back()` for each.
 
-class Calls:
-    """At most `limit` calls, each ended after `seconds`. As Deadlines, but that there may be no room:
+    `len()` is how many are taken."""
 
-    call = in_flight.begin(loop, loop.time()) or await in_flight.begin_in_turn()
-    """
-
-    def __init__(self, limit: int, seconds: float) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._deadlines = Deadlines(seconds)
+        self._taken = 0  # those too that are kept for who has been let in and has not run since
         self._waiting: dict[asyncio.Future[None], None] = {}
-        self._kept = 0  # places for those who have been let in and have not run since
-        self.verdict = self._deadlines.verdict
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return self._taken
 
-    def begin(self, loop: asyncio.AbstractEventLoop, now: float) -> Call | None:
-        """None if there is no room, or others wait for it. `now`: the loop's time."""
-        if self._waiting or len(self._deadlines) + self._kept >= self._limit:
-            return None
-        return self._deadlines.begin(loop, now)
+    def take(self) -> bool:
+        """False if there is no room, or others wait for it."""
+        if self._waiting or self._taken >= self._limit:
+            return False
+        self._taken += 1
+        return True
 
-    async def begin_in_turn(self) -> Call:
+    async def take_in_turn(self) -> None:
         """When there is room, first come, first served."""
-        loop = asyncio.get_running_loop()
-        if (call := self.begin(loop, loop.time())) is not None:
-            return call
-        place = loop.create_future()
+        if self.take():
+            return
+        place = asyncio.get_running_loop().create_future()
         self._waiting[place] = None
         try:
             await place
         except asyncio.CancelledError:
             if not place.cancelled():  # it was kept for us
-                self._kept -= 1
-                self._let_in()
+                self.give_back()
             raise
         finally:
             self._waiting.pop(place, None)
-        self._kept -= 1
-        return self._deadlines.begin(loop, loop.time())
 
-    def end(self, call: Call) -> None:
-        self._deadlines.end(call)
-        if self._waiting:
-            self._let_in()
-
-    def _let_in(self) -> None:
-        while self._waiting and len(self) + self._kept < self._limit:
+    def give_back(self) -> None:
+        self._taken -= 1
+        while self._waiting and self._taken < self._limit:
             place = next(iter(self._waiting))
             del self._waiting[place]
             if not place.done():
                 place.set_result(None)
-                self._kept += 1
+                self._taken += 1

@@ -91,6 +91,9 @@ class MemoryTransport:
     async def close(self) -> None:
         return
 
+    def begin(self, _outgoing: Outgoing, /) -> asyncio.Future[object] | None:
+        return None
+
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         return [self._append(item, self._delay(item), again) for item in outgoing]
 

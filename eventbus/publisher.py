@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Sequence
 
 from eventbus.breaker import Breaker
+from eventbus.deadlines import Deadlines
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
-from eventbus.inflight import Call, Calls
+from eventbus.inflight import Places
 from eventbus.spool import Spool
 from eventbus.transport import Outgoing, Transport
 
@@ -36,7 +37,8 @@ class Publisher:
         self._timeout = timeout
         self._limit = limit
         self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
-        self.in_flight = Calls(limit, self._patience)
+        self.in_flight = Places(limit)
+        self._deadlines = Deadlines(self._patience)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """What became of each. Raises Unavailable (stored or not: unknown) or Full (not stored; of several, some may
@@ -44,11 +46,22 @@ class Publisher:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            call = None if self._breaker.open else self.in_flight.begin(loop, began)
-            if call is None:
+            if self._breaker.open or not self.in_flight.take():
                 return await self._wait(outgoing, began)
             try:
-                return await self._ask(call, outgoing)
+                try:  # all in one coroutine: this is the hot path
+                    call = self.transport.begin(outgoing[0]) if len(outgoing) == 1 else None
+                    if call is None:
+                        async with asyncio.timeout_at(began + self._patience):
+                            return await self.transport.append(outgoing)
+                    self._deadlines.begin(call, loop, began)
+                    try:
+                        await call
+                    finally:
+                        self._deadlines.end(call)
+                    return [Status.STORED]
+                finally:
+                    self.in_flight.give_back()
             except TimeoutError:
                 raise self._out_of_time(began) from None
             except Unavailable as error:
@@ -58,15 +71,6 @@ class Publisher:
             if self._spool is None:
                 raise
             return await self._spool_instead(self._spool, outgoing, began, error)
-
-    async def _ask(self, call: Call, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        """Raises TimeoutError when it has taken all the time there is, and what the transport raises."""
-        try:
-            return await self.transport.append(outgoing, again=again)
-        except asyncio.CancelledError as cancelled:
-            raise self.in_flight.verdict(call, cancelled) from None
-        finally:
-            self.in_flight.end(call)
 
     async def _wait(self, outgoing: Sequence[Outgoing], began: float, *, again: bool = False) -> list[Status]:
         """Until there is room and the server answers, or is known not to, or time is up. `again`: after a first try."""
@@ -92,17 +96,19 @@ class Publisher:
             while not (admitted or breaker.admits()):
                 self._check_known()
                 await breaker.turn()
-            call = await self.in_flight.begin_in_turn()
+            await self.in_flight.take_in_turn()
             admitted, was_open = False, breaker.open
             asked.append(loop.time())
             try:
-                statuses = await self._ask(call, outgoing, again=again)
+                statuses = await self.transport.append(outgoing, again=again)
             except Unavailable as error:
                 breaker.failed(error, away=was_open)
                 again = True
             else:
                 breaker.succeeded()
                 return statuses
+            finally:
+                self.in_flight.give_back()
 
     def _check_known(self) -> None:
         """Who has a spool does not wait for a server that is known to be away."""

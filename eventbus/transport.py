@@ -14,6 +14,7 @@ and two are for notices that nobody keeps.
   consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
 """
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,6 +247,10 @@ class Appender(Protocol):
 class Transport(Appender, Protocol):
     """See the module's docstring for who owns what, and when."""
 
+    def begin(self, outgoing: Outgoing, /) -> asyncio.Future[object] | None:
+        """As `append` of this one, if that can begin at once: it is stored when the future is done, which may raise
+        what `append` raises. None, and nothing was done, where it takes more than that; then there is `append`."""
+
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
         """The id of the event that holds this one's dedupe key; None if none does (any more)."""
 
@@ -256,8 +261,9 @@ class Transport(Appender, Protocol):
         """Take back what is scheduled; without a stream, wherever it is. False if it is not scheduled (any more)."""
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
-        """At most `credit` events (or one of each priority) that no consumer of the group has seen; waits up to `wait`
-        seconds for the first. Where several priorities wait, each gets its share: see eventbus.lanes.
+        """At most `credit` events that no consumer of the group has seen; waits up to `wait` seconds for the first.
+        Where several priorities wait, each gets its share: see eventbus.lanes. When several fill in the moment before
+        it waits, it may be half of the credit, or one, of each.
 
         Creates the group, at the beginning of the stream, if it is not there (any more)."""
 

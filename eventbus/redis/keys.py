@@ -47,6 +47,12 @@ def stream_keys(namespace: str, stream: str) -> StreamKeys:
     return StreamKeys(*(f"{prefix}:{name}" for name in ("stream", "due", "scheduled", "dead", "groups")))
 
 
+@lru_cache(4096)
+def lane_key(namespace: str, stream: str, priority: int) -> str:
+    """`stream_keys(…).lane(…)`, for every publish."""
+    return stream_keys(namespace, stream).lane(priority)
+
+
 @lru_cache(1024)
 def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
     prefix = f"{namespace}:{{{stream}}}:{group}"

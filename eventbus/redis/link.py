@@ -7,6 +7,8 @@ command: whether something was applied when a connection breaks is for the calle
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -36,9 +38,12 @@ class ReplyError(EventBusError):
 
 
 class _Wire(asyncio.Protocol):
-    """Replies in the order of their commands. A caller that went away has a cancelled future, which is passed over."""
+    """Replies in the order of their commands. A caller that went away has a future that is done, and passed over.
 
-    def __init__(self) -> None:
+    name  makes an error of the bus out of a refusal, or of why the connection ended"""
+
+    def __init__(self, name: Callable[[ReplyError | str], EventBusError]) -> None:
+        self._name = name
         self.waiting: deque[asyncio.Future[Reply]] = deque()
         self.out: list[bytes] = []
         self.watched = False
@@ -71,7 +76,7 @@ class _Wire(asyncio.Protocol):
             if future.done():
                 continue
             if isinstance(reply, ReplyError):
-                future.set_exception(reply)
+                future.set_exception(self._name(reply))
             else:
                 future.set_result(reply)
 
@@ -82,7 +87,7 @@ class _Wire(asyncio.Protocol):
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
-                future.set_exception(ConnectionResetError(str(exc or self.ending)))
+                future.set_exception(self._name(str(exc or self.ending)))
 
 
 class Link:
@@ -114,15 +119,17 @@ class Link:
         if self._wire is None or self._wire.transport is None:
             await self._connect()
 
+    def begin(self, *command: Argument) -> asyncio.Future[Reply] | None:
+        """The reply to be, which may end as `execute` does. None while there is no connection."""
+        wire = self._wire
+        return None if wire is None or wire.transport is None else self._send(wire, _pack(command))
+
     async def execute(self, *command: Argument) -> Reply:
         """The reply. Raises Unavailable, Full, or ReplyError with the server's words."""
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
-        try:
-            return await self._send(wire, _pack(command))
-        except (ConnectionResetError, ReplyError) as error:
-            raise self._named(error) from None
+        return await self._send(wire, _pack(command))
 
     async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
@@ -135,7 +142,7 @@ class Link:
         try:
             for future in futures:
                 try:
-                    replies.append(await self._answer(future))
+                    replies.append(await future)
                 except (ReplyError, Full) as error:
                     replies.append(error)
         finally:
@@ -158,7 +165,7 @@ class Link:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         if wire.transport is None:  # lost between the end of _connect and the waking of who waited for it
-            future.set_exception(ConnectionResetError(wire.ending))
+            future.set_exception(self._named(wire.ending))
             return future
         if not wire.waiting:
             wire.quiet_since = loop.time()
@@ -186,21 +193,15 @@ class Link:
             wire.ending = f"no answer for {self._timeout:g} s"
             wire.transport.abort()
 
-    async def _answer(self, future: asyncio.Future[Reply]) -> Reply:
-        try:
-            return await future
-        except (ConnectionResetError, ReplyError) as error:
-            raise self._named(error) from None
-
-    def _named(self, error: ConnectionResetError | ReplyError) -> EventBusError:
-        """What the bus calls it."""
-        text = str(error)
-        if isinstance(error, ConnectionResetError):
+    def _named(self, reason: ReplyError | str) -> EventBusError:
+        """What the bus calls a refusal, or the end of a connection."""
+        text = str(reason)
+        if isinstance(reason, str):
             self._note_away(text)
             return Unavailable(self._server, text)
         if text.startswith("OOM"):
             return Full(f"{self._server} is full: {text}")
-        return Unavailable(self._server, text) if text.startswith(_NOT_READY) else error
+        return Unavailable(self._server, text) if text.startswith(_NOT_READY) else reason
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -237,17 +238,18 @@ class Link:
     async def _open(self) -> _Wire:
         loop, options = asyncio.get_running_loop(), self._options
         kind = options.get("connection_class")
+        wired = partial(_Wire, self._named)
         if kind is UnixDomainSocketConnection:
-            _, wire = await loop.create_unix_connection(_Wire, options["path"])
+            _, wire = await loop.create_unix_connection(wired, options["path"])
         else:
             tls = _tls(dict(options)) if kind is SSLConnection else None
             _, wire = await loop.create_connection(
-                _Wire, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
+                wired, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
             )
         try:
             for command in self._greeting():
-                await self._answer(self._send(wire, _pack(command)))
-            self.client_id = await self._answer(self._send(wire, _pack(("CLIENT", "ID"))))
+                await self._send(wire, _pack(command))
+            self.client_id = await self._send(wire, _pack(("CLIENT", "ID")))
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 from eventbus.codec import encode
 from eventbus.errors import EventBusError
-from eventbus.event import Envelope, Status, unix_ms
+from eventbus.event import Envelope, Status, stream_of, unix_ms
 from eventbus.redis import dedupe, scripts
-from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
-from eventbus.redis.link import Link
+from eventbus.redis.keys import due_pattern, lane_key, stream_keys, stream_of_due
+from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeats import Lane, Repeats
 from eventbus.redis.scripts import Command, ms, unix
 from eventbus.transport import Outgoing
@@ -39,11 +39,12 @@ class Publishing:
         for promoting in self._promotions:
             promoting.cancel()
 
+    def begin(self, item: Outgoing) -> asyncio.Future[Reply] | None:
+        """The hot path: one command, and no coroutine around its reply."""
+        return None if item.later or item.once is not None else self._link.begin(*self._xadd(item))
+
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
-        if len(outgoing) == 1 and not outgoing[0].later and outgoing[0].once is None:  # the hot path of publish()
-            await self._link.execute(*self._xadd(outgoing[0]))
-            return [Status.STORED]
         waits = await self._append_all(outgoing)
         self._promote_in_time(outgoing, waits)
         return [_fate(wait) for wait in waits]
@@ -94,7 +95,8 @@ class Publishing:
 
     def _xadd(self, item: Outgoing) -> Command:
         envelope = item.envelope
-        return ("XADD", stream_keys(self._namespace, envelope.stream).lane(envelope.priority), "*", *encode(envelope))
+        lane = lane_key(self._namespace, stream_of(envelope.type), envelope.priority)
+        return ("XADD", lane, "*", *encode(envelope))
 
     def _schedule(self, item: Outgoing) -> Command:
         keys = stream_keys(self._namespace, item.envelope.stream)

@@ -78,6 +78,9 @@ class RedisTransport:
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
+    def begin(self, outgoing: Outgoing, /) -> asyncio.Future[object] | None:
+        return self._publishing.begin(outgoing)
+
     def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> Coroutine[None, None, list[Status]]:
         return self._publishing.repeat(outgoing) if again else self._publishing.append(outgoing)
 

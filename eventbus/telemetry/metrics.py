@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from eventbus.errors import UnknownEventType
-from eventbus.event import Envelope, Status, event_class, unix_ms
+from eventbus.event import Envelope, Status, event_class, stream_of, unix_ms
 from eventbus.inspection import StreamState
 from eventbus.lifecycle import Finished
 from eventbus.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
@@ -117,7 +117,7 @@ class Metrics:
 
     def count_published(self, outgoing: Sequence[Outgoing], statuses: Iterable[Status]) -> None:
         for item, status in zip(outgoing, statuses, strict=True):
-            self.published[item.envelope.stream, status.value] += 1
+            self.published[stream_of(item.envelope.type), status] += 1
 
     def count_failed(self, outgoing: Sequence[Outgoing]) -> None:
         """A publish raised; of several, some may be stored all the same."""
