@@ -5,20 +5,16 @@ abort:GROUP:EVENT   {"by", "until", "reason"}; GROUP is * for all. The handler t
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import orjson
 import structlog
 
-from eventbus.context import Context
 from eventbus.control import whoami
-from eventbus.errors import Cancelled, EventBusError
-from eventbus.event import Event
-from eventbus.lifecycle import Finished
-from eventbus.middleware import CallNext
-from eventbus.transport import Transport
+from eventbus.errors import EventBusError
+from eventbus.transport import Delivery, Transport
 
 WITHIN = timedelta(hours=1)
 LIMIT = 1_000  # every worker reads all of them twice a second
@@ -29,6 +25,7 @@ _EVERY = "*"
 log = structlog.get_logger("eventbus.control")
 
 Target = tuple[str, str]  # group and event id
+Running = tuple[Delivery, asyncio.Task[None]]
 
 
 class Abort(NamedTuple):
@@ -70,56 +67,37 @@ def _name(target: Target) -> str:
 
 
 class Aborting:
-    """What one process has to stop: its middleware knows what runs, and `heed` what is to end."""
+    """What one process has to stop: `heed` cancels what runs, and `refusal` says what must not begin."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._wanted: Mapping[Target, Abort] = {}
-        self._running: dict[Target, asyncio.Task[object]] = {}
-        self._struck: dict[Target, Abort] = {}
+        self.wanted: Mapping[Target, Abort] = {}
         self._clearing: set[asyncio.Task[None]] = set()
 
-    def heed(self, controls: Mapping[str, bytes]) -> None:
+    def heed(self, controls: Mapping[str, bytes], running: Callable[[], Iterable[Running]]) -> None:
+        """`running`: what runs in this process; asked only if something is to be stopped."""
         now = datetime.now(UTC)
-        self._wanted = {target: note for target, note in aborts(controls).items() if note.until > now}
-        if not self._wanted:
+        self.wanted = {target: note for target, note in aborts(controls).items() if note.until > now}
+        if not self.wanted:
             return
-        for target, task in self._running.items():
-            note = self._note(target)
-            if note is not None and target not in self._struck:
-                self._struck[target] = note
+        for delivery, task in running():
+            event_id = delivery.fields.get(b"id", b"").decode(errors="replace")
+            reason = self.refusal(delivery.subscription.group, event_id)
+            if reason is not None and delivery.aborted is None:
+                delivery.aborted = reason
                 task.cancel()
 
-    async def around(self, event: Event, ctx: Context, call_next: CallNext) -> None:
-        """The middleware; outside of all others, so that they see the cancellation pass."""
-        target = (ctx.group, ctx.event_id)
-        if self._wanted and (note := self._note(target)) is not None:
-            raise Cancelled(str(note))
-        task = asyncio.current_task()
-        assert task is not None, "a handler runs in a task"
-        self._running[target] = task
-        try:
-            await call_next(event, ctx)
-        except BaseException as error:
-            if target not in self._struck:
-                raise
-            # Whatever it made of being cancelled: it must not be tried again. That it was is undone, for the worker
-            # that stops cancels its handlers, too, and means something else by it.
-            raise Cancelled(str(self._struck[target])) from error
-        finally:
-            del self._running[target]
-            if self._struck.pop(target, None) is not None:
-                task.uncancel()
+    def refusal(self, group: str, event_id: str) -> str | None:
+        """Why a handler must not begin; None if it may."""
+        note = self.wanted.get((group, event_id)) or self.wanted.get((_EVERY, event_id))
+        return None if note is None else str(note)
 
-    def ended(self, finished: Finished) -> None:
-        """The listener: what was asked of one group alone is done now."""
-        envelope = finished.envelope
-        if isinstance(finished.error, Cancelled) and envelope is not None:
-            target = (finished.group, envelope.id)
-            if target in self._wanted:
-                clearing = asyncio.create_task(self._clear(target))
-                self._clearing.add(clearing)
-                clearing.add_done_callback(self._clearing.discard)
+    def ended(self, group: str, event_id: str) -> None:
+        """A handler was stopped: what was asked of one group alone is done now."""
+        if (group, event_id) in self.wanted:
+            clearing = asyncio.create_task(self._clear((group, event_id)))
+            self._clearing.add(clearing)
+            clearing.add_done_callback(self._clearing.discard)
 
     async def _clear(self, target: Target) -> None:
         try:
@@ -127,7 +105,4 @@ class Aborting:
         except EventBusError as error:  # its time will run out
             log.debug("an abort stays noted", reason=str(error))
         else:  # a look that was under way has answered before this
-            self._wanted = {other: note for other, note in self._wanted.items() if other != target}
-
-    def _note(self, target: Target) -> Abort | None:
-        return self._wanted.get(target) or self._wanted.get((_EVERY, target[1]))
+            self.wanted = {other: note for other, note in self.wanted.items() if other != target}

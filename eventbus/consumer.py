@@ -141,7 +141,11 @@ class Consumer:
             await self._room.wait()
             if not self._stopping.is_set():
                 self._ahead = self._pace.measure(asyncio.get_running_loop().time()) if self._gate is None else 0
-                deliveries = await self._transport.read(subscription, max(1, self._wanted()), READ_WAIT)
+                wanted = self._wanted()
+                if wanted <= 0:  # there was room, and something else has taken it
+                    self._room.clear()
+                    return
+                deliveries = await self._transport.read(subscription, wanted, READ_WAIT)
                 if deliveries:
                     crash.point("consumer.read")
                 self._take(deliveries)
@@ -177,7 +181,7 @@ class Consumer:
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
                 self._held[delivery] = asyncio.get_running_loop().time()
-                task = self._running[delivery] = asyncio.create_task(self._execute(delivery))
+                task = self._running[delivery] = asyncio.create_task(self._run_alone(delivery))
                 while delivery in self._running:  # one that does not end leaves it all the same, when the worker stops
                     await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
         if not found.deliveries:  # another process was quicker
@@ -235,9 +239,12 @@ class Consumer:
         return share if self._gate is None else self._gate.room(share)
 
     def _start(self) -> None:
-        while self._ready and self._taking() and len(self._running) < self._in_hand:
-            delivery = self._ready.popleft()
-            self._running[delivery] = asyncio.create_task(self._run(delivery))
+        ready, running, free = self._ready, self._running, self._in_hand - len(self._running)
+        if self._taking() and free > 0:
+            create_task = asyncio.get_running_loop().create_task
+            for _ in range(min(free, len(ready))):
+                delivery = ready.popleft()
+                running[delivery] = create_task(self._run(delivery))
         if self._wanted() > 0:
             self._room.set()
         elif not self._stopping.is_set():
@@ -251,24 +258,33 @@ class Consumer:
             self._running.pop(delivery)
             self._finish(delivery, Release())
             return
-        try:
-            await self._execute(delivery)
-        finally:
-            self._isolation.leave()
-
-    async def _execute(self, delivery: Delivery) -> None:
         outcome: Outcome = Release()
         try:
             outcome = await self._executor.execute(delivery)
         finally:
-            if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
-                self._finish(delivery, outcome)
+            self._isolation.leave()
+            self._end(delivery, outcome)
+
+    async def _run_alone(self, delivery: Delivery) -> None:
+        """A suspect, for which everything else waits."""
+        outcome: Outcome = Release()
+        try:
+            outcome = await self._executor.execute(delivery)
+        finally:
+            self._end(delivery, outcome)
+
+    def _end(self, delivery: Delivery, outcome: Outcome) -> None:
+        if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+            self._finish(delivery, outcome)
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
         self._pace.ended += 1
         self._settle_due.set()
-        self._start()
+        if self._ready:
+            self._start()
+        elif not self._room.is_set() and self._wanted() > 0:
+            self._room.set()
 
     # Holding and letting go -------------------------------------------------------------------------------------------
 

@@ -25,8 +25,9 @@ class Deadlines:
         if self._timer is None:
             self._timer = loop.call_at(due, self._expire)
 
-    def end(self, call: Future) -> None:
-        self._due.pop(call, None)
+    def end(self, call: Future) -> bool:
+        """Whether its time was up."""
+        return self._due.pop(call, None) is None
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
@@ -51,24 +52,22 @@ class TaskDeadlines(Deadlines):
     deadlines.begin(task, loop, loop.time())
     try:
         await …
-    except CancelledError as cancelled:
-        raise deadlines.verdict(task, cancelled)    # TimeoutError if its time was up
     finally:
-        deadlines.end(task)
+        late = deadlines.end(task)   # then a CancelledError means that its time was up, unless task.cancelling() still
     """
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
         self._expired: set[Task] = set()
 
-    def end(self, call: Task) -> None:  # type: ignore[override]  # a task deadline is begun and ended by a task
-        if self._due.pop(call, None) is None:
-            self._expired.remove(call)
-            call.uncancel()
-
-    def verdict(self, call: Task, cancelled: asyncio.CancelledError) -> BaseException:
-        """What a cancellation meant, in a task that was not cancelled before. Somebody else's comes before ours."""
-        return TimeoutError() if call in self._expired and call.cancelling() == 1 else cancelled
+    def end(self, call: Future) -> bool:
+        """Whether its time was up: it was cancelled for that, which is undone here."""
+        if self._due.pop(call, None) is not None:
+            return False
+        assert isinstance(call, asyncio.Task)
+        self._expired.remove(call)
+        call.uncancel()
+        return True
 
     def _time_is_up(self, call: Future) -> None:
         assert isinstance(call, asyncio.Task)

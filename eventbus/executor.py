@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import structlog
 
+from eventbus.aborting import Aborting
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
 from eventbus.deadlines import TaskDeadlines
-from eventbus.errors import CodecError, Conflict, Unavailable
+from eventbus.errors import Cancelled, CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group
 from eventbus.judgement import GivenBack, failure_of, judge, leaves
@@ -30,17 +31,17 @@ log = structlog.get_logger("eventbus.executor")
 
 
 class _Route(NamedTuple):
-    """Where events of one type go. `slots` None: the consumer starts no more of them than may run."""
+    """Where events of one type go. `deadlines` None: nothing ends them, or `call` does so itself."""
 
     call: CallNext
     deadlines: TaskDeadlines | None
     retry: RetryPolicy
-    slots: Slots | None
 
 
 class Executor:
     """Runs the handlers of one group, as it is now: what is registered on it later is not seen.
 
+    aborting    knows what must not begin
     middleware  runs outside of the group's own
     listeners   are told before the group's own
     """
@@ -50,10 +51,12 @@ class Executor:
         group: Group,
         publisher: Publisher,
         *,
+        aborting: Aborting | None = None,
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
     ) -> None:
         self._group = group
+        self._aborting = aborting
         self._publisher = publisher
         self._layers = [*middleware, *group.middleware]
         # In a group without batches what is in hand runs; in one with batches much of it waits.
@@ -67,7 +70,8 @@ class Executor:
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """Never raises but for cancellation before the handler started; return is success, raise is failure."""
-        if delivery.crashes >= delivery.subscription.condemned_from:
+        suspect = delivery.crashes >= SUSPECT_FROM
+        if suspect and delivery.crashes >= delivery.subscription.condemned_from:
             return self._conclude(delivery, self._bury_crasher(delivery))
         envelope = None
         try:
@@ -78,26 +82,34 @@ class Executor:
             event = open_event(envelope)
         except CodecError as error:
             return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
-        suspect = delivery.crashes >= SUSPECT_FROM
         context = Context(
             self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
         )
         context.delivery = delivery
+        if self._aborting is not None and self._aborting.wanted and (refusal := self._refusal(envelope)) is not None:
+            return self._conclude(delivery, self._judge(route, context, refusal), envelope, error=refusal)
+        # What follows is done for every event, and all in one coroutine: this is the hot path.
+        loop, deadlines, failure, late = asyncio.get_running_loop(), route.deadlines, None, False
+        task = asyncio.current_task(loop)
+        assert task is not None, "only a task can be told that its time is up"
         started = perf_counter()
+        if deadlines is not None:
+            deadlines.begin(task, loop, loop.time())
         try:
-            if route.slots is None:
-                await _run(route, event, context)
-            else:
-                async with route.slots.one():
-                    await _run(route, event, context)
-        except asyncio.CancelledError as error:
-            outcome = self._judge_cancelled(route, context, error)
-            return self._conclude(delivery, outcome, envelope, started, error)
+            try:
+                await route.call(event, context)
+            except Conflict as conflict:
+                await _run_again(route.call, event, context, conflict)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
-            return self._conclude(delivery, self._judge(route, context, error), envelope, started, error)
-        return self._conclude(delivery, _DONE, envelope, started)
+            failure = error
+        finally:
+            late = deadlines is not None and deadlines.end(task)
+        if failure is None:
+            return self._conclude(delivery, _DONE, envelope, started)
+        failure = _meaning(failure, task, delivery, late=late)
+        return self._conclude(delivery, self._judge_raised(route, context, failure, task), envelope, started, failure)
 
     def give_back(self) -> None:
         """Executions that wait for a slot or for their batch end with Release, now."""
@@ -120,14 +132,17 @@ class Executor:
             await self._announcer.drain(seconds)
 
     def _route(self, found: AnyRegistration) -> _Route:
-        if not isinstance(found, BatchRegistration):
-            deadlines = None if found.timeout is None else TaskDeadlines(found.timeout)
-            return _Route(compose(found.handler, self._layers), deadlines, found.retry, self._slots)
-        if found not in self._collectors:
-            assert self._slots is not None, "a group with batches has slots"
-            self._collectors[found] = Collector(self._publisher, found, self._slots)
-        # What an event waits for its batch is no time of the handler's: the batch has slot and timeout, not the event.
-        return _Route(compose(self._collectors[found].join, self._layers), None, found.retry, None)
+        if isinstance(found, BatchRegistration):
+            if found not in self._collectors:
+                assert self._slots is not None, "a group with batches has slots"
+                self._collectors[found] = Collector(self._publisher, found, self._slots)
+            # What an event waits for its batch is no time of the handler's: the batch has slot and timeout.
+            return _Route(compose(self._collectors[found].join, self._layers), None, found.retry)
+        call = compose(found.handler, self._layers)
+        if self._slots is not None:
+            return _Route(_in_slot(self._slots, found.timeout, call), None, found.retry)
+        # The consumer starts no more of them than may run.
+        return _Route(call, None if found.timeout is None else TaskDeadlines(found.timeout), found.retry)
 
     def _find_route(self, envelope: Envelope) -> _Route | None:
         """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
@@ -146,17 +161,25 @@ class Executor:
         started: float | None = None,
         error: BaseException | None = None,
     ) -> Outcome:
+        if error is not None and envelope is not None and self._aborting is not None and isinstance(error, Cancelled):
+            self._aborting.ended(self._group.name, envelope.id)
         if self._announcer is not None:
             seconds = 0.0 if started is None else perf_counter() - started
             self._announcer.tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error))
         return outcome
 
-    def _judge_cancelled(self, route: _Route, context: Context, error: asyncio.CancelledError) -> Outcome:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    def _refusal(self, envelope: Envelope) -> Cancelled | None:
+        assert self._aborting is not None
+        reason = self._aborting.refusal(self._group.name, envelope.id)
+        return None if reason is None else Cancelled(reason)
+
+    def _judge_raised(
+        self, route: _Route, context: Context, error: BaseException, task: asyncio.Task[object]
+    ) -> Outcome:
+        if isinstance(error, asyncio.CancelledError) and task.cancelling():
             context.log.warning("given back", reason="the worker is stopping and its grace is over")
             return Release()
-        # Nobody cancelled us: something that the handler awaited was cancelled, and it let that pass.
+        # Where nobody cancelled us, something that the handler awaited was cancelled, and it let that pass.
         return self._judge(route, context, error)
 
     def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:
@@ -185,33 +208,39 @@ class Executor:
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
 
 
-async def _run(route: _Route, event: Event, context: Context) -> None:
-    """Raises what the handler raised, and TimeoutError if its time was up."""
-    deadlines = route.deadlines
-    if deadlines is None:
-        return await _handle(route.call, event, context)
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task(loop)
-    assert task is not None, "only a task can be told that its time is up"
-    deadlines.begin(task, loop, loop.time())
-    try:
-        await _handle(route.call, event, context)
-    except asyncio.CancelledError as cancelled:
-        verdict = deadlines.verdict(task, cancelled)
-        if verdict is cancelled:
-            raise
-        raise verdict from cancelled  # whose traceback says where the time went
-    finally:
-        deadlines.end(task)
+def _in_slot(slots: Slots, timeout: float | None, call: CallNext) -> CallNext:
+    """In a group with batches others wait for their slot, too, and that is no time of the handler's."""
+
+    async def wait_and_call(event: Event, context: Context) -> None:
+        async with slots.one(), asyncio.timeout(timeout):
+            await call(event, context)
+
+    return wait_and_call
 
 
-async def _handle(handler: CallNext, event: Event, context: Context) -> None:
-    """Once, or again as a whole when its transaction lost to another: that is no failure of the handler's."""
+def _meaning(error: BaseException, task: asyncio.Task[object], delivery: Delivery, *, late: bool) -> BaseException:
+    """What the end of a handler comes to, whose task may have been cancelled for two reasons of ours."""
+    if delivery.aborted is not None:
+        # Whatever it made of being cancelled: it must not be tried again. That it was is undone, for the worker that
+        # stops cancels its handlers, too, and means something else by it.
+        task.uncancel()
+        meant: BaseException = Cancelled(delivery.aborted)
+    elif late and isinstance(error, asyncio.CancelledError) and not task.cancelling():
+        meant = TimeoutError()
+    else:
+        return error
+    meant.__cause__ = error  # whose traceback says where the handler was
+    return meant
+
+
+async def _run_again(handler: CallNext, event: Event, context: Context, error: Conflict) -> None:
+    """As a whole, when its transaction lost to another: that is no failure of the handler's."""
     for pause in CONFLICT_PAUSES:
+        context.log.debug("run again", reason=str(error))
+        await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311 - so that those who collided part
+        context = context.renewed()
         try:
             return await handler(event, context)
-        except Conflict as error:
-            context.log.debug("run again", reason=str(error))
-            await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311 - so that those who collided part
-            context = context.renewed()
-    return await handler(event, context)
+        except Conflict as another:
+            error = another
+    raise error

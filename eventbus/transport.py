@@ -53,6 +53,7 @@ class Delivery:
     """A stream entry in the hands of one consumer. `fields` are raw: decoding is the executor's business.
 
     `failures`: attempts that ended in an exception. `crashes`: times that a consumer died while it held this entry.
+    `aborted`: why its handler was told to stop: see eventbus.aborting.
     """
 
     subscription: Subscription
@@ -60,6 +61,7 @@ class Delivery:
     fields: Fields
     failures: int = 0
     crashes: int = 0
+    aborted: str | None = None
 
     @property
     def attempt(self) -> int:

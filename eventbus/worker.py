@@ -122,8 +122,9 @@ class Worker:
         return Executor(
             group,
             self._bus,
-            middleware=[*tracked[0], aborting.around, *self._bus.middleware],
-            listeners=[*tracked[1], aborting.ended, *self._bus.listeners, *self._listeners],
+            aborting=aborting,
+            middleware=[*tracked[0], *self._bus.middleware],
+            listeners=[*tracked[1], *self._bus.listeners, *self._listeners],
         )
 
     def nudge(self) -> None:
@@ -185,7 +186,7 @@ async def _drain(executors: list[Executor], seconds: float) -> None:
 
 
 def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[str, bytes]) -> None:
-    aborting.heed(controls)
+    aborting.heed(controls, lambda: [each for consumer in consumers for each in consumer.in_hand().running.items()])
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)

@@ -113,6 +113,7 @@ class Link:
         self.epoch = 0
         self.connected_at = 0.0
         self.client_id = 0
+        self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
 
     async def ready(self) -> None:
         """Connected when it returns. Raises Unavailable, or ConfigurationError if the login is refused."""
@@ -228,6 +229,7 @@ class Link:
         except ReplyError as error:
             raise ConfigurationError(f"{self._server} refused the login: {error}") from None
         self._wire = wire
+        self.told.clear()
         self.epoch += 1
         self.connected_at = asyncio.get_running_loop().time()
         if self._away:

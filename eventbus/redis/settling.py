@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
 from eventbus.redis.scripts import Command, ms
@@ -17,7 +18,12 @@ def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
     """Their entries, by subscription and priority: a command deals with one lane."""
     grouped: dict[Lane, list[str]] = {}
     for delivery in deliveries:
-        grouped.setdefault((delivery.subscription, priority_of(delivery.entry_id)), []).append(delivery.entry_id)
+        entry = delivery.entry_id
+        lane = delivery.subscription, priority_of(entry) if "@" in entry else NORMAL_PRIORITY
+        if lane in grouped:
+            grouped[lane].append(entry)
+        else:
+            grouped[lane] = [entry]
     return grouped
 
 
@@ -46,7 +52,7 @@ def _acks(namespace: str, clean: Acks, marked: Acks) -> list[Command]:
     found: list[Command] = []
     for (subscription, priority), ids in clean.items():
         key = stream_keys(namespace, subscription.stream).lane(priority)
-        raw = [entry_id.partition("@")[0] for entry_id in ids]
+        raw = ids if priority == NORMAL_PRIORITY else [entry_id.partition("@")[0] for entry_id in ids]
         found += [("XACK", key, subscription.group, *raw[i : i + ACK_BATCH]) for i in range(0, len(raw), ACK_BATCH)]
     for (subscription, priority), ids in marked.items():
         keys = _keys(namespace, subscription, priority)

@@ -130,7 +130,7 @@ class Metrics:
         executions = self.executions.get((group, envelope.type)) if envelope is not None else None
         if executions is None:
             executions = self._begin(group, envelope)
-        kind = type(outcome)
+        kind: type[Outcome] = type(outcome)
         executions.outcomes[kind] += 1
         if seconds:  # else nothing ran
             executions.seconds.observe(seconds)

@@ -48,7 +48,7 @@ async def test_a_moment_does_not_depend_on_the_publisher_s_clock(
     true, true_ns = time.time, time.time_ns
     monkeypatch.setattr(time, "time", lambda: true() + skew)
     monkeypatch.setattr(time, "time_ns", lambda: true_ns() + int(skew * 1e9))
-    monkeypatch.setattr("eventbus.event._last", 0)  # ids rise within a process: they would stay an hour ahead
+    monkeypatch.setattr("eventbus.event._ms", 0)  # ids rise within a process: they would stay an hour ahead
     [first, second] = [Outgoing(envelope(number), at=moment) for number in (1, 2)]
     assert await transport.append([first]) == [Status.SCHEDULED]
     assert await transport.append([first, second], again=True) == [Status.DUPLICATE, Status.SCHEDULED]

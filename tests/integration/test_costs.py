@@ -30,7 +30,7 @@ def url(own_redis: OwnRedis) -> str:
     return own_redis().url
 
 
-async def stats(client: "Redis[bytes]") -> Cost:
+async def stats(client: Redis) -> Cost:
     info: dict[str, Any] = await client.info("stats")
     commands: dict[str, Any] = await client.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): int(stat["calls"]) for name, stat in commands.items()}

@@ -97,9 +97,9 @@ def group() -> Group:
     return group
 
 
-def delivered(sent: Envelope, **state: int) -> Delivery:
+def delivered(sent: Envelope, *, failures: int = 0, crashes: int = 0) -> Delivery:
     fields = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(sent)])
-    return Delivery(consumer(stream="noise", group="ears"), "7-0", fields, **state)
+    return Delivery(consumer(stream="noise", group="ears"), "7-0", fields, failures, crashes)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The Lua scripts, each in a file of its own with its KEYS, ARGV and returns at the head.
 
-A server forgets scripts when it restarts, fails over or is told to. So none is ever taken for granted: a call goes out
-by its digest, and by its text when the server says that it does not know it.
+A server forgets scripts when it restarts, fails over or is told to. So none is ever taken for granted: the first call
+over a connection carries the text, later ones its digest, and the text again if the server does not know it any more.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ def by_text(command: Command) -> Command:
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
     """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place."""
-    replies = await link.pipeline(commands)
+    replies = await link.pipeline([_known(link, command) for command in commands])
     unknown = [
         i for i, reply in enumerate(replies) if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
     ]
@@ -78,6 +78,14 @@ async def run(link: Link, commands: list[Command]) -> list[Reply]:
         for i, reply in zip(unknown, again, strict=True):
             replies[i] = reply
     return replies
+
+
+def _known(link: Link, command: Command) -> Command:
+    """By its text the first time that it goes over a connection: one that is not known would run after the others."""
+    if command[0] != "EVALSHA" or command[1] in link.told:
+        return command
+    link.told.add(command[1])
+    return by_text(command)
 
 
 async def call(link: Link, command: Command) -> Reply:

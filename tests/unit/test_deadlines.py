@@ -1,0 +1,82 @@
+"""Deadlines of many calls, by one timer."""
+
+import asyncio
+import time
+
+import pytest
+
+from eventbus.deadlines import Deadlines, TaskDeadlines
+
+
+async def call(deadlines: TaskDeadlines, seconds: float) -> str:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    late = False
+    deadlines.begin(task, loop, loop.time())
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        if deadlines.end(task) and not task.cancelling():
+            return "late"
+        raise
+    late = deadlines.end(task)
+    return "late, and done all the same" if late else "done"
+
+
+async def test_each_task_ends_in_its_own_time() -> None:
+    deadlines = TaskDeadlines(0.3)
+    began = time.monotonic()
+    first = asyncio.create_task(call(deadlines, 9))
+    await asyncio.sleep(0.15)
+    second = asyncio.create_task(call(deadlines, 9))
+    assert await first == "late"
+    assert time.monotonic() - began >= 0.28
+    assert not second.done()
+    assert await second == "late"
+    assert 0.43 <= time.monotonic() - began <= 1.5
+
+
+async def test_who_is_in_time_is_left_alone() -> None:
+    deadlines = TaskDeadlines(0.05)
+    for _ in range(3):  # the timer of the first goes on for the others
+        assert await asyncio.gather(*(call(deadlines, 0.03) for _ in range(5))) == ["done"] * 5
+
+
+async def test_a_cancellation_from_outside_goes_first() -> None:
+    deadlines = TaskDeadlines(0.05)
+    task = asyncio.create_task(call(deadlines, 9))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.0501, task.cancel)
+    time.sleep(0.06)  # noqa: ASYNC251 - both come due at once
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelling() == 1, "ours was taken back"
+
+
+async def test_a_future_that_is_late_gets_an_error_and_one_that_is_done_does_not() -> None:
+    deadlines, loop = Deadlines(0.05), asyncio.get_running_loop()
+    prompt, late = loop.create_future(), loop.create_future()
+    for future in (prompt, late):
+        deadlines.begin(future, loop, loop.time())
+    prompt.set_result("prompt")
+    with pytest.raises(TimeoutError):
+        await late
+    assert await prompt == "prompt"
+    assert deadlines.end(late)
+    assert deadlines.end(prompt), "it was not ended in time, though it was done"
+
+
+async def test_one_timer_is_set_however_many_calls_there_are() -> None:
+    deadlines, loop = Deadlines(60), asyncio.get_running_loop()
+    timers: list[float] = []
+
+    class Loop:
+        def call_at(self, due: float, *_: object) -> asyncio.TimerHandle:
+            timers.append(due)
+            return loop.call_at(due, lambda: None)
+
+    for _ in range(100):
+        future = loop.create_future()
+        deadlines.begin(future, Loop(), loop.time())  # type: ignore[arg-type]  # all that it asks of a loop
+        deadlines.end(future)
+    assert len(timers) == 1
