@@ -180,4 +180,5 @@ def _attributes(packed: bytes) -> dict[str, Any]:
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """A flat field, value, … list as a mapping."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    parts = iter(flat)
+    return dict(zip(parts, parts, strict=True))

@@ -83,10 +83,6 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
 
 class Executions:
     """The executions of one group's handler of one type. `end_to_end` is the group's."""
@@ -133,10 +129,14 @@ class Metrics:
         kind: type[Outcome] = type(outcome)
         executions.outcomes[kind] += 1
         if seconds:  # else nothing ran
-            executions.seconds.observe(seconds)
+            histogram = executions.seconds
+            histogram.counts[bisect_left(HANDLER_BOUNDS, seconds)] += 1
+            histogram.total += seconds
         if kind is Ack and envelope is not None:
-            took = time.time() - unix_ms(envelope.id) / 1000
-            executions.end_to_end.observe(took if took > 0 else 0.0)  # clocks differ between machines
+            age = time.time() - unix_ms(envelope.id) / 1000
+            histogram = executions.end_to_end
+            histogram.counts[bisect_left(END_TO_END_BOUNDS, age)] += 1
+            histogram.total += max(age, 0.0)  # clocks differ between machines
 
     def _begin(self, group: str, envelope: Envelope | None) -> Executions:
         key = (group, UNKNOWN if envelope is None else _label(envelope.type))

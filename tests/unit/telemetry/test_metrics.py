@@ -16,7 +16,6 @@ from eventbus.event import Envelope, Status, uuid7
 from eventbus.inspection import GroupState, StreamState
 from eventbus.lifecycle import Finished
 from eventbus.telemetry import DEFINITIONS, Metrics, prometheus
-from eventbus.telemetry.metrics import Histogram
 from eventbus.telemetry.prometheus import register
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release
 from tests.samples import FAILED, consumer, envelope, outgoing
@@ -139,10 +138,12 @@ def test_from_the_making_of_an_event_to_its_success_no_less_than_nothing(monkeyp
 
 
 def test_a_value_on_a_bound_is_below_it() -> None:
-    histogram = Histogram((1.0, 2.0))
-    for value in (0.5, 1.0, 1.5, 2.0, 2.1, 100.0):
-        histogram.observe(value)
-    assert histogram.counts == [2, 2, 2]
+    metrics = Metrics()
+    for seconds in (0.0001, 0.001, 0.0011, 0.0025, 60.0, 60.1):
+        metrics.count_finished(finished(Release(), envelope(), seconds))
+    [executions] = metrics.executions.values()
+    counts = executions.seconds.counts
+    assert (counts[:2], counts[-2:], sum(counts)) == ([2, 2], [1, 1], 6)
 
 
 def test_buckets_are_cumulative_and_end_with_all() -> None:
