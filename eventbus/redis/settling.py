@@ -17,13 +17,14 @@ Acks = dict[Lane, list[str]]
 def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
     """Their entries, by subscription and priority: a command deals with one lane."""
     grouped: dict[Lane, list[str]] = {}
+    lane, entries = None, []  # of the delivery before: most are of the same lane, and a look-up costs more
     for delivery in deliveries:
-        entry = delivery.entry_id
-        lane = delivery.subscription, priority_of(entry) if "@" in entry else NORMAL_PRIORITY
-        if lane in grouped:
-            grouped[lane].append(entry)
-        else:
-            grouped[lane] = [entry]
+        entry, subscription = delivery.entry_id, delivery.subscription
+        priority = priority_of(entry) if "@" in entry else NORMAL_PRIORITY
+        if lane is None or lane[0] is not subscription or lane[1] != priority:
+            lane = subscription, priority
+            entries = grouped.setdefault(lane, [])
+        entries.append(entry)
     return grouped
 
 

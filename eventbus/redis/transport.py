@@ -1,7 +1,6 @@
 """The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 
@@ -12,19 +11,19 @@ from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
-from eventbus.lanes import shares
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
 from eventbus.redis.keeper import Keeper
-from eventbus.redis.keys import PARKED, control_key, entry_name, fired_key, group_keys, stream_keys
-from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, stream_keys
+from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
-from eventbus.redis.publishing import Publishing, promotion
+from eventbus.redis.publishing import Publishing
+from eventbus.redis.reading import Reader
+from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.scripts import Command, moment, ms, unix
 from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.transport import (
-    SUSPECT_FROM,
     DeadLetter,
     Delivery,
     LastFiring,
@@ -54,8 +53,8 @@ class RedisTransport:
         self._url = url
         self._namespace = namespace
         self._link = Link(url, timeout=timeout, name="eventbus-write")
-        self._readers: dict[Subscription, _Reader] = {}
-        self._schedules: dict[str, _Schedule] = {}
+        self._readers: dict[Subscription, Reader] = {}
+        self._reclaiming = Reclaiming(self._link, namespace)
         self._publishing = Publishing(self._link, namespace)
         self.records: Records = RedisRecords(self._link, url, namespace)
 
@@ -94,81 +93,9 @@ class RedisTransport:
     # Consuming --------------------------------------------------------------------------------------------------------
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
-        """A look takes what is there, fairly, lane by lane. Where that was less than it asked for, the next read waits:
-        that one cannot tell the lanes apart, and may take its COUNT from each that was filled in between."""
-        reader = self._reader(subscription, wait)
         if credit < 1:  # COUNT 0 means all to Redis
             return []
-        if reader.epoch != reader.link.epoch and (found := await self._read_own(reader, credit)):
-            return found
-        try:
-            entries = [] if reader.dry else await self._look(reader, credit)
-            reader.dry = len(entries) < credit
-            if not entries:
-                count = max(1, credit // 2)
-                entries = await self._wait(reader, count, wait)
-                reader.dry = len(entries) < count
-        except ReplyError as error:
-            await self._create_group(subscription, error)
-            return []
-        return reader.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
-
-    async def _look(self, reader: "_Reader", credit: int) -> list[Entry]:
-        _, group, consumer, *_ = reader.subscription
-        lanes = stream_keys(self._namespace, reader.subscription.stream).lanes
-        command = scripts.READ(lanes, group, consumer, credit, *shares(credit))
-        return [(entry.decode(), fields) for entry, fields in await scripts.call(reader.link, command)]
-
-    async def _wait(self, reader: "_Reader", count: int, wait: float) -> list[Entry]:
-        lanes = stream_keys(self._namespace, reader.subscription.stream).lanes
-        reply = await reader.link.execute(
-            *("XREADGROUP", "GROUP", reader.subscription.group, reader.subscription.consumer, "COUNT", count),
-            *("BLOCK", max(1, ms(wait)), "STREAMS"),  # BLOCK 0 means for ever
-            *(lanes + (">",) * len(lanes)),
-        )
-        return [
-            (entry_name(lane.decode(), entry_id.decode()), fields)
-            for lane, entries in reply or ()
-            for entry_id, fields in entries
-        ]
-
-    async def _read_own(self, reader: "_Reader", credit: int) -> list[Delivery]:
-        """After a reconnect: entries that are ours in Redis but whose reply never came.
-
-        It looks through the connection that also settles and reclaims: its order tells what is in hand by now."""
-        subscription, epoch = reader.subscription, reader.link.epoch
-        lanes = stream_keys(self._namespace, subscription.stream).lanes
-        try:
-            reply = await self._link.execute(
-                *("XREADGROUP", "GROUP", subscription.group, subscription.consumer),
-                *("COUNT", len(reader.held) + credit, "STREAMS"),
-                *(lanes + ("0",) * len(lanes)),
-            )
-        except ReplyError as error:
-            await self._create_group(subscription, error)
-            return []
-        entries = [
-            (entry_name(lane.decode(), entry_id.decode()), fields)
-            for lane, entries in reply
-            for entry_id, fields in entries
-            if fields
-        ]
-        lost = [(entry, fields) for entry, fields in entries if entry not in reader.held]
-        if not lost:
-            reader.epoch, reader.dry = epoch, False
-            return []
-        keys = group_keys(self._namespace, subscription.stream, subscription.group)
-        names = [entry for entry, _ in lost[:credit]]
-        failures, crashes = await scripts.run_all(
-            self._link, [("HMGET", keys.failures, *names), ("HMGET", keys.crashes, *names)]
-        )
-        log.warning("found deliveries whose reply was lost", group=subscription.group, count=len(names))
-        return reader.hand_out(
-            [
-                Delivery(subscription, entry, pairs(fields), _count(failed), int(crashed or 0))
-                for (entry, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
-            ]
-        )
+        return await self._reader(subscription, wait).read(credit, wait)
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         readers = [self._readers[s] for s in subscriptions if s in self._readers]
@@ -177,61 +104,7 @@ class RedisTransport:
             await self._link.pipeline(commands)
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
-        await self._link.ready()
-        now = asyncio.get_running_loop().time()
-        reader = self._reader(subscription)
-        schedule = self._schedules.setdefault(subscription.stream, _Schedule())
-        promoting = now >= schedule.look_at  # one look serves all groups of the stream
-        quiet = now < reader.quiet_until and (not promoting or schedule.due is None)
-        if quiet and not await self._peek(subscription, schedule if promoting else None):
-            return Reclaimed(next_due=None if schedule.due is None else max(0.0, schedule.due - now))
-        commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
-        commands += [promotion(self._namespace, subscription.stream)] if promoting else []
-        reclaimed, *promoted = await scripts.run(self._link, commands)
-        for reply in promoted:
-            schedule.note(reply, now)
-        if isinstance(reclaimed, ReplyError):
-            await self._create_group(subscription, reclaimed)
-            return Reclaimed(next_due=0.0)
-        next_due, suspects, taken, pending = scripts.checked([reclaimed])[0]
-        # What is delivered from now on keeps its lease for so long, and what is parked meanwhile a peek finds.
-        reader.quiet_until = now + subscription.lease + QUIET_MARGIN if not pending else 0.0
-        deliveries = [
-            Delivery(subscription, entry.decode(), pairs(fields), _count(failures), crashes)
-            for entry, fields, failures, crashes in taken
-        ]
-        dues = [schedule.due - now] if schedule.due is not None else []
-        dues += [next_due / 1000] if next_due >= 0 else []
-        return Reclaimed(reader.hand_out(deliveries), max(0.0, min(dues)) if dues else None, bool(suspects))
-
-    def _reclamation(self, subscription: Subscription, credit: int, suspect: bool, now: float) -> Command:
-        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
-        # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
-        young = self._link.epoch > 1 and now - self._link.connected_at < subscription.lease
-        return scripts.RECLAIM(
-            (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
-            *(group, subscription.consumer, ms(subscription.lease), credit),
-            *(SUSPECT_FROM, int(suspect), PARKED, int(young), subscription.condemned_from),
-        )
-
-    async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
-        """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""
-        keys = [group_keys(self._namespace, subscription.stream, subscription.group).retry]
-        if schedule is not None:
-            keys.append(stream_keys(self._namespace, subscription.stream).due)
-        something = await self._link.execute("EXISTS", *keys)
-        if schedule is not None and not something:
-            schedule.note(-1, asyncio.get_running_loop().time())
-        return bool(something)
-
-    async def _create_group(self, subscription: Subscription, error: ReplyError) -> None:
-        """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back."""
-        if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
-            raise error
-        keys = stream_keys(self._namespace, subscription.stream)
-        made = await scripts.call(self._link, scripts.CREATE_GROUP((*keys.lanes, keys.groups), subscription.group))
-        if made:
-            log.warning("group created", stream=subscription.stream, group=subscription.group)
+        return await self._reclaiming.reclaim(self._reader(subscription), credit, suspect=suspect)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         replies = await scripts.run_all(self._link, self._renewals(deliveries))
@@ -259,8 +132,11 @@ class RedisTransport:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await scripts.run_all(self._link, settling.commands(self._namespace, settlements))
+        reader = None
         for delivery, _ in settlements:
-            self._reader(delivery.subscription).held.discard(delivery.entry_id)
+            if reader is None or reader.subscription is not delivery.subscription:
+                reader = self._reader(delivery.subscription)
+            reader.held.discard(delivery.entry_id)
 
     # Limits and controls ----------------------------------------------------------------------------------------------
 
@@ -345,49 +221,12 @@ class RedisTransport:
     def listen(self, channel: str) -> AsyncIterator[bytes]:
         return listen(self._url, channel)
 
-    def _reader(self, subscription: Subscription, wait: float = 0.0) -> "_Reader":
+    def _reader(self, subscription: Subscription, wait: float = 0.0) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
             link = Link(self._url, timeout=wait + COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
-            reader = self._readers[subscription] = _Reader(subscription, link)
+            reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
         return reader
-
-
-class _Schedule:
-    """When this process looks next at what a stream has scheduled."""
-
-    def __init__(self) -> None:
-        self.look_at = 0.0
-        self.due: float | None = None  # when the first is due, by the loop's clock
-
-    def note(self, promoted: Reply, now: float) -> None:
-        """`promoted`: what the promotion answered. It may fail for want of memory: its publishers are told."""
-        known = isinstance(promoted, int)
-        self.due = now + promoted / 1000 if known and promoted >= 0 else None
-        self.look_at = min(now + LOOK_INTERVAL, self.due or math.inf) if known else now
-
-
-class _Reader:
-    """A subscription's own connection, and what it has handed out and not seen settled."""
-
-    def __init__(self, subscription: Subscription, link: Link) -> None:
-        self.subscription = subscription
-        self.link = link
-        self.epoch = 0
-        self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
-        self.dry = False  # the last look or wait found less than it asked for: another look would find nothing
-        self.held: set[str] = set()
-
-    def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Those that are not in hand already: a lease may run out while its holder is busy with the event."""
-        new = [delivery for delivery in deliveries if delivery.entry_id not in self.held]
-        self.held.update(delivery.entry_id for delivery in new)
-        return new
-
-
-def _count(record: bytes | None) -> int:
-    """How many failures a record ('count first-failed-ms', or nothing) tells of."""
-    return int(record.split(b" ")[0]) if record else 0
 
 
 def _info(section: bytes, name: str) -> str:

@@ -1,0 +1,156 @@
+"""Reading new entries: what RedisTransport.read does.
+
+look    takes what is there and does not wait: fairly, lane by lane, in a script; while one lane alone is full, which is
+        the usual case, in two plain commands, since what passes through a script costs the server ten times as much
+wait    blocks until there is something; it cannot tell the lanes apart
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from eventbus.codec import pairs
+from eventbus.lanes import LANES, shares
+from eventbus.redis import scripts
+from eventbus.redis.keys import entry_name, group_keys, priority_of, stream_keys
+from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.transport import Delivery, Subscription
+
+_ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a small part
+
+Entry = tuple[str, Sequence[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
+
+log = structlog.get_logger("eventbus.redis")
+
+
+class Reader:
+    """A subscription's own connection, and what it has handed out and not seen settled.
+
+    link  blocks; `others` is the connection that settles and reclaims: its order tells what is in hand by now
+    """
+
+    def __init__(self, subscription: Subscription, namespace: str, link: Link, others: Link) -> None:
+        self.subscription = subscription
+        self.link = link
+        self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
+        self.held: set[str] = set()
+        self._others = others
+        self._namespace = namespace
+        self._lanes = stream_keys(namespace, subscription.stream).lanes
+        self._epoch = 0
+        self._dry = False  # the last look or wait found less than it asked for: another look would find nothing
+        self._full: int | None = None  # the priority of the one lane that has all there is to read, if it is one
+
+    async def read(self, credit: int, wait: float) -> list[Delivery]:
+        """Where there was less than asked for, the next read waits; that may take half of the credit from each lane
+        that was filled in between."""
+        if self._epoch != self.link.epoch and (lost := await self._read_own(credit)):
+            return lost
+        try:
+            entries = [] if self._dry else await self._look(credit)
+            if not entries:
+                entries = await self._wait(max(1, credit // 2), wait)
+        except ReplyError as error:
+            await create_group(self._others, self._namespace, self.subscription, error)
+            return []
+        subscription = self.subscription
+        return self.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
+
+    def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those that are not in hand already: a lease may run out while its holder is busy with the event."""
+        held = self.held
+        new = [delivery for delivery in deliveries if delivery.entry_id not in held]
+        held.update([delivery.entry_id for delivery in new])
+        return new
+
+    async def _look(self, credit: int) -> list[Entry]:
+        if self._full is not None and credit >= _ENOUGH:
+            return await self._look_at_one(self._full, credit)
+        _, group, consumer, *_ = self.subscription
+        command = scripts.READ(self._lanes, group, consumer, credit, *shares(credit))
+        entries = [(entry.decode(), fields) for entry, fields in await scripts.call(self.link, command)]
+        self._dry = len(entries) < credit
+        priorities = {priority_of(entry) for entry, _ in entries}
+        self._full = priorities.pop() if len(priorities) == 1 and not self._dry else None
+        return entries
+
+    async def _look_at_one(self, priority: int, credit: int) -> list[Entry]:
+        """Most of one lane, and one event of each other, so that none waits for longer than a look."""
+        full = self._lanes[priority - 1]
+        others = [lane for lane in self._lanes if lane != full]
+        start = ("XREADGROUP", "GROUP", self.subscription.group, self.subscription.consumer, "COUNT")
+        share = credit - len(others)
+        replies = await self.link.pipeline(
+            [(*start, 1, "STREAMS", *others, *(">" for _ in others)), (*start, share, "STREAMS", full, ">")]
+        )
+        refused = [reply for reply in replies if isinstance(reply, Exception)]
+        elsewhere, here = ([] if isinstance(reply, Exception) else _named(reply) for reply in replies)
+        if refused and not (elsewhere or here):
+            raise refused[0]  # else what was read must be handed out, and the next look meets the error again
+        if refused or elsewhere or len(here) < share:
+            self._full = None
+        self._dry = not (refused or elsewhere) and len(here) < share
+        return elsewhere + here
+
+    async def _wait(self, count: int, wait: float) -> list[Entry]:
+        reply = await self.link.execute(
+            *("XREADGROUP", "GROUP", self.subscription.group, self.subscription.consumer, "COUNT", count),
+            *("BLOCK", max(1, scripts.ms(wait)), "STREAMS"),  # BLOCK 0 means for ever
+            *(self._lanes + (">",) * len(self._lanes)),
+        )
+        entries = _named(reply)
+        self._dry = len(entries) < count
+        return entries
+
+    async def _read_own(self, credit: int) -> list[Delivery]:
+        """After a reconnect: entries that are ours in Redis but whose reply never came."""
+        subscription, epoch = self.subscription, self.link.epoch
+        try:
+            reply = await self._others.execute(
+                *("XREADGROUP", "GROUP", subscription.group, subscription.consumer),
+                *("COUNT", len(self.held) + credit, "STREAMS"),
+                *(self._lanes + ("0",) * len(self._lanes)),
+            )
+        except ReplyError as error:
+            await create_group(self._others, self._namespace, subscription, error)
+            return []
+        lost = [(entry, fields) for entry, fields in _named(reply) if fields and entry not in self.held]
+        if not lost:
+            self._epoch, self._dry = epoch, False
+            return []
+        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        names = [entry for entry, _ in lost[:credit]]
+        failures, crashes = await scripts.run_all(
+            self._others, [("HMGET", keys.failures, *names), ("HMGET", keys.crashes, *names)]
+        )
+        return self.hand_out(
+            [
+                Delivery(subscription, entry, pairs(fields), failure_count(failed), int(crashed or 0))
+                for (entry, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
+            ]
+        )
+
+
+def _named(reply: Reply) -> list[Entry]:
+    """The entries of an XREADGROUP's reply, by their names."""
+    return [
+        (entry_name(lane.decode(), entry_id.decode()), fields)
+        for lane, entries in reply or ()
+        for entry_id, fields in entries
+    ]
+
+
+def failure_count(record: bytes | None) -> int:
+    """How many failures a record ('count first-failed-ms', or nothing) tells of."""
+    return int(record.split(b" ")[0]) if record else 0
+
+
+async def create_group(link: Link, namespace: str, subscription: Subscription, error: ReplyError) -> None:
+    """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back. Raises the error, if it
+    is about something else."""
+    if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
+        raise error
+    keys = stream_keys(namespace, subscription.stream)
+    made = await scripts.call(link, scripts.CREATE_GROUP((*keys.lanes, keys.groups), subscription.group))
+    if made:
+        log.warning("group created", stream=subscription.stream, group=subscription.group)
