@@ -41,7 +41,7 @@ _EVENT_ID = re.compile(r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a
 
 
 def _no_control(text: str) -> str:
-    if _CONTROL.search(text):
+    if not text.isprintable() and _CONTROL.search(text):
         raise ValueError("must hold no control characters")
     return text
 
@@ -116,6 +116,8 @@ class CloudEvent(BaseModel):
     @model_validator(mode="after")
     def _check_extensions(self) -> Self:
         names = self.__pydantic_extra__
+        if not names:
+            return self
         if "data_base64" in names:
             raise ValueError("data_base64 is not taken: data must be JSON, in `data`")
         if wrong := sorted(name for name in names if not _EXTENSION.fullmatch(name)):
@@ -128,6 +130,8 @@ class CloudEvent(BaseModel):
     @property
     def extensions(self) -> dict[str, str]:
         """Those that mean nothing to us, as text."""
+        if not self.__pydantic_extra__:
+            return {}
         found = self.__pydantic_extra__.items()
         return {name: v if isinstance(v, str) else orjson.dumps(v).decode() for name, v in found if v is not None}
 

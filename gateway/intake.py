@@ -107,14 +107,12 @@ def _event(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
 
 
 def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin) -> Envelope:
-    told = {"cloudEventId": sent.id} | ({"cloudEventTime": sent.time} if sent.time else {})
     traceparent = sent.traceparent if sent.traceparent and is_traceparent(sent.traceparent) else origin.traceparent
-    descent = Origin(
-        correlation_id=sent.correlationid or origin.correlation_id,
-        causation_id=sent.causationid,
-        traceparent=traceparent,
-        metadata={**sent.extensions, **origin.metadata, **told},
-    )
+    metadata = {**sent.extensions, **origin.metadata, "cloudEventId": sent.id}
+    if sent.time is not None:
+        metadata["cloudEventTime"] = sent.time
+    correlation_id = sent.correlationid or origin.correlation_id
+    descent = Origin(correlation_id, sent.causationid, organization, traceparent, metadata)
     try:
         envelope = envelop(
             event, descent, key=sent.subject, priority=sent.priority or NORMAL_PRIORITY, organization=organization
