@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 import redis.asyncio
 
-from eventbus import Envelope, EventBus
+from eventbus import Envelope, Event, EventBus
 from eventbus.codec import decode, open_event
 from gateway.cloudevents import BATCH, MAX_BATCH, STRUCTURED
 from gateway.dispatch import MAX_BODY
@@ -385,6 +386,30 @@ async def test_odd_headers(
 ) -> None:
     assert locations(await send(feed, DATA, JSON, **in_headers(EVENT) | headers)) == [location]
     assert await nothing(stored, tables)
+
+
+async def test_a_header_that_is_there_twice(feed: Client, gateway: Gateway, stored: Stored) -> None:
+    headers = [(name.replace("_", "-"), value) for name, value in in_headers(EVENT).items()]
+    headers += [("ce-id", "A-2"), ("Authorization", f"Bearer {feed.token}"), ("Content-Type", JSON)]
+    async with gateway.session.post(f"{gateway.url}/api/events", json=DATA, headers=headers) as response:
+        assert response.status == 422
+        assert (await response.json())["errors"] == [{"loc": ["header", "ce-id"], "msg": "is there twice"}]
+    assert await stored.keys() == []
+
+
+class Counted(Event, type="gateway_test.counted"):
+    count: int
+    owner: UUID | None = None
+
+
+@pytest.mark.parametrize(("count", "status"), [(5, 202), ("5", 422), (5.0, 422), (True, 422)])
+async def test_numbers_are_numbers_and_ids_are_text(count: object, status: int, feed: Client, stored: Stored) -> None:
+    data = {"count": count, "owner": "01a20176-0000-7000-8000-000000000001"}
+    answer = await send(feed, EVENT | {"type": "gateway_test.counted", "data": data})
+    assert answer.status == status
+    if status == 422:
+        assert locations(answer) == [["body", "data", "count"]]
+    assert len(await stored.envelopes("gateway_test")) == (status == 202)
 
 
 async def test_data_of_the_binary_mode_is_found_in_the_body(feed: Client) -> None:
