@@ -1,7 +1,7 @@
 """The façade: what a program holds in its hands."""
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
 from eventbus.inflight import Places
+from eventbus.inspection import EventStanding
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
@@ -230,6 +231,11 @@ class EventBus:
             ]
         )
 
+    async def forward(self, items: Sequence[Outgoing]) -> list[Receipt]:
+        """As `publish_many`, of envelopes that were made elsewhere: for gateways and bridges, which know more of an
+        event than its publisher would say, such as its source."""
+        return await self._publish(list(items)) if items else []
+
     async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
         crash.point("publish.stored")
@@ -310,6 +316,17 @@ class EventBus:
         await aborting.abort(self.transport, event_id, name, reason, within)
 
     # State of tracked groups ------------------------------------------------------------------------------------------
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        """Where an event is and what every group has made of it, as far as Redis knows: an event that all are done with
+        is trimmed. Looks through these streams, or through all, which may take long. Raises Unavailable, ValueError if
+        the id is none of an event."""
+        unix_ms(event_id)
+        return await self.transport.locate(event_id, streams)
+
+    async def recorded(self, group: str, event_id: str) -> State | None:
+        """What is written down of an event in a tracked group; None if nothing is (any more). Raises Unavailable."""
+        return await tracking.recorded(self.transport.records, group, event_id)
 
     async def state(self, group: Group | str, event_id: str) -> State:
         """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to

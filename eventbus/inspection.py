@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from eventbus.event import Envelope
+
 BACKLOG_LIMIT = 1_000  # undelivered entries of a lane that are counted where the server keeps no count
 AHEAD_LIMIT = 10_000  # entries before an event that are counted, when somebody asks about it
 
@@ -93,7 +95,8 @@ class GroupStanding:
 
 @dataclass(frozen=True, slots=True)
 class EventStanding:
-    """Where an event is. `scheduled`: seconds until it is due, if it is kept back. No stream: it was not found."""
+    """Where an event is. `scheduled`: seconds until it is due, if it is kept back. No stream: it was not found. The
+    envelope, if it was found and can be read."""
 
     event_id: str
     stream: str | None = None
@@ -102,6 +105,7 @@ class EventStanding:
     priority: int | None = None
     scheduled: float | None = None
     groups: tuple[GroupStanding, ...] = ()
+    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True, slots=True)

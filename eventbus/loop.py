@@ -1,6 +1,7 @@
 """Running a program on the fastest event loop that is there, and ending it even if some task does not want to end."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import structlog
 T = TypeVar("T")
 
 
+YOUNG = 10_000  # objects made and not freed since the last collection that make another one due; Python's own: 700
 END_GRACE = 5.0  # seconds that what is left when the program ends has to end, too
 
 log = structlog.get_logger("eventbus.loop")
@@ -53,6 +55,14 @@ def _forget(task: asyncio.Task[Any]) -> None:
     """A closed coroutine cannot even be cancelled, which nobody needs to read about."""
     if not task.cancelled():
         task.exception()
+
+
+def collect_seldom() -> None:
+    """For a server that is up: what it has made so far stays for good, and is not looked through any more; what is in
+    work at a time is more than Python's own threshold, so that every few requests would be looked through in vain."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -395,7 +395,8 @@ class MemoryTransport:
             if streams is not None and name not in streams:
                 continue
             if event_id in log.scheduled:
-                return EventStanding(event_id, name, scheduled=max(0.0, log.scheduled[event_id][0] - self._clock()))
+                due, envelope = log.scheduled[event_id]
+                return EventStanding(event_id, name, scheduled=max(0.0, due - self._clock()), envelope=envelope)
             entries = [entry for entry, fields in log.entries.items() if fields[b"id"] == event_id.encode()]
             if entries:
                 return EventStanding(
@@ -407,6 +408,7 @@ class MemoryTransport:
                         for group, cursor in sorted(log.groups.items())
                         for entry in entries
                     ),
+                    envelope=decode(log.entries[entries[0]]),
                 )
         return EventStanding(event_id)
 

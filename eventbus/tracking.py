@@ -166,15 +166,21 @@ class Tracker:
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
+async def recorded(records: Records, group: str, event_id: str) -> State | None:
+    """None if there is no record."""
+    record = await records.find(group, event_id)
+    return _state(event_id, record) if record else None
+
+
 async def state(transport: Transport, group: str, streams: Collection[str] | None, event_id: str) -> State:
     """By its record; what has none has not begun, or is not known any more."""
-    if record := await transport.records.find(group, event_id):
-        return _state(event_id, record)
+    if (known := await recorded(transport.records, group, event_id)) is not None:
+        return known
     seen = _without_record(group, await transport.locate(event_id, streams))
     if seen.phase in {Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED}:  # so it is about to be written, or was never
         await asyncio.sleep(2 * INTERVAL)
-        if record := await transport.records.find(group, event_id):
-            return _state(event_id, record)
+        if (known := await recorded(transport.records, group, event_id)) is not None:
+            return known
     return seen
 
 

@@ -9,7 +9,7 @@ from gateway.auth import authenticator
 from gateway.correlation import correlation, stamp
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
 from gateway.problems import problems
-from gateway.routes import ENDPOINTS, health, metrics
+from gateway.routes import ENDPOINTS, events, health, metrics
 from gateway.settings import GatewaySettings
 from gateway.sockets import Sockets
 
@@ -27,6 +27,7 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app.on_shutdown.append(websocket.close_sockets)
     app.cleanup_ctx.append(websocket.feed)
     mount(app, ENDPOINTS)
+    events.mount(app)
     health.mount(app)
     metrics.mount(app, bus)
     app.router.add_get("/ws/chat", websocket.chat)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jwt
 import structlog
@@ -24,6 +24,7 @@ ISSUER = AUDIENCE = "eventbus"
 REFRESH_PAUSE = 10.0  # seconds between two looks for a key that we do not have: tokens are free to make up
 KEYS_LIFETIME = 300.0  # seconds until withdrawn keys are forgotten
 JWKS_TIMEOUT = 5  # seconds
+REMEMBERED = 1_024  # tokens
 
 log = structlog.get_logger("gateway")
 
@@ -54,6 +55,10 @@ class Keys(Protocol):
 
     algorithms: list[str]
 
+    @property
+    def generation(self) -> int:
+        """Another one as soon as a key may have been withdrawn."""
+
     async def key_of(self, token: str) -> "jwt.PyJWK | str":
         """Raises jwt.PyJWTError if there is none, Unavailable if it cannot be fetched now."""
 
@@ -62,6 +67,7 @@ class SharedSecret:
     """HS256."""
 
     algorithms = ["HS256"]  # noqa: RUF012 - Keys is a protocol of instances
+    generation = 0
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -80,7 +86,13 @@ class PublishedKeys:
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=JWKS_TIMEOUT)
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = float("-inf")
+        self._fetches = 0
         self._fetching = asyncio.Lock()
+
+    @property
+    def generation(self) -> int:
+        """-1 when the keys are so old that they must be fetched before they are used again."""
+        return self._fetches if time.monotonic() - self._fetched_at <= KEYS_LIFETIME else -1
 
     async def key_of(self, token: str) -> jwt.PyJWK:
         key_id = str(jwt.get_unverified_header(token).get("kid", ""))
@@ -103,13 +115,24 @@ class PublishedKeys:
             found = []
         self._keys = {key.key_id: key for key in found if key.key_id}
         self._fetched_at = time.monotonic()
+        self._fetches += 1
+
+
+class _Known(NamedTuple):
+    """A token that was good: from which time on, until when, by which keys."""
+
+    caller: Caller
+    since: float
+    until: float
+    generation: int
 
 
 class Authenticator:
-    """Token to caller."""
+    """Token to caller. What was found good is remembered: a signature does not go bad, only its key and its time do."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
+        self._known: dict[str, _Known] = {}
 
     async def caller_of(self, request: web.Request) -> Caller:
         """By the Authorization header. Raises Problem(401)."""
@@ -120,6 +143,17 @@ class Authenticator:
 
     async def caller(self, token: str) -> Caller:
         """Raises Problem(401)."""
+        known = self._known.get(token)
+        if (
+            known is not None
+            and known.since <= time.time() < known.until
+            and known.generation == self._keys.generation != -1
+        ):
+            return known.caller
+        return await self._check(token)
+
+    async def _check(self, token: str) -> Caller:
+        began = time.time()
         try:
             key = await self._keys.key_of(token)
             claims = jwt.decode(
@@ -130,12 +164,20 @@ class Authenticator:
                 audience=AUDIENCE,
                 options={"require": ["exp", "iss", "aud", "sub", "org"]},
             )
-            return _caller(claims)
+            caller = _caller(claims)
         except jwt.ExpiredSignatureError:
             raise _refused("the token has expired") from None
         except (jwt.PyJWTError, ValidationError) as error:
             log.info("token refused", reason=type(error).__name__)
             raise _refused("the token is not valid") from None
+        self._remember(token, _Known(caller, began, int(claims["exp"]), self._keys.generation))
+        return caller
+
+    def _remember(self, token: str, known: _Known) -> None:
+        self._known.pop(token, None)
+        self._known[token] = known
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
 
 
 def authenticator(settings: GatewaySettings) -> Authenticator:

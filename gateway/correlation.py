@@ -24,8 +24,11 @@ async def correlation(request: web.Request, handler: Handler) -> web.StreamRespo
     """The outermost middleware: what happens inside knows the id, and so does every log line."""
     given = request.headers.get(HEADER, "")
     request[_KEY] = given if _SANE.fullmatch(given) else uuid7()
-    with structlog.contextvars.bound_contextvars(correlation_id=request[_KEY]):
+    before = structlog.contextvars.bind_contextvars(correlation_id=request[_KEY])
+    try:
         return await handler(request)
+    finally:
+        structlog.contextvars.reset_contextvars(**before)
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
@@ -47,6 +50,11 @@ def origin(request: web.Request, organization: str, user: str) -> Origin:
     return Origin(
         correlation_id=correlation_id(request),
         organization=organization,
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+        traceparent=traceparent if is_traceparent(traceparent) else None,
         metadata=metadata,
     )
+
+
+def is_traceparent(text: str) -> bool:
+    """What is none is dropped, as W3C wants it: no request fails because of its tracing."""
+    return _TRACEPARENT.fullmatch(text) is not None

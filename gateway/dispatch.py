@@ -42,11 +42,13 @@ def mount(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
 def _handler(endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await request.app[AUTHENTICATOR].caller_of(request)
-        _check_role(endpoint, caller)
+        check_role(endpoint.roles, caller)
         arguments = _path_ids(endpoint, request)
         if endpoint.query is not None:
             arguments["query"] = _parse_query(endpoint.query, request)
-        raw = await _read(request, json=endpoint.body is not None)
+        if endpoint.body is not None and not _is_json(request.content_type):
+            raise Problem(415, "send application/json")
+        raw = await read(request)
         if endpoint.body is not None:
             arguments["body"] = _parse_body(endpoint.body, raw)
         scope = _scope(endpoint, request, caller)
@@ -74,9 +76,10 @@ def _reply(endpoint: Endpoint, answer: BaseModel | None) -> Reply:
     return Reply(endpoint.status, headers, body)
 
 
-def _check_role(endpoint: Endpoint, caller: Caller) -> None:
-    if endpoint.roles and not endpoint.roles & caller.roles:
-        raise Problem(403, f"this needs the role {' or '.join(sorted(endpoint.roles))}")
+def check_role(roles: frozenset[str], caller: Caller) -> None:
+    """Raises Problem(403) unless he has one of them, or none is needed."""
+    if roles and not roles & caller.roles:
+        raise Problem(403, f"this needs the role {' or '.join(sorted(roles))}")
 
 
 def _path_ids(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
@@ -95,10 +98,8 @@ def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
         raise invalid("query", error) from None
 
 
-async def _read(request: web.Request, *, json: bool) -> bytes:
-    """Raises Problem(415) or Problem(400), or aiohttp's own 413 for more than MAX_BODY."""
-    if json and not _is_json(request.content_type):
-        raise Problem(415, "send application/json")
+async def read(request: web.Request) -> bytes:
+    """The body. Raises Problem(400), or aiohttp's own 413 for more than MAX_BODY."""
     try:
         return await request.read()
     except (web.RequestPayloadError, ConnectionError):

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from eventbus import Full, Unavailable
 from gateway.correlation import correlation_id
@@ -58,11 +59,14 @@ class Problem(Exception):
 
 def invalid(where: str, error: ValidationError) -> Problem:
     """422 for a body or a query that is not as it must be. Values are not repeated: they may be secrets."""
-    errors = [
-        {"loc": [where, *fault["loc"]], "msg": fault["msg"].removeprefix("Value error, ")}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    errors = [{"loc": [where, *fault["loc"]], "msg": message_of(fault)} for fault in faults]
     return Problem(422, f"the {where} is not valid", errors=errors)
+
+
+def message_of(fault: ErrorDetails) -> str:
+    """What pydantic says of one fault, without the value."""
+    return fault["msg"].removeprefix("Value error, ")
 
 
 @web.middleware

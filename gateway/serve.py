@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 
 from consumers.runtime import open_bus
-from eventbus import ConfigurationError
+from eventbus import ConfigurationError, loop
 from gateway.app import create_app
 from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings
@@ -29,6 +29,7 @@ async def serve(settings: GatewaySettings) -> None:
         await runner.setup()
         try:
             await _listen(runner, settings)
+            loop.collect_seldom()
             await stopping.wait()
             log.info("stopping")
         finally:

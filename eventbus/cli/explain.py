@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def explain(
         for told in standing.groups
     ]
     if as_json:
-        told = {**camel(asdict(standing)), "outbox": camel(asdict(trace)) if trace else None}
+        told = {**_fields(standing), "outbox": camel(asdict(trace)) if trace else None}
         for group, (_, _, reason) in zip(told["groups"], lines, strict=True):
             group["reason"] = reason
         typer.echo(json.dumps(told, indent=2))
@@ -54,6 +54,13 @@ def explain(
         typer.echo("\n".join([_head(standing, trace), *_body(standing, lines, trace)]))
     if standing.stream is None and not (trace and trace.committed):
         raise typer.Exit(1)
+
+
+def _fields(standing: EventStanding) -> dict[str, Any]:
+    """Without the envelope: payloads are for the eyes of those who ask for them, see `eventbus dead show`."""
+    fields = camel(asdict(replace(standing, envelope=None)))
+    del fields["envelope"]
+    return fields
 
 
 async def _look(event_id: str) -> tuple[EventStanding, Mapping[str, GroupState], Mapping[str, Pause]]:

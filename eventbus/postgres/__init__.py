@@ -2,6 +2,18 @@
 
 from eventbus.postgres.database import Database
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
-from eventbus.postgres.tracing import trace, waiting
+from eventbus.postgres.tracing import effects, stored_envelope, trace, waiting
 
-__all__ = ["Database", "Migration", "apply", "installed", "load", "pending", "require", "trace", "waiting"]
+__all__ = [
+    "Database",
+    "Migration",
+    "apply",
+    "effects",
+    "installed",
+    "load",
+    "pending",
+    "require",
+    "stored_envelope",
+    "trace",
+    "waiting",
+]

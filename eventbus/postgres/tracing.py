@@ -1,11 +1,25 @@
 """What PostgreSQL remembers of an event: when it was committed and published, and which groups committed its effect."""
 
+from eventbus.event import Envelope, unix_ms
 from eventbus.inspection import Trace
+from eventbus.postgres.outbox import envelope_of
 from eventbus.transaction import Connection
+
+LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an event has caused
+MARGIN = 60_000  # ms by which the clock of who made the cause may have been fast
 
 _MIGRATED = "SELECT to_regclass('eventbus_outbox') IS NOT NULL AND to_regclass('eventbus_inbox') IS NOT NULL"
 _OUTBOX = "SELECT type, subject, created_at, due_at, published_at FROM eventbus_outbox WHERE event_id = $1::uuid"
 _INBOX = "SELECT group_name, processed_at FROM eventbus_inbox WHERE event_id = $1::uuid"
+_ENVELOPE = "SELECT event_id, type, meta, data FROM eventbus_outbox WHERE event_id = $1::uuid"
+# Ids rise with time. `meta` is looked at as text: with a null character in it, it is no JSON to PostgreSQL.
+_LATER = """
+SELECT count(*) AS looked_at,
+       coalesce(array_agg(event_id::text ORDER BY event_id) FILTER (
+           WHERE organization = $3 AND position('"causationId":"' || $1 || '"' IN meta) > 0), '{}') AS effects
+FROM (SELECT event_id, organization, meta FROM eventbus_outbox WHERE event_id > $2::uuid ORDER BY event_id LIMIT $4)
+     AS later
+"""
 _WAITING = """
 SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS seconds
 FROM (SELECT created_at FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT 10000) AS waiting
@@ -21,6 +35,21 @@ async def trace(connection: Connection, event_id: str) -> Trace:
     if row is None:
         return Trace(effects=effects)
     return Trace(row["type"], row["subject"], row["created_at"], row["due_at"], row["published_at"], effects)
+
+
+async def stored_envelope(connection: Connection, event_id: str) -> Envelope | None:
+    """As it stands in the outbox; None if it did not go through it, or the row has been pruned."""
+    row = await connection.fetchrow(_ENVELOPE, event_id)
+    return None if row is None else envelope_of(row)
+
+
+async def effects(connection: Connection, event_id: str, organization: str) -> tuple[list[str], bool]:
+    """Ids of events of the outbox that this one caused; and whether all were looked at: no more than LOOK_AHEAD are,
+    from the event's own time on."""
+    since = f"{max(0, unix_ms(event_id) - MARGIN):012x}".ljust(32, "0")
+    row = await connection.fetchrow(_LATER, event_id, since, organization, LOOK_AHEAD)
+    assert row is not None, "an aggregate has a row"
+    return list(row["effects"]), row["looked_at"] < LOOK_AHEAD
 
 
 async def waiting(connection: Connection) -> tuple[int, float]:

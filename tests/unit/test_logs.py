@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pytest
@@ -143,3 +144,24 @@ def test_a_line_and_its_end_are_one_write() -> None:
 
     logs._Named("app", File()).info("a line")
     assert writes == ["a line\n"]
+
+
+def test_a_line_has_a_time_that_can_be_read(written: Written) -> None:
+    before = datetime.now(UTC)
+    told = [json.loads(line)["timestamp"] for line in written(lambda log: [log.info("x"), log.info("y")]).splitlines()]
+    after = datetime.now(UTC)
+    assert all(text.endswith("Z") and len(text) == 27 for text in told)
+    assert before <= datetime.fromisoformat(told[0]) <= datetime.fromisoformat(told[1]) <= after
+
+
+def test_a_bearer_is_hidden_however_it_is_written(written: Written) -> None:
+    raw = written(lambda log: log.info("x", header="bEaReR abc.def", other="BEARER ghi", none="forbearer"))
+    told = json.loads(raw)
+    assert (told["header"], told["other"], told["none"]) == ("bEaReR ***", "BEARER ***", "forbearer")
+
+
+@pytest.mark.parametrize("value", [2**70, {1: "x"}, {"a": object()}, (1, 2), b"\xff", "\ud800", 1e400])
+def test_whatever_a_field_holds_is_one_line_of_json(written: Written, value: object) -> None:
+    raw = written(lambda log: log.info("x", field=value))
+    assert raw.isascii()
+    assert json.loads(raw)["event"] == "x"

@@ -1,6 +1,8 @@
 """A program ends, even if one of its tasks does not want to."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -53,3 +55,20 @@ def test_what_ends_in_time_is_no_matter() -> None:
     with capture_logs() as lines:
         loop.run(main())
     assert (ended, lines) == ([True], [])
+
+
+def test_a_server_that_is_up_is_not_looked_through_again() -> None:
+    program = """
+import gc
+from eventbus import loop
+loop.collect_seldom()
+assert gc.get_freeze_count() > 1000 and gc.get_threshold()[0] == loop.YOUNG
+class Ring: pass
+alive = Ring(); alive.ring = alive
+import weakref
+ring = weakref.ref(alive)
+del alive
+gc.collect()
+assert ring() is None, "what came later is still collected"
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

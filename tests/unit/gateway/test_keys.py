@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import jwt
@@ -13,7 +14,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from eventbus import Unavailable
 from gateway import auth
-from gateway.auth import Authenticator, PublishedKeys
+from gateway.auth import Authenticator, PublishedKeys, SharedSecret, make_token
 from gateway.problems import Problem
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -110,6 +111,57 @@ async def test_a_withdrawn_key_is_forgotten(server: KeyServer, monkeypatch: pyte
     monkeypatch.setattr(auth, "KEYS_LIFETIME", 0.0)
     monkeypatch.setattr(auth, "REFRESH_PAUSE", 0.0)
     await refused(authenticator, token(RSA, "RS256", "r"))
+
+
+async def test_keys_that_are_fetched_anew_are_asked_again(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that was good is remembered for as long as nobody knows that its key is gone."""
+    authenticator = Authenticator(PublishedKeys(server.url))
+    good = token(RSA, "RS256", "r")
+    await authenticator.caller(good)
+    del server.keys[0]
+    assert (await authenticator.caller(good)).user == "ann"
+    monkeypatch.setattr(auth, "REFRESH_PAUSE", 0.0)
+    await refused(authenticator, token(RSA, "RS256", "made-up"))
+    await refused(authenticator, good)
+
+
+async def test_what_is_remembered_ends_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    authenticator = Authenticator(SharedSecret("x" * 32))
+    good = make_token("x" * 32, user="ann", organization="acme", ttl=timedelta(seconds=60))
+    first = await authenticator.caller(good)
+    assert await authenticator.caller(good) is first
+    now = time.time()
+    with monkeypatch.context() as clock:
+        clock.setattr("time.time", lambda: now + 61)
+        clock.setattr("jwt.api_jwt.datetime", _Later)
+        await refused(authenticator, good)
+    with monkeypatch.context() as clock:
+        clock.setattr("time.time", lambda: now - 3600)  # set back: whether it is good already is asked again
+        assert await authenticator.caller(good) is not first
+
+
+class _Later(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "_Later":
+        return cls.fromtimestamp(time.time(), tz)
+
+
+async def test_a_token_that_is_nearly_a_known_one_is_checked() -> None:
+    authenticator = Authenticator(SharedSecret("x" * 32))
+    good = make_token("x" * 32, user="ann", organization="acme")
+    await authenticator.caller(good)
+    head, claims, signature = good.split(".")
+    forged = jwt.utils.base64url_encode(jwt.utils.base64url_decode(claims).replace(b"ann", b"bob")).decode()
+    await refused(authenticator, f"{head}.{forged}.{signature}")
+
+
+async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "REMEMBERED", 2)
+    authenticator = Authenticator(SharedSecret("x" * 32))
+    tokens = [make_token("x" * 32, user=user, organization="acme") for user in ("ann", "bob", "cid", "bob")]
+    callers = [await authenticator.caller(one) for one in tokens]
+    assert [caller.user for caller in callers] == ["ann", "bob", "cid", "bob"]
+    assert len(authenticator._known) == 2
 
 
 async def test_a_server_that_is_away_is_no_bad_token(server: KeyServer) -> None:

@@ -1,0 +1,36 @@
+"""The limit of the gateway: aiohttp with nothing around it. `python -m benchmarks.bare` prints its port, and serves.
+
+A POST is read, parsed and answered with 202 and a little JSON: no token, no validation, nothing stored, no log.
+"""
+
+import asyncio
+
+import orjson
+from aiohttp import web
+
+from eventbus.loop import collect_seldom, run
+from gateway.dispatch import MAX_BODY
+from gateway.serve import make_runner
+
+PATH = "/api/events"
+_ANSWER = {"eventId": "01a20176-0000-7000-8000-000000000001", "status": "stored"}
+
+
+async def take(request: web.Request) -> web.Response:
+    orjson.loads(await request.read())
+    return web.Response(status=202, body=orjson.dumps(_ANSWER), content_type="application/json")
+
+
+async def main() -> None:
+    app = web.Application(client_max_size=MAX_BODY)
+    app.router.add_post(PATH, take)
+    runner = make_runner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    collect_seldom()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    run(main())

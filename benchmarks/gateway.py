@@ -1,0 +1,240 @@
+"""`python -m benchmarks.gateway`: what the gateway takes, beside a bare aiohttp handler, and how fast it takes leads.
+
+events  POST /api/events -> 202: token, validation, stored in Redis. In turn with the bare handler, on one machine, by
+        the same generator; the processor time that each server's process takes for a request is measured as well
+leads   POST /api/leads -> 201: row and outbox committed, at a steady rate, whatever the answers take
+
+The gateway is a process as `eventbus gateway` starts it, on embedded servers with the settings of the demo.
+"""
+
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import bare
+from benchmarks.load import NUMBER, Answered, Job, load
+from benchmarks.processes import cpu_seconds
+from benchmarks.servers import machine, server
+from eventbus.embedded import EmbeddedPostgres
+from gateway.auth import make_token
+
+HOST, ORGANIZATION = "127.0.0.1", "org-1"
+CONNECTIONS = 64
+LEAD_RATE, LEAD_CONNECTIONS = 500.0, 200
+RATIO, P99 = 0.4, 50.0  # what is wanted: of the bare handler's throughput at least, and milliseconds at most
+START_TIMEOUT = 60.0  # seconds
+
+EVENT = {
+    "specversion": "1.0",
+    "id": f"lead-{NUMBER}",
+    "source": "https://example.com/benchmark",
+    "type": "lead.enrich",
+    "data": {"leadId": f"lead-{NUMBER}", "fields": ["x" * 36]},
+}
+LEAD = {"name": f"Lea {NUMBER}", "email": f"lea-{NUMBER}@example.com", "company": "Example", "source": "BENCHMARK"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One contender in one round. `cpu`: seconds of its process for one request."""
+
+    contender: str
+    answered: Answered
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`ratio`: of the medians of the rounds, gateway to bare."""
+
+    rounds: list[Round]
+    leads: Round | None
+
+    @property
+    def ratio(self) -> float:
+        return self.median("gateway") / self.median("bare")
+
+    def median(self, contender: str) -> float:
+        return statistics.median(self.rates(contender))
+
+    def rates(self, contender: str) -> list[float]:
+        return [r.answered.per_second for r in self.rounds if r.contender == contender]
+
+    def cpu(self, contender: str) -> float:
+        """The least of the rounds: other work on the machine only ever adds to it."""
+        return min(r.cpu for r in self.rounds if r.contender == contender)
+
+    @property
+    def failures(self) -> int:
+        return sum(r.answered.failures for r in [*self.rounds, *([self.leads] if self.leads else [])])
+
+
+Say = Callable[[str], None]
+
+
+def measure(
+    rounds: int = 3, seconds: float = 5.0, lead_seconds: float = 20.0, say: Say = lambda _text: None
+) -> Figures:
+    """Everything, on servers that are started for it. Blocks."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventbus-bench-")))
+        gateway = stack.enter_context(gateway_process(folder))
+        return Figures(
+            measure_events(gateway, stack.enter_context(bare_process()), rounds, seconds, say),
+            measure_leads(gateway, lead_seconds, say) if lead_seconds else None,
+        )
+
+
+def measure_events(gateway: "Target", limit: "Target", rounds: int, seconds: float, say: Say) -> list[Round]:
+    """In turn, so that a slow moment of the machine strikes both."""
+    told, first = [], 1
+    for number in range(1, rounds + 1):
+        for target in (limit, gateway):
+            say(f"{number}/{rounds} POST /api/events, {target.name}")
+            job = Job(HOST, target.port, bare.PATH, json.dumps(EVENT), headers=target.headers, expected=202)
+            job = replace(job, connections=CONNECTIONS, seconds=seconds, first=first)
+            told.append(target.run(job))
+            first += told[-1].answered.sent
+    return told
+
+
+def measure_leads(gateway: "Target", seconds: float, say: Say) -> Round:
+    say(f"POST /api/leads, {LEAD_RATE:g}/s")
+    headers = {**gateway.headers, "Content-Type": "application/json"}
+    job = Job(HOST, gateway.port, "/api/leads", json.dumps(LEAD), headers=headers, expected=201, mode="open")
+    return gateway.run(replace(job, connections=LEAD_CONNECTIONS, seconds=seconds, rate=LEAD_RATE, warm_up=3.0))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server's process."""
+
+    name: str
+    pid: int
+    port: int
+    headers: dict[str, str]
+
+    def run(self, job: Job) -> Round:
+        before = cpu_seconds(self.pid)
+        answered = load(job)
+        return Round(self.name, answered, (cpu_seconds(self.pid) - before) / answered.sent)
+
+
+@contextmanager
+def bare_process() -> Iterator[Target]:
+    """Sent the same bytes as the gateway, token included."""
+    with _process("benchmarks.bare", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {_token('x' * 32)}"}
+        yield Target("bare", process.pid, port, headers)
+
+
+@contextmanager
+def gateway_process(folder: Path) -> Iterator[Target]:
+    """With its servers, migrated; the log goes into a file."""
+    secret, log = secrets.token_hex(32), folder / "gateway.log"
+    with server() as redis_url, EmbeddedPostgres(folder / "postgres") as postgres:
+        environment = {
+            "EVENTBUS_REDIS_URL": redis_url,
+            "EVENTBUS_DATABASE_URL": postgres.url,
+            "EVENTBUS_JWT_SECRET": secret,
+            "EVENTBUS_SPOOL_PATH": str(folder / "contingency-log.jsonl"),
+            "EVENTBUS_LOG_FORMAT": "json",
+            "EVENTBUS_PORT": "0",
+        }
+        migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]
+        subprocess.run(migrate, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
+        with log.open("wb") as file, _process("gateway", stderr=file, environment=environment) as process:
+            headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {_token(secret)}"}
+            yield Target("gateway", process.pid, _port(process, log), headers)
+
+
+def _token(secret: str) -> str:
+    return make_token(secret, user="bench", organization=ORGANIZATION, roles=frozenset({"system"}))
+
+
+def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+    """Where it listens, by its own log."""
+    give_up = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < give_up:
+        for line in log.read_text().splitlines():
+            if '"listening"' in line:
+                return int(json.loads(line)["port"])
+        time.sleep(0.05)
+    raise RuntimeError(f"the gateway did not come up:\n{log.read_text()}")
+
+
+@contextmanager
+def _process(
+    module: str, *, environment: dict[str, str] | None = None, **pipes: object
+) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", module]
+    process = subprocess.Popen(command, env=os.environ | (environment or {}), **pipes)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Of each contender in a round.")] = 5.0,
+    lead_seconds: Annotated[float, typer.Option(min=0, help="Of leads at a steady rate; 0 for none.")] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure, and show. Exit 1 if a request failed."""
+    figures = measure(rounds, seconds, lead_seconds, Console(stderr=True).print)
+    if as_json:
+        typer.echo(json.dumps({"machine": machine(), "ratio": round(figures.ratio, 3), **asdict(figures)}, indent=2))
+    else:
+        _show(figures)
+    if figures.failures:
+        raise typer.Exit(1)
+
+
+def _show(figures: Figures) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    table = Table(title=f"POST /api/events, {CONNECTIONS} connections, median of the rounds, {machine()}")
+    for column in ("", "per second", "of bare", "slowest - fastest", "CPU of a request, µs", "p99, ms"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in ("bare", "gateway"):
+        rates = figures.rates(name)
+        worst = max(r.answered.p99 for r in figures.rounds if r.contender == name)
+        share = f"{figures.median(name) / figures.median('bare'):.2f}x"
+        spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
+        table.add_row(
+            name, f"{figures.median(name):,.0f}", share, spread, f"{figures.cpu(name) * 1e6:.0f}", f"{worst:.1f}"
+        )
+    console.print(table)
+    if figures.leads is not None:
+        found = figures.leads.answered
+        console.print(
+            f"POST /api/leads at {LEAD_RATE:g}/s, {found.requests:,} requests: "
+            f"p50 {found.p50:.1f} ms, p95 {found.p95:.1f}, p99 {found.p99:.1f}, max {found.max:.1f}; "
+            f"CPU of a request {figures.leads.cpu * 1e6:.0f} µs"
+        )
+    console.print(f"failed requests: {figures.failures}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
