@@ -78,6 +78,7 @@ class _Log:
             subject=envelope.subject if envelope else None,
             priority=envelope.priority if envelope else None,
             groups=tuple(sorted(told, key=lambda standing: (standing.group, standing.entry))),
+            envelope=envelope,
         )
 
     async def _groups(self, lane: str, entry_id: str, fields: Fields) -> list[GroupStanding]:
