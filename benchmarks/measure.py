@@ -1,7 +1,9 @@
 """What a benchmark returns, and how it is timed."""
 
+import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,3 +35,69 @@ class Stopwatch:
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._began
+
+
+def percentile(ascending: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share of all does not exceed (nearest rank): one that was measured."""
+    if not ascending:
+        raise ValueError("no percentile of nothing: was anything measured?")
+    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of an open loop: from the moment at which an event was due to be published to the start of its handler, in ms."""
+
+    contender: str
+    events: int
+    rate: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, contender: str, rate: float, seconds: Sequence[float]) -> Self:
+        ascending = sorted(second * 1e3 for second in seconds)
+        p50, p95, p99 = (percentile(ascending, share) for share in (0.5, 0.95, 0.99))
+        return cls(contender, len(ascending), rate, p50, p95, p99, ascending[-1])
+
+
+class OpenLoop:
+    """Event i is due at the start + i / rate, and sent then, whatever happened to those before it.
+
+    A loop that waited for each would send less when things are slow, and so leave out the very moments that matter
+    ("coordinated omission")."""
+
+    def __init__(self, rate: float, seconds: float) -> None:
+        self.rate = rate
+        self.count = round(rate * seconds)
+        self.latencies: list[float] = []
+        self._done = asyncio.Event()
+        self._began = 0.0
+
+    def started(self, number: int) -> None:
+        """The handler of this event starts now."""
+        self.latencies.append(time.perf_counter() - self._began - number / self.rate)
+        if len(self.latencies) >= self.count:
+            self._done.set()
+
+    async def run(self, send: Callable[[int], Awaitable[object]], tick: Tick, patience: float = 30.0) -> None:
+        """Send all, and wait until all have started; TimeoutError when some have not `patience` seconds later."""
+        sending: set[asyncio.Task[object]] = set()
+        self._began = time.perf_counter()
+        for number in range(self.count):
+            due = self._began + number / self.rate
+            while (wait := due - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            sending.add(asyncio.ensure_future(_sent(send(number))))
+            if number % 100 == 99:
+                tick(100)
+                sending = {task for task in sending if not task.done() or task.exception() is not None}
+        await asyncio.gather(*sending)
+        async with asyncio.timeout(patience):
+            await self._done.wait()
+
+
+async def _sent(sending: Awaitable[object]) -> object:
+    return await sending
