@@ -9,6 +9,11 @@ from typing import Self
 
 Tick = Callable[[int], None]  # called with the number of events done since the last call
 
+# As in benchmarks/peers/drive.py, so that all are measured alike.
+WARM_UP = 200  # events that go ahead of an open loop: connections are opened, scripts loaded, code compiled
+SPIN = 0.0015  # seconds: a loop's timers tick in milliseconds, which is as long as what is measured
+HEAD_START = 0.1  # seconds until the first event of an open loop is due
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -71,25 +76,35 @@ class OpenLoop:
 
     def __init__(self, rate: float, seconds: float) -> None:
         self.rate = rate
-        self.count = round(rate * seconds)
+        self.count = int(rate * seconds)
         self.latencies: list[float] = []
         self._done = asyncio.Event()
+        self._warm = asyncio.Event()
+        self._ahead = 0
         self._began = 0.0
 
     def started(self, number: int) -> None:
         """The handler of this event starts now."""
+        if not self._warm.is_set():
+            self._ahead += 1
+            if self._ahead == WARM_UP:
+                self._warm.set()
+            return
         self.latencies.append(time.perf_counter() - self._began - number / self.rate)
         if len(self.latencies) >= self.count:
             self._done.set()
 
     async def run(self, send: Callable[[int], Awaitable[object]], tick: Tick, patience: float = 30.0) -> None:
-        """Send all, and wait until all have started; TimeoutError when some have not `patience` seconds later."""
+        """Warm up, send all, and wait until all started; TimeoutError if some have not `patience` seconds later."""
+        await asyncio.gather(*(send(self.count + number) for number in range(WARM_UP)))
+        async with asyncio.timeout(patience):
+            await self._warm.wait()
         sending: set[asyncio.Task[object]] = set()
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() + HEAD_START
         for number in range(self.count):
             due = self._began + number / self.rate
             while (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
+                await asyncio.sleep(max(0.0, wait - SPIN))
             sending.add(asyncio.ensure_future(_sent(send(number))))
             if number % 100 == 99:
                 tick(100)

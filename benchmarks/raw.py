@@ -50,8 +50,8 @@ async def both(url: str, count: int, tick: Tick) -> Figure:
 
 
 async def latency(url: str, rate: float, seconds: float, tick: Tick) -> Latency:
-    """XADD in an open loop; XREADGROUP and XACK in a loop beside it. One entry goes ahead, unmeasured."""
-    loop, warm = OpenLoop(rate, seconds), asyncio.Event()
+    """XADD in an open loop; XREADGROUP and XACK in a loop beside it."""
+    loop = OpenLoop(rate, seconds)
     async with _connected(url) as writer, _connected(url) as reader:
         await _create_group(reader)
 
@@ -59,17 +59,13 @@ async def latency(url: str, rate: float, seconds: float, tick: Tick) -> Latency:
             while len(loop.latencies) < loop.count:
                 entries = await _read(reader)
                 for _, fields in entries:
-                    if warm.is_set():
-                        loop.started(int(fields[b"number"]))
-                    warm.set()
+                    loop.started(int(fields[b"number"]))
                 await _acknowledge(reader, entries)
 
         async def send(number: int) -> None:
             await writer.xadd(STREAM, {"data": PAYLOAD, "number": number})
 
         reading = asyncio.create_task(read())
-        await send(0)
-        await warm.wait()
         await loop.run(send, tick)
         await reading
     return Latency.of(NAME, rate, loop.latencies)
@@ -133,8 +129,8 @@ def describe() -> dict[str, str]:
         "version": version("redis"),
         "language": "Python",
         "settings": f"uvloop, hiredis; pipelines of {PIPELINE} XADD, reads of {READ}, one XACK for each read",
-        "guarantees": "None: no envelope, no validation, no retries; nothing is taken over from a dead worker. The limit, no "
-        "peer.",
+        "guarantees": "None: no envelope, no validation, no retries; nothing is taken over from a dead worker. "
+        "The limit, no peer.",
     }
 
 
