@@ -8,7 +8,7 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks import driver
 from benchmarks.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
@@ -16,6 +16,7 @@ from benchmarks.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
 PIPELINE = 500
 READ = 200
 BLOCK = 1000  # ms
+CONNECTIONS = 50
 NAME = "redis-py, raw"
 STREAM, GROUP = "raw:stream", "raw"
 PAYLOAD = json.dumps(
@@ -52,7 +53,7 @@ async def both(url: str, count: int, tick: Tick) -> Figure:
 async def latency(url: str, rate: float, seconds: float, tick: Tick) -> Latency:
     """XADD in an open loop; XREADGROUP and XACK in a loop beside it."""
     loop = OpenLoop(rate, seconds)
-    async with _connected(url) as writer, _connected(url) as reader:
+    async with _pooled(url) as writer, _connected(url) as reader:
         await _create_group(reader)
 
         async def read() -> None:
@@ -65,9 +66,9 @@ async def latency(url: str, rate: float, seconds: float, tick: Tick) -> Latency:
         async def send(number: int) -> None:
             await writer.xadd(STREAM, {"data": PAYLOAD, "number": number})
 
-        reading = asyncio.create_task(read())
-        await loop.run(send, tick)
-        await reading
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            await loop.run(send, tick)
     return Latency.of(NAME, rate, loop.latencies)
 
 
@@ -84,6 +85,11 @@ async def alone(url: str, count: int, tick: Tick) -> Figure:
 
 def _connected(url: str) -> Redis:
     return Redis.from_url(url, protocol=2)
+
+
+def _pooled(url: str) -> Redis:
+    """As many connections as are of use, for sends that overlap; more of them wait instead of failing."""
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, protocol=2, max_connections=CONNECTIONS, timeout=30))
 
 
 async def _create_group(client: Redis) -> None:
