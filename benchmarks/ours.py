@@ -42,13 +42,14 @@ async def publish(
     tasks: int = PUBLISHERS,
     delay: float | None = None,
     descended: bool = False,
+    first: int = 0,
 ) -> Figure:
     """So many tasks, each awaiting one receipt after the other.
 
     descended: as a handler would, with the ids of the request and of the event that caused it."""
     async with open_bus(url) as bus:
         with Stopwatch() as watch:
-            await _publish(bus, count, tick, tasks, delay=delay, descended=descended)
+            await _publish(bus, count, tick, tasks, delay=delay, descended=descended, first=first)
     return Figure(NAME, "publish", count, watch.seconds)
 
 
@@ -123,7 +124,14 @@ async def work(url: str, *, concurrency: int, wait: float) -> Figure:
 
 
 async def _publish(
-    bus: EventBus, count: int, tick: Tick, tasks: int, *, delay: float | None = None, descended: bool = False
+    bus: EventBus,
+    count: int,
+    tick: Tick,
+    tasks: int,
+    *,
+    delay: float | None = None,
+    descended: bool = False,
+    first: int = 0,
 ) -> None:
     async def publisher(numbers: range) -> None:
         for done, number in enumerate(numbers, 1):
@@ -133,7 +141,7 @@ async def _publish(
             if done % 20 == 0:
                 tick(20)
 
-    await asyncio.gather(*(publisher(range(start, count, tasks)) for start in range(tasks)))
+    await asyncio.gather(*(publisher(range(first + start, first + count, tasks)) for start in range(tasks)))
 
 
 class _Seen:
@@ -195,12 +203,16 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--delay", type=float, help="publish: seconds that the events are kept back")
     options.add_argument("--descended", action="store_true", help="publish: with correlation and causation ids")
     options.add_argument("--groups", type=int, default=1, help="consume: groups, each of which handles all")
-    options.add_argument("--first", type=int, default=0, help="consume: only events from this number on count")
+    options.add_argument(
+        "--first", type=int, default=0, help="publish: the first event's number; consume: only events from it on count"
+    )
     return options
 
 
 TASKS: dict[str, driver.Task] = {
-    "publish": lambda o, tick: publish(o.url, o.count, tick, tasks=o.tasks, delay=o.delay, descended=o.descended),
+    "publish": lambda o, tick: publish(
+        o.url, o.count, tick, tasks=o.tasks, delay=o.delay, descended=o.descended, first=o.first
+    ),
     "consume": lambda o, tick: consume(
         o.url, o.count, tick, concurrency=o.concurrency, wait=o.wait_ms / 1e3, groups=o.groups, first=o.first
     ),
