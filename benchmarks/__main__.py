@@ -2,6 +2,7 @@
 tells how, and what the numbers are worth."""
 
 import asyncio
+import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 
-from benchmarks import contenders, provenance, runner
+from benchmarks import contenders, provenance, report, runner, tables
 from benchmarks.contenders import Contender
 from benchmarks.outcome import LATEST, PARTIAL, Absence, Outcome
 from benchmarks.screen import Screen
@@ -43,8 +45,34 @@ def measure(
     present, absent = _gather("quick" if quick and peers == "all" else peers)
     plan = Plan(present, 1 if quick else rounds, min(seconds, 1.0) if quick else seconds, quick)
     with server() as url:
-        asyncio.run(_measure(picked, plan, absent, url, path))
-    Console(stderr=True).print(f"results: {path}")
+        outcome = asyncio.run(_measure(picked, plan, absent, url, path))
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(tables.markdown(outcome)))
+    Console(stderr=True).print(f"results: {path}", markup=False)
+    if whole:
+        draw(path)
+
+
+@app.command("report")
+def draw(
+    results: Annotated[Path, typer.Argument(help="What a run has left.")] = LATEST,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="The page that gets the tables; by default that of the benchmarks, for the last whole run."),
+    ] = None,
+) -> None:
+    """Draw a run: pictures beside its JSON, tables into the page or on stdout."""
+    outcome = Outcome.load(results)
+    try:
+        pictures = report.draw(outcome, results.parent)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(f"{error}: pip install matplotlib, it is of the dependency group `bench`") from None
+    page = readme or (report.README if results == LATEST else None)
+    said = report.text(outcome, pictures, page.parent if page else results.parent)
+    if page is None:
+        typer.echo(said)
+    else:
+        report.put_into(page, said)
+        Console(stderr=True).print(f"drawn: {results.parent}/*.svg, *.png; tables: {page}", markup=False)
 
 
 async def _measure(picked: list[Suite], plan: Plan, absent: list[Absence], url: str, path: Path) -> Outcome:

@@ -34,14 +34,14 @@ METRICS = (
     Metric(
         suite=NAME,
         name="fleet-1",
-        title=f"Handlers that wait {WAIT_MS} ms, one worker process",
+        title=f"One worker process, {WAIT_MS} ms",
         unit="/s",
         better="more",
     ),
     Metric(
         suite=NAME,
         name="fleet-2",
-        title=f"Handlers that wait {WAIT_MS} ms, two worker processes",
+        title=f"Two worker processes, {WAIT_MS} ms",
         unit="/s",
         better="more",
     ),
