@@ -106,7 +106,7 @@ def _gather(choice: str) -> tuple[list[Contender], list[Absence]]:
     if choice == "none":
         return present, absent
     where = contenders.environments()
-    known = where.peers()
+    known = where.PEERS
     try:
         names = [QUICK_PEERS] if choice == "quick" else contenders.chosen(choice, known)
     except ValueError as error:

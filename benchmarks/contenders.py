@@ -27,13 +27,13 @@ class Contender:
 
 
 class Environments(Protocol):
-    """benchmarks.peers.environments: what each peer runs in."""
+    """benchmarks.peers.environments: what each peer runs in. PEERS: the names of all."""
 
-    def peers(self) -> list[str]:
-        """The names of all."""
+    @property
+    def PEERS(self) -> Sequence[str]: ...  # noqa: N802 - a constant of a module
 
     def command(self, peer: str) -> list[str]:
-        """Its driver, in an environment that is prepared if it was not; raises Unprepared(reason) if it cannot be."""
+        """Its driver, in an environment that is prepared if it was not. Raises NotPrepared, which says why."""
 
     def prepared(self, peer: str) -> bool:
         """Whether `command` has nothing left to prepare."""
