@@ -74,6 +74,7 @@ class Outcome(_Model):
     date: str
     environment: Environment
     settings: dict[str, str | int | float | bool | list[str]]
+    sizes: dict[str, int] = {}  # by "contender, suite": how many events a step was, where that was found out
     competitors: list[Competitor]
     metrics: list[Metric] = []
     readings: list[Reading] = []

@@ -52,6 +52,8 @@ async def run(
                 outcome = outcome.model_copy(update=update)
                 if absence:  # a peer that gets stuck would do so in every round
                     steps.remove(step)
+            sizes = {f"{contender}, {task}": size for (contender, task), size in plan.sizes.items()}
+            outcome = outcome.model_copy(update={"sizes": sizes})
             keep(outcome)
     return outcome
 

@@ -3,7 +3,8 @@
 from benchmarks.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
-PROBE = 2_000  # events, with which it is found out how many are a step
+PROBES = (2_000, 20_000)  # events, with which it is found out how many are a step
+BRIEF = 0.25  # seconds: what is over so soon has told little
 MOST = 400_000
 
 
@@ -28,10 +29,20 @@ async def size(stage: Stage) -> int:
     time, so that none is measured while it warms up, and none for an hour."""
     key = (stage.contender.key, "throughput")
     if key not in stage.plan.sizes:
-        slowest = min([await stage.rate(task, count=PROBE) for task in ("publish", "consume")])
-        stage.plan.sizes[key] = min(MOST, max(PROBE, int(slowest * stage.plan.seconds) // 1000 * 1000))
-        await stage.flush()
+        slowest = await _probe(stage)
+        stage.plan.sizes[key] = min(MOST, max(PROBES[0], int(slowest * stage.plan.seconds) // 1000 * 1000))
     return stage.plan.sizes[key]
+
+
+async def _probe(stage: Stage) -> float:
+    """Events per second of the slower task."""
+    slowest = 0.0
+    for count in PROBES:
+        slowest = min([await stage.rate(task, count=count) for task in ("publish", "consume")])
+        await stage.flush()
+        if count / slowest > BRIEF:
+            break
+    return slowest
 
 
 SUITE = Suite(NAME, METRICS, by_contender(_measure))

@@ -41,7 +41,6 @@ async def test_an_event_takes_more_bytes_with_the_ids_of_its_cause(
 ) -> None:
     found: dict[str, float] = {}
     monkeypatch.setattr(memory, "FEWER_EVENTS", 2_000)
-    monkeypatch.setattr("benchmarks.servers.debian_redis", lambda: None)
     await memory.SUITE.steps(Plan([OURS]))[0].run(stage(redis_url, found))
     assert found.keys() == {"root-valkey", "descended-valkey"}
     assert 150 < found["root-valkey"] < 300
