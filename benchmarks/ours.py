@@ -19,6 +19,7 @@ PUBLISHERS = 500
 CONCURRENCY = 100
 NAME = "eventbus"
 GROUP = "bench"
+STREAM = "eb:{bench}:stream"  # where the events are in Redis
 
 
 class Measured(Event, type="bench.measured"):

@@ -108,7 +108,7 @@ def _cell(outcome: Outcome, metric: Metric, entry: Competitor) -> str:
 def _ratio(outcome: Outcome, metric: Metric, entry: Competitor) -> str:
     own = outcome.median(metric.suite, metric.name, OURS)
     other = outcome.median(metric.suite, metric.name, entry.key)
-    return NOTHING if not own or other is None else f"{other / own:.3g}x"
+    return NOTHING if not own or other is None else f"{show(other / own)}x"
 
 
 def _competitors(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ METRICS = tuple(
 
 
 async def _measure(stage: Stage) -> None:
-    seconds = 4 if stage.plan.quick else 10
+    seconds = 3 if stage.plan.quick else 10
     result = await stage.drive("latency", rate=RATE, seconds=seconds)
     for part in PERCENTILES:
         stage.record(part, float(result[part]))

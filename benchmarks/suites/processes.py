@@ -11,14 +11,13 @@ from functools import partial
 from redis.asyncio import Redis
 
 from benchmarks.child import DriverFailed, started
-from benchmarks.ours import GROUP
+from benchmarks.ours import GROUP, STREAM
 from benchmarks.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 WAIT_MS, CONCURRENCY = 5, 100
 CEILING = CONCURRENCY * 1000 // WAIT_MS  # events per second that a process can do at most
 FEW = 5_000  # events, for those of whom nothing is known yet
-STREAM = "eb:{bench}:stream"
 POLL = 0.02  # seconds
 STUCK = 60.0  # seconds
 
@@ -58,7 +57,7 @@ async def _waiting(stage: Stage) -> None:
 
 async def _fleet(stage: Stage, processes: int) -> None:
     """The rate while all of them work: neither the start of the first nor the end of the last counts."""
-    count = int(CEILING * processes * max(2.0, stage.plan.seconds))
+    count = int(CEILING * processes * max(1.0, stage.plan.seconds))
     await stage.drive("publish", count=count)
     argv = [*stage.contender.argv, "work", "--url", stage.url]
     argv += ["--wait-ms", str(WAIT_MS), "--concurrency", str(CONCURRENCY)]

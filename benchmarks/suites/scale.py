@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.ours import GROUP
+from benchmarks.ours import GROUP, STREAM
 from benchmarks.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
@@ -18,7 +18,6 @@ BESIDE = 100_000  # delayed events, or pending entries
 COUNT = 20_000  # events that are consumed beside those
 DELAY = 3600.0  # seconds
 LEASE = 10.0  # seconds; after which the entries of the dead consumer may be taken over
-STREAM = "eb:{bench}:stream"
 
 NAME = "scale"
 

@@ -21,13 +21,13 @@ async def perform(module: str, task: str, url: str, *options: object) -> dict[st
 
 def stored(url: str, module: str) -> int:
     with redis.Redis.from_url(url) as client:
-        return int(client.xlen(raw.STREAM if module == "benchmarks.raw" else "eb:{bench}:stream"))
+        return int(client.xlen(raw.STREAM if module == "benchmarks.raw" else ours.STREAM))
 
 
 def pending(url: str, module: str) -> list[tuple[int, int]]:
     """Of each group: how many are pending, and how many have been read."""
     with redis.Redis.from_url(url) as client:
-        groups = client.xinfo_groups(raw.STREAM if module == "benchmarks.raw" else "eb:{bench}:stream")
+        groups = client.xinfo_groups(raw.STREAM if module == "benchmarks.raw" else ours.STREAM)
         return [(group["pending"], group["entries-read"]) for group in groups]
 
 
@@ -93,7 +93,7 @@ async def test_every_group_handles_all(redis_url: str) -> None:
 async def test_delayed_events_wait_beside_the_stream(redis_url: str) -> None:
     await perform("benchmarks.ours", "publish", redis_url, "--count", 100, "--delay", 1000)
     with redis.Redis.from_url(redis_url) as client:
-        assert (client.zcard("eb:{bench}:due"), client.exists("eb:{bench}:stream")) == (100, 0)
+        assert (client.zcard("eb:{bench}:due"), client.exists(ours.STREAM)) == (100, 0)
 
 
 async def test_only_events_from_a_number_on_count(redis_url: str) -> None:
@@ -108,7 +108,7 @@ async def test_only_events_from_a_number_on_count(redis_url: str) -> None:
 async def test_the_envelope_is_full(descended: bool, redis_url: str) -> None:
     await perform("benchmarks.ours", "publish", redis_url, "--count", 1, *(["--descended"] if descended else []))
     with redis.Redis.from_url(redis_url) as client:
-        [(_, fields)] = client.xrange("eb:{bench}:stream")
+        [(_, fields)] = client.xrange(ours.STREAM)
     assert b'"subject":"lead-00000000"' in fields[b"meta"]
     assert b'"organization":"org-1"' in fields[b"meta"]
     assert (b"correlationId" in fields[b"meta"], b"causationId" in fields[b"meta"]) == (descended, descended)

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from benchmarks.contenders import Contender, chosen
-from benchmarks.ours import GROUP
+from benchmarks.ours import GROUP, STREAM
 from benchmarks.outcome import Competitor
 from benchmarks.suites import Plan, Stage, memory, processes, scale, suites
 
@@ -58,7 +58,7 @@ async def test_the_dead_consumer_leaves_all_it_took(redis_url: str, monkeypatch:
     async def abandon(setting: Stage) -> None:
         await _abandon(setting)
         async with Redis.from_url(redis_url) as client:
-            seen.append((await client.xpending(scale.STREAM, GROUP))["pending"])
+            seen.append((await client.xpending(STREAM, GROUP))["pending"])
 
     _abandon = scale._abandon
     monkeypatch.setattr(scale, "_abandon", abandon)
