@@ -14,6 +14,7 @@ from benchmarks.driver import Unsupported
 
 Result = Mapping[str, Any]
 
+END_GRACE = 5.0  # seconds
 SILENCE = 90.0  # seconds without a word from a driver, after which it counts as stuck
 
 
@@ -53,8 +54,9 @@ async def started(argv: Sequence[str]) -> AsyncIterator[tuple[asyncio.subprocess
     finally:
         with suppress(ProcessLookupError):  # workers that a peer's driver started, too
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        await asyncio.wait([hearing], timeout=1.0)  # longer if something it started elsewhere holds on to the pipe
+        with suppress(TimeoutError):  # something that it started in another group holds on to its pipes
+            await asyncio.wait_for(process.wait(), END_GRACE)
+        await asyncio.wait([hearing], timeout=1.0)  # its last words
         hearing.cancel()
 
 
