@@ -37,7 +37,8 @@ async def run(
 ) -> Outcome:
     """Everything that was measured, added to `outcome`. `keep` is handed what there is after each round."""
     for suite in suites:
-        outcome = outcome.model_copy(update={"metrics": [*outcome.metrics, *suite.metrics]})
+        met = {"metrics": [*outcome.metrics, *suite.metrics], "competitors": [*outcome.competitors, *suite.others]}
+        outcome = outcome.model_copy(update=met)
         steps = list(suite.steps(plan))
         for number in range(1, count_rounds(suite, plan) + 1):
             for step in _rotated(steps, number - 1):
@@ -68,8 +69,9 @@ async def _take(
     """What one step showed; what it had recorded before it failed counts."""
     readings: list[Reading] = []
 
-    def record(metric: str, value: float) -> None:
-        found = Reading(suite=suite, metric=metric, contender=step.contender.key, round=number, value=value)
+    def record(metric: str, value: float, contender: str = "", /) -> None:
+        key = contender or step.contender.key
+        found = Reading(suite=suite, metric=metric, contender=key, round=number, value=value)
         readings.append(found)
 
     def absence(kind: Literal["unsupported", "failed"], reason: str) -> Absence:

@@ -6,13 +6,14 @@ A suite is a module with `SUITE: Suite`. To add one: write the module, and name 
 import importlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from redis.asyncio import Redis
 
 from benchmarks import servers
 from benchmarks.child import Result, drive
 from benchmarks.contenders import Contender
-from benchmarks.outcome import Metric
+from benchmarks.outcome import Competitor, Metric
 
 MODULES = (
     "benchmarks.suites.throughput",
@@ -23,7 +24,7 @@ MODULES = (
     "benchmarks.suites.scale",
     "benchmarks.suites.recovery",
     "benchmarks.suites.idle",
-    "benchmarks.gateway",
+    "benchmarks.suites.gateway",
 )
 
 
@@ -45,6 +46,12 @@ class Plan:
         return self.contenders[0]
 
 
+class Record(Protocol):
+    """Keeps what was measured; of this step's contender, or of another one by its key."""
+
+    def __call__(self, metric: str, value: float, contender: str = "", /) -> None: ...
+
+
 @dataclass
 class Stage:
     """What a step has in its hands: an empty server, its contender, a place to put what it measures."""
@@ -52,7 +59,7 @@ class Stage:
     url: str
     plan: Plan
     contender: Contender
-    record: Callable[[str, float], None]  # metric, value
+    record: Record
     progress: Callable[[int, int], None]  # events done, of how many
 
     async def drive(self, task: str, url: str | None = None, **options: str | float) -> Result:
@@ -100,6 +107,7 @@ class Suite:
     steps    of one round, which the runner takes in turn, each on an empty server
     rounds   if not as many as the plan says
     quick    whether it belongs to a quick run
+    others   who takes part in this suite alone
     """
 
     name: str
@@ -107,6 +115,7 @@ class Suite:
     steps: Callable[[Plan], Sequence[Step]]
     rounds: int | None = None
     quick: bool = True
+    others: Sequence[Competitor] = ()
 
 
 def by_contender(run: Callable[[Stage], Awaitable[None]]) -> Callable[[Plan], Sequence[Step]]:
@@ -116,13 +125,5 @@ def by_contender(run: Callable[[Stage], Awaitable[None]]) -> Callable[[Plan], Se
 
 def suites() -> dict[str, Suite]:
     """All that there are, by name."""
-    found: dict[str, Suite] = {}
-    for module in MODULES:
-        try:
-            suite: Suite = importlib.import_module(module).SUITE
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
-        found[suite.name] = suite
-    return found
+    found: list[Suite] = [importlib.import_module(module).SUITE for module in MODULES]
+    return {suite.name: suite for suite in found}

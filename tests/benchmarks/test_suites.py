@@ -18,14 +18,30 @@ OURS = Contender(
 
 
 def stage(url: str, found: dict[str, float], *, quick: bool = True) -> Stage:
-    return Stage(url, Plan([OURS], quick=quick, seconds=0.1), OURS, found.__setitem__, lambda _done, _total: None)
+    return Stage(
+        url,
+        Plan([OURS], quick=quick, seconds=0.1),
+        OURS,
+        lambda metric, value, _="", /: found.__setitem__(metric, value),
+        lambda _done, _total: None,
+    )
 
 
 def test_every_metric_has_one_suite_and_one_name() -> None:
     places = [(metric.suite, metric.name) for suite in suites().values() for metric in suite.metrics]
     assert len(set(places)) == len(places)
     assert all(suite == name for name, found in suites().items() for suite in {m.suite for m in found.metrics})
-    assert {"throughput", "latency", "alone", "memory", "processes", "scale", "recovery", "idle"} <= suites().keys()
+    assert {
+        "throughput",
+        "latency",
+        "alone",
+        "memory",
+        "processes",
+        "scale",
+        "recovery",
+        "idle",
+        "gateway",
+    } <= suites().keys()
 
 
 def test_peers_are_chosen_by_name() -> None:
