@@ -38,7 +38,7 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## numbers of this machine; ARGS=… goes to the benchmarks
+bench: $(VENV)/.dev ## this project, its peers and the raw client, measured and drawn; ARGS=--quick takes 2 minutes
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## all that make and the tests left behind; the demo's data in .eventbus/ stays

@@ -1,80 +1,130 @@
-"""`python -m benchmarks`: publish and consume of one process, beside the raw client, in one run on one server."""
+"""`python -m benchmarks`: this project, the raw client and the peers, in one run on one server. benchmarks/README.md
+tells how, and what the numbers are worth."""
 
-import json
-import statistics
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from functools import partial
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.markdown import Markdown
 
-from benchmarks import ours, raw
-from benchmarks.measure import Figure, Tick
-from benchmarks.servers import flush, machine, server
+from benchmarks import contenders, provenance, report, runner, tables
+from benchmarks.contenders import Contender
+from benchmarks.outcome import LATEST, PARTIAL, Absence, Outcome
+from benchmarks.screen import Screen
+from benchmarks.servers import server
+from benchmarks.suites import Plan, Suite, suites
 from eventbus.logs import configure
-from eventbus.loop import run
 
-Contender = Callable[[str, int, Tick], Awaitable[Figure]]
-
-# In turn, so that a slow moment of the machine strikes all of them.
-STEPS: list[tuple[str, Contender]] = [
-    (f"publish, {raw.NAME}", raw.publish),
-    (f"publish, {ours.NAME}", ours.publish),
-    (f"consume, {raw.NAME}", raw.consume),
-    (f"consume, {ours.NAME}", ours.consume),
-]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+QUICK_PEERS = "bullmq"
 
 
-def main(
-    events: Annotated[int, typer.Option(min=1000, help="Events per step.")] = 100_000,
+@app.callback(invoke_without_command=True)
+def measure(
+    context: typer.Context,
+    *,
+    suite: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(suites())}; all by default.")] = None,
+    peers: Annotated[str, typer.Option(help="all, none, or names with commas.")] = "all",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help="That a step of throughput shall take.")] = 4.0,
+    quick: Annotated[bool, typer.Option(help="Two minutes, one round, and no peer but BullMQ.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Results; by default results/latest.json of a whole run.")] = None,
 ) -> None:
-    """Measure, and show the median of the rounds and its ratio to the raw client."""
+    """Measure, keep the results as JSON, and draw them if it was a whole run."""
+    if context.invoked_subcommand is not None:
+        return
     configure("console", level=50)
+    picked = _picked(suite, quick)
+    whole = not (suite or quick)
+    path = out or (LATEST if whole else PARTIAL)
+    present, absent = _gather("quick" if quick and peers == "all" else peers)
+    plan = Plan(present, 1 if quick else rounds, min(seconds, 1.0) if quick else seconds, quick)
     with server() as url:
-        figures = run(_measure(url, events, rounds))
-    if as_json:
-        rows = [{"contender": f.contender, "task": f.task, "perSecond": round(f.per_second)} for f in figures]
-        typer.echo(json.dumps({"machine": machine(), "events": events, "figures": rows}, indent=2))
+        outcome = asyncio.run(_measure(picked, plan, absent, url, path))
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(tables.markdown(outcome)))
+    Console(stderr=True).print(f"results: {path}", markup=False)
+    if whole:
+        draw(path)
+
+
+@app.command("report")
+def draw(
+    results: Annotated[Path, typer.Argument(help="What a run has left.")] = LATEST,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="The page that gets the tables; by default that of the benchmarks, for the last whole run."),
+    ] = None,
+) -> None:
+    """Draw a run: pictures beside its JSON, tables into the page or on stdout."""
+    outcome = Outcome.load(results)
+    try:
+        pictures = report.draw(outcome, results.parent)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(f"{error}: pip install matplotlib, it is of the dependency group `bench`") from None
+    page = readme or (report.README if results == LATEST else None)
+    said = report.text(outcome, pictures, page.parent if page else results.parent)
+    if page is None:
+        typer.echo(said)
     else:
-        _show(figures, events, rounds)
+        report.put_into(page, said)
+        Console(stderr=True).print(f"drawn: {results.parent}/*.svg, *.png; tables: {page}", markup=False)
 
 
-async def _measure(url: str, events: int, rounds: int) -> list[Figure]:
-    figures: list[Figure] = []
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for number in range(1, rounds + 1):
-            await flush(url)
-            for label, contender in STEPS:
-                bar = progress.add_task(f"{number}/{rounds} {label}", total=events)
-                figures.append(await contender(url, events, partial(progress.advance, bar)))
-                progress.update(bar, completed=events)
-    return figures
+async def _measure(picked: list[Suite], plan: Plan, absent: list[Absence], url: str, path: Path) -> Outcome:
+    outcome = Outcome(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=await provenance.environment(url),
+        settings={
+            "rounds": plan.rounds,
+            "seconds": plan.seconds,
+            "quick": plan.quick,
+            "suites": [suite.name for suite in picked],
+        },
+        competitors=[contender.about for contender in plan.contenders],
+        absences=absent,
+    )
+    steps = sum(runner.count_rounds(suite, plan) * len(suite.steps(plan)) for suite in picked)
+    with Screen(steps) as screen:
+        return await runner.run(picked, plan, url, outcome=outcome, watcher=screen, keep=lambda found: found.save(path))
 
 
-def _show(figures: list[Figure], events: int, rounds: int) -> None:
-    table = Table(title=f"{events:,} events, median of {rounds} rounds, one process, {machine()}")
-    for column in ("", "per second", "of the raw client", "slowest - fastest round"):
-        table.add_column(column, justify="left" if not column else "right")
-    for task in ("publish", "consume"):
-        limit = _median(figures, task, raw.NAME)
-        for contender in (raw.NAME, ours.NAME):
-            rates = [f.per_second for f in figures if (f.task, f.contender) == (task, contender)]
-            median = statistics.median(rates)
-            spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-            table.add_row(f"{task}, {contender}", f"{median:,.0f}", f"{median / limit:.2f}x", spread)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+def _picked(names: list[str] | None, quick: bool) -> list[Suite]:
+    known = suites()
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise typer.BadParameter(f"no such suite: {', '.join(unknown)}. There are: {', '.join(known)}")
+    return [found for name, found in known.items() if (name in names if names else found.quick or not quick)]
 
 
-def _median(figures: list[Figure], task: str, contender: str) -> float:
-    return statistics.median(f.per_second for f in figures if (f.task, f.contender) == (task, contender))
+def _gather(choice: str) -> tuple[list[Contender], list[Absence]]:
+    """Who takes part, ours first; and who does not, and why. Environments of peers are prepared here."""
+    present, absent = contenders.own(), list[Absence]()
+    if choice == "none":
+        return present, absent
+    where = contenders.environments()
+    known = where.PEERS
+    try:
+        names = [QUICK_PEERS] if choice == "quick" else contenders.chosen(choice, known)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--peers") from None
+    console = Console(stderr=True)
+    for name in names:
+        if choice == "quick" and not (name in known and where.prepared(name)):
+            absent.append(Absence(contender=name, kind="unprepared", reason="a quick run prepares no environments"))
+            continue
+        with console.status(f"preparing {name}") if console.is_terminal else nullcontext():
+            found = contenders.peer(name, where)
+        if isinstance(found, Contender):
+            present.append(found)
+        else:
+            absent.append(found)
+            console.print(f"{name}: {found.reason}", style="yellow", markup=False)
+    return present, absent
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -185,6 +185,15 @@ async def rate(url: str) -> list[Row]:
 
 async def idle(url: str, seconds: float = 20.0) -> list[Row]:
     """A worker process of six groups with nothing to do."""
+    share, per_second = await idle_costs(url, seconds)
+    return [
+        Row("an idle worker of six groups", "< 3 % of a core", f"{share:.1%}", share < 0.03),
+        Row("and of the server", "< 30 commands/s", f"{per_second:.1f}/s", per_second < 30),
+    ]
+
+
+async def idle_costs(url: str, seconds: float) -> tuple[float, float]:
+    """Share of a core, and commands per second to the server."""
     process = _process("benchmarks.idle", url)
     try:
         async with Redis.from_url(url) as client:
@@ -192,14 +201,10 @@ async def idle(url: str, seconds: float = 20.0) -> list[Row]:
             cpu, commands = cpu_seconds(process.pid), await _commands(client)
             await asyncio.sleep(seconds)
             share = (cpu_seconds(process.pid) - cpu) / seconds
-            per_second = (await _commands(client) - commands - 1) / seconds
+            return share, (await _commands(client) - commands - 1) / seconds
     finally:
         process.terminate()
         process.wait(30)
-    return [
-        Row("an idle worker of six groups", "< 3 % of a core", f"{share:.1%}", share < 0.03),
-        Row("and of the server", "< 30 commands/s", f"{per_second:.1f}/s", per_second < 30),
-    ]
 
 
 PROMISES: dict[str, Callable[[str], Awaitable[list[Row]]]] = {
