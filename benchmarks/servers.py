@@ -5,10 +5,11 @@ import os
 import platform
 import shutil
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from eventbus.embedded import EmbeddedRedis
 
@@ -54,7 +55,8 @@ async def flush(url: str) -> None:
         await client.flushdb()
         persistence = await client.info("persistence")
         if int(persistence.get("aof_current_size", 0)) > REWRITE_BYTES:
-            await client.bgrewriteaof()
+            with suppress(ResponseError):  # the server has begun to by itself
+                await client.bgrewriteaof()
             while (await client.info("persistence"))["aof_rewrite_in_progress"]:
                 await asyncio.sleep(0.02)
 

@@ -95,8 +95,13 @@ def control_key(namespace: str) -> str:
 
 def entry_name(lane: str, entry_id: str) -> str:
     """How an entry of a lane's key is called in deliveries and records."""
+    return entry_id + entry_mark(lane)
+
+
+def entry_mark(lane: str) -> str:
+    """What an entry of a lane's key has behind its id in deliveries and records."""
     priority = lane.rpartition(":p")[2]
-    return f"{entry_id}@{priority}" if priority.isdecimal() else entry_id
+    return f"@{priority}" if priority.isdecimal() else ""
 
 
 def priority_of(entry: str) -> int:

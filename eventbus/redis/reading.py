@@ -12,7 +12,7 @@ import structlog
 from eventbus.codec import pairs
 from eventbus.lanes import LANES, shares
 from eventbus.redis import scripts
-from eventbus.redis.keys import entry_name, group_keys, priority_of, stream_keys
+from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.transport import Delivery, Subscription
 
@@ -133,11 +133,11 @@ class Reader:
 
 def _named(reply: Reply) -> list[Entry]:
     """The entries of an XREADGROUP's reply, by their names."""
-    return [
-        (entry_name(lane.decode(), entry_id.decode()), fields)
-        for lane, entries in reply or ()
-        for entry_id, fields in entries
-    ]
+    named: list[Entry] = []
+    for lane, entries in reply or ():
+        mark = entry_mark(lane.decode())
+        named += [(entry_id.decode() + mark, fields) for entry_id, fields in entries]
+    return named
 
 
 def failure_count(record: bytes | None) -> int:

@@ -1,0 +1,44 @@
+"""A guard against regress: the processor's time that an event costs this process, beside what it costs the raw client.
+
+Both in turns, in one process, on one server; the time is this process' own, so that neither the server nor whoever else
+is busy on the machine counts, and the least of several rounds is compared, for disturbance only ever adds. The bounds
+are what was measured on a quiet machine and about a third; what an event costs in commands and writes is exact, and
+guarded in tests/integration/test_costs.py.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from benchmarks import ours, raw
+from benchmarks.measure import Figure, Tick
+from benchmarks.servers import flush
+from eventbus.loop import run
+from tests.servers import OwnRedis
+
+EVENTS, ROUNDS = 4_000, 5
+PUBLISH_BOUND = 1.5  # times the raw client's pipelines; measured: 0.9 to 1.2
+CONSUME_BOUND = 8.0  # times XREADGROUP and XACK by hundreds, without an envelope; measured: 5.2 to 6.8
+
+Work = Callable[[str, int, Tick], Awaitable[Figure]]
+
+
+async def seconds(work: Work, url: str) -> float:
+    began = time.process_time()
+    await work(url, EVENTS, lambda _: None)
+    return time.process_time() - began
+
+
+async def least(url: str) -> dict[str, float]:
+    spent: dict[str, list[float]] = {"publish, raw": [], "publish": [], "consume, raw": [], "consume": []}
+    for _ in range(ROUNDS):
+        await flush(url)
+        for name, work in zip(spent, (raw.publish, ours.publish, raw.consume, ours.consume), strict=True):
+            spent[name].append(await seconds(work, url))
+    return {name: min(found) for name, found in spent.items()}
+
+
+def test_an_event_costs_no_more_of_the_raw_client_s_time_than_it_did(own_redis: OwnRedis) -> None:
+    spent = run(least(own_redis().url))  # on the event loop that the commands run on
+    ratios = {name: spent[name] / spent[f"{name}, raw"] for name in ("publish", "consume")}
+    assert ratios["publish"] <= PUBLISH_BOUND, ratios
+    assert ratios["consume"] <= CONSUME_BOUND, ratios
