@@ -154,6 +154,32 @@ def failing(times: int, error: Exception | None = None) -> Callable[[Event, Cont
 # Running --------------------------------------------------------------------------------------------------------------
 
 
+async def test_quick_handlers_are_read_ahead_for_and_slow_ones_are_not(bench: Bench) -> None:
+    """A handler that waits must have nobody waiting behind it whom another process could run."""
+    group = Group("ears", concurrency=5, retry=FAST, lease=2.0)
+    heard, slow = 0, asyncio.Event()
+
+    @group.on(Rung)
+    async def hear(event: Rung, ctx: Context) -> None:
+        nonlocal heard
+        heard += 1
+        if event.number >= 2_000:
+            await slow.wait()
+
+    await bench.ring(2_000)
+    async with bench.consuming(group):
+        await until(lambda: heard == 2_000)
+        assert max(bench.transport.credits) > 5
+        assert max(bench.transport.credits) <= 10
+        await asyncio.sleep(0.3)  # the pace of before is forgotten
+        bench.transport.credits.clear()
+        await bench.ring(20, start=2_000)
+        await until(lambda: heard == 2_005)
+        await asyncio.sleep(0.05)
+        assert len(await bench.transport.read(subscription_of("bob", group="ears", stream="bell"), 100, 0.01)) >= 10
+        slow.set()
+
+
 async def test_events_are_handled_and_done(bench: Bench) -> None:
     ears = Ears()
     async with bench.consuming(ears.group):
