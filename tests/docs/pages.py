@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", CHANGELOG, *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(README, ROOT / "CONTRIBUTING.md", CHANGELOG, ROOT / "benchmarks" / "README.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 # What a changelog names was there when it was written.
 PRESENT = [page for page in PAGES if page != CHANGELOG]
 
