@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 
@@ -69,6 +71,10 @@ def test_what_is_shown_exists(command: Command, eventbus: typer.Typer) -> None:
             wanted = re.fullmatch(r"eventbus\[([\w,]+)\]", requirement)
             assert wanted is not None
             assert set(wanted[1].split(",")) <= EXTRAS
+        case ["python", "-m", module, *arguments]:
+            run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stderr
+            assert all(argument in run.stdout for argument in arguments[:1] if argument.isalpha()), run.stdout
         case ["export" | "pytest", *_]:
             pass
         case _:

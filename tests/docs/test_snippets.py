@@ -16,13 +16,14 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Finished, Group, Worker
+from eventbus import EventBus, Finished
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
 from eventbus.transport import Outgoing
 from tests.docs.pages import PAGES, Block, blocks
 from tests.waiting import eventually, until
+from tests.working import working
 
 # A block is known by a function that it defines.
 PROGRAMS = {  # run as they are, until they have printed this
@@ -86,7 +87,7 @@ async def test_a_bill_is_paid_once_however_often_it_is_delivered(redis_url: str,
         _prepared(database_url) as connection,
         Redis.from_url(redis_url) as client,
         EventBus(redis_url, database=database_url) as bus,
-        _working(bus, snippet.accounts),
+        working(bus, snippet.accounts),
     ):
         await snippet.bill(bus, "i-1", 100)
         await eventually(published)
@@ -112,7 +113,7 @@ async def test_a_contact_ends_as_its_handler_says(capsys: pytest.CaptureFixture[
         said.extend(line for line in capsys.readouterr().out.splitlines() if line.startswith(("contact", "dead")))
         return len(said) >= 4
 
-    async with EventBus("memory://") as bus, _working(bus, snippet.crm):
+    async with EventBus("memory://") as bus, working(bus, snippet.crm):
         emails = ["ada@example.org", "busy@example.org", "nobody", "twice@example.org"]
         await bus.publish_many([snippet.ContactFound(email=email) for email in emails])
         await until(enough)
@@ -131,7 +132,7 @@ async def test_a_letter_is_sent_under_limits() -> None:
     async with EventBus("memory://") as bus:
         await snippet.announce(bus)
         assert await bus.paused() == {}
-        async with _working(bus, snippet.letters):
+        async with working(bus, snippet.letters):
             await until(lambda: told)
     [finished] = told
     assert finished.envelope is not None
@@ -144,7 +145,7 @@ async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
     snippet.statistics.on_error(told.append)
     async with _prepared(database_url) as connection, EventBus("memory://", database=database_url) as bus:
         views = [snippet.PageViewed(path="/", seconds=seconds) for seconds in (1, 2, -3, 4)]
-        async with _working(bus, snippet.statistics):
+        async with working(bus, snippet.statistics):
             await bus.publish_many(views)
             await eventually(lambda: connection.fetchval("SELECT count(*) = 3 FROM views"))
             await until(lambda: told)
@@ -176,17 +177,6 @@ async def _prepared(url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@asynccontextmanager
-async def _working(bus: EventBus, group: Group) -> AsyncIterator[None]:
-    worker = Worker(bus, [group], grace=5)
-    run = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await run
 
 
 def _module(function: str) -> ModuleType:

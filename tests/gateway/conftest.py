@@ -1,6 +1,5 @@
 """A gateway on real servers; its database is a copy of one that is migrated once."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,12 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from eventbus import EventBus, Worker
+from eventbus import EventBus
 from eventbus.postgres import apply, installed
 from handlers import GROUPS
 from tests.gateway.client import Client, Gateway, running
 from tests.servers import Databases, blocking
 from tests.waiting import eventually
+from tests.working import working
 
 
 async def migrate(url: str) -> None:
@@ -63,21 +63,9 @@ def stranger(gateway: Gateway) -> Client:
     return gateway.caller("eve", "umbrella", "admin")
 
 
-@asynccontextmanager
-async def working(bus: EventBus) -> AsyncIterator[None]:
-    """All groups, in this process."""
-    worker = Worker(bus, GROUPS, grace=5)
-    run = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await run
-
-
 @pytest.fixture
 async def worker(bus: EventBus) -> AsyncIterator[None]:
-    async with working(bus):
+    async with working(bus, *GROUPS):
         yield
 
 

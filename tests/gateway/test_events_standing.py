@@ -1,27 +1,14 @@
 """GET /api/events/{id} of events that are in their stream: what every group has made of them."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from eventbus import Backoff, Context, EventBus, Group, Reject, RetryPolicy, Worker
+from eventbus import Backoff, Context, EventBus, Group, Reject, RetryPolicy
 from handlers.lead.events import EnrichLead
 from tests.gateway.client import Client, Gateway
 from tests.gateway.test_events import EVENT
 from tests.gateway.test_events_followed import published
 from tests.waiting import eventually
-
-
-@asynccontextmanager
-async def handled_by(bus: EventBus, *groups: Group) -> AsyncIterator[None]:
-    worker = Worker(bus, groups, grace=2)
-    run = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await run
+from tests.working import working
 
 
 def failing(name: str, error: Exception, **policy: Any) -> Group:
@@ -34,7 +21,7 @@ def failing(name: str, error: Exception, **policy: Any) -> Group:
     return group
 
 
-def working(name: str, **policy: Any) -> Group:
+def content(name: str, **policy: Any) -> Group:
     group = Group(name, **policy)
 
     @group.on(EnrichLead)
@@ -67,11 +54,11 @@ async def test_an_event_that_nobody_has_taken_yet(admin: Client) -> None:
 async def test_each_group_has_a_state_of_its_own(admin: Client, bus: EventBus) -> None:
     event_id = await published(admin)
     slow = failing("slow", RuntimeError("not today"), retry=RetryPolicy(attempts=3, backoff=Backoff.fixed(60.0)))
-    strict, good = failing("strict", Reject("never")), working("good")
+    strict, good = failing("strict", Reject("never")), content("good")
     noted = failing(
         "noted", RuntimeError("told"), track=True, retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(60.0))
     )
-    async with handled_by(bus, slow, strict, good, noted):
+    async with working(bus, slow, strict, good, noted):
 
         async def settled() -> bool:
             found = await groups(admin, event_id)
@@ -92,7 +79,7 @@ async def test_each_group_has_a_state_of_its_own(admin: Client, bus: EventBus) -
 
 async def test_a_replay_tells_the_last_of_it(admin: Client, bus: EventBus) -> None:
     event_id = await published(admin)
-    async with handled_by(bus, failing("strict", Reject("never"))):
+    async with working(bus, failing("strict", Reject("never"))):
 
         async def dead() -> bool:
             return (await groups(admin, event_id)).get("strict", {}).get("state") == "failed"
@@ -101,7 +88,7 @@ async def test_a_replay_tells_the_last_of_it(admin: Client, bus: EventBus) -> No
     [letter] = await bus.transport.dead_letters("lead")
     await bus.transport.replay(letter)
     assert (await groups(admin, event_id))["strict"]["state"] == "waiting"
-    async with handled_by(bus, working("strict")):
+    async with working(bus, content("strict")):
 
         async def done() -> bool:
             state: str = (await groups(admin, event_id))["strict"]["state"]

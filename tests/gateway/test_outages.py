@@ -6,17 +6,19 @@ import time
 import pytest
 
 from eventbus import EventBus
+from handlers import GROUPS
 from tests.gateway.client import running
-from tests.gateway.conftest import migrate, working
+from tests.gateway.conftest import migrate
 from tests.servers import OwnPostgres, OwnRedis
 from tests.waiting import eventually
+from tests.working import working
 
 pytestmark = pytest.mark.serial
 
 
 async def test_redis_away_delays_events_and_nothing_else(own_redis: OwnRedis, database_url: str) -> None:
     redis = await asyncio.to_thread(own_redis)
-    async with EventBus(redis.url, database=database_url) as bus, running(bus) as gateway, working(bus):
+    async with EventBus(redis.url, database=database_url) as bus, running(bus) as gateway, working(bus, *GROUPS):
         ann = gateway.caller("ann", "acme")
         await asyncio.to_thread(redis.kill)
         created = await ann.post("/api/leads", {"name": "Lea", "email": "lea@example.com", "assignedTo": "ann"})

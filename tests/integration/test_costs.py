@@ -1,15 +1,15 @@
 """What an event costs in round trips and commands: exact where time never is, so these guard the hot paths."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import Context, Event, EventBus, Group, Worker
+from eventbus import Context, Event, EventBus, Group
 from tests.servers import OwnRedis
+from tests.working import working
 
 COUNT = 2_000
 
@@ -49,17 +49,6 @@ async def cost(url: str, work: Callable[[], Awaitable[object]]) -> Cost:
 
 async def publish(bus: EventBus) -> None:
     await asyncio.gather(*(bus.publish(Counted(number=number)) for number in range(COUNT)))
-
-
-@asynccontextmanager
-async def working(bus: EventBus, group: Group) -> AsyncIterator[None]:
-    worker = Worker(bus, [group])
-    running = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await running
 
 
 async def test_publishes_of_one_moment_are_one_command_each_and_share_their_writes(url: str) -> None:

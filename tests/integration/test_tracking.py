@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from eventbus.event import uuid7
 from eventbus.policy import Backoff
 from eventbus.redis import tracking
 from tests.waiting import eventually, until
+from tests.working import working
 
 
 class Baked(Event, type="bread.baked"):
@@ -51,17 +52,6 @@ def bakery(**policy: Any) -> tuple[Group, list[str]]:
                 raise OSError("not now")
 
     return group, seen
-
-
-@asynccontextmanager
-async def working(bus: EventBus, *groups: Group) -> AsyncIterator[None]:
-    worker = Worker(bus, groups, grace=5)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await running
 
 
 async def reaches(bus: EventBus, event_id: str, *phases: Phase) -> State:
