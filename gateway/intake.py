@@ -114,12 +114,16 @@ def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin)
     correlation_id = sent.correlationid or origin.correlation_id
     descent = Origin(correlation_id, sent.causationid, organization, traceparent, metadata)
     try:
-        envelope = envelop(
-            event, descent, key=sent.subject, priority=sent.priority or NORMAL_PRIORITY, organization=organization
+        return envelop(
+            event,
+            descent,
+            key=sent.subject,
+            priority=sent.priority or NORMAL_PRIORITY,
+            organization=organization,
+            source=sent.source,
         )
     except CodecError as error:
         raise _Misfit((("data",), str(error))) from None
-    return envelope._replace(source=sent.source)
 
 
 def _identity(sent: CloudEvent) -> str:

@@ -23,6 +23,13 @@ def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
 
 
 @lru_cache(4096)
+def _places(namespace: str, stream: str, priority: int) -> tuple[str, str, str]:
+    """Where it goes to: its lane, or due and scheduled."""
+    keys = stream_keys(namespace, stream)
+    return keys.lane(priority), keys.due, keys.scheduled
+
+
+@lru_cache(4096)
 def _quoted(organization: str) -> str:
     return quote(organization, safe="")
 
@@ -30,6 +37,5 @@ def _quoted(organization: str) -> str:
 def command(namespace: str, item: Outgoing, once: Once, due: tuple[int, int]) -> Command:
     """`due` as once.lua takes it: delay in ms, and ms since the epoch."""
     envelope = item.envelope
-    keys = stream_keys(namespace, envelope.stream)
-    where = (holder_key(namespace, envelope, once), keys.lane(envelope.priority), keys.due, keys.scheduled)
+    where = (holder_key(namespace, envelope, once), *_places(namespace, envelope.stream, envelope.priority))
     return scripts.ONCE(where, ms(once.window), int(once.replace), *due, envelope.priority, *encode(envelope))
