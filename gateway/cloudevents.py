@@ -181,7 +181,7 @@ def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
     try:
         if mode is Mode.BATCH:
             return Parcel(mode, _EVENTS.validate_json(content), content)
-        return Parcel(mode, [CloudEvent.model_validate_json(content)], content)
+        return Parcel(mode, [CloudEvent.__pydantic_validator__.validate_json(content)], content)
     except ValidationError as error:
         raise refusal((_place(mode, fault["loc"]), message_of(fault)) for fault in error.errors()) from None
 

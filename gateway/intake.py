@@ -101,9 +101,12 @@ def _organization_field(cls: type[Event]) -> str | None:
 def _event(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
     """As JSON, for what JSON has no type for: a UUID is text there. Strict, and by the names on the wire alone."""
     try:
-        return cls.model_validate_json(to_json(fields), strict=True, by_alias=True, by_name=False)
+        event: Event = cls.__pydantic_validator__.validate_json(
+            to_json(fields), strict=True, by_alias=True, by_name=False
+        )
     except ValidationError as error:
         raise _Misfit(*((("data", *fault["loc"]), message_of(fault)) for fault in error.errors())) from None
+    return event
 
 
 def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin) -> Envelope:
