@@ -39,6 +39,7 @@ def envelop(
     priority: int = NORMAL_PRIORITY,
     organization: str | None = None,
     max_payload: int = MAX_PAYLOAD,
+    source: str = SOURCE,
 ) -> Envelope:
     """Wrap an event that is about to be published.
 
@@ -71,7 +72,7 @@ def envelop(
         correlation_id,
         causation_id,
         traceparent,
-        SOURCE,
+        source,
         priority,
         metadata,
     )

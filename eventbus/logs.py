@@ -4,11 +4,10 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import time_ns
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 import orjson
 import structlog
@@ -18,27 +17,24 @@ from eventbus.errors import hide_password
 _SECRET = re.compile(r"password|secret|authorization|cookie|api_?key|(^|_)(token|jwt|dsn)$", re.IGNORECASE)
 _BEARER = re.compile(r"(Bearer\s+)[^\s,;'\"]+", re.IGNORECASE)
 _HIDDEN = "***"
+_LEVELS = {"warn": "warning", "exception": "error"}  # methods that are no level
+_harmless: set[str] = set()  # names of fields that are no secrets, as they came
+HARMLESS_LIMIT = 1_024
 
 
 def configure(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
     """Set up logging for a whole process; libraries that import the bus are left to do it their own way."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _add_timestamp,
-        _add_component,
-        structlog.processors.format_exc_info,
-        _hide_secrets,
-    ]
     if log_format == "json":
-        # JSON escapes control characters: one event stays one line, whatever a field holds.
-        end: structlog.typing.Processor = structlog.processors.JSONRenderer(_to_json)
+        ends: list[structlog.typing.Processor] = [_render]
     else:
         # The default shows the locals of every frame: tokens, passwords, payloads.
         plain = structlog.dev.plain_traceback
-        end = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        ends = [
+            _hide_secrets,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain),
+        ]
     structlog.configure(
-        processors=[*shared, end],
+        processors=[_complete, *ends],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *names: _Named(names[0] if names else "app", sys.stderr),
         cache_logger_on_first_use=True,
@@ -54,21 +50,20 @@ class _Named(structlog.WriteLogger):
         self.name = name
 
 
-def _add_timestamp(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """RFC 3339, in UTC: the seconds are the same for many lines."""
+def _complete(logger: _Named, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What every line has beside its own fields. In one, which takes half the time of one processor for each."""
+    line = structlog.contextvars.merge_contextvars(logger, method, line)
+    line["level"] = _LEVELS.get(method, method)
+    # RFC 3339, in UTC: the seconds are the same for many lines.
     seconds, micros = divmod(time_ns() // 1_000, 1_000_000)
     line["timestamp"] = f"{_second(seconds)}.{micros:06d}Z"
-    return line
+    line.setdefault("component", logger.name)
+    return structlog.processors.format_exc_info(logger, method, line) if "exc_info" in line else line
 
 
 @lru_cache(1)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _add_component(logger: _Named, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    line.setdefault("component", logger.name)
-    return line
 
 
 def _hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -95,10 +90,21 @@ def _hidden(text: str) -> str:
     return text
 
 
-def _to_json(line: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
+def _render(logger: _Named, method: str, line: structlog.typing.EventDict) -> str:
+    """As JSON, which escapes control characters: one event stays one line, whatever a field holds. Without secrets: the
+    finished line is looked through once, which is cheaper than each of its fields, and few lines are suspicious."""
+    text = _to_json(line)
+    if not _harmless.issuperset(line) or "://" in text or "password=" in text or "bearer" in text.lower():
+        text = _to_json(dict(_hide_secrets(logger, method, line)))
+        if len(_harmless) < HARMLESS_LIMIT:
+            _harmless.update(name for name in line if not _is_secret(name))
+    return text
+
+
+def _to_json(line: structlog.typing.EventDict) -> str:
     """In ASCII. Nearly every line is, and has nothing in it that orjson does not know: json takes ten times as long."""
     try:
-        packed = orjson.dumps(line, default=default)
+        packed = orjson.dumps(line, default=repr)
     except orjson.JSONEncodeError:
         packed = b"\xff"
-    return packed.decode() if packed.isascii() else json.dumps(line, default=default)
+    return packed.decode() if packed.isascii() else json.dumps(line, default=repr)

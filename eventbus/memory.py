@@ -94,6 +94,9 @@ class MemoryTransport:
     def begin(self, _outgoing: Outgoing, /) -> asyncio.Future[object] | None:
         return None
 
+    def begun(self, _reply: object, /) -> Status:
+        raise NotImplementedError("nothing begins here that append would not end at once")
+
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
         return [self._append(item, self._delay(item), again) for item in outgoing]
 

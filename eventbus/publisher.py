@@ -14,7 +14,7 @@ from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
 from eventbus.inflight import Places
 from eventbus.spool import Spool
-from eventbus.transport import Outgoing, Transport
+from eventbus.transport import NotBegun, Outgoing, Transport
 
 # Left for the disk when Redis had its chance: this share of the timeout, and so many seconds at most.
 SPOOL_SHARE, SPOOL_MARGIN = 0.5, 1.0
@@ -51,15 +51,17 @@ class Publisher:
             try:
                 try:  # all in one coroutine: this is the hot path
                     call = self.transport.begin(outgoing[0]) if len(outgoing) == 1 else None
-                    if call is None:
-                        async with asyncio.timeout_at(began + self._patience):
-                            return await self.transport.append(outgoing)
-                    self._deadlines.begin(call, loop, began)
-                    try:
-                        await call
-                    finally:
-                        self._deadlines.end(call)
-                    return [Status.STORED]
+                    if call is not None:
+                        self._deadlines.begin(call, loop, began)
+                        try:
+                            reply = await call
+                            return [Status.STORED if outgoing[0].once is None else self.transport.begun(reply)]
+                        except NotBegun:
+                            pass  # nothing was done
+                        finally:
+                            self._deadlines.end(call)
+                    async with asyncio.timeout_at(began + self._patience):
+                        return await self.transport.append(outgoing)
                 finally:
                     self.in_flight.give_back()
             except TimeoutError:

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 
 from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
-from eventbus.errors import CodecError
+from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
 from eventbus.limits import Limit
@@ -31,6 +31,10 @@ from eventbus.retention import Retention
 from eventbus.states import Records
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
+
+
+class NotBegun(EventBusError):
+    """What `begin` began has changed nothing, and `append` may well do it."""
 
 
 class Subscription(NamedTuple):
@@ -250,8 +254,13 @@ class Transport(Appender, Protocol):
     """See the module's docstring for who owns what, and when."""
 
     def begin(self, outgoing: Outgoing, /) -> asyncio.Future[object] | None:
-        """As `append` of this one, if that can begin at once: it is stored when the future is done, which may raise
-        what `append` raises. None, and nothing was done, where it takes more than that; then there is `append`."""
+        """As `append` of this one, if that can begin at once: the future is done when it is stored, and may raise what
+        `append` raises, or NotBegun. None, and nothing was done, where it takes more than that; then there is `append`.
+
+        For one with `once`, `begun` tells what the future's result says of it."""
+
+    def begun(self, reply: object, /) -> Status:
+        """What became of one with `once`."""
 
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
         """The id of the event that holds this one's dedupe key; None if none does (any more)."""

@@ -139,10 +139,14 @@ class Authenticator:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _refused("send a token: Authorization: Bearer …", "Bearer")
-        return await self.caller(token.strip())
+        token = token.strip()
+        return self._remembered(token) or await self._check(token)
 
     async def caller(self, token: str) -> Caller:
         """Raises Problem(401)."""
+        return self._remembered(token) or await self._check(token)
+
+    def _remembered(self, token: str) -> Caller | None:
         known = self._known.get(token)
         if (
             known is not None
@@ -150,7 +154,7 @@ class Authenticator:
             and known.generation == self._keys.generation != -1
         ):
             return known.caller
-        return await self._check(token)
+        return None
 
     async def _check(self, token: str) -> Caller:
         began = time.time()

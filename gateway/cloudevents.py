@@ -36,7 +36,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}")
 _JSON_TYPE = re.compile(r"(application|text)/([\w.!#$&^-]+\+)?json *(;.*)?", re.IGNORECASE)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_URI_REFERENCE = re.compile(r"([A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+")
+_URI_CHARACTERS = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]*+"
+_URI_REFERENCE = re.compile(rf"(?=.){_URI_CHARACTERS}(%[0-9A-Fa-f]{{2}}{_URI_CHARACTERS})*+")
 _EVENT_ID = re.compile(r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -180,7 +181,7 @@ def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
     try:
         if mode is Mode.BATCH:
             return Parcel(mode, _EVENTS.validate_json(content), content)
-        return Parcel(mode, [CloudEvent.model_validate_json(content)], content)
+        return Parcel(mode, [CloudEvent.__pydantic_validator__.validate_json(content)], content)
     except ValidationError as error:
         raise refusal((_place(mode, fault["loc"]), message_of(fault)) for fault in error.errors()) from None
 

@@ -101,9 +101,12 @@ def _organization_field(cls: type[Event]) -> str | None:
 def _event(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
     """As JSON, for what JSON has no type for: a UUID is text there. Strict, and by the names on the wire alone."""
     try:
-        return cls.model_validate_json(to_json(fields), strict=True, by_alias=True, by_name=False)
+        event: Event = cls.__pydantic_validator__.validate_json(
+            to_json(fields), strict=True, by_alias=True, by_name=False
+        )
     except ValidationError as error:
         raise _Misfit(*((("data", *fault["loc"]), message_of(fault)) for fault in error.errors())) from None
+    return event
 
 
 def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin) -> Envelope:
@@ -114,12 +117,16 @@ def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin)
     correlation_id = sent.correlationid or origin.correlation_id
     descent = Origin(correlation_id, sent.causationid, organization, traceparent, metadata)
     try:
-        envelope = envelop(
-            event, descent, key=sent.subject, priority=sent.priority or NORMAL_PRIORITY, organization=organization
+        return envelop(
+            event,
+            descent,
+            key=sent.subject,
+            priority=sent.priority or NORMAL_PRIORITY,
+            organization=organization,
+            source=sent.source,
         )
     except CodecError as error:
         raise _Misfit((("data",), str(error))) from None
-    return envelope._replace(source=sent.source)
 
 
 def _identity(sent: CloudEvent) -> str:

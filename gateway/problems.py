@@ -10,7 +10,6 @@ from http import HTTPStatus
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -69,13 +68,9 @@ def message_of(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Value error, ")
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every exception into a response."""
-    try:
-        return await handler(request)
-    except Exception as error:  # noqa: BLE001 - the last place that can answer
-        return _explain(error, request).response(request)
+def answer(error: Exception, request: web.Request) -> web.Response:
+    """To every exception."""
+    return _explain(error, request).response(request)
 
 
 def _explain(error: Exception, request: web.Request) -> Problem:

@@ -4,6 +4,7 @@ The holder of a key is a string that expires by itself. It is written in the sam
 ever there without the other.
 """
 
+from functools import lru_cache
 from urllib.parse import quote
 
 from eventbus.codec import encode
@@ -18,12 +19,23 @@ from eventbus.transport import Outgoing
 def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
     """Neither a type nor a quoted organization has a colon in it, so that no two scopes share a name."""
     event_type, organization, key = once.scope(envelope)
-    return f"{namespace}:{{{envelope.stream}}}:once:{event_type}:{quote(organization, safe='')}:{key}"
+    return f"{namespace}:{{{envelope.stream}}}:once:{event_type}:{_quoted(organization)}:{key}"
+
+
+@lru_cache(4096)
+def _places(namespace: str, stream: str, priority: int) -> tuple[str, str, str]:
+    """Where it goes to: its lane, or due and scheduled."""
+    keys = stream_keys(namespace, stream)
+    return keys.lane(priority), keys.due, keys.scheduled
+
+
+@lru_cache(4096)
+def _quoted(organization: str) -> str:
+    return quote(organization, safe="")
 
 
 def command(namespace: str, item: Outgoing, once: Once, due: tuple[int, int]) -> Command:
     """`due` as once.lua takes it: delay in ms, and ms since the epoch."""
     envelope = item.envelope
-    keys = stream_keys(namespace, envelope.stream)
-    where = (holder_key(namespace, envelope, once), keys.lane(envelope.priority), keys.due, keys.scheduled)
+    where = (holder_key(namespace, envelope, once), *_places(namespace, envelope.stream, envelope.priority))
     return scripts.ONCE(where, ms(once.window), int(once.replace), *due, envelope.priority, *encode(envelope))

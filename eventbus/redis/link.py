@@ -16,6 +16,7 @@ import structlog
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
+from eventbus.transport import NotBegun
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
 Reply = Any
@@ -35,6 +36,10 @@ log = structlog.get_logger("eventbus.redis")
 
 class ReplyError(EventBusError):
     """The server refused a command."""
+
+
+class UnknownScript(ReplyError, NotBegun):
+    """It has forgotten the script, or never knew it; it does know the text."""
 
 
 class _Wire(asyncio.Protocol):
@@ -202,6 +207,8 @@ class Link:
             return Unavailable(self._server, text)
         if text.startswith("OOM"):
             return Full(f"{self._server} is full: {text}")
+        if text.startswith("NOSCRIPT"):
+            return UnknownScript(text)
         return Unavailable(self._server, text) if text.startswith(_NOT_READY) else reason
 
     # Connecting -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ LOOK_BACK_MARGIN = 60_000  # ms that a repeated append looks further back: who m
 PROMOTE_BATCH = 500
 SOON = 1_100  # ms; a worker looks at the schedule at least once a second, and may miss what is due sooner
 TICK = 0.05  # seconds
+_AT_ONCE = (0, 0)  # see _due
 
 
 class Publishing:
@@ -41,13 +42,17 @@ class Publishing:
 
     def begin(self, item: Outgoing) -> asyncio.Future[Reply] | None:
         """The hot path: one command, and no coroutine around its reply."""
-        return None if item.later or item.once is not None else self._link.begin(*self._xadd(item))
+        if item.later:
+            return None
+        if item.once is None:
+            return self._link.begin(*self._xadd(item))
+        return scripts.begin(self._link, dedupe.command(self._namespace, item, item.once, _AT_ONCE))
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
         waits = await self._append_all(outgoing)
         self._promote_in_time(outgoing, waits)
-        return [_fate(wait) for wait in waits]
+        return [fate(wait) for wait in waits]
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """Only what is not there yet: see eventbus.redis.repeats."""
@@ -55,7 +60,7 @@ class Publishing:
         keyed = iter(await self._repeat_once([item for item in outgoing if item.once is not None]))
         waits = [next(plain) if item.once is None else next(keyed) for item in outgoing]
         self._promote_in_time(outgoing, waits)
-        return [_fate(wait) for wait in waits]
+        return [fate(wait) for wait in waits]
 
     async def _append_all(self, outgoing: Sequence[Outgoing]) -> list[int]:
         replies = await scripts.run_all(self._link, [self._command(item) for item in outgoing])
@@ -90,7 +95,7 @@ class Publishing:
 
     def _command(self, item: Outgoing) -> Command:
         if item.once is not None:
-            return dedupe.command(self._namespace, item, item.once, _due(item))
+            return dedupe.command(self._namespace, item, item.once, _due(item) if item.later else _AT_ONCE)
         return self._schedule(item) if item.later else self._xadd(item)
 
     def _xadd(self, item: Outgoing) -> Command:
@@ -153,7 +158,7 @@ def _due(item: Outgoing) -> tuple[int, int]:
     return max(0, ms(item.delay)), 0 if item.at is None else unix(item.at)
 
 
-def _fate(wait: int) -> Status:
+def fate(wait: int) -> Status:
     """What a script's answer, ms until an event is due, says of it."""
     if wait < 0:
         return Status.DUPLICATE

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -16,7 +17,7 @@ from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
-from eventbus.redis.publishing import Publishing
+from eventbus.redis.publishing import Publishing, fate
 from eventbus.redis.reading import Reader
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.scripts import Command, moment, ms, unix
@@ -79,6 +80,9 @@ class RedisTransport:
 
     def begin(self, outgoing: Outgoing, /) -> asyncio.Future[object] | None:
         return self._publishing.begin(outgoing)
+
+    def begun(self, reply: Any, /) -> Status:
+        return fate(reply)
 
     def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> Coroutine[None, None, list[Status]]:
         return self._publishing.repeat(outgoing) if again else self._publishing.append(outgoing)

@@ -35,15 +35,14 @@ async def publish_events(request: web.Request) -> web.Response:
     scope = scope_of(request, caller, PATH)
     bus = request.app[BUS]
     if scope is None:
-        reply = await _publish(bus, mode, items)  # which ends within the bus' publish timeout
+        reply = _reply(mode, await bus.forward(items))  # which ends within the bus' publish timeout
     else:
         reply = await within(DEADLINE, _publish_once(bus, mode, items, scope, fingerprint(parcel.content)))
     crash.point("gateway.committed")
     return reply.response()
 
 
-async def _publish(bus: EventBus, mode: Mode, items: Sequence[Outgoing]) -> Reply:
-    receipts = await bus.forward(items)
+def _reply(mode: Mode, receipts: Sequence[Receipt]) -> Reply:
     if mode is Mode.BATCH:
         return Reply(202, {}, orjson.dumps([_told(receipt) for receipt in receipts]))
     return Reply(202, {"Location": f"{PATH}/{receipts[0].id}"}, orjson.dumps(_told(receipts[0])))
@@ -54,7 +53,7 @@ async def _publish_once(bus: EventBus, mode: Mode, items: Sequence[Outgoing], sc
     keeps them from being stored twice."""
 
     async def act(_tx: Transaction) -> Reply:
-        return await _publish(bus, mode, items)
+        return _reply(mode, await bus.forward(items))
 
     async with bus.transaction() as tx:
         return await once(tx, scope, mark, act)

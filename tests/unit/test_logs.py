@@ -165,3 +165,29 @@ def test_whatever_a_field_holds_is_one_line_of_json(written: Written, value: obj
     raw = written(lambda log: log.info("x", field=value))
     assert raw.isascii()
     assert json.loads(raw)["event"] == "x"
+
+
+def test_a_field_that_held_no_secret_before_is_looked_at_again(written: Written) -> None:
+    def act(log: Any) -> None:
+        log.info("x", reason="nothing", place="here")
+        log.info("x", reason="Bearer abc.def", place="redis://:hunter2@host")
+        log.info("x", reason="nothing", password="hunter2")
+        log.info("Bearer abc.def")
+
+    raw = written(act)
+    assert "hunter2" not in raw
+    assert "abc.def" not in raw
+    assert raw.count("***") == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "level"), [("warn", "warning"), ("warning", "warning"), ("exception", "error"), ("critical", "critical")]
+)
+def test_a_line_says_its_level_whatever_the_method_is_called(written: Written, method: str, level: str) -> None:
+    assert json.loads(written(lambda log: getattr(log, method)("x")))["level"] == level
+
+
+def test_a_line_says_what_is_bound_to_its_context_unless_it_says_so_itself(written: Written) -> None:
+    with structlog.contextvars.bound_contextvars(lead="one"):
+        raw = written(lambda log: (log.info("x"), log.info("x", lead="two")))
+    assert [json.loads(line)["lead"] for line in raw.splitlines()] == ["one", "two"]

@@ -4,13 +4,14 @@ A server forgets scripts when it restarts, fails over or is told to. So none is 
 over a connection carries the text, later ones its digest, and the text again if the server does not know it any more.
 """
 
+import asyncio
 import hashlib
 import math
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from eventbus.errors import EventBusError, Full
-from eventbus.redis.link import Argument, Link, Reply, ReplyError
+from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 
 Command = tuple[Argument, ...]
 
@@ -70,9 +71,7 @@ def by_text(command: Command) -> Command:
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
     """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place."""
     replies = await link.pipeline([_known(link, command) for command in commands])
-    unknown = [
-        i for i, reply in enumerate(replies) if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
-    ]
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, UnknownScript)]
     if unknown:
         again = await link.pipeline([by_text(commands[i]) for i in unknown])
         for i, reply in zip(unknown, again, strict=True):
@@ -86,6 +85,12 @@ def _known(link: Link, command: Command) -> Command:
         return command
     link.told.add(command[1])
     return by_text(command)
+
+
+def begin(link: Link, command: Command) -> asyncio.Future[Reply] | None:
+    """One command, and no coroutine around its reply, which may be an UnknownScript: then there is `call`. None if
+    there is no connection, or the script's text has not gone over it yet."""
+    return link.begin(*command) if command[1] in link.told else None
 
 
 async def call(link: Link, command: Command) -> Reply:

@@ -1,0 +1,24 @@
+"""What surrounds every request, in one middleware: each is a coroutine more for all of them."""
+
+import time
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway import access, correlation, problems
+
+
+@web.middleware
+async def surroundings(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """From the outside in: an id for all that happens, a log line for every answer, an answer for every failure."""
+    bound = correlation.begin(request)
+    try:
+        began = time.perf_counter()
+        try:
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001 - the last place that can answer
+            response = problems.answer(error, request)
+        access.tell(request, response, time.perf_counter() - began)
+        return response
+    finally:
+        correlation.end(bound)
