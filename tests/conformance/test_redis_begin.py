@@ -75,7 +75,7 @@ async def test_a_forgotten_script_has_done_nothing(transport: RedisTransport, ra
     assert await begin(transport, keyed(2)) == DUPLICATE
 
 
-class Placed(Event, type="order.placed"):
+class Begun(Event, type="order.begun"):
     number: int = 0
 
 
@@ -83,22 +83,22 @@ async def test_a_bus_does_not_notice_that_scripts_are_forgotten(any_redis_url: s
     async with EventBus(any_redis_url) as bus:
         for number in range(3):
             await raw.execute("SCRIPT", "FLUSH")
-            receipts = [await bus.publish(Placed(), dedupe_key=f"k{number}") for _ in range(3)]
+            receipts = [await bus.publish(Begun(), dedupe_key=f"k{number}") for _ in range(3)]
             assert [receipt.status for receipt in receipts] == [STORED, DUPLICATE, DUPLICATE]
             assert {receipt.id for receipt in receipts} == {receipts[0].id}
         await raw.execute("SCRIPT", "FLUSH")
-        many = await asyncio.gather(*(bus.publish(Placed(), dedupe_key=f"m{n // 2}") for n in range(40)))
+        many = await asyncio.gather(*(bus.publish(Begun(), dedupe_key=f"m{n // 2}") for n in range(40)))
         assert sorted(receipt.status for receipt in many) == [DUPLICATE] * 20 + [STORED] * 20
     assert await raw.execute("XLEN", STREAM) == 3 + 20
 
 
 async def test_a_lost_reply_is_asked_for_again_and_stored_once(any_redis_url: str, raw: Link) -> None:
     async with Proxy(any_redis_url) as proxy, EventBus(proxy.url) as bus:
-        await bus.publish(Placed(), dedupe_key="first")
+        await bus.publish(Begun(), dedupe_key="first")
         lost = proxy.lose_next_reply()
-        receipt = await bus.publish(Placed(), dedupe_key="k")
+        receipt = await bus.publish(Begun(), dedupe_key="k")
         assert lost.is_set()
         assert receipt.status == STORED
-        other = await bus.publish(Placed(), dedupe_key="k")
+        other = await bus.publish(Begun(), dedupe_key="k")
         assert other == (receipt.id, DUPLICATE)
     assert await raw.execute("XLEN", STREAM) == 2

@@ -12,7 +12,8 @@ from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
 
 EVENTS = 800  # arrive in a fraction of a second, and keep 20 handlers of 50 ms busy for two
-IN_HAND = 20 + 10  # the group's concurrency, and one of each priority that a waiting read may bring along
+# What runs, what is read ahead of that, what has ended and is not acknowledged yet, what a waiting read brings along.
+IN_HAND = 4 * 20
 GROWTH = 24 * 2**20  # bytes; the events together are a tenth of a megabyte
 
 
