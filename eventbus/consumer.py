@@ -28,6 +28,7 @@ from eventbus.pace import Pace
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
+INTERRUPT_INTERVAL = 0.02  # seconds
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 CANCEL_GRACE = 5.0  # seconds that a handler has to end when it is cancelled
@@ -50,6 +51,7 @@ class Consumer:
         ]
         self._in_hand = group.in_hand
         self._pace = Pace(group.in_hand)
+        self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
         self._held: dict[Delivery, float] = {}
         self._ready: deque[Delivery] = deque()
@@ -127,8 +129,11 @@ class Consumer:
         await asyncio.wait([running])
 
     async def _interrupt(self) -> None:
+        """Until no read waits: one that was on its way when the server was told was not there to be interrupted."""
         with suppress(Unavailable):  # then they end when their wait is over
-            await self._transport.interrupt(self._subscriptions)
+            while self._reading and not self._taking():
+                await self._transport.interrupt(self._subscriptions)
+                await asyncio.sleep(INTERRUPT_INTERVAL)
 
     def in_process(self) -> int:
         """How many handlers run now, or are about to. May be asked from any thread."""
@@ -145,7 +150,11 @@ class Consumer:
                 if wanted <= 0:  # there was room, and something else has taken it
                     self._room.clear()
                     return
-                deliveries = await self._transport.read(subscription, wanted, READ_WAIT)
+                self._reading += 1
+                try:
+                    deliveries = await self._transport.read(subscription, wanted, READ_WAIT)
+                finally:
+                    self._reading -= 1
                 if deliveries:
                     crash.point("consumer.read")
                 self._take(deliveries)

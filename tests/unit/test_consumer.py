@@ -154,6 +154,29 @@ def failing(times: int, error: Exception | None = None) -> Callable[[Event, Cont
 # Running --------------------------------------------------------------------------------------------------------------
 
 
+async def test_a_read_that_an_interruption_missed_is_interrupted_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way to the server, which had nothing to interrupt yet: a stop must not wait for its end."""
+    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 10.0)
+    interrupt, missed = bench.transport.interrupt, 0
+
+    async def miss_twice(subscriptions: Sequence[Subscription]) -> None:
+        nonlocal missed
+        missed += 1
+        if missed > 2:
+            await interrupt(subscriptions)
+
+    monkeypatch.setattr(bench.transport, "interrupt", miss_twice)
+    ears = Ears()
+    async with bench.consuming(ears.group):
+        await bench.ring(1)
+        await until(lambda: ears.heard == [0])
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert missed > 2
+
+
 async def test_quick_handlers_are_read_ahead_for_and_slow_ones_are_not(bench: Bench) -> None:
     """A handler that waits must have nobody waiting behind it whom another process could run."""
     group = Group("ears", concurrency=5, retry=FAST, lease=2.0)
