@@ -64,7 +64,12 @@ async def _fleet(stage: Stage, processes: int) -> None:
     async with AsyncExitStack() as running, stage.redis() as client:
         for _ in range(processes):
             await running.enter_async_context(started(argv))
-        while await _busy(client) < processes:
+        started_at = time.perf_counter()
+        while (busy := await _busy(client)) < processes:
+            if time.perf_counter() - started_at > STUCK:  # the first may have done it all before the last was up
+                raise DriverFailed(
+                    f"only {busy} of {processes} workers have work after {STUCK:g} s: {count:,} events are few"
+                )
             await asyncio.sleep(POLL)
         began, settled = time.perf_counter(), await _settled(client)
         now = settled

@@ -84,7 +84,7 @@ async def test_the_dead_consumer_leaves_all_it_took(redis_url: str, monkeypatch:
 
 
 async def test_a_fleet_is_measured_while_all_of_it_works(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "CEILING", 1_000)
+    monkeypatch.setattr(processes, "STUCK", 20.0)
     found: dict[str, float] = {}
     [step] = [step for step in processes.SUITE.steps(Plan([OURS])) if step.label == "2 worker processes"]
     await step.run(stage(redis_url, found))
