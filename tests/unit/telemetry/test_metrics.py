@@ -1,15 +1,13 @@
 """What is counted, under which labels, and how it is shown."""
 
-import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from eventbus import Event, EventBus, Worker
+from eventbus import Event, EventBus
 from eventbus.codec import encode, pairs
 from eventbus.errors import CodecError, ConfigurationError, Full
 from eventbus.event import Envelope, Status, uuid7
@@ -22,6 +20,7 @@ from tests.samples import FAILED, consumer, envelope, outgoing
 from tests.unit.telemetry.events import Asked, oracle
 from tests.unit.telemetry.scrape import Samples, scrape
 from tests.waiting import until
+from tests.working import working
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +33,6 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def bus() -> AsyncIterator[EventBus]:
     async with EventBus("memory://") as bus:
         yield bus
-
-
-@asynccontextmanager
-async def working(worker: Worker) -> AsyncIterator[None]:
-    running = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        await worker.stop()
-        await running
 
 
 def finished(outcome: Outcome, sent: Envelope | None = None, seconds: float = 0.1) -> Finished:
@@ -61,7 +50,7 @@ async def test_every_execution_counts_once_under_its_outcome(bus: EventBus) -> N
     await bus.publish(Asked(), delay=60)
     expected = {("oracle", "ack", "question.asked"): 6, ("oracle", "dead", "question.asked"): 1}
     expected |= {("oracle", "retry", "question.asked"): 2, ("oracle", "snooze", "question.asked"): 1}
-    async with working(Worker(bus, [oracle()])):
+    async with working(bus, oracle()):
         await until(lambda: named(scrape(bus.metrics), "eventbus_processed_total") == expected)
         assert named(scrape(bus.metrics), "eventbus_in_process") == {}
         assert ("eventbus_in_process", "oracle") in scrape(bus.metrics)
