@@ -20,6 +20,7 @@ from eventbus.lifecycle import Finished, Listener
 from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
+from eventbus.resources import Resource, Use
 from eventbus.retention import Retention
 from eventbus.schedule import Tick
 from eventbus.states import Counts, Notice, Occasion, Phase, State
@@ -55,6 +56,7 @@ __all__ = [
     "RateLimit",
     "Receipt",
     "Reject",
+    "Resource",
     "Retention",
     "RetryLater",
     "RetryPolicy",
@@ -64,5 +66,6 @@ __all__ = [
     "Tick",
     "Transaction",
     "Unavailable",
+    "Use",
     "Worker",
 ]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from eventbus import aborting, control, crash, tracking
 from eventbus.aborting import WITHIN
@@ -23,6 +23,7 @@ from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
 from eventbus.publisher import Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
+from eventbus.resources import Resource, Resources
 from eventbus.retention import Retention
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
@@ -34,6 +35,8 @@ from eventbus.transport import Outgoing, Transport, outgoing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+T = TypeVar("T")
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 MAX_PUBLISHES = 10_000
@@ -91,6 +94,7 @@ class EventBus:
         self.listeners = (self.metrics.count_finished, *listeners)
         self._tracer = tracer
         self._publishing = Publishing(self.metrics)
+        self._resources = Resources()
         transport: Transport = (
             MemoryTransport()
             if target.startswith("memory://")
@@ -141,6 +145,7 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
+        await self._resources.close()
         if self.spool is not None:
             await self.spool.close()
         if self.database is not None:
@@ -344,6 +349,18 @@ class EventBus:
         """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
         must be acted upon is an event."""
         return tracking.watch(self.transport.records, _named(group)[0])
+
+    # Resources --------------------------------------------------------------------------------------------------------
+
+    async def use(self, resource: Resource[T], /) -> T:
+        """What handlers need beside the bus; opened when it is first used, closed with the bus. See eventbus.resources.
+
+        Raises what opening it raises; then the next use tries again."""
+        return await self._resources.use(resource)
+
+    def provide(self, resource: Resource[T], value: T) -> None:
+        """Use this value for the resource, and open none. Raises ConfigurationError if it is in use already."""
+        self._resources.provide(resource, value)
 
     # Notices ----------------------------------------------------------------------------------------------------------
 

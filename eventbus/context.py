@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from pydantic import JsonValue
@@ -11,9 +11,12 @@ from pydantic import JsonValue
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
+from eventbus.resources import Resource
 from eventbus.states import check_progress
 from eventbus.transaction import OpenBatchInbox, OpenTransaction
 from eventbus.transport import Delivery
+
+T = TypeVar("T")
 
 
 class Publisher(Protocol):
@@ -35,6 +38,7 @@ class Publisher(Protocol):
     ) -> Receipt: ...
 
     async def broadcast(self, channel: str, message: bytes) -> None: ...
+    async def use(self, resource: Resource[T], /) -> T: ...
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
@@ -140,6 +144,10 @@ class Context:
     async def broadcast(self, channel: str, message: bytes) -> None:
         """As EventBus.broadcast: to whoever listens now, kept for nobody."""
         await self._publisher.broadcast(channel, message)
+
+    async def use(self, resource: Resource[T], /) -> T:
+        """As EventBus.use: what the handler needs beside the bus, opened once for this process."""
+        return await self._publisher.use(resource)
 
     def transaction(self) -> OpenTransaction:
         """`async with ctx.transaction() as tx:` commits inbox row, effects and outgoing events together, once.

@@ -11,13 +11,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from eventbus.errors import ConfigurationError
 
 
-class Settings(BaseSettings):
-    """`Settings()` reads the environment; every field can be given to the constructor instead.
+class Environment(BaseSettings):
+    """Settings read from the environment; every field can be given to the constructor instead.
 
-    Raises ConfigurationError naming every value that cannot work.
+    Raises ConfigurationError naming every value that cannot work, and showing none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="EVENTBUS_", env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise ConfigurationError(f"the settings do not work: {faults}") from None
+
+
+class Settings(Environment):
+    """What the bus needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTBUS_")
 
     redis_url: str | None = Field(
         default=None, validation_alias=AliasChoices("EVENTBUS_REDIS_URL", "REDIS_URL"), repr=False
@@ -38,13 +51,6 @@ class Settings(BaseSettings):
     @classmethod
     def _no_spool(cls, path: object) -> object:
         return None if path == "" else path
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-            raise ConfigurationError(f"the settings do not work: {faults}") from None
 
     def find_redis_url(self) -> str | None:
         """The configured server, or None."""

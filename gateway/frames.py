@@ -1,10 +1,9 @@
 """What is said on `/ws/chat`: JSON frames `{"type": …, "data": {…}}`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
-
-from handlers.notification.models import Notification
 
 
 class BadFrame(Exception):
@@ -15,20 +14,23 @@ class BadFrame(Exception):
         self.code = code
 
 
+def frame(kind: str, content: Mapping[str, Any] | None = None) -> str:
+    said: dict[str, Any] = {"type": kind}
+    if content is not None:
+        said["data"] = content
+    return orjson.dumps(said).decode()
+
+
 def connected(socket_id: str) -> str:
-    return _frame("connected", {"socketId": socket_id})
+    return frame("connected", {"socketId": socket_id})
 
 
 def pong() -> str:
-    return _frame("pong")
+    return frame("pong")
 
 
 def error(code: str, message: str) -> str:
-    return _frame("error", {"code": code, "message": message})
-
-
-def notification(pushed: Notification) -> str:
-    return _frame("notification", pushed.model_dump(mode="json", by_alias=True))
+    return frame("error", {"code": code, "message": message})
 
 
 def kind_of(text: str) -> str:
@@ -41,10 +43,3 @@ def kind_of(text: str) -> str:
         raise BadFrame("BAD_FRAME", 'a frame is an object with a "type"')
     kind: str = frame["type"]
     return kind
-
-
-def _frame(kind: str, content: dict[str, Any] | None = None) -> str:
-    frame: dict[str, Any] = {"type": kind}
-    if content is not None:
-        frame["data"] = content
-    return orjson.dumps(frame).decode()

@@ -12,7 +12,7 @@ from gateway.auth import Caller
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY
 from gateway.problems import Problem
 from gateway.sockets import TOKEN_REFUSED, Socket, Sockets
-from handlers.notification.models import PUSH_CHANNEL, Push
+from handlers.pushing import PUSH_CHANNEL, Push
 
 HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within half of that is gone
 RELISTEN_PAUSE = 1.0  # seconds
@@ -90,7 +90,7 @@ def _hand_on(sockets: Sockets, message: bytes) -> None:
     except ValidationError as error:
         log.warning("push ignored", reason=f"{error.error_count()} faults")
         return
-    sockets.send((push.organization_id, push.user_id), frames.notification(push.notification))
+    sockets.send((push.organization_id, push.user_id), frames.frame(push.type, push.data))
 
 
 async def close_sockets(app: web.Application) -> None:

@@ -31,7 +31,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, validate_by_name=True)
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_BREAKS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # What mail servers take in practice: one @, a domain with a dot, nothing that would need quoting.
 _EMAIL = re.compile(r"""[^\s@<>()\[\],;:\\"]{1,64}@([^\s@<>()\[\],;:\\".]{1,63}\.)+[^\s@<>()\[\],;:\\".]{2,63}""")
@@ -39,7 +39,7 @@ _PHONE = re.compile(r"[+(]{0,2}[0-9][0-9 ().\-/#*x]{1,38}")
 
 
 def _one_line(text: str) -> str:
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise ValueError("must hold no control characters")
     return text
 

@@ -4,11 +4,12 @@ The row is the promise. The push behind its commit is for whoever listens now: i
 in between, the user finds the notification in his list and nothing is tried again.
 """
 
-from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy, Unavailable
+from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy
 from handlers.fields import known_id
 from handlers.notification import service
 from handlers.notification.events import CreateNotification, NotificationType
-from handlers.notification.models import PUSH_CHANNEL, Notification, Push
+from handlers.notification.models import Notification
+from handlers.pushing import push
 from handlers.task import store as tasks
 from handlers.task.events import TaskExpired
 
@@ -21,14 +22,8 @@ async def create_notification(event: CreateNotification, ctx: Context) -> None:
     async with ctx.transaction() as tx:
         created = await service.create(tx, event)
     if created is not None:  # else it was created, and pushed, by an earlier delivery
-        await _push(ctx, Push(organization_id=event.organization_id, user_id=event.user_id, notification=created))
-
-
-async def _push(ctx: Context, push: Push) -> None:
-    try:
-        await ctx.broadcast(PUSH_CHANNEL, push.model_dump_json(by_alias=True).encode())
-    except Unavailable as error:
-        ctx.log.warning("notification not pushed", reason=str(error), notification_id=str(push.notification.id))
+        frame = created.model_dump(mode="json", by_alias=True)
+        await push(ctx, event.organization_id, event.user_id, "notification", frame)
 
 
 @notification.on(TaskExpired)

@@ -27,14 +27,3 @@ class Notification(Answer):
     notification_type: NotificationType
     read_at: datetime | None
     created_at: datetime
-
-
-class Push(Answer):
-    """What is broadcast on PUSH_CHANNEL: every gateway hands it to the sockets that this user has open there."""
-
-    organization_id: str
-    user_id: str
-    notification: Notification
-
-
-PUSH_CHANNEL = "pubsub:notification"

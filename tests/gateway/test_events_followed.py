@@ -35,7 +35,7 @@ async def test_the_chain_of_a_lead(ann: Client, admin: Client, gateway: Gateway,
 
     async def relayed() -> bool:
         enrich = (await ann.get(f"/api/events/{kinds['lead.enrich']['eventId']}")).body
-        return enrich["status"] == "scheduled" and enrich["dueAt"] > event["time"]
+        return bool(enrich["status"] == "scheduled" and enrich["dueAt"] > event["time"])
 
     await eventually(relayed)
     note, bob = kinds["notification.create"]["eventId"], gateway.caller("bob", "acme")

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType
 from eventbus import EventBus
 from gateway import sockets
 from gateway.dispatch import MAX_BODY
-from handlers.notification.models import PUSH_CHANNEL
+from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import SECRET, Client, Gateway, running, say
 from tests.gateway.test_auth import claims, sign
 from tests.gateway.test_leads import NOWHERE
@@ -46,7 +46,8 @@ async def closed(socket: Any, within: float = 10) -> int:
 
 
 async def push(bus: EventBus, user: str = "ann", organization: str = "acme", **changes: Any) -> None:
-    content = {"organizationId": organization, "userId": user, "notification": {**PUSHED, **changes}}
+    content: dict[str, Any] = {"organizationId": organization, "userId": user, "type": "notification"}
+    content["data"] = {**PUSHED, **changes}
     await bus.broadcast(PUSH_CHANNEL, json.dumps(content).encode())
 
 

@@ -1,0 +1,1 @@
+"""Messages to agents: from a channel to a workflow, and the answer back to the channel."""

@@ -1,0 +1,40 @@
+"""Frames for the WebSockets that a user has open, at whichever gateway: broadcast, and kept for nobody.
+
+What must arrive is written down before it is pushed; the push tells whoever listens now.
+"""
+
+from typing import Any, Protocol
+
+import structlog
+from pydantic import JsonValue
+
+from eventbus import Unavailable
+from handlers.fields import Answer
+
+PUSH_CHANNEL = "pubsub:push"
+
+log = structlog.get_logger("handlers")
+
+
+class Push(Answer):
+    """What goes over PUSH_CHANNEL. Every gateway hands `{"type": …, "data": …}` to the sockets of this user."""
+
+    organization_id: str
+    user_id: str
+    type: str
+    data: dict[str, JsonValue]
+
+
+class Broadcaster(Protocol):
+    """A Context, or an EventBus."""
+
+    async def broadcast(self, channel: str, message: bytes) -> None: ...
+
+
+async def push(to: Broadcaster, organization: str, user: str, kind: str, data: dict[str, Any]) -> None:
+    """To all sockets of the user, as a frame of this type; `data` is JSON. While Redis is away, to none."""
+    frame = Push(organization_id=organization, user_id=user, type=kind, data=data)
+    try:
+        await to.broadcast(PUSH_CHANNEL, frame.model_dump_json(by_alias=True).encode())
+    except Unavailable as error:
+        log.warning("not pushed", kind=kind, reason=str(error))
