@@ -91,7 +91,7 @@ class EventBus:
         self.retention = retention
         self.middleware = tuple(middleware)
         self.metrics = Metrics()
-        self.listeners = (self.metrics.count_finished, *listeners)
+        self.listeners = tuple(listeners)
         self._tracer = tracer
         self._publishing = Publishing(self.metrics)
         self._resources = Resources()

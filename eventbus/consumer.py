@@ -10,7 +10,6 @@ Each loop outlives a server that is away: it tries again, and the transport says
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -25,6 +24,7 @@ from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
+from eventbus.runners import Runners
 from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
@@ -54,8 +54,8 @@ class Consumer:
         self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
         self._held: dict[Delivery, float] = {}
-        self._ready: deque[Delivery] = deque()
-        self._running: dict[Delivery, asyncio.Task[None]] = {}
+        self._runners = Runners(group.in_hand, self._execute, self._finish, self._look_for_room)
+        self._ready, self._running = self._runners.ready, self._runners.running
         self._outcomes: list[Settlement] = []
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
@@ -93,7 +93,7 @@ class Consumer:
                 task.cancel()
             if self._running:
                 await self._end_handlers()
-            await asyncio.gather(*sources, settling, renewing, return_exceptions=True)
+            await asyncio.gather(*sources, settling, renewing, *self._runners.launched, return_exceptions=True)
 
     def in_hand(self) -> InHand:
         """May be called from another thread: copying a dict is one step of the interpreter."""
@@ -102,6 +102,7 @@ class Consumer:
     def stop(self) -> None:
         """Take nothing more; `run` returns when what is in hand has been dealt with."""
         self._stopping.set()
+        self._runners.open = False
         self._room.set()
         self.nudge()
 
@@ -114,7 +115,7 @@ class Consumer:
         """Take nothing new, and give back what has not started; or go on."""
         if paused == self._paused or self._stopping.is_set():
             return
-        self._paused = paused
+        self._paused, self._runners.open = paused, not paused
         log.warning("paused" if paused else "resumed", group=self._group.name)
         if paused:
             self._give_back()
@@ -203,6 +204,7 @@ class Consumer:
         if not self._taking():
             for delivery in deliveries:
                 self._finish(delivery, Release())
+            self._look_for_room()
         elif self._gate is not None:
             self._gate.put(deliveries)
             self._start()
@@ -215,6 +217,7 @@ class Consumer:
 
     def _put_off(self, delivery: Delivery, seconds: float) -> None:
         self._finish(delivery, Snooze(seconds))
+        self._look_for_room()
 
     # Running ----------------------------------------------------------------------------------------------------------
 
@@ -248,31 +251,23 @@ class Consumer:
         return share if self._gate is None else self._gate.room(share)
 
     def _start(self) -> None:
-        ready, running, free = self._ready, self._running, self._in_hand - len(self._running)
-        if self._taking() and free > 0:
-            create_task = asyncio.get_running_loop().create_task
-            for _ in range(min(free, len(ready))):
-                delivery = ready.popleft()
-                running[delivery] = create_task(self._run(delivery))
+        if self._ready:
+            self._runners.start()
         if self._wanted() > 0:
             self._room.set()
         elif not self._stopping.is_set():
             self._room.clear()
 
-    async def _run(self, delivery: Delivery) -> None:
+    async def _execute(self, delivery: Delivery) -> Outcome:
         try:
             if not self._isolation.enter_at_once():
                 await self._isolation.enter()
         except asyncio.CancelledError:
-            self._running.pop(delivery)
-            self._finish(delivery, Release())
-            return
-        outcome: Outcome = Release()
+            return Release()
         try:
-            outcome = await self._executor.execute(delivery)
+            return await self._executor.execute(delivery)
         finally:
             self._isolation.leave()
-            self._end(delivery, outcome)
 
     async def _run_alone(self, delivery: Delivery) -> None:
         """A suspect, for which everything else waits."""
@@ -280,19 +275,17 @@ class Consumer:
         try:
             outcome = await self._executor.execute(delivery)
         finally:
-            self._end(delivery, outcome)
-
-    def _end(self, delivery: Delivery, outcome: Outcome) -> None:
-        if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
-            self._finish(delivery, outcome)
+            if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                self._finish(delivery, outcome)
+                self._start()
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
         self._pace.ended += 1
         self._settle_due.set()
-        if self._ready:
-            self._start()
-        elif not self._room.is_set() and self._wanted() > 0:
+
+    def _look_for_room(self) -> None:
+        if not self._room.is_set() and self._wanted() > 0:
             self._room.set()
 
     # Holding and letting go -------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ class Isolation:
         self._turn = asyncio.Lock()
         self._open = asyncio.Event()
         self._open.set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle = asyncio.Event()  # looked at, and set, only while a suspect waits for it
+        self._closed = False
         self.running = 0
 
     async def enter(self) -> None:
@@ -33,15 +33,14 @@ class Isolation:
 
     def enter_at_once(self) -> bool:
         """As `enter`, but False where that would wait."""
-        if not self._open.is_set():
+        if self._closed:
             return False
         self.running += 1
-        self._idle.clear()
         return True
 
     def leave(self) -> None:
         self.running -= 1
-        if not self.running:
+        if self._closed and not self.running:
             self._idle.set()
 
     @asynccontextmanager
@@ -51,11 +50,15 @@ class Isolation:
         Whatever takes longer than that runs on beside the suspect: one slow handler must not stop a whole process, and
         it is a risk to the suspect only, and only if the slow one kills the process now."""
         async with self._turn:
+            self._closed = True
             self._open.clear()
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PATIENCE):
-                        await self._idle.wait()
+                if self.running:
+                    self._idle.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PATIENCE):
+                            await self._idle.wait()
                 yield
             finally:
+                self._closed = False
                 self._open.set()

@@ -123,6 +123,7 @@ class Worker:
             group,
             self._bus,
             aborting=aborting,
+            count=self._bus.metrics.count_finished,
             middleware=[*tracked[0], *self._bus.middleware],
             listeners=[*tracked[1], *self._bus.listeners, *self._listeners],
         )

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 from eventbus.errors import UnknownEventType
 from eventbus.event import Envelope, Status, event_class, stream_of, unix_ms
 from eventbus.inspection import StreamState
-from eventbus.lifecycle import Finished
 from eventbus.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
 
 UNKNOWN = "unknown"  # the label of every type that no imported module defines
@@ -120,9 +119,8 @@ class Metrics:
         for item in outgoing:
             self.published[item.envelope.stream, FAILED] += 1
 
-    def count_finished(self, finished: Finished) -> None:
-        """A Listener: see eventbus.lifecycle. Runs for every event; nothing here may take long."""
-        group, _, outcome, envelope, seconds, _ = finished
+    def count_finished(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
+        """An execution: see eventbus.lifecycle.Finished. Runs for every event; nothing here may take long."""
         executions = self.executions.get((group, envelope.type)) if envelope is not None else None
         if executions is None:
             executions = self._begin(group, envelope)

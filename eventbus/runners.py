@@ -1,0 +1,105 @@
+"""Running deliveries: so many at a time, and no more tasks than it takes.
+
+A task of its own is a sixth of what an event costs whose handler never waits. So one task runs what is ready, one
+delivery after the other. As soon as one of them waits, more tasks begin, as many as there are slots: by then it is
+known that they are needed. What runs side by side, and in which order it begins, is as if each had its own.
+
+Each delivery has a context of its own: what a handler leaves in a contextvar reaches no other event.
+"""
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from time import perf_counter
+from typing import Any
+
+from eventbus.transport import Delivery, Outcome, Release
+
+STRETCH = 0.005  # seconds that handlers which never wait may keep the loop; then everything else has a turn
+
+Execute = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
+
+
+class Runners:
+    """Put deliveries into `ready` and call `start`.
+
+    limit    how many may run at a time
+    execute  runs one, and always returns its outcome
+    ended    is told of each that was in `running` until then, at once
+    turn     is called before the loop has a turn again, when some have ended
+
+    `running`: what has begun, and the task that runs it: to cancel it is to cancel that delivery alone. Whoever takes
+    one out answers for its outcome. Nothing begins unless `open`.
+    """
+
+    def __init__(
+        self, limit: int, execute: Execute, ended: Callable[[Delivery, Outcome], None], turn: Callable[[], None]
+    ) -> None:
+        self.open = True
+        self.ready: deque[Delivery] = deque()
+        self.running: dict[Delivery, asyncio.Task[None]] = {}
+        self._limit = limit
+        self._execute = execute
+        self._ended = ended
+        self._turn = turn
+        self._context = copy_context()
+        self.launched: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin with what is ready. The first task finds out whether it needs others."""
+        if not self.launched:
+            self._launch(1)
+
+    def _launch(self, most: int) -> None:
+        free = min(self._limit - len(self.running), len(self.ready)) - len(self.launched)
+        if self.open:
+            for _ in range(min(most, free)):
+                self.launched.add(asyncio.create_task(self._work(), context=self._context.copy()))
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.launched.discard(task)
+        await self._run_ready(task)
+        self.start()
+        self._turn()
+
+    @types.coroutine
+    def _run_ready(self, task: asyncio.Task[None]) -> Generator[Any, Any, None]:
+        """Ends when there is nothing to begin with, the stretch is over, or the task was cancelled, for whatever it
+        ran then."""
+        ready, running, context = self.ready, self.running, self._context
+        until = perf_counter() + STRETCH
+        while self.open and ready and len(running) < self._limit:
+            delivery = ready.popleft()
+            running[delivery] = task
+            execution = self._execute(delivery)
+            run, step, argument, waits = context.copy().run, execution.send, None, False
+            outcome: Outcome = Release()
+            try:  # as `await execution` does, in a context of its own
+                while True:
+                    awaited = run(step, argument)
+                    if not waits:
+                        waits = True
+                        self._make_way()
+                    try:
+                        argument, step = (yield awaited), execution.send
+                    except BaseException as error:  # noqa: BLE001 - cancelled, or closed: for it to deal with
+                        argument, step = error, execution.throw
+            except StopIteration as end:
+                outcome = end.value
+            finally:
+                if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                    self._ended(delivery, outcome)
+            now = perf_counter()
+            if waits:
+                until = now + STRETCH
+            if now > until or task.cancelling():
+                return
+
+    def _make_way(self) -> None:
+        """A delivery waits: others may run meanwhile."""
+        self._launch(self._limit)
+        self._turn()
