@@ -24,9 +24,9 @@ class Floor:
     def __init__(self, handler: Handler, limit: int = 3) -> None:
         self.begun: list[str] = []
         self.ended: list[tuple[str, type[Outcome]]] = []
-        self.tasks: set[asyncio.Task[None] | None] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self.turns = 0
-        self.most = 0
+        self.most = self.most_tasks = 0
         self._handler = handler
         self.runners = Runners(limit, self._execute, self._end, self._turn)
 
@@ -47,9 +47,13 @@ class Floor:
         await until(lambda: len(self.ended) == count)
 
     async def _execute(self, delivery: Delivery) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling(), "it was cancelled for another"
         self.begun.append(delivery.entry_id)
-        self.tasks.add(asyncio.current_task())
+        self.tasks.add(task)
         self.most = max(self.most, len(self.runners.running))
+        self.most_tasks = max(self.most_tasks, len(self.runners.running) + len(self.runners.launched))
         try:
             await self._handler(delivery.entry_id)
         except asyncio.CancelledError:
@@ -93,7 +97,7 @@ async def test_what_waits_runs_side_by_side_up_to_the_limit_and_begins_in_order(
     gate.set()
     await floor.all_ended(7)
     assert floor.begun == list("abcdefg")
-    assert floor.most == 3
+    assert (floor.most, floor.most_tasks) == (3, 3)
 
 
 async def test_one_that_waits_holds_up_no_other() -> None:
