@@ -52,15 +52,16 @@ def _handler(endpoint: Endpoint) -> Handler:
         if endpoint.body is not None:
             arguments["body"] = _parse_body(endpoint.body, raw)
         scope = _scope(endpoint, request, caller)
+        bus, cause = request.app[BUS], origin(request, caller.organization, caller.user)
 
-        async def act(tx: Transaction) -> Reply:
-            return _reply(endpoint, await endpoint.operation(Call(tx, caller), **arguments))
+        async def act(tx: Transaction | None) -> Reply:
+            return _reply(endpoint, await endpoint.operation(Call(caller, bus, cause, tx), **arguments))
 
         async def transact() -> Reply:
-            async with request.app[BUS].transaction(origin(request, caller.organization, caller.user)) as tx:
+            async with bus.transaction(cause) as tx:
                 return await (act(tx) if scope is None else once(tx, scope, fingerprint(raw), act))
 
-        reply = await within(DEADLINE, transact())
+        reply = await within(DEADLINE, transact() if endpoint.transaction or scope is not None else act(None))
         if endpoint.method != "GET":
             crash.point("gateway.committed")
         return reply.response()
@@ -73,7 +74,10 @@ def _reply(endpoint: Endpoint, answer: BaseModel | None) -> Reply:
     headers = {}
     if endpoint.location is not None and answer is not None:
         headers["Location"] = endpoint.location.format_map(dict(answer))
-    return Reply(endpoint.status, headers, body)
+    status = endpoint.status
+    if endpoint.unless_success is not None and not getattr(answer, "success", True):
+        status = endpoint.unless_success
+    return Reply(status, headers, body)
 
 
 def check_role(roles: frozenset[str], caller: Caller) -> None:
@@ -83,8 +87,9 @@ def check_role(roles: frozenset[str], caller: Caller) -> None:
 
 
 def _path_ids(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
+    found = request.match_info
     try:
-        return {name: UUID(request.match_info[name]) for name in endpoint.path_ids}
+        return {name: found[name] if name in endpoint.path_texts else UUID(found[name]) for name in endpoint.path_ids}
     except ValueError:
         raise Problem(404, "there is nothing at this path") from None
 

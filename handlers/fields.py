@@ -38,13 +38,13 @@ _EMAIL = re.compile(r"""[^\s@<>()\[\],;:\\"]{1,64}@([^\s@<>()\[\],;:\\".]{1,63}\
 _PHONE = re.compile(r"[+(]{0,2}[0-9][0-9 ().\-/#*x]{1,38}")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     if CONTROL.search(text):
         raise ValueError("must hold no control characters")
     return text
 
 
-def _many_lines(text: str) -> str:
+def many_lines(text: str) -> str:
     if _CONTROL_BUT_BREAKS.search(text):
         raise ValueError("must hold no control characters but tabs and line breaks")
     return text
@@ -63,11 +63,11 @@ def _phone(text: str) -> str:
 
 
 _Cut = StringConstraints(strip_whitespace=True, min_length=1)
-Label = Annotated[str, _Cut, Field(max_length=64), AfterValidator(_one_line)]
-Line = Annotated[str, _Cut, Field(max_length=200), AfterValidator(_one_line)]
-Text = Annotated[str, _Cut, Field(max_length=4000), AfterValidator(_many_lines)]
-UserId = Annotated[str, _Cut, Field(max_length=128), AfterValidator(_one_line)]
-Email = Annotated[str, _Cut, Field(max_length=254), AfterValidator(_one_line), AfterValidator(_email)]
+Label = Annotated[str, _Cut, Field(max_length=64), AfterValidator(one_line)]
+Line = Annotated[str, _Cut, Field(max_length=200), AfterValidator(one_line)]
+Text = Annotated[str, _Cut, Field(max_length=4000), AfterValidator(many_lines)]
+UserId = Annotated[str, _Cut, Field(max_length=128), AfterValidator(one_line)]
+Email = Annotated[str, _Cut, Field(max_length=254), AfterValidator(one_line), AfterValidator(_email)]
 Phone = Annotated[str, _Cut, Field(max_length=40), AfterValidator(_phone)]
 Moment = Annotated[
     AwareDatetime,

@@ -1,8 +1,10 @@
 """One module a flow; `ENDPOINTS` is the whole table."""
 
 from gateway.api import Endpoint
+from gateway.routes.agents import agents
 from gateway.routes.funnels import funnels
 from gateway.routes.leads import leads
+from gateway.routes.messages import conversations, messages
 from gateway.routes.notifications import notifications
 from gateway.routes.tasks import tasks
 
@@ -11,4 +13,7 @@ ENDPOINTS: list[Endpoint] = [
     *funnels.endpoints,
     *tasks.endpoints,
     *notifications.endpoints,
+    *agents.endpoints,
+    *messages.endpoints,
+    *conversations.endpoints,
 ]

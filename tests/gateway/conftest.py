@@ -113,7 +113,18 @@ class Tables:
 
     async def everything(self) -> list[Any]:
         """Every row that a request can write, to be compared."""
-        tables = ("funnels", "steps", "task_templates", "leads", "tasks", "notifications", "eventbus_outbox")
+        tables = (
+            "funnels",
+            "steps",
+            "task_templates",
+            "leads",
+            "tasks",
+            "notifications",
+            "agents",
+            "conversations",
+            "messages",
+            "eventbus_outbox",
+        )
         return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
     async def execute(self, statement: str, *values: Any) -> None:

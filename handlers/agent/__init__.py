@@ -1,0 +1,1 @@
+"""Agents: who answers messages. Each belongs to one user."""

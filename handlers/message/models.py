@@ -1,0 +1,124 @@
+"""Messages on the wire."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, ValidationInfo, WithJsonSchema, field_validator
+
+from handlers.fields import Answer, Line, Phone, Query, Request, many_lines, one_line
+from handlers.message.events import Channel
+from handlers.paging import DEFAULT_LIMIT, Limit, PositionCursor
+
+MAX_MESSAGE = 32_000  # characters
+
+
+def _callback_url(text: str) -> str:
+    """What can be told without looking at the network; the rest is looked at when it is called."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is no URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or any(c.isspace() for c in text):
+        raise ValueError("must be a URL of http or https")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user and no password")
+    return text
+
+
+# The id that the client gives: it goes into paths, headers and keys.
+MessageId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Content = Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE, pattern=r"\S"), AfterValidator(many_lines)]
+CallbackUrl = Annotated[str, Field(max_length=2048), AfterValidator(one_line), AfterValidator(_callback_url)]
+
+
+class ToWeb(Request):
+    websocket_id: Line | None = None
+
+
+class ToWhatsApp(Request):
+    to: Phone
+
+
+class ToTelegram(Request):
+    chat_id: int | Line
+
+
+class ToApi(Request):
+    callback_url: CallbackUrl
+
+
+_PLACES: dict[Channel, type[Request]] = {
+    Channel.WEB: ToWeb,
+    Channel.WHATSAPP: ToWhatsApp,
+    Channel.TELEGRAM: ToTelegram,
+    Channel.API: ToApi,
+}
+_PLACE_SCHEMA = {"anyOf": [place.model_json_schema() for place in _PLACES.values()]}
+
+
+class NewMessage(Request):
+    """`channelMetadata` is where the answer goes, and depends on the channel: web `{websocketId?}`, whatsapp `{to}`,
+    telegram `{chatId}`, api `{callbackUrl}`. With an `id`, the same message sent again is the same job."""
+
+    agent_id: UUID
+    message: Content
+    conversation_id: UUID | None = None
+    channel: Channel
+    channel_metadata: Annotated[dict[str, JsonValue], WithJsonSchema(_PLACE_SCHEMA)] = Field(
+        default={}, validate_default=True
+    )
+    priority: Annotated[int, Field(ge=1, le=10)] = 5
+    id: MessageId | None = None
+
+    @field_validator("channel_metadata")
+    @classmethod
+    def _check_place(cls, given: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+        """As the channel wants it."""
+        if "channel" not in info.data:  # which is a fault of its own
+            return given
+        try:
+            place = _PLACES[info.data["channel"]].model_validate(given)
+        except ValidationError as error:
+            raise ValueError("; ".join(_told(fault) for fault in error.errors())) from None
+        return place.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _told(fault: Any) -> str:
+    return f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+class Job(Answer):
+    """`estimatedTime`: seconds until there is usually an answer."""
+
+    message_id: str
+    conversation_id: UUID
+    job_id: str
+    status: Literal["processing"] = "processing"
+    estimated_time: int
+
+
+class Accepted(Answer):
+    success: Literal[True] = True
+    message: str
+    data: Job
+
+
+class Said(Answer):
+    """One entry of a conversation's history. `messageId` is the same for a message and its response."""
+
+    id: UUID
+    message_id: str
+    role: Literal["user", "assistant"]
+    message: str
+    channel: Channel
+    agent_id: UUID | None
+    metadata: dict[str, Any] | None
+    created_at: datetime
+
+
+class HistoryQuery(Query):
+    limit: Limit = DEFAULT_LIMIT
+    cursor: PositionCursor | None = None

@@ -1,0 +1,85 @@
+"""Conversations and messages in PostgreSQL. Every query takes the organization; what is a user's own, the user."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from eventbus import Connection
+from eventbus.event import uuid7
+from eventbus.transaction import Row
+from handlers.message.events import MessageEvent, MessageReceived, MessageResponded
+
+_BEGIN = "INSERT INTO conversations (organization, id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_OWNER = "SELECT user_id FROM conversations WHERE organization = $1 AND id = $2"
+_COLUMNS = "id, position, conversation_id, message_id, role, channel, agent_id, event_id, content, metadata, created_at"
+_SELECT = f"SELECT {_COLUMNS} FROM messages"  # noqa: S608 - constants
+_INSERT = """
+INSERT INTO messages
+    (organization, id, conversation_id, user_id, message_id, role, channel, agent_id, event_id, content, metadata)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+"""
+_INSERT_QUESTION = f"""
+{_INSERT} ON CONFLICT (organization, user_id, message_id) WHERE role = 'user' DO NOTHING RETURNING {_COLUMNS}
+"""
+_FIND = f"{_SELECT} WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = $4"
+_NAME_EVENT = """
+UPDATE messages SET event_id = $4 WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = 'user'
+"""
+_PAGE = f"{_SELECT} WHERE organization = $1 AND conversation_id = $2 AND position > $3 ORDER BY position LIMIT $4"
+_RECENT = f"{_SELECT} WHERE organization = $1 AND conversation_id = $2 ORDER BY position DESC LIMIT $3"
+
+
+async def owner(connection: Connection, organization: str, conversation: UUID) -> str | None:
+    """The user whose conversation it is; None if nothing of it is written down."""
+    found: str | None = await connection.fetchval(_OWNER, organization, conversation)
+    return found
+
+
+async def begin_conversation(connection: Connection, organization: str, user: str, conversation: UUID) -> bool:
+    """As far as it is not there; False if it is another user's."""
+    await connection.execute(_BEGIN, organization, conversation, user)
+    return await owner(connection, organization, conversation) == user
+
+
+async def insert_question(
+    connection: Connection, organization: str, event: MessageReceived, event_id: str | None
+) -> Row | None:
+    """None if there is one with this message id; if that has not committed, when it has."""
+    return await connection.fetchrow(
+        _INSERT_QUESTION, organization, *_values(event, "user", event_id), event.message, event.metadata
+    )
+
+
+async def name_event(connection: Connection, organization: str, event: MessageReceived, event_id: str) -> None:
+    await connection.execute(_NAME_EVENT, organization, event.user_id, event.message_id, event_id)
+
+
+async def insert_response(
+    connection: Connection,
+    organization: str,
+    response: MessageResponded,
+    event_id: str,
+) -> None:
+    await connection.execute(
+        _INSERT, organization, *_values(response, "assistant", event_id), response.message, response.metadata
+    )
+
+
+def _values(event: MessageEvent, role: str, event_id: str | None) -> tuple[object, ...]:
+    """Columns from `id` to `event_id`."""
+    where = (event.conversation_id, event.user_id, event.message_id)
+    return (uuid7(), *where, role, event.channel, event.agent_id, event_id)
+
+
+async def find(connection: Connection, organization: str, user: str, message_id: str, role: str) -> Row | None:
+    return await connection.fetchrow(_FIND, organization, user, message_id, role)
+
+
+async def page(connection: Connection, organization: str, conversation: UUID, after: int, limit: int) -> Sequence[Row]:
+    """Oldest first, and one more than asked for if there is a next page."""
+    return await connection.fetch(_PAGE, organization, conversation, after, limit + 1)
+
+
+async def recent(connection: Connection, organization: str, conversation: UUID | str, limit: int) -> Sequence[Row]:
+    """The last ones, oldest first."""
+    rows = await connection.fetch(_RECENT, organization, conversation, limit)
+    return list(reversed(rows))
