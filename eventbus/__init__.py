@@ -2,6 +2,7 @@
 
 from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
+from eventbus.circuits import Circuit
 from eventbus.context import Context
 from eventbus.errors import (
     Cancelled,
@@ -33,6 +34,7 @@ __all__ = [
     "BatchTransaction",
     "CallNext",
     "Cancelled",
+    "Circuit",
     "ConfigurationError",
     "Conflict",
     "Connection",

@@ -1,15 +1,17 @@
 """The façade: what a program holds in its hands."""
 
 import sys
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from eventbus import aborting, control, crash, tracking
+from eventbus import aborting, circuits, control, crash, tracking
 from eventbus.aborting import WITHIN
 from eventbus.breaker import Breaker
+from eventbus.circuits import Circuit
 from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
@@ -361,6 +363,24 @@ class EventBus:
     def provide(self, resource: Resource[T], value: T) -> None:
         """Use this value for the resource, and open none. Raises ConfigurationError if it is in use already."""
         self._resources.provide(resource, value)
+
+    # What all processes share ---------------------------------------------------------------------------------------
+
+    def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]:
+        """Around a call to a service outside that may fail as a whole: raises SnoozeFor while its circuit is open. A
+        handler uses ctx.guarded, which knows the event's age. See eventbus.circuits."""
+        return circuits.guarded(self.transport.circuits, circuit, age)
+
+    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
+        """Add to the last things of something, by position: the `keep` with the highest positions are there for
+        `seconds` more. Adding again changes nothing. A copy, which may be lost at any time.
+
+        Raises Unavailable, Full."""
+        await self.transport.recent.add(name, items, keep=keep, seconds=seconds)
+
+    async def recall(self, name: str) -> list[bytes]:
+        """What `remember` was given, by position; nothing if it is not there (any more). Raises Unavailable."""
+        return await self.transport.recent.read(name)
 
     # Notices ----------------------------------------------------------------------------------------------------------
 

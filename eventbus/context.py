@@ -1,6 +1,8 @@
 """What a handler may ask of the bus."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -8,6 +10,7 @@ from typing import Protocol, TypeVar
 import structlog
 from pydantic import JsonValue
 
+from eventbus.circuits import Circuit
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
@@ -40,6 +43,11 @@ class Publisher(Protocol):
     async def broadcast(self, channel: str, message: bytes) -> None: ...
     async def use(self, resource: Resource[T], /) -> T: ...
 
+    def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]: ...
+    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None: ...
+    async def recall(self, name: str) -> list[bytes]: ...
+
+    def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
 
@@ -148,6 +156,25 @@ class Context:
     async def use(self, resource: Resource[T], /) -> T:
         """As EventBus.use: what the handler needs beside the bus, opened once for this process."""
         return await self._publisher.use(resource)
+
+    def guarded(self, circuit: Circuit) -> AbstractAsyncContextManager[None]:
+        """`async with ctx.guarded(CIRCUIT):` around a call to a service outside, and nothing else: while that service
+        fails, the event is put off and spends no attempt. See eventbus.circuits."""
+        return self._publisher.guarded(circuit, time.time() - self.envelope.time.timestamp())
+
+    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
+        """As EventBus.remember."""
+        await self._publisher.remember(name, items, keep=keep, seconds=seconds)
+
+    async def recall(self, name: str) -> list[bytes]:
+        """As EventBus.recall."""
+        return await self._publisher.recall(name)
+
+    def reading(self) -> OpenTransaction:
+        """`async with ctx.reading() as tx:` for a look at rows before something slow, such as a call to a service
+        outside: a transaction without an inbox row, as often as needed. What is written and published in it happens
+        again when the handler is run again. Raises as `transaction` does."""
+        return self._publisher.transaction(self.origin)
 
     def transaction(self) -> OpenTransaction:
         """`async with ctx.transaction() as tx:` commits inbox row, effects and outgoing events together, once.

@@ -173,7 +173,9 @@ class Executor:
         if self._count is not None:
             self._count(self._group.name, outcome, envelope, seconds)
         if self._announcer is not None:
-            self._announcer.tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error))
+            self._announcer.tell(
+                Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
+            )
         return outcome
 
     def _refusal(self, envelope: Envelope) -> Cancelled | None:

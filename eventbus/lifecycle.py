@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
+from eventbus.context import Publisher
 from eventbus.event import Envelope
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 
@@ -33,6 +34,7 @@ class Finished(NamedTuple):
     seconds   how long handler and middleware ran; 0.0 if they did not. Of an event in a batch: with what it waited
     error     what led to the outcome: an exception of the handler, a CodecError, or the CancelledError of a Release.
               None after an Ack, and where nothing ran because the event had killed its workers before
+    bus       for what the listener does about it
     """
 
     group: str
@@ -41,6 +43,7 @@ class Finished(NamedTuple):
     envelope: Envelope | None
     seconds: float
     error: BaseException | None
+    bus: Publisher | None = None
 
 
 # Quick, for it runs between the handler's end and the settlement: what takes longer is for the asynchronous kind.

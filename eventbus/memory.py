@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError
@@ -15,6 +16,8 @@ from eventbus.event import Envelope, Status
 from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
 from eventbus.lanes import LANES, shares
 from eventbus.memory_records import MemoryRecords
+from eventbus.memory_state import MemoryCircuits, MemoryRecent
+from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.transport import (
@@ -80,6 +83,8 @@ class MemoryTransport:
         self._epoch = time.time() - clock()
         self._logs: dict[str, _Log] = {}
         self.records: Records = MemoryRecords()
+        self.circuits: Circuits = MemoryCircuits(clock)
+        self.recent: Recent = MemoryRecent(clock)
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._controls: dict[str, bytes] = {}

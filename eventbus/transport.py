@@ -21,12 +21,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
 from eventbus.limits import Limit
+from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
 
@@ -348,6 +350,14 @@ class Transport(Appender, Protocol):
     @property
     def records(self) -> Records:
         """What is written down of events in tracked groups."""
+
+    @property
+    def circuits(self) -> Circuits:
+        """The state of circuit breakers, for all processes."""
+
+    @property
+    def recent(self) -> Recent:
+        """Copies of the last things of something, kept for a while."""
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a dead letter for good; False if it is gone already."""

@@ -14,10 +14,11 @@ import handlers.email.events  # noqa: F401 - a type that nobody knows is dead-le
 from eventbus import Group
 from handlers.lead.automation import lead_automation
 from handlers.lead.handlers import lead
+from handlers.message.handlers import message
 from handlers.notification.handlers import notification
 from handlers.task.handlers import task_automation
 
 MIGRATIONS: Traversable = files("handlers") / "migrations"
-GROUPS: list[Group] = [task_automation, lead_automation, lead, notification]
+GROUPS: list[Group] = [task_automation, lead_automation, lead, notification, message]
 
 __all__ = ["GROUPS", "MIGRATIONS"]

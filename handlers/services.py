@@ -18,6 +18,7 @@ class Services(Environment):
 
     n8n_base_url: str | None = None
     n8n_signing_secret: str | None = Field(default=None, repr=False)
+    n8n_timeout: float = Field(default=120.0, gt=0, le=120)  # seconds
 
     whatsapp_base_url: str = "https://graph.facebook.com/v21.0"
     whatsapp_phone_number_id: str | None = None

@@ -93,6 +93,16 @@ def control_key(namespace: str) -> str:
     return f"{namespace}:control"
 
 
+def circuits_key(namespace: str) -> str:
+    """Circuits that have met failures (HASH): see scripts/circuit_failed.lua."""
+    return f"{namespace}:circuits"
+
+
+def recent_key(namespace: str, name: str) -> str:
+    """The last things of something (ZSET by position). Losing it loses a copy."""
+    return f"{namespace}:recent:{name}"
+
+
 def entry_name(lane: str, entry_id: str) -> str:
     """How an entry of a lane's key is called in deliveries and records."""
     return entry_id + entry_mark(lane)

@@ -7,18 +7,22 @@ from typing import Any
 
 import structlog
 
+from eventbus.circuits import Circuits
 from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
+from eventbus.recent import Recent
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
+from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
 from eventbus.redis.reading import Reader
+from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.scripts import Command, moment, ms, unix
 from eventbus.redis.tracking import RedisRecords
@@ -58,6 +62,8 @@ class RedisTransport:
         self._reclaiming = Reclaiming(self._link, namespace)
         self._publishing = Publishing(self._link, namespace)
         self.records: Records = RedisRecords(self._link, url, namespace)
+        self.circuits: Circuits = RedisCircuits(self._link, namespace)
+        self.recent: Recent = RedisRecent(self._link, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")

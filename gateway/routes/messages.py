@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from gateway.api import Call, Routes
-from handlers.message import service
-from handlers.message.models import Accepted, HistoryQuery, NewMessage, Said
+from handlers.message import jobs, service
+from handlers.message.models import Accepted, Health, HistoryQuery, NewMessage, Said, Stats, Status
 from handlers.paging import Page
 
 messages = Routes("/api/messages")
@@ -15,6 +15,24 @@ conversations = Routes("/api/conversations")
 async def send_message(call: Call, body: NewMessage) -> Accepted:
     """Say something to an agent; the same id again is the same job."""
     return await service.accept_now(call.bus, call.origin, call.caller.user, call.caller.tier, body)
+
+
+@messages.get("/queue/stats", transaction=False)
+async def get_queue_stats(call: Call) -> Stats:
+    """How many messages wait, run, and have ended."""
+    return await jobs.stats(call.bus)
+
+
+@messages.get("/queue/health", transaction=False, unless_success=503)
+async def get_queue_health(call: Call) -> Health:
+    """Whether messages are being worked on."""
+    return await jobs.health(call.bus)
+
+
+@messages.get("/{message_id}/status")
+async def get_message_status(call: Call, message_id: str) -> Status:
+    """What has become of a message of the caller's."""
+    return await jobs.status(call.bus, call.tx, call.organization, call.caller.user, message_id)
 
 
 @conversations.get("/{conversation_id}/messages")

@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationError, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+)
 
 from handlers.fields import Answer, Line, Phone, Query, Request, many_lines, one_line
 from handlers.message.events import Channel
@@ -122,3 +132,51 @@ class Said(Answer):
 class HistoryQuery(Query):
     limit: Limit = DEFAULT_LIMIT
     cursor: PositionCursor | None = None
+
+
+State = Literal["waiting", "active", "completed", "failed", "delayed"]
+
+
+class Standing(Answer):
+    """How a job stands. `finishedOn`: ms since the epoch. What does not apply is left out."""
+
+    message_id: str
+    state: State
+    progress: Annotated[int, Field(ge=0, le=100)]
+    attempts: int
+    error: str | None = None
+    finished_on: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class Status(Answer):
+    success: Literal[True] = True
+    data: Standing
+
+
+class QueueStats(Answer):
+    waiting: int = 0
+    active: int = 0
+    completed: int = 0
+    failed: int = 0
+    delayed: int = 0
+    paused: int = 0
+    total: int = 0
+
+
+class Stats(Answer):
+    success: Literal[True] = True
+    data: QueueStats
+
+
+class QueueHealth(Answer):
+    healthy: bool
+    stats: QueueStats
+
+
+class Health(Answer):
+    success: bool
+    data: QueueHealth

@@ -76,7 +76,7 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
     if new.id is None:
         item = Outgoing(envelope._replace(id=event.message_id))
     else:
-        item = Outgoing(envelope, once=_once(user, new.id))
+        item = Outgoing(envelope, once=once_for(user, new.id))
     [receipt] = await bus.forward([item])
     if receipt.status is Status.DUPLICATE:
         await _check_first(bus, organization, user, event, receipt.id)
@@ -112,7 +112,7 @@ def _priority(tier: str, new: NewMessage) -> int:
     return max(1, new.priority - PREMIUM) if tier == "premium" else new.priority
 
 
-def _once(user: str, message_id: str) -> Once:
+def once_for(user: str, message_id: str) -> Once:
     """No id has a blank in it, so that no two users share a key."""
     return Once(f"{message_id} {user}", WINDOW)
 

@@ -1,15 +1,12 @@
 """/api/messages: what is taken, what is refused, and once for an id."""
 
-import asyncio
 from typing import Any
 
 import orjson
 import pytest
 from redis.asyncio import Redis
 
-from eventbus.event import uuid7
-from tests.gateway.client import Client, Gateway
-from tests.gateway.conftest import Tables
+from tests.gateway.client import Client
 
 WEB = {"message": "What is the weather?", "channel": "web"}
 
@@ -26,7 +23,8 @@ async def stored(redis_url: str) -> list[dict[str, Any]]:
     """The data of all events in the stream of messages, whatever their priority."""
     async with Redis.from_url(redis_url) as client:
         lanes = [key async for key in client.scan_iter("eb:{message}:stream*")]
-        return [orjson.loads(entry[b"data"]) for lane in lanes for _, entry in await client.xrange(lane)]
+        found: Any = [entry for lane in lanes for _, entry in await client.xrange(lane) or []]
+    return [orjson.loads(entry[b"data"]) for entry in found]
 
 
 async def test_a_message_is_accepted(ann: Client, agent: str, redis_url: str) -> None:

@@ -61,6 +61,9 @@ BETWEEN = Script("between")
 FIRE = Script("fire")
 LAST_FIRING = Script("last_firing")
 INSPECT = Script("inspect")
+CIRCUIT_ASK = Script("circuit_ask")
+CIRCUIT_FAILED = Script("circuit_failed")
+RECENT = Script("recent")
 
 
 def by_text(command: Command) -> Command:

@@ -1,0 +1,45 @@
+"""Circuits in one small hash: only those that have failed are in it."""
+
+import time
+
+from eventbus.circuits import FORGET_AFTER, Circuit, CircuitState
+from eventbus.codec import pairs
+from eventbus.redis import scripts
+from eventbus.redis.keys import circuits_key
+from eventbus.redis.link import Link
+from eventbus.redis.scripts import ms
+
+KEEP = 86_400.0  # seconds behind the last failure
+
+
+class RedisCircuits:
+    """See eventbus.circuits.Circuits."""
+
+    def __init__(self, link: Link, namespace: str) -> None:
+        self._link = link
+        self._key = circuits_key(namespace)
+
+    async def ask(self, circuit: Circuit) -> float:
+        command = scripts.CIRCUIT_ASK((self._key,), circuit.name, ms(circuit.probe))
+        wait: int = await scripts.call(self._link, command)
+        return wait / 1000
+
+    async def failed(self, circuit: Circuit) -> bool:
+        times = (ms(circuit.pause), ms(FORGET_AFTER), ms(KEEP))
+        return bool(
+            await scripts.call(self._link, scripts.CIRCUIT_FAILED((self._key,), circuit.name, circuit.failures, *times))
+        )
+
+    async def succeeded(self, circuit: Circuit) -> None:
+        await self._link.execute("HDEL", self._key, circuit.name)
+
+    async def troubled(self) -> list[CircuitState]:
+        """By our own clock, which may differ from the server's: it is for people."""
+        found = pairs(await self._link.execute("HGETALL", self._key))
+        return sorted(_state(name.decode(), state) for name, state in found.items())
+
+
+def _state(name: str, packed: bytes) -> CircuitState:
+    failures, open_until, probed_until, _ = map(int, packed.split())
+    wait = max(open_until, probed_until) / 1000 - time.time() if open_until else 0.0
+    return CircuitState(name, failures, open_until > 0, max(0.0, wait))

@@ -1,0 +1,186 @@
+"""Group `message`: a question goes to its agent's workflow, and what that says becomes the response.
+
+The row of the question comes first: what was asked is kept, whatever becomes of it, and by it a message that was
+accepted twice is answered once. Response and `message.responded` commit together, once. Copies in Redis and what is
+told over pub/sub follow the commit, and are made again when the message is handled again; the workflow is not asked
+again then. A worker that dies while the workflow works asks it once more, with the same `webhook-id`.
+"""
+
+import time
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from eventbus import Backoff, Context, Finished, Group, Reject, RetryPolicy
+from eventbus.codec import open_event
+from eventbus.errors import CodecError
+from eventbus.transaction import Row
+from eventbus.transport import Dead
+from handlers.agent import store as agents
+from handlers.agent.models import DEFAULT_WORKFLOW
+from handlers.fields import known_id
+from handlers.message import recollection, store, workflow
+from handlers.message.events import Channel, MessageReceived, MessageResponded
+from handlers.pushing import Broadcaster, push
+
+RESPONSES, CONVERSATION = (
+    "pubsub:response:",
+    "pubsub:conversation:",
+)  # followed by the channel, or the conversation's id
+
+message = Group(
+    "message",
+    retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0, jitter=True)),
+    concurrency=5,
+    timeout=180.0,  # the workflow has 120 of them
+    track=True,
+    keep_completed=10_000,
+    keep_failed=10_000,
+)
+
+
+class Job(NamedTuple):
+    """A question that is to be answered. `agent` None: it is gone by now. `response`: there is one already."""
+
+    organization: str
+    user: str
+    conversation: UUID
+    event: MessageReceived
+    position: int
+    agent: Row | None
+    response: Row | None
+
+
+@message.on(MessageReceived)
+async def answer_message(event: MessageReceived, ctx: Context) -> None:
+    job = await _begin(event, ctx)
+    if job is None:
+        return
+    if job.response is None:
+        await _respond(job, ctx)
+    await _spread(job, ctx)
+    await _tell(job, ctx, 100)
+
+
+async def _begin(event: MessageReceived, ctx: Context) -> Job | None:
+    """Writes the question down. None if the message came twice, and another event answers it."""
+    organization, user = ctx.organization_id, event.user_id
+    conversation, agent_id = known_id(event.conversation_id), known_id(event.agent_id)
+    if organization is None or user is None or conversation is None or agent_id is None:
+        raise Reject("a message needs an organization, a userId, and ids of an agent and a conversation")
+    response = None
+    async with ctx.reading() as tx:
+        agent = await agents.find(tx.connection, organization, user, agent_id)
+        if not await store.begin_conversation(tx.connection, organization, user, conversation):
+            raise Reject("the conversation is another user's")
+        question = await store.insert_question(tx.connection, organization, event, ctx.event_id)
+        if question is None:
+            question = await store.find(tx.connection, organization, user, event.message_id, "user")
+            response = await store.find(tx.connection, organization, user, event.message_id, "assistant")
+    assert question is not None, "it was in the way"
+    if str(question["event_id"]) != ctx.event_id:
+        ctx.log.info("a message came twice", message_id=event.message_id, first=str(question["event_id"]))
+        return None
+    return Job(organization, user, conversation, event, question["position"], agent, response)
+
+
+async def _respond(job: Job, ctx: Context) -> None:
+    began = time.perf_counter()
+    if job.agent is None:
+        raise Reject("there is no such agent")
+    await _tell(job, ctx, 10)
+    history = await recollection.before(ctx, job.organization, job.conversation, job.position)
+    await _tell(job, ctx, 20)
+    payload = _payload(job, job.agent, history)
+    await _tell(job, ctx, 30)
+    await _tell(job, ctx, 50)
+    answer = await workflow.ask(ctx, job.agent["workflow"] or DEFAULT_WORKFLOW, payload)
+    await _tell(job, ctx, 80)
+    event = job.event
+    responded = MessageResponded(
+        message_id=event.message_id,
+        conversation_id=event.conversation_id,
+        agent_id=event.agent_id,
+        user_id=job.user,
+        channel=event.channel,
+        channel_metadata=event.channel_metadata,
+        message=answer.message,
+        metadata={
+            "model": answer.model or job.agent["model"],
+            "tokensUsed": answer.tokens_used,
+            "processingTime": round((time.perf_counter() - began) * 1000),
+            "finishReason": answer.finish_reason,
+        },
+    )
+    async with ctx.transaction() as tx:
+        await store.insert_response(tx.connection, job.organization, responded, ctx.event_id)
+        await tx.publish(responded, key=event.conversation_id, priority=ctx.envelope.priority)
+
+
+def _payload(job: Job, agent: Row, history: list[dict[str, Any]]) -> dict[str, Any]:
+    event = job.event
+    return {
+        "messageId": event.message_id,
+        "conversationId": event.conversation_id,
+        "organizationId": job.organization,
+        "userId": job.user,
+        "channel": event.channel,
+        "message": event.message,
+        "agent": {
+            "id": event.agent_id,
+            "name": agent["name"],
+            "model": agent["model"],
+            "systemPrompt": agent["system_prompt"],
+        },
+        "history": history,
+    }
+
+
+async def _spread(job: Job, ctx: Context) -> None:
+    """The response as it was written down, which may be an earlier delivery's, for whoever listens now."""
+    await recollection.refresh(ctx, job.organization, job.conversation)
+    async with ctx.reading() as tx:
+        row = await store.find(tx.connection, job.organization, job.user, job.event.message_id, "assistant")
+    assert row is not None, "it has committed"
+    told = orjson.dumps(
+        {
+            "messageId": row["message_id"],
+            "conversationId": str(row["conversation_id"]),
+            "organizationId": job.organization,
+            "userId": job.user,
+            "channel": row["channel"],
+            "channelMetadata": job.event.channel_metadata,
+            "message": row["content"],
+            "timestamp": row["created_at"],
+            "metadata": row["metadata"],
+        }
+    )
+    await ctx.broadcast(f"{RESPONSES}{job.event.channel}", told)
+    await ctx.broadcast(f"{CONVERSATION}{job.conversation}", told)
+
+
+async def _tell(job: Job, ctx: Context, percent: int) -> None:
+    await ctx.progress(percent)
+    await _push(ctx, job.organization, job.event, "progress", {"messageId": job.event.message_id, "progress": percent})
+
+
+@message.on_dead
+async def tell_of_failure(finished: Finished) -> None:
+    """The user's sockets hear that there will be no response."""
+    envelope, outcome = finished.envelope, finished.outcome
+    if envelope is None or finished.bus is None or envelope.organization is None or not isinstance(outcome, Dead):
+        return
+    try:
+        event = open_event(envelope)
+    except CodecError:
+        return
+    if isinstance(event, MessageReceived):
+        frame = {"messageId": event.message_id, "code": "MESSAGE_FAILED", "message": outcome.failure.error}
+        await _push(finished.bus, envelope.organization, event, "error", frame)
+
+
+async def _push(to: Broadcaster, organization: str, event: MessageReceived, kind: str, data: dict[str, Any]) -> None:
+    """To the sockets of a user who asked over the web; who asked elsewhere has none to look at."""
+    if event.channel is Channel.WEB and event.user_id is not None:
+        await push(to, organization, event.user_id, kind, data)

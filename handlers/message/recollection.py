@@ -1,0 +1,65 @@
+"""The last messages of a conversation, for the workflow: in Redis, and from PostgreSQL when Redis has lost them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+
+from eventbus import Context, Full
+from eventbus.transaction import Row
+from handlers.message import store
+
+KEPT = 50  # messages
+LIFETIME = 7 * 86_400.0  # seconds behind the last one
+
+log = structlog.get_logger("handlers")
+
+
+async def before(ctx: Context, organization: str, conversation: UUID, position: int) -> list[dict[str, Any]]:
+    """What was said in front of the message at this position, oldest first."""
+    items = await ctx.recall(_name(organization, conversation))
+    if not items:
+        async with ctx.reading() as tx:
+            rows = await store.recent(tx.connection, organization, conversation, KEPT)
+        items = list(await _keep(ctx, organization, conversation, rows))
+    found = [orjson.loads(item) for item in items]
+    return [{name: one[name] for name in _TOLD} for one in found if one["position"] < position]
+
+
+async def refresh(ctx: Context, organization: str, conversation: UUID) -> None:
+    """After something was written down. All of the last rows are sent each time: what was lost is there again."""
+    async with ctx.reading() as tx:
+        rows = await store.recent(tx.connection, organization, conversation, KEPT)
+    await _keep(ctx, organization, conversation, rows)
+
+
+async def _keep(ctx: Context, organization: str, conversation: UUID, rows: Sequence[Row]) -> Mapping[bytes, int]:
+    items = {_packed(row): row["position"] for row in rows}
+    try:
+        await ctx.remember(_name(organization, conversation), items, keep=KEPT, seconds=LIFETIME)
+    except Full as error:  # a copy is not worth a failure
+        log.warning("a conversation is not kept in Redis", reason=str(error))
+    return items
+
+
+_TOLD = ("role", "content", "messageId", "createdAt")
+
+
+def _packed(row: Row) -> bytes:
+    """The same row is always the same bytes."""
+    return orjson.dumps(
+        {
+            "position": row["position"],
+            "role": row["role"],
+            "content": row["content"],
+            "messageId": row["message_id"],
+            "createdAt": row["created_at"],
+        }
+    )
+
+
+def _name(organization: str, conversation: UUID) -> str:
+    """What comes last is of a fixed length, so that no two share a name."""
+    return f"conversation:{organization}:{conversation}"
