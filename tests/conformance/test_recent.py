@@ -1,0 +1,47 @@
+"""The last things of something: in order, each once, no more than wanted, and not for ever."""
+
+import asyncio
+
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
+from eventbus.transport import Transport
+
+
+async def test_the_last_ones_are_kept_by_position(transport: Transport) -> None:
+    await transport.recent.add("talk", {b"c": 3, b"a": 1}, keep=3, seconds=60)
+    await transport.recent.add("talk", {b"b": 2, b"d": 4}, keep=3, seconds=60)
+    assert await transport.recent.read("talk") == [b"b", b"c", b"d"]
+    assert await transport.recent.read("other") == []
+
+
+async def test_adding_again_changes_nothing_and_nobody_loses_anothers(transport: Transport) -> None:
+    seen = {b"a": 1, b"b": 2}
+    await transport.recent.add("talk", seen, keep=5, seconds=60)
+    await asyncio.gather(
+        transport.recent.add("talk", {**seen, b"c": 3}, keep=5, seconds=60),
+        transport.recent.add("talk", {**seen, b"d": 4}, keep=5, seconds=60),
+        transport.recent.add("talk", seen, keep=5, seconds=60),
+    )
+    assert await transport.recent.read("talk") == [b"a", b"b", b"c", b"d"]
+
+
+async def test_nothing_is_added_by_nothing(transport: Transport) -> None:
+    await transport.recent.add("talk", {}, keep=5, seconds=60)
+    assert await transport.recent.read("talk") == []
+
+
+async def test_it_is_not_kept_for_ever(transport: Transport) -> None:
+    await transport.recent.add("talk", {b"a": 1}, keep=5, seconds=0.2)
+    await asyncio.sleep(0.12)
+    await transport.recent.add("talk", {b"b": 2}, keep=5, seconds=0.2)
+    await asyncio.sleep(0.12)
+    assert await transport.recent.read("talk") == [b"a", b"b"], "each addition keeps all for longer"
+    await asyncio.sleep(0.1)
+    assert await transport.recent.read("talk") == []
+
+
+async def test_positions_far_up_keep_their_order(redis_transport: RedisTransport, raw: Link) -> None:
+    far = 2**53
+    await redis_transport.recent.add("far", {b"b": far, b"a": far - 1}, keep=2, seconds=1)
+    assert await redis_transport.recent.read("far") == [b"a", b"b"]
+    assert 0 < await raw.execute("PTTL", "eb:recent:far") <= 1000
