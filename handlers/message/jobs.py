@@ -11,7 +11,7 @@ from eventbus import EventBus, EventBusError, Phase, Transaction
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
-from eventbus.transaction import Row
+from eventbus.postgres import trace
 from handlers.errors import NotFound
 from handlers.message import store
 from handlers.message.events import MessageReceived
@@ -39,7 +39,12 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
         raise NotFound("message")
     state = await bus.state(message, event_id)
     if state.phase is Phase.UNKNOWN:
-        return Status(data=await _by_rows(tx, organization, question))
+        traced = await trace(tx.connection, event_id)
+        if traced.committed is not None:  # and perhaps relayed while we looked
+            state = await bus.state(message, event_id)
+        if state.phase is Phase.UNKNOWN:
+            waits = traced.committed is not None and traced.published is None
+            return Status(data=await _by_rows(tx, organization, user, message_id, waits=waits))
     done, progress = state.phase is Phase.COMPLETED, state.progress
     standing = Standing(
         message_id=message_id,
@@ -75,12 +80,11 @@ def _is_event_id(text: str) -> bool:
         return False
 
 
-async def _by_rows(tx: Transaction, organization: str, question: Row | None) -> Standing:
-    """When Redis has forgotten it."""
-    if question is None:
-        raise NotFound("message")
-    message_id = question["message_id"]
-    response = await store.find(tx.connection, organization, question["user_id"], message_id, "assistant")
+async def _by_rows(tx: Transaction, organization: str, user: str, message_id: str, *, waits: bool) -> Standing:
+    """When Redis knows nothing of it: not yet, because it `waits` for the relay, or not any more."""
+    response = await store.find(tx.connection, organization, user, message_id, "assistant")
+    if response is None and waits:
+        return Standing(message_id=message_id, state="waiting", progress=0, attempts=0)
     if response is None:
         return Standing(message_id=message_id, state="failed", progress=0, attempts=0, error=_FORGOTTEN)
     finished = round(response["created_at"].timestamp() * 1000)

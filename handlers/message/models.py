@@ -1,7 +1,7 @@
 """Messages on the wire."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from handlers.fields import Answer, Line, Phone, Query, Request, many_lines, one_line
@@ -77,23 +78,36 @@ class NewMessage(Request):
     message: Content
     conversation_id: UUID | None = None
     channel: Channel
-    channel_metadata: Annotated[dict[str, JsonValue], WithJsonSchema(_PLACE_SCHEMA)] = Field(
-        default={}, validate_default=True
-    )
+    channel_metadata: Annotated[dict[str, JsonValue], WithJsonSchema(_PLACE_SCHEMA)] = Field(default={})
     priority: Annotated[int, Field(ge=1, le=10)] = 5
     id: MessageId | None = None
 
     @field_validator("channel_metadata")
     @classmethod
-    def _check_place(cls, given: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
+    def _check_given(cls, given: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
         """As the channel wants it."""
         if "channel" not in info.data:  # which is a fault of its own
             return given
-        try:
-            place = _PLACES[info.data["channel"]].model_validate(given)
-        except ValidationError as error:
-            raise ValueError("; ".join(_told(fault) for fault in error.errors())) from None
-        return place.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return _check_place(info.data["channel"], given)
+
+    @model_validator(mode="after")
+    def _check_there(self) -> Self:
+        """A default is not validated, and of one that is pydantic would name the field by another name."""
+        if "channel_metadata" not in self.model_fields_set:
+            try:
+                _check_place(self.channel, {})
+            except ValueError as error:
+                raise ValueError(f"channelMetadata is needed: {error}") from None
+        return self
+
+
+def _check_place(channel: Channel, given: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """As it is kept. Raises ValueError."""
+    try:
+        place = _PLACES[channel].model_validate(given)
+    except ValidationError as error:
+        raise ValueError("; ".join(_told(fault) for fault in error.errors())) from None
+    return place.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _told(fault: Any) -> str:
