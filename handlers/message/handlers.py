@@ -31,7 +31,7 @@ RESPONSES, CONVERSATION = (
 
 message = Group(
     "message",
-    retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0, jitter=True)),
+    retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
     concurrency=5,
     timeout=180.0,  # the workflow has 120 of them
     track=True,

@@ -23,6 +23,8 @@ CONTRACT = {
     "notification.send_push": "userId organizationId title? message to?",
     "notification.send_sms": "userId organizationId title? message to?",
     "email.send_submission_confirmation": "to data",
+    "message.received": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
+    "message.responded": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
 }
 
 
@@ -47,8 +49,9 @@ def test_the_groups_are_those_of_the_design() -> None:
         "lead-automation": (["lead.created"], 3, 3, 2.0),
         "lead": (["lead.calculate_score"], 3, 3, 2.0),
         "notification": (["notification.create", "task.expired"], 2, 10, 5.0),
+        "message": (["message.received"], 3, 5, 2.0),
     }
-    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, None]
+    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, None, 4.0]
 
 
 def test_every_type_that_is_handled_is_in_the_contract() -> None:

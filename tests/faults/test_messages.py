@@ -1,0 +1,157 @@
+"""Messages while workers die: each is answered once, however often its workflow is asked. FAULTS_MESSAGES: how many."""
+
+import asyncio
+import functools
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.faults.crm import Crm
+from tests.gateway import n8n as peer
+from tests.gateway.n8n import N8N, Asked, echo
+from tests.servers import OwnRedis
+from tests.waiting import until
+
+MESSAGES = int(os.environ.get("FAULTS_MESSAGES", "300"))
+POSTERS = 20
+
+_RESPONSES = """
+SELECT message_id, count(*) FILTER (WHERE role = 'assistant') AS responses,
+       count(*) FILTER (WHERE role = 'user') AS questions
+FROM messages GROUP BY message_id
+"""
+_EVENTS = "SELECT data::jsonb ->> 'messageId' AS message_id FROM eventbus_outbox WHERE type = 'message.responded'"
+
+
+@pytest.fixture
+async def n8n(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N8N]:
+    async with peer.serving() as n8n:
+        monkeypatch.setenv("N8N_BASE_URL", n8n.url)
+        yield n8n
+
+
+@pytest.fixture
+async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, n8n: N8N) -> AsyncIterator[Crm]:
+    crm = Crm(tmp_path, own_redis().url, database_url)
+    await crm.migrate()
+    await crm.start_gateway()
+    yield crm
+    crm.end()
+
+
+async def agent(client: aiohttp.ClientSession) -> str:
+    async with client.post("/api/agents", json={"name": "Weather"}) as response:
+        found: str = (await response.json())["id"]
+        return found
+
+
+async def ask(client: aiohttp.ClientSession, agent_id: str, text: str) -> str:
+    body = {"agentId": agent_id, "message": text, "channel": "web"}
+    async with client.post("/api/messages", json=body) as response:
+        answer = await response.json()
+        assert response.status == 202, answer
+        message_id: str = answer["data"]["messageId"]
+        return message_id
+
+
+async def completed(client: aiohttp.ClientSession, message_ids: list[str], within: float) -> list[Any]:
+    """What the status of each says when it has ended."""
+
+    async def one(message_id: str) -> Any:
+        while True:
+            async with client.get(f"/api/messages/{message_id}/status") as response:
+                told = await response.json()
+            if response.status == 200 and told["data"]["state"] in {"completed", "failed"}:
+                return told["data"]
+            await asyncio.sleep(0.2)
+
+    async with asyncio.timeout(within):
+        return [await one(message_id) for message_id in message_ids]
+
+
+def asked_for(n8n: N8N, count: float) -> bool:
+    return len(n8n.asked) >= count
+
+
+async def check_answered_once(crm: Crm, message_ids: list[str]) -> None:
+    rows = await crm.sql(_RESPONSES)
+    assert {row["message_id"] for row in rows} == set(message_ids)
+    wrong = [dict(row) for row in rows if (row["responses"], row["questions"]) != (1, 1)]
+    assert not wrong, f"{len(wrong)} of {len(rows)}: {wrong[:5]}"
+    events = Counter(row["message_id"] for row in await crm.sql(_EVENTS))
+    assert events == Counter(message_ids), "one message.responded each"
+
+
+@pytest.mark.parametrize(("dies", "calls"), [("in the call", 2), ("inbox.commit", 2), ("inbox.committed", 1)])
+async def test_a_worker_dies_and_there_is_one_response(dies: str, calls: int, crm: Crm, n8n: N8N) -> None:
+    in_call = dies == "in the call"
+    process = crm.workers.start(crash="" if in_call else dies)
+
+    async def hang_at_first(asked: Asked) -> web.Response:
+        if in_call and len(n8n.asked) == 1:
+            await asyncio.sleep(30)
+        return await echo(asked)
+
+    n8n.answer = hang_at_first
+    async with crm.client() as client:
+        message_id = await ask(client, await agent(client), "Rain?")
+        await until(lambda: n8n.asked)
+        if in_call:
+            process.kill()
+        await asyncio.to_thread(process.wait, 10)
+        crm.workers.start()
+        [told] = await completed(client, [message_id], within=30)
+    assert (told["state"], told["attempts"]) == ("completed", 1), "a crash spends no attempt"
+    await check_answered_once(crm, [message_id])
+    assert len(n8n.asked) == calls
+    assert {asked.headers["webhook-id"] for asked in n8n.asked} == {message_id}
+    assert await crm.dead() == []
+
+
+@pytest.mark.serial
+@pytest.mark.timeout(300)
+async def test_each_of_hundreds_of_messages_is_answered_once_though_workers_are_killed(crm: Crm, n8n: N8N) -> None:
+    """And though the workflow is busy now and then, and out of order for a while."""
+    broken, known = False, set[str]()
+
+    async def answer(asked: Asked) -> web.Response:
+        await asyncio.sleep(random.uniform(0, 0.05))
+        message_id = asked.headers["webhook-id"]
+        busy = message_id not in known and random.random() < 0.05
+        known.add(message_id)
+        if broken or busy:
+            return web.Response(status=500)
+        return await echo(asked)
+
+    n8n.answer = answer
+    for _ in range(2):
+        crm.workers.start()
+    async with crm.client() as client:
+        agent_id, numbers = await agent(client), iter(range(MESSAGES))
+
+        async def poster() -> list[str]:
+            return [await ask(client, agent_id, f"Message {number}") for number in numbers]
+
+        posting = asyncio.gather(*(poster() for _ in range(POSTERS)))
+        for share in (0.2, 0.5):
+            await until(functools.partial(asked_for, n8n, MESSAGES * share), timeout=60)
+            crm.workers.kill(crm.workers.processes[0])
+            crm.workers.start()
+        broken = True
+        await asyncio.sleep(3)
+        broken = False
+        posted = [message_id for found in await posting for message_id in found]
+        told = await completed(client, posted, within=200)
+    assert len(posted) == MESSAGES
+    assert Counter(one["state"] for one in told) == {"completed": MESSAGES}
+    await check_answered_once(crm, posted)
+    assert await crm.dead() == []
+    again = len(n8n.asked) - MESSAGES
+    print(f"{MESSAGES} messages, 2 workers killed, {again} calls of the workflow more than messages")
