@@ -91,6 +91,8 @@ async def guarded(circuits: Circuits, circuit: Circuit, age: float) -> AsyncIter
         yield
     except circuit.on as error:
         is_open = await _told(circuits.failed(circuit), otherwise=False)
+        if is_open:
+            log.warning("circuit open", circuit=circuit.name, reason=str(error))
         if is_open and age < circuit.patience:
             # Twice the pause: the next to be let through is another event, if there is one. This one may be to blame.
             asked = error.delay if isinstance(error, RetryLater) else 0.0

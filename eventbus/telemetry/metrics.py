@@ -59,6 +59,7 @@ DEFINITIONS = (
     ),
     Definition("eventbus_spool_records", "gauge", (), "Publishes that wait in this process' spool."),
     Definition("eventbus_spool_bytes", "gauge", (), "Size of this process' spool."),
+    Definition("eventbus_circuits_open", "gauge", (), "Services outside that are not called now, for they fail."),
     Definition("eventbus_up", "gauge", ("server",), "Whether redis and postgres answered the last survey."),
 )
 
@@ -107,6 +108,7 @@ class Metrics:
         self.end_to_end: dict[str, Histogram] = {}
         self.in_process: dict[tuple[str, str], Callable[[], int]] = {}  # by group and consumer
         self.streams: Sequence[StreamState] = ()
+        self.circuits_open: int | None = None
         self.up: dict[str, bool] = {}
         self.spool: Spool | None = None
 

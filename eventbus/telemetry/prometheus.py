@@ -108,6 +108,7 @@ def _surveyed(metrics: Metrics) -> dict[str, list[Row]]:
     streams = metrics.streams
     return {
         "eventbus_up": [((server,), float(up)) for server, up in sorted(metrics.up.items())],
+        "eventbus_circuits_open": [] if metrics.circuits_open is None else [((), metrics.circuits_open)],
         "eventbus_stream_length": _each_stream(streams, lambda stream: stream.length),
         "eventbus_scheduled": _each_stream(streams, lambda stream: stream.scheduled),
         "eventbus_dead_letters": _each_stream(streams, lambda stream: stream.dead),

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
+from eventbus.circuits import Circuit
 from eventbus.errors import Unavailable
 from eventbus.inspection import StreamState
 from eventbus.memory import MemoryTransport
@@ -47,7 +48,16 @@ async def test_a_survey_shows_what_streams_hold(transport: Counted) -> None:
     assert (told["eventbus_backlog", "billing", "order"], told["eventbus_pending", "billing", "order"]) == (1, 2)
     assert told["eventbus_stream_length", "lead"] == 0
     assert told["eventbus_up", "redis"] == 1
+    assert told["eventbus_circuits_open",] == 0
     assert ("eventbus_up", "postgres") not in told
+
+
+async def test_a_survey_counts_the_circuits_that_are_open(transport: Counted) -> None:
+    metrics = Metrics()
+    for name, failures in (("n8n:a", 1), ("n8n:b", 1), ("n8n:c", 2)):
+        await transport.circuits.failed(Circuit(name, failures=failures))
+    await Survey(metrics, transport, None).look()
+    assert scrape(metrics)["eventbus_circuits_open",] == 2
 
 
 async def test_while_the_server_is_away_no_old_number_is_shown(transport: Counted) -> None:
@@ -58,6 +68,7 @@ async def test_while_the_server_is_away_no_old_number_is_shown(transport: Counte
     transport.error = Unavailable("Redis", "away")
     await survey.look()
     assert scrape(metrics)["eventbus_up", "redis"] == 0
+    assert ("eventbus_circuits_open",) not in scrape(metrics)
     assert ("eventbus_stream_length", "order") not in scrape(metrics)
     transport.error = None
     await survey.look()
