@@ -12,7 +12,7 @@ from eventbus.loop import collect_seldom, run
 from gateway.dispatch import MAX_BODY
 from gateway.serve import make_runner
 
-PATH = "/api/events"
+EVENTS, MESSAGES = "/api/events", "/api/messages"
 _ANSWER = {"eventId": "01a20176-0000-7000-8000-000000000001", "status": "stored"}
 
 
@@ -23,7 +23,8 @@ async def take(request: web.Request) -> web.Response:
 
 async def main() -> None:
     app = web.Application(client_max_size=MAX_BODY)
-    app.router.add_post(PATH, take)
+    for path in (EVENTS, MESSAGES):
+        app.router.add_post(path, take)
     runner = make_runner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,8 +1,10 @@
 """`python -m benchmarks.gateway`: what the gateway takes, beside a bare aiohttp handler, and how fast it takes leads.
 
-events  POST /api/events -> 202: token, validation, stored in Redis. In turn with the bare handler, on one machine, by
-        the same generator; the processor time that each server's process takes for a request is measured as well
-leads   POST /api/leads -> 201: row and outbox committed, at a steady rate, whatever the answers take
+events    POST /api/events -> 202: token, validation, stored in Redis. In turn with the bare handler, on one machine, by
+          the same generator; the processor time that each server's process takes for a request is measured as well
+messages  POST /api/messages -> 202: token, validation, whose agent it is, stored in Redis. In turn with the bare
+          handler, too; then at a steady rate
+leads     POST /api/leads -> 201: row and outbox committed, at a steady rate, whatever the answers take
 
 The gateway is a process as `eventbus gateway` starts it, on embedded servers with the settings of the demo.
 """
@@ -15,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
+from urllib.request import Request, urlopen
 
 import typer
 from rich.console import Console
@@ -34,8 +37,7 @@ from gateway.auth import make_token
 
 HOST, ORGANIZATION = "127.0.0.1", "org-1"
 CONNECTIONS = 64
-LEAD_RATE, LEAD_CONNECTIONS = 500.0, 200
-RATIO, P99 = 0.4, 50.0  # what is wanted: of the bare handler's throughput at least, and milliseconds at most
+LEAD_RATE, MESSAGE_RATE, OPEN_CONNECTIONS = 500.0, 1_000.0, 200
 START_TIMEOUT = 60.0  # seconds
 
 EVENT = {
@@ -46,6 +48,8 @@ EVENT = {
     "data": {"leadId": f"lead-{NUMBER}", "fields": ["x" * 36]},
 }
 LEAD = {"name": f"Lea {NUMBER}", "email": f"lea-{NUMBER}@example.com", "company": "Example", "source": "BENCHMARK"}
+MESSAGE = {"message": f"What is the weather in {NUMBER}?", "channel": "web", "priority": 5}
+JSON, CLOUD_EVENT = "application/json", "application/cloudevents+json"
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,11 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """`ratio`: of the medians of the rounds, gateway to bare."""
+class Turns:
+    """Rounds in which the gateway and the bare handler took turns. `ratio`: of the medians, gateway to bare."""
 
+    path: str
     rounds: list[Round]
-    leads: Round | None
 
     @property
     def ratio(self) -> float:
@@ -78,9 +82,20 @@ class Figures:
         """The least of the rounds: other work on the machine only ever adds to it."""
         return min(r.cpu for r in self.rounds if r.contender == contender)
 
+
+@dataclass(frozen=True)
+class Figures:
+    """`steady`: messages at MESSAGE_RATE."""
+
+    events: Turns
+    messages: Turns
+    steady: Round | None
+    leads: Round | None
+
     @property
     def failures(self) -> int:
-        return sum(r.answered.failures for r in [*self.rounds, *([self.leads] if self.leads else [])])
+        rounds = [*self.events.rounds, *self.messages.rounds, self.steady, self.leads]
+        return sum(r.answered.failures for r in rounds if r is not None)
 
 
 Say = Callable[[str], None]
@@ -93,30 +108,50 @@ def measure(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventbus-bench-")))
         gateway = stack.enter_context(gateway_process(folder))
+        limit = stack.enter_context(bare_process())
+        message = Posted(bare.MESSAGES, json.dumps({**MESSAGE, "agentId": make_agent(gateway)}), 202)
+        event = Posted(bare.EVENTS, json.dumps(EVENT), 202, CLOUD_EVENT)
+        lead = Posted("/api/leads", json.dumps(LEAD), 201)
         return Figures(
-            measure_events(gateway, stack.enter_context(bare_process()), rounds, seconds, say),
-            measure_leads(gateway, lead_seconds, say) if lead_seconds else None,
+            in_turn(event, (limit, gateway), rounds, seconds, say),
+            in_turn(message, (limit, gateway), rounds, seconds, say),
+            steadily(message, gateway, MESSAGE_RATE, lead_seconds / 2, say) if lead_seconds else None,
+            steadily(lead, gateway, LEAD_RATE, lead_seconds, say) if lead_seconds else None,
         )
 
 
-def measure_events(gateway: "Target", limit: "Target", rounds: int, seconds: float, say: Say) -> list[Round]:
-    """In turn, so that a slow moment of the machine strikes both."""
-    told, first = [], 1
+class Posted(NamedTuple):
+    """What is sent, and the status that answers it."""
+
+    path: str
+    body: str
+    expected: int
+    content_type: str = JSON
+
+
+def in_turn(posted: Posted, targets: "Sequence[Target]", rounds: int, seconds: float, say: Say) -> Turns:
+    """So that a slow moment of the machine strikes all of them."""
+    told, first = Turns(posted.path, []), 1
     for number in range(1, rounds + 1):
-        for target in (limit, gateway):
-            say(f"{number}/{rounds} POST /api/events, {target.name}")
-            job = Job(HOST, target.port, bare.PATH, json.dumps(EVENT), headers=target.headers, expected=202)
-            job = replace(job, connections=CONNECTIONS, seconds=seconds, first=first)
-            told.append(target.run(job))
-            first += told[-1].answered.sent
+        for target in targets:
+            say(f"{number}/{rounds} POST {posted.path}, {target.name}")
+            told.rounds.append(target.run(posted, connections=CONNECTIONS, seconds=seconds, first=first))
+            first += told.rounds[-1].answered.sent
     return told
 
 
-def measure_leads(gateway: "Target", seconds: float, say: Say) -> Round:
-    say(f"POST /api/leads, {LEAD_RATE:g}/s")
-    headers = {**gateway.headers, "Content-Type": "application/json"}
-    job = Job(HOST, gateway.port, "/api/leads", json.dumps(LEAD), headers=headers, expected=201, mode="open")
-    return gateway.run(replace(job, connections=LEAD_CONNECTIONS, seconds=seconds, rate=LEAD_RATE, warm_up=3.0))
+def steadily(posted: Posted, gateway: "Target", rate: float, seconds: float, say: Say) -> Round:
+    say(f"POST {posted.path}, {rate:g}/s")
+    return gateway.run(posted, mode="open", connections=OPEN_CONNECTIONS, seconds=seconds, rate=rate, warm_up=3.0)
+
+
+def make_agent(gateway: "Target") -> str:
+    """For the messages."""
+    headers = {**gateway.headers, "Content-Type": JSON}
+    request = Request(f"http://{HOST}:{gateway.port}/api/agents", b'{"name": "Benchmark"}', headers)
+    with urlopen(request, timeout=10) as answer:
+        agent_id: str = json.load(answer)["id"]
+        return agent_id
 
 
 @dataclass(frozen=True)
@@ -128,7 +163,10 @@ class Target:
     port: int
     headers: dict[str, str]
 
-    def run(self, job: Job) -> Round:
+    def run(self, posted: Posted, **how: Any) -> Round:
+        """`how`: as Job has it."""
+        headers = {**self.headers, "Content-Type": posted.content_type}
+        job = Job(HOST, self.port, posted.path, posted.body, headers=headers, expected=posted.expected, **how)
         before = cpu_seconds(self.pid)
         answered = load(job)
         return Round(self.name, answered, (cpu_seconds(self.pid) - before) / answered.sent)
@@ -140,7 +178,7 @@ def bare_process() -> Iterator[Target]:
     with _process("benchmarks.bare", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {_token('x' * 32)}"}
+        headers = {"Authorization": f"Bearer {_token('x' * 32)}"}
         yield Target("bare", process.pid, port, headers)
 
 
@@ -160,7 +198,7 @@ def gateway_process(folder: Path) -> Iterator[Target]:
         migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]
         subprocess.run(migrate, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
         with log.open("wb") as file, _process("gateway", stderr=file, environment=environment) as process:
-            headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {_token(secret)}"}
+            headers = {"Authorization": f"Bearer {_token(secret)}"}
             yield Target("gateway", process.pid, _port(process, log), headers)
 
 
@@ -199,41 +237,52 @@ def _process(
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.5, help="Of each contender in a round.")] = 5.0,
-    lead_seconds: Annotated[float, typer.Option(min=0, help="Of leads at a steady rate; 0 for none.")] = 20.0,
+    lead_seconds: Annotated[
+        float, typer.Option(min=0, help="Of leads at a steady rate, and half of that of messages; 0 for none.")
+    ] = 20.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure, and show. Exit 1 if a request failed."""
     figures = measure(rounds, seconds, lead_seconds, Console(stderr=True).print)
     if as_json:
-        typer.echo(json.dumps({"machine": machine(), "ratio": round(figures.ratio, 3), **asdict(figures)}, indent=2))
+        typer.echo(json.dumps({"machine": machine(), "ratios": _ratios(figures), **asdict(figures)}, indent=2))
     else:
         _show(figures)
     if figures.failures:
         raise typer.Exit(1)
 
 
+def _ratios(figures: Figures) -> dict[str, float]:
+    return {turns.path: round(turns.ratio, 3) for turns in (figures.events, figures.messages)}
+
+
 def _show(figures: Figures) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
-    table = Table(title=f"POST /api/events, {CONNECTIONS} connections, median of the rounds, {machine()}")
+    for turns in (figures.events, figures.messages):
+        console.print(_table(turns))
+    steady = ((bare.MESSAGES, MESSAGE_RATE, figures.steady), ("/api/leads", LEAD_RATE, figures.leads))
+    for path, rate, found in steady:
+        if found is not None:
+            answered = found.answered
+            console.print(
+                f"POST {path} at {rate:g}/s, {answered.requests:,} requests: "
+                f"p50 {answered.p50:.1f} ms, p95 {answered.p95:.1f}, p99 {answered.p99:.1f}, max {answered.max:.1f}; "
+                f"CPU of a request {found.cpu * 1e6:.0f} µs"
+            )
+    console.print(f"failed requests: {figures.failures}")
+
+
+def _table(turns: Turns) -> Table:
+    table = Table(title=f"POST {turns.path}, {CONNECTIONS} connections, median of the rounds, {machine()}")
     for column in ("", "per second", "of bare", "slowest - fastest", "CPU of a request, µs", "p99, ms"):
         table.add_column(column, justify="right" if column else "left")
     for name in ("bare", "gateway"):
-        rates = figures.rates(name)
-        worst = max(r.answered.p99 for r in figures.rounds if r.contender == name)
-        share = f"{figures.median(name) / figures.median('bare'):.2f}x"
+        rates = turns.rates(name)
+        worst = max(r.answered.p99 for r in turns.rounds if r.contender == name)
+        share = f"{turns.median(name) / turns.median('bare'):.2f}x"
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-        table.add_row(
-            name, f"{figures.median(name):,.0f}", share, spread, f"{figures.cpu(name) * 1e6:.0f}", f"{worst:.1f}"
-        )
-    console.print(table)
-    if figures.leads is not None:
-        found = figures.leads.answered
-        console.print(
-            f"POST /api/leads at {LEAD_RATE:g}/s, {found.requests:,} requests: "
-            f"p50 {found.p50:.1f} ms, p95 {found.p95:.1f}, p99 {found.p99:.1f}, max {found.max:.1f}; "
-            f"CPU of a request {figures.leads.cpu * 1e6:.0f} µs"
-        )
-    console.print(f"failed requests: {figures.failures}")
+        table.add_row(name, f"{turns.median(name):,.0f}", share, spread, f"{turns.cpu(name) * 1e6:.0f}", f"{worst:.1f}")
+    return table
 
 
 if __name__ == "__main__":

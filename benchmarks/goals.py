@@ -97,6 +97,7 @@ def _ratio(value: float | None, by: float | None) -> float | None:
 
 # What the gateway suite calls its metrics: its bare contender is "aiohttp".
 GATEWAY, EVENTS, LEADS_P99, BARE = "gateway", "events", "leads-p99", "aiohttp"
+MESSAGES, MESSAGES_P99 = "messages", "messages-p99"
 
 GOALS: Sequence[Goal] = (
     _at_least("Publish, of raw pipelines", 1.5, _against("throughput", "publish", RAW)),
@@ -118,5 +119,7 @@ GOALS: Sequence[Goal] = (
     _at_least("Two worker processes, of one", 1.9, _between("processes", "fleet-2", "fleet-1")),
     _at_least("Handlers that wait 5 ms, of 20,000/s", 0.9, _of_the_ceiling, "%"),
     _at_least("POST /api/events, of bare aiohttp", 0.4, _against(GATEWAY, EVENTS, BARE)),
+    _at_least("POST /api/messages, of bare aiohttp", 0.4, _against(GATEWAY, MESSAGES, BARE)),
+    Goal("POST /api/messages at 1,000/s, p99", 10, "<", "ms", _own(GATEWAY, MESSAGES_P99)),
     Goal("POST /api/leads at 500/s, p99", 50, "<", "ms", _own(GATEWAY, LEADS_P99)),
 )

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 import aiohttp
 
 from benchmarks import gateway
-from benchmarks.goals import BARE, EVENTS, GATEWAY, LEADS_P99
+from benchmarks.goals import BARE, EVENTS, GATEWAY, LEADS_P99, MESSAGES, MESSAGES_P99
 from benchmarks.outcome import Competitor, Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 METRICS = (
     Metric(suite=GATEWAY, name=EVENTS, title="POST /api/events", unit="/s", better="more"),
+    Metric(suite=GATEWAY, name=MESSAGES, title="POST /api/messages", unit="/s", better="more"),
+    Metric(suite=GATEWAY, name="messages-p50", title="POST /api/messages at 1,000/s, p50", unit="ms", better="less"),
+    Metric(suite=GATEWAY, name=MESSAGES_P99, title="POST /api/messages at 1,000/s, p99", unit="ms", better="less"),
     Metric(suite=GATEWAY, name="leads-p50", title="POST /api/leads at 500/s, p50", unit="ms", better="less"),
     Metric(suite=GATEWAY, name=LEADS_P99, title="POST /api/leads at 500/s, p99", unit="ms", better="less"),
 )
@@ -32,8 +35,12 @@ async def _measure(stage: Stage) -> None:
     figures = await asyncio.to_thread(gateway.measure, 1, seconds, lead_seconds)
     if figures.failures:
         raise RuntimeError(f"{figures.failures:,} requests were not answered as they should be")
-    stage.record(EVENTS, figures.median("gateway"))
-    stage.record(EVENTS, figures.median("bare"), BARE)
+    for name, turns in ((EVENTS, figures.events), (MESSAGES, figures.messages)):
+        stage.record(name, turns.median("gateway"))
+        stage.record(name, turns.median("bare"), BARE)
+    if figures.steady is not None:
+        stage.record("messages-p50", figures.steady.answered.p50)
+        stage.record(MESSAGES_P99, figures.steady.answered.p99)
     if figures.leads is not None:
         stage.record("leads-p50", figures.leads.answered.p50)
         stage.record(LEADS_P99, figures.leads.answered.p99)

@@ -68,6 +68,14 @@ def state(values: Values, text: str) -> str:
             {"eventbus": 4, "aiohttp": 10},
             {"eventbus": 3.9, "aiohttp": 10},
         ),
+        (
+            "POST /api/messages, of bare aiohttp",
+            "gateway",
+            "messages",
+            {"eventbus": 4, "aiohttp": 10},
+            {"eventbus": 3.9, "aiohttp": 10},
+        ),
+        ("POST /api/messages at 1,000/s, p99", "gateway", "messages-p99", {"eventbus": 9.9}, {"eventbus": 10}),
         ("POST /api/leads at 500/s, p99", "gateway", "leads-p99", {"eventbus": 49.9}, {"eventbus": 50}),
     ],
 )
