@@ -11,6 +11,7 @@ from uuid import UUID
 
 from eventbus import EventBus, Resource, Use
 from handlers.agent import store
+from handlers.looking import look
 
 LIFETIME = 5.0  # seconds
 REMEMBERED = 10_000  # agents
@@ -29,9 +30,8 @@ class Known:
         key = (organization, user, agent_id)
         if self._until.get(key, 0.0) > time.monotonic():
             return True
-        async with bus.transaction() as tx:
-            if await store.find(tx.connection, organization, user, agent_id) is None:
-                return False
+        if await look(bus, lambda connection: store.find(connection, organization, user, agent_id)) is None:
+            return False
         self._remember(key)
         return True
 

@@ -20,6 +20,7 @@ from eventbus.transport import Outgoing
 from handlers.agent import store as agents
 from handlers.agent.known import KNOWN_AGENTS
 from handlers.errors import Conflict, Invalid, NotFound
+from handlers.looking import look
 from handlers.message import conversations, store
 from handlers.message.events import MessageReceived
 from handlers.message.models import Accepted, HistoryQuery, Job, NewMessage, Said
@@ -68,8 +69,7 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
     if new.conversation_id is None or conversations.belongs(new.conversation_id, organization, user):
         event = _told(organization, user, new)
     else:
-        async with bus.transaction() as tx:
-            event = await _question(tx.connection, organization, user, new)
+        event = await look(bus, lambda connection: _question(connection, organization, user, new))
     envelope = envelop(
         event, origin, key=event.conversation_id, priority=_priority(tier, new), organization=organization
     )
@@ -138,8 +138,7 @@ async def _check_first(bus: EventBus, organization: str, user: str, event: Messa
         if orjson.loads(standing.envelope.data) != event.model_dump(mode="json", by_alias=True):
             raise Conflict(_OTHER)
         return
-    async with bus.transaction() as tx:
-        first = await store.find(tx.connection, organization, user, event.message_id, "user")
+    first = await look(bus, lambda connection: store.find(connection, organization, user, event.message_id, "user"))
     if first is not None:
         _check_same(event, first)
 
