@@ -40,6 +40,7 @@ class Publisher(Protocol):
         origin: Origin = Origin(),
     ) -> Receipt: ...
 
+    async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool: ...
     async def broadcast(self, channel: str, message: bytes) -> None: ...
     async def use(self, resource: Resource[T], /) -> T: ...
 
@@ -128,6 +129,7 @@ class Context:
         dedupe_key: str | None = None,
         dedupe_window: float = WINDOW,
         dedupe: Dedupe = "keep",
+        organization: str | None = None,
     ) -> Receipt:
         """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
         return await self._publisher.publish(
@@ -139,8 +141,14 @@ class Context:
             dedupe_key=dedupe_key,
             dedupe_window=dedupe_window,
             dedupe=dedupe,
+            organization=organization,
             origin=self.origin,
         )
+
+    async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
+        """As EventBus.cancel: True if the event was scheduled and will not be delivered. What a rollback of
+        `transaction()` undoes, this is not part of; done twice it does no harm."""
+        return await self._publisher.cancel(event_id, event_type)
 
     async def progress(self, progress: JsonValue) -> None:
         """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB. Only the latest matters, and nothing is

@@ -26,6 +26,14 @@ class Recorder:
     async def broadcast(self, channel: str, message: bytes) -> None:
         self.asked.append((channel, message))
 
+    async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
+        self.asked.append((event_id, event_type))
+        return True
+
+    def transaction(self, origin: Origin) -> AbstractAsyncContextManager[None]:
+        self.asked.append(("transaction", origin))
+        return cast(AbstractAsyncContextManager[None], self)
+
     def inbox(self, group: str, event_id: str, origin: Origin) -> AbstractAsyncContextManager[None]:
         self.asked.append((group, event_id, origin))
         return cast(AbstractAsyncContextManager[None], self)
@@ -49,6 +57,7 @@ async def test_what_a_handler_publishes_descends_from_its_event() -> None:
         "dedupe_key": "d",
         "dedupe_window": 5.0,
         "dedupe": "replace",
+        "organization": "other",
     }
     await context_of(recorder).publish(Poured(), **asked)
     assert recorder.asked == [(Poured(), {**asked, "origin": ORIGIN})]
@@ -58,6 +67,21 @@ async def test_a_handler_may_broadcast() -> None:
     recorder = Recorder()
     await context_of(recorder).broadcast("channel", b"message")
     assert recorder.asked == [("channel", b"message")]
+
+
+async def test_a_handler_may_take_back_what_is_scheduled() -> None:
+    recorder = Recorder()
+    assert await context_of(recorder).cancel("event-1", Poured)
+    assert recorder.asked == [("event-1", Poured)]
+
+
+def test_reading_is_a_transaction_without_an_inbox_and_may_be_repeated() -> None:
+    recorder = Recorder()
+    context = context_of(recorder)
+    context.reading()
+    context.reading()
+    context.transaction()
+    assert recorder.asked == [("transaction", ORIGIN)] * 2 + [("waiters", ENVELOPE.id, ORIGIN)]
 
 
 def test_the_transaction_is_the_inbox_of_the_group_and_the_event() -> None:
