@@ -10,8 +10,8 @@ handlers.py  its consumer group
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-import handlers.email.events  # noqa: F401 - a type that nobody knows is dead-lettered
 from eventbus import Group
+from handlers.email.handlers import email
 from handlers.lead.automation import lead_automation
 from handlers.lead.handlers import lead
 from handlers.message.handlers import message
@@ -19,6 +19,6 @@ from handlers.notification.handlers import notification
 from handlers.task.handlers import task_automation
 
 MIGRATIONS: Traversable = files("handlers") / "migrations"
-GROUPS: list[Group] = [task_automation, lead_automation, lead, notification, message]
+GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message]
 
 __all__ = ["GROUPS", "MIGRATIONS"]

@@ -1,1 +1,1 @@
-"""Mail to leads and users."""
+"""Mail to leads and users: orders, letters, and the way to the server."""

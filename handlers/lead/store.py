@@ -14,6 +14,11 @@ _COLUMNS = (
 _SELECT = f"SELECT {_COLUMNS} FROM leads"  # noqa: S608 - constants
 _FIND = f"{_SELECT} WHERE organization = $1 AND id = $2"
 
+_SCHEDULED = """
+SELECT event_id, type FROM eventbus_outbox
+WHERE organization = $1 AND subject = $2 AND due_at > now() AND published_at IS NOT NULL ORDER BY position
+"""
+
 
 async def insert(connection: Connection, organization: str, lead_id: str, values: Mapping[str, object]) -> Row | None:
     """`values`: by column name."""
@@ -60,3 +65,10 @@ async def page(
     connection: Connection, organization: str, filters: Mapping[str, object], query: PageQuery
 ) -> Sequence[Row]:
     return await newest_first(connection, _SELECT, organization, query, filters=filters)
+
+
+async def scheduled(connection: Connection, organization: str, lead_id: str) -> Sequence[tuple[str, str]]:
+    """Id and type of the events about a lead and its tasks that wait in Redis for their time, as far as the outbox
+    still knows them."""
+    rows = await connection.fetch(_SCHEDULED, organization, lead_id)
+    return [(str(row["event_id"]), row["type"]) for row in rows]

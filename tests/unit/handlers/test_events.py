@@ -2,9 +2,10 @@
 
 import pytest
 
-from eventbus import Event
+from eventbus import Event, RateLimit
 from eventbus.event import event_class
 from handlers import GROUPS
+from handlers.email.handlers import email
 
 # type -> fields; those with ? may be absent.
 CONTRACT = {
@@ -22,7 +23,10 @@ CONTRACT = {
     "notification.create": "userId organizationId title message actionUrl? notificationType",
     "notification.send_push": "userId organizationId title? message to?",
     "notification.send_sms": "userId organizationId title? message to?",
+    "email.send_welcome": "to data",
+    "email.send_lead_notification": "to data",
     "email.send_submission_confirmation": "to data",
+    "email.send_bulk": "to data",
     "message.received": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
     "message.responded": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
 }
@@ -46,12 +50,28 @@ def test_the_groups_are_those_of_the_design() -> None:
     }
     assert policies == {
         "task-automation": (["lead.created", "lead.moved_to_step", "task.completed"], 3, 1, 2.0),
-        "lead-automation": (["lead.created"], 3, 3, 2.0),
-        "lead": (["lead.calculate_score"], 3, 3, 2.0),
+        "lead-automation": (["lead.created", "lead.deleted", "lead.updated"], 3, 3, 2.0),
+        "lead": (["lead.calculate_score", "lead.enrich", "lead.send_follow_up", "lead.sync_to_crm"], 3, 3, 2.0),
+        "email": (
+            [
+                "email.send_bulk",
+                "email.send_lead_notification",
+                "email.send_submission_confirmation",
+                "email.send_welcome",
+            ],
+            3,
+            5,
+            2.0,
+        ),
         "notification": (["notification.create", "task.expired"], 2, 10, 5.0),
         "message": (["message.received"], 3, 5, 2.0),
     }
-    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, None, 4.0]
+    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, 4.0, None, 4.0]
+
+
+def test_mail_is_limited_and_kept_as_the_design_has_it() -> None:
+    assert email.limits == [RateLimit(10, per=1.0)]
+    assert (email.track, email.keep_completed, email.keep_failed) == (True, 100, 500)
 
 
 def test_every_type_that_is_handled_is_in_the_contract() -> None:
