@@ -69,7 +69,10 @@ async def _send(ctx: Context, kind: Kind, to: str, data: Mapping[str, Any]) -> N
 
 def distinct(addresses: Sequence[str]) -> list[str]:
     """Each mailbox once, in order. That `Ada@` and `ada@` are two is allowed, and nowhere the case."""
-    return list({one.casefold(): one for one in reversed(addresses)}.values())[::-1]
+    first: dict[str, str] = {}
+    for one in addresses:
+        first.setdefault(one.casefold(), one)
+    return list(first.values())
 
 
 def split(recipients: Sequence[str]) -> Iterator[list[str]]:

@@ -90,7 +90,7 @@ class Tables:
     async def events(self, kind: str | None = None) -> list[Any]:
         """The outbox, oldest first, data as text."""
         return await self._connection.fetch(
-            "SELECT type, subject, organization, meta, data FROM eventbus_outbox "
+            "SELECT event_id, type, subject, organization, meta, data FROM eventbus_outbox "
             "WHERE $1::text IS NULL OR type = $1 ORDER BY position",
             kind,
         )
