@@ -21,6 +21,7 @@ STEPS = {
     "tasks": "task-automation made the tasks of the lead's step",
     "notification": "lead-automation ordered it, notification wrote it, the socket got it",
     "score": "lead.calculate_score",
+    "mail": "email.send_submission_confirmation: written, handed over, noted",
     "next task": "completing a task made the next one",
     "enrichment": "lead.enrich was held back for ten seconds",
     "timeline": "every event about the lead, and what handled it",

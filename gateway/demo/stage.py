@@ -18,6 +18,7 @@ from eventbus.postgres import Database, apply, installed
 from gateway.app import create_app
 from gateway.auth import make_token
 from gateway.demo.board import Board
+from gateway.demo.postbox import provide_postbox
 from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
 from handlers import GROUPS
@@ -69,6 +70,7 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
         settings = await _servers(settings, stack, board)
         await _migrate(settings, board)
         bus = await stack.enter_async_context(open_bus(settings))
+        await provide_postbox(bus)
         runner = make_runner(create_app(bus, settings), shutdown_timeout=2.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

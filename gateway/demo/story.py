@@ -65,6 +65,7 @@ async def tell(built: Stage, board: Board) -> None:
                 _notified(socket, board, lead["id"]),
                 _worked_off(client, board, lead["id"]),
                 _scored(client, board, lead["id"]),
+                _mailed(client, board, lead["id"]),
                 _enriched(built.witness, board, lead["id"]),
             )
         await _timeline(client, board, lead["id"])
@@ -105,6 +106,12 @@ async def _scored(client: Client, board: Board, lead_id: str) -> None:
         board.seen("score", str(score))
 
 
+async def _mailed(client: Client, board: Board, lead_id: str) -> None:
+    with board.step("mail"):
+        await _eventually(lambda: _handled_by(client, lead_id, "email"))
+        board.seen("mail", LEAD["email"])
+
+
 async def _enriched(witness: Witness, board: Board, lead_id: str) -> None:
     with board.step("enrichment"):
         while True:
@@ -133,6 +140,11 @@ async def _tasks(client: Client, lead_id: str) -> list[Json]:
 async def _score(client: Client, lead_id: str) -> list[int]:
     score = (await client.get(f"/api/leads/{lead_id}"))["score"]
     return [] if score is None else [score]
+
+
+async def _handled_by(client: Client, lead_id: str, group: str) -> list[str]:
+    items = (await client.get(f"/api/leads/{lead_id}/events"))["items"]
+    return [item["type"] for item in items if group in (one["group"] for one in item["handledBy"])]
 
 
 async def _eventually(look: Callable[[], Awaitable[list[Any]]], enough: int = 1) -> list[Any]:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from email.headerregistry import Address
 from email.message import EmailMessage
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiosmtplib
@@ -70,8 +70,18 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-class Postbox:
-    """`sender` is in the From of all mails."""
+class Postbox(Protocol):
+    """What the group needs of it. `sender` is in the From of all mails."""
+
+    @property
+    def sender(self) -> Address: ...
+
+    async def send(self, message: EmailMessage, to: Address) -> None:
+        """Returns when the server has taken it. Raises Unreachable, Reject: see the module."""
+
+
+class SmtpPostbox:
+    """A Postbox on an SMTP server."""
 
     def __init__(self, server: Server, sender: Address) -> None:
         self.sender = sender
@@ -79,9 +89,7 @@ class Postbox:
         self._tls = ssl.create_default_context()  # once: it reads all certificates of the system
 
     async def send(self, message: EmailMessage, to: Address) -> None:
-        """Returns when the server has taken it. Raises Unreachable, Reject: see the module.
-
-        If the connection breaks after the last byte and before the answer, the server may have it all the same; that
+        """If the connection breaks after the last byte and before the answer, the server may have it all the same; that
         is Unreachable, too, since a mail that comes twice is better than one that never does."""
         server = self._server
         client = aiosmtplib.SMTP(
@@ -134,7 +142,7 @@ def _verdict(error: Exception) -> Exception:
 async def _open(use: Use) -> AsyncIterator[Postbox]:
     services: Services = await use(SERVICES)
     url, sender = services.require("E-mail", "smtp_url", "email_from")
-    yield Postbox(server_of(url), address("EMAIL_FROM", sender))
+    yield SmtpPostbox(server_of(url), address("EMAIL_FROM", sender))
 
 
-POSTBOX = Resource("the mail server", asynccontextmanager(_open))
+POSTBOX: Resource[Postbox] = Resource("the mail server", asynccontextmanager(_open))

@@ -18,7 +18,7 @@ def test_the_wheel_holds_scripts_migrations_and_the_type_marker(tmp_path: Path) 
     tracked = {
         str(path.relative_to(ROOT))
         for package in ("eventbus", "handlers", "consumers", "gateway")
-        for suffix in (".py", ".lua", ".sql", ".typed")
+        for suffix in (".py", ".lua", ".sql", ".html", ".txt", ".typed")
         for path in (ROOT / package).rglob(f"*{suffix}")
     }
     assert tracked <= names, sorted(tracked - names)

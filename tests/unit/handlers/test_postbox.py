@@ -19,7 +19,7 @@ from eventbus import Reject
 from handlers.email import postbox as module
 from handlers.email.letters import Letter
 from handlers.email.mail import address, compose
-from handlers.email.postbox import Postbox, Server, server_of
+from handlers.email.postbox import Server, SmtpPostbox, server_of
 from handlers.outside import Unreachable
 from tests.mailserver import DROPPED, MailServer, mail_server
 
@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[MailServer]:
 
 
 async def _send(url: str) -> None:
-    await Postbox(server_of(url), SENDER).send(MESSAGE, LEA)
+    await SmtpPostbox(server_of(url), SENDER).send(MESSAGE, LEA)
 
 
 async def test_it_is_sent(server: MailServer) -> None:
@@ -188,7 +188,7 @@ async def test_letters_that_the_server_has_no_way_to_write(server: MailServer) -
     """It does not offer SMTPUTF8."""
     to = address("the recipient", "łukasz@example.com")
     with pytest.raises(Reject, match=r"the mail server cannot take it: .*SMTPUTF8"):
-        await Postbox(server_of(server.url), SENDER).send(MESSAGE, to)
+        await SmtpPostbox(server_of(server.url), SENDER).send(MESSAGE, to)
 
 
 # SMTP_URL -------------------------------------------------------------------------------------------------------------
