@@ -1,4 +1,4 @@
-"""The application on the bus: leads, funnels, tasks, notifications. One package a flow, and in each
+"""The application on the bus: leads, funnels, tasks, notifications, mail. One package a flow, and in each
 
 events.py    the types that it publishes
 models.py    what it says and understands on the wire of the gateway

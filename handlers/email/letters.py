@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError, UndefinedError, select_autoescape
 
 from eventbus import Reject
 
@@ -43,10 +43,17 @@ def _paragraphs(value: object) -> list[str]:
     return _EMPTY_LINE.split(str(value).replace("\r\n", "\n").strip())
 
 
+def _not_null(value: object) -> object:
+    if value is None:  # else the letter would say "None"
+        raise UndefinedError("a field that it needs is null")
+    return value
+
+
 _templates = Environment(
     loader=PackageLoader("handlers.email"),
     autoescape=select_autoescape(["html"]),
     undefined=StrictUndefined,
+    finalize=_not_null,
     trim_blocks=True,
     lstrip_blocks=True,
 )

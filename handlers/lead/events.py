@@ -41,7 +41,8 @@ class LeadMovedToStep(Event, type="lead.moved_to_step"):
 
 
 class LeadOrder(Event):
-    """Something to be done with a lead; `fields` narrows it down."""
+    """Something to be done with a lead. `fields`, its own by their names on the wire, narrows it down: which are looked
+    at, or sent; None means all."""
 
     lead_id: str
     organization_id: str

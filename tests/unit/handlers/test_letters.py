@@ -62,6 +62,12 @@ def test_a_letter_with_a_hole_is_refused_by_the_name_of_what_lacks(kind: Kind, f
         render(kind, data)
 
 
+@pytest.mark.parametrize("field", ["subject", "message"])
+def test_what_is_needed_and_null_is_refused(field: str) -> None:
+    with pytest.raises(Reject, match="a field that it needs is null"):
+        render(Kind.BULK, FULL[Kind.BULK] | {field: None})
+
+
 def test_a_subject_of_blanks_is_none() -> None:
     with pytest.raises(Reject, match="its subject is empty"):
         render(Kind.BULK, FULL[Kind.BULK] | {"subject": "  "})
