@@ -10,6 +10,7 @@ from handlers.services import SERVICES, Services
 from handlers.task.events import TaskExpired
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables, told
+from tests.gateway.test_enrichment import settled
 from tests.gateway.test_leads import NOWHERE
 from tests.waiting import eventually
 from tests.working import working
@@ -139,11 +140,7 @@ async def test_what_slips_through_does_nothing(bus: EventBus, ann: Client, table
     await ann.post("/api/leads", {"name": "Last"})
     await handled(tables, "lead.calculate_score", "lead", 2)
 
-    async def done() -> bool:
-        standings = [await bus.locate(receipt.id, ["lead", "task"]) for receipt in arrived]
-        return all(standing.scheduled is None for standing in standings)
-
-    await eventually(done)
+    await settled(bus, [receipt.id for receipt in arrived])
     assert await tables.count("tasks") == 0
     assert len(await tables.events("notification.create")) == before
     assert [await bus.transport.dead_letters(stream) for stream in ("lead", "task")] == [[], []]
