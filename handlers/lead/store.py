@@ -16,7 +16,7 @@ _FIND = f"{_SELECT} WHERE organization = $1 AND id = $2"
 
 _SCHEDULED = """
 SELECT event_id, type FROM eventbus_outbox
-WHERE organization = $1 AND subject = $2 AND due_at > now() AND published_at IS NOT NULL ORDER BY position
+WHERE organization = $1 AND subject = $2 AND due_at > now() ORDER BY position
 """
 
 
@@ -68,7 +68,7 @@ async def page(
 
 
 async def scheduled(connection: Connection, organization: str, lead_id: str) -> Sequence[tuple[str, str]]:
-    """Id and type of the events about a lead and its tasks that wait in Redis for their time, as far as the outbox
-    still knows them."""
+    """Id and type of the events about a lead and its tasks that wait for their time, as far as the outbox still knows
+    them. Whether one is in Redis by now cannot be told: the relay marks a row when it has been there."""
     rows = await connection.fetch(_SCHEDULED, organization, lead_id)
     return [(str(row["event_id"]), row["type"]) for row in rows]
