@@ -33,7 +33,9 @@ async def follow_up(event: LeadCreated, ctx: Context) -> None:
         )
         await tx.publish(CalculateScore(lead_id=lead_id, organization_id=organization_id), key=lead_id)
         if event.email is not None:
-            confirmation = SendSubmissionConfirmation(to=event.email, data={"leadId": lead_id, "name": event.name})
+            # Not checked here: an address that is none, in an event from outside, must cost the lead its mail alone.
+            said = {"leadId": lead_id, "name": event.name}
+            confirmation = SendSubmissionConfirmation.model_construct(to=event.email, data=said)
             await tx.publish(confirmation, key=lead_id, organization=organization_id)
 
 

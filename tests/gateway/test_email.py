@@ -15,6 +15,7 @@ from handlers.email.handlers import distinct, email, split
 from handlers.email.letters import Kind, render
 from handlers.email.mail import compose
 from handlers.email.postbox import POSTBOX
+from handlers.lead.events import LeadCreated
 from handlers.services import SERVICES, Services
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
@@ -94,6 +95,20 @@ async def test_a_lead_hears_that_it_has_been_heard(
         return [entry["group"] for entry in mail["handledBy"]] == ["email"]
 
     await eventually(handled)
+
+
+async def test_a_lead_from_elsewhere_with_no_good_address_loses_its_mail_alone(
+    bus: EventBus, server: MailServer, tables: Tables, worker: None
+) -> None:
+    created = LeadCreated(
+        lead_id=uuid7(), organization_id="acme", status="NEW", source="IMPORT", email="n/a", assigned_to="ann"
+    )
+    await bus.publish(created)
+    assert "is no e-mail address" in (await dead(bus)).error
+    assert {event["type"] for event in await tables.events()} == {
+        *("notification.create", "lead.enrich", "lead.calculate_score", "email.send_submission_confirmation"),
+    }
+    assert server.tries == []
 
 
 @pytest.mark.parametrize("place", ["rcpt", "data"])
