@@ -196,6 +196,13 @@ class Context:
         self.claim_transaction()
         return self._publisher.inbox(self.group, self.event_id, self.origin)
 
+    def side_transaction(self) -> OpenTransaction:
+        """A transaction with no inbox row: it commits whatever becomes of the handler, and once more on each delivery.
+
+        For what must be known of an attempt although it fails or its process dies, for example that a call of a service
+        outside was begun. A handler may have as many as it needs, but none inside another. Raises as `transaction`."""
+        return self._publisher.transaction(self.origin)
+
     def claim_transaction(self) -> None:
         """Raises ConfigurationError the second time: the inbox row would be there already, and the effects of another
         transaction silently left out."""

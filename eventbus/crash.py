@@ -15,6 +15,9 @@ Unset, as it always is outside of tests, a point is an empty function.
     spool.rejected      bad lines of the spool were set aside, not yet marked
     spool.replayed      a batch of the spool was appended, not yet marked
     spool.marked        it is marked
+    delivery.sent       the service outside has confirmed a message, its record does not say so yet
+    delivery.recorded   the record says so
+    import.committed    a page of a WhatsApp history and its cursor were committed
     gateway.committed   a request's transaction has committed, its answer is not sent
 """
 

@@ -1,9 +1,13 @@
 """Calls to services outside of the house, by HTTP: bounded in time and size, and each failure told by its kind.
 
-answered 2xx        the answer
-408, 425, 429, 5xx  Unreachable, or RetryLater if the service says when: the same request may succeed later
-no connection, no answer in time    Unreachable
-any other status    Reject: the same request will be refused again
+answered 2xx           the answer
+408, 425, 429, 503     Unreachable, or RetryLater if the service says when: the same request may succeed later
+no connection          Unreachable
+another 5xx            Unanswered, an Unreachable; RetryLater if the service says when
+no answer in time      Unanswered
+any other status       Declined, a Reject: the same request will be refused again
+
+After Unanswered nobody knows whether the request has had its effect; after every other, it has not.
 
 Redirects are not followed: the address was configured, and what is sent holds secrets and people's data.
 """
@@ -31,6 +35,18 @@ TRY_AGAIN = frozenset({408, 425, 429})
 
 class Unreachable(Exception):
     """The service is away, too slow or too busy: the same request may succeed later."""
+
+
+class Unanswered(Unreachable):
+    """The request went out and nothing came back that says what became of it. It may have had its effect."""
+
+
+class Declined(Reject):
+    """The service refused this request, and would refuse it again."""
+
+    def __init__(self, reason: str, answer: "Answer") -> None:
+        super().__init__(reason)
+        self.answer = answer
 
 
 class Answer(NamedTuple):
@@ -64,12 +80,13 @@ async def call(
     body: bytes | None = None,
     headers: Mapping[str, str] = {},
     timeout: float = TIMEOUT,
+    hide: str = "",
     **options: Any,
 ) -> Answer:
     """One request. `json` or `body` is sent; `service` is what messages call the other side, for its URL may hold a
-    secret; `options` are aiohttp's.
+    secret; `hide` is that secret, blotted out where a refusal repeats it; `options` are aiohttp's.
 
-    Raises Unreachable, RetryLater, Reject: see the module."""
+    Raises Unreachable, Unanswered, RetryLater, Reject, Declined: see the module."""
     sent = dict(headers)
     if json is not None:
         body = orjson.dumps(json)
@@ -81,12 +98,14 @@ async def call(
         ) as response:
             answer = Answer(response.status, response.headers, await _read(response))
     except TimeoutError:
-        raise Unreachable(f"{service} has not answered within {timeout:g} s") from None
+        raise Unanswered(f"{service} has not answered within {timeout:g} s") from None
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise Reject(f"{service}: its URL is none that can be called") from None
-    except (aiohttp.ClientError, OSError) as error:
+    except aiohttp.ClientConnectorError as error:
         raise Unreachable(f"{service} is away: {type(error).__name__}") from None
-    return _judge(service, answer)
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unanswered(f"{service} has broken off: {type(error).__name__}") from None
+    return _judge(service, answer, hide)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -97,19 +116,19 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         return whole.partial
 
 
-def _judge(service: str, answer: Answer) -> Answer:
-    status, said = answer.status, quote(answer.body)
+def _judge(service: str, answer: Answer, hide: str) -> Answer:
+    status, said = answer.status, quote(answer.body, hide)
     if 200 <= status < 300:
         if len(answer.body) > MAX_ANSWER:
             raise Reject(f"{service} answered with more than {MAX_ANSWER} bytes")
         return answer
     reason = f"{service} answered {status}" + (f": {said}" if said else "")
     if status not in TRY_AGAIN and status < 500:
-        raise Reject(reason)
+        raise Declined(reason, answer)
     wait = retry_after(answer.headers)
     if wait is not None:
         raise RetryLater(wait, reason)
-    raise Unreachable(reason)
+    raise (Unreachable if status in TRY_AGAIN or status == 503 else Unanswered)(reason)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -122,6 +141,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
 
 
-def quote(body: bytes) -> str:
+def quote(body: bytes, hide: str = "") -> str:
     """The beginning of an answer, fit for a log line."""
-    return CONTROL.sub(" ", body[: QUOTED * 4].decode(errors="replace")).strip()[:QUOTED]
+    text = CONTROL.sub(" ", body[: QUOTED * 8].decode(errors="replace"))
+    return (text.replace(hide, "***") if hide else text).strip()[:QUOTED]

@@ -1,0 +1,1 @@
+"""WhatsApp accounts: what was said before they were connected here."""
