@@ -11,6 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from eventbus import Group
+from handlers.delivery.handlers import delivery
 from handlers.email.handlers import email
 from handlers.lead.automation import lead_automation
 from handlers.lead.handlers import lead
@@ -19,6 +20,6 @@ from handlers.notification.handlers import notification
 from handlers.task.handlers import task_automation
 
 MIGRATIONS: Traversable = files("handlers") / "migrations"
-GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message]
+GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message, delivery]
 
 __all__ = ["GROUPS", "MIGRATIONS"]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from eventbus import Reject, Resource, RetryLater, Use
 from handlers.fields import CONTROL
@@ -74,7 +75,7 @@ async def call(
     session: aiohttp.ClientSession,
     service: str,
     method: str,
-    url: str,
+    url: str | URL,
     *,
     json: object = None,
     body: bytes | None = None,

@@ -43,6 +43,7 @@ class Services(Environment):
     enrichment_url: str | None = None
     crm_sync_url: str | None = None
 
+    callback_signing_secret: str | None = Field(default=None, repr=False)
     callback_allow: str = Field(default="", validation_alias="EVENTBUS_CALLBACK_ALLOW")  # hosts, with commas
 
     def require(self, service: str, *fields: str) -> list[str]:

@@ -127,6 +127,9 @@ class Tables:
         )
         return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
+    async def fetch(self, query: str, *values: Any) -> list[Any]:
+        return await self._connection.fetch(query, *values)
+
     async def execute(self, statement: str, *values: Any) -> None:
         await self._connection.execute(statement, *values)
 

@@ -1,0 +1,1 @@
+"""Answers on their way to the channel that the question came from."""

@@ -1,0 +1,35 @@
+"""Group `delivery`: an agent's answer goes to the channel that the question came from.
+
+Each sender does what it takes for its channel, and is called again when the event is: see handlers.delivery.record for
+what that means towards services that cannot tell a repetition.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from eventbus import Backoff, Context, Group, Reject, RetryPolicy
+from handlers.delivery import callback, telegram, whatsapp
+from handlers.message.events import Channel, MessageResponded
+
+Sender = Callable[[MessageResponded, Context], Awaitable[None]]
+
+SENDERS: dict[Channel, Sender] = {
+    Channel.WHATSAPP: whatsapp.send,
+    Channel.TELEGRAM: telegram.send,
+    Channel.API: callback.send,
+}
+
+delivery = Group(
+    "delivery",
+    retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
+    concurrency=5,
+    timeout=120.0,  # a call has 10 s, the record 30 s to come back from an outage, and a message may have parts
+)
+
+
+@delivery.on(MessageResponded)
+async def deliver(event: MessageResponded, ctx: Context) -> None:
+    """Raises Reject for a channel that nothing delivers to."""
+    sender = SENDERS.get(event.channel)
+    if sender is None:
+        raise Reject(f"nothing delivers to the channel {event.channel}")
+    await sender(event, ctx)

@@ -1,0 +1,95 @@
+"""What is known of each send to a service outside, and what follows from it when the event comes again.
+
+`sending` is committed before the call, and how it ended behind it. A process that dies in between leaves `sending`: the
+next delivery of the event cannot know whether the message arrived. It is sent again, since a lost message is worse than
+one that comes twice, and from then on the record says `ambiguous`. The table `deliveries` tells what each state means.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from eventbus import Context, Reject, RetryLater, Unavailable, crash
+from handlers.outside import Unanswered, Unreachable
+
+PATIENCE = 30.0  # seconds that PostgreSQL has to come back before a message that was sent may be sent again
+PAUSE = 0.5  # seconds
+
+_BEGIN = """
+INSERT INTO deliveries (organization, event_id, part, channel, state) VALUES ($1, $2, $3, $4, 'sending')
+ON CONFLICT (organization, event_id, part) DO UPDATE SET
+    state = 'sending', attempts = deliveries.attempts + 1, updated_at = now(),
+    unanswered = deliveries.unanswered + (deliveries.state = 'sending')::integer
+WHERE deliveries.sent_at IS NULL
+RETURNING attempts, unanswered
+"""
+# Of an attempt that was overtaken nothing is written: the one that overtook it counts it among the unanswered.
+_END = """
+UPDATE deliveries SET
+    state = CASE WHEN unanswered + $5 > 0 THEN 'ambiguous' ELSE $6 END, unanswered = unanswered + $5,
+    provider_id = coalesce($7, provider_id), error = $8, updated_at = now(),
+    sent_at = CASE WHEN $6 = 'sent' THEN now() END
+WHERE organization = $1 AND event_id = $2 AND part = $3 AND attempts = $4
+"""
+
+
+class _Attempt(NamedTuple):
+    organization: str
+    event_id: str
+    part: str
+    number: int
+
+
+Send = Callable[[], Awaitable[str | None]]
+
+
+async def once(ctx: Context, channel: str, part: str, send: Send) -> None:
+    """Call `send` unless it is on record that this part of the event was sent. It returns the provider's id of what was
+    sent, if there is one, and raises as handlers.outside.call; whatever else it raises leaves the end unknown."""
+    organization = ctx.organization_id
+    if organization is None:
+        raise Reject("the event belongs to no organization")
+    async with ctx.side_transaction() as tx:
+        row = await tx.connection.fetchrow(_BEGIN, organization, ctx.event_id, part, channel)
+    if row is None:
+        ctx.log.info("sent already", channel=channel, part=part)
+        return
+    if row["unanswered"]:
+        ctx.log.warning("may be sent twice", channel=channel, part=part, unanswered=row["unanswered"])
+    attempt = _Attempt(organization, ctx.event_id, part, row["attempts"])
+    try:
+        provider_id = await send()
+    except Unanswered as error:
+        await _end(ctx, attempt, "failed", error=str(error), unanswered=1)
+        raise
+    except (Reject, RetryLater, Unreachable) as error:
+        await _end(ctx, attempt, "failed", error=str(error))
+        raise
+    crash.point("delivery.sent")
+    await _end_patiently(ctx, attempt, provider_id)
+    crash.point("delivery.recorded")
+
+
+async def _end_patiently(ctx: Context, attempt: _Attempt, provider_id: str | None) -> None:
+    """It was sent: as long as that is not written down, giving up means to send it again."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        try:
+            return await _end(ctx, attempt, "sent", provider_id=provider_id)
+        except Unavailable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(PAUSE)
+
+
+async def _end(
+    ctx: Context,
+    attempt: _Attempt,
+    state: str,
+    *,
+    unanswered: int = 0,
+    provider_id: str | None = None,
+    error: str | None = None,
+) -> None:
+    async with ctx.side_transaction() as tx:
+        await tx.connection.execute(_END, *attempt, unanswered, state, provider_id, error)

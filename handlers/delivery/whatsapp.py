@@ -1,0 +1,74 @@
+"""To WhatsApp, by the Cloud API: POST {WHATSAPP_BASE_URL}/{WHATSAPP_PHONE_NUMBER_ID}/messages.
+
+The API has no idempotency key. Being throttled comes as a 400 with a code of its own, and is tried again.
+"""
+
+from functools import partial
+from typing import Any
+
+import orjson
+
+from eventbus import Context, Reject
+from handlers.delivery.record import once
+from handlers.delivery.texts import parts
+from handlers.message.events import Channel, MessageResponded
+from handlers.outside import HTTP, Answer, Declined, Unreachable, call
+from handlers.services import SERVICES
+
+LIMIT = 4_096  # characters of a text
+THROTTLED = frozenset({4, 80007, 130429, 131048, 131056})  # error codes: too many calls, of various kinds
+
+
+async def send(event: MessageResponded, ctx: Context) -> None:
+    """To `channelMetadata.to`, in as many texts as it takes."""
+    texts = parts(event.message, LIMIT)
+    if not texts:
+        raise Reject("there is no text to send to WhatsApp")
+    for place, text in enumerate(texts):
+        await once(ctx, Channel.WHATSAPP, str(place), partial(_send, ctx, event.channel_metadata.get("to"), text))
+
+
+async def _send(ctx: Context, to: Any, text: str) -> str | None:
+    """The provider's id of the message."""
+    services = await ctx.use(SERVICES)
+    account, token = services.require("WhatsApp", "whatsapp_phone_number_id", "whatsapp_access_token")
+    if not isinstance(to, str) or not to:
+        raise Reject("channelMetadata.to is missing: whom to send to on WhatsApp")
+    content = {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": to,
+        "type": "text",
+        "text": {"body": text},
+    }
+    url = f"{services.whatsapp_base_url.rstrip('/')}/{account}/messages"
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        answer = await call(await ctx.use(HTTP), "WhatsApp", "POST", url, json=content, headers=headers, hide=token)
+    except Declined as declined:
+        if _code(declined.answer) in THROTTLED:
+            raise Unreachable(str(declined)) from None
+        raise
+    return _id(answer)
+
+
+def _id(answer: Answer) -> str | None:
+    """It was taken, whatever the rest of the answer says."""
+    match _content(answer):
+        case {"messages": [{"id": str(found)}, *_]}:
+            return found
+    return None
+
+
+def _code(answer: Answer) -> int | None:
+    match _content(answer):
+        case {"error": {"code": int(code)}}:
+            return code
+    return None
+
+
+def _content(answer: Answer) -> Any:
+    try:
+        return orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
