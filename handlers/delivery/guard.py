@@ -29,7 +29,7 @@ LOCAL_NAMES = re.compile(r"(.*\.)?(localhost|localdomain|local|internal)")
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
 # Python's own lists of special addresses grow from release to release; these are ours whatever it says.
-_NEVER = [
+_NEVER: list[IPv4Network | IPv6Network] = [
     *map(IPv4Network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")),  # first: Azure's host
     *map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),  # 2002: carries an IPv4 address
 ]
@@ -105,7 +105,7 @@ def _is_public(ip: IPv4Address | IPv6Address) -> bool:
     return (
         ip.is_global
         and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-        and not any(ip in network for network in _NEVER if network.version == ip.version)
+        and not any(network.version == ip.version and ip in network for network in _NEVER)
     )
 
 

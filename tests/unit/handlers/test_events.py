@@ -29,6 +29,7 @@ CONTRACT = {
     "email.send_bulk": "to data",
     "message.received": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
     "message.responded": "messageId conversationId agentId? userId? channel channelMetadata? message metadata?",
+    "whatsapp.connection_established": "connectionId organizationId",
 }
 
 
