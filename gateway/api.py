@@ -81,8 +81,15 @@ class Routes:
         self._prefixes = prefixes
         self.endpoints: list[Endpoint] = []
 
-    def get(self, path: str = "", *, transaction: bool = True, unless_success: int | None = None) -> Callable[[O], O]:
-        return self._add("GET", path, transaction=transaction, unless_success=unless_success)
+    def get(
+        self,
+        path: str = "",
+        *,
+        roles: frozenset[str] = frozenset(),
+        transaction: bool = True,
+        unless_success: int | None = None,
+    ) -> Callable[[O], O]:
+        return self._add("GET", path, roles=roles, transaction=transaction, unless_success=unless_success)
 
     def post(
         self,
@@ -103,8 +110,8 @@ class Routes:
     def patch(self, path: str) -> Callable[[O], O]:
         return self._add("PATCH", path)
 
-    def delete(self, path: str) -> Callable[[O], O]:
-        return self._add("DELETE", path, status=204)
+    def delete(self, path: str, *, roles: frozenset[str] = frozenset()) -> Callable[[O], O]:
+        return self._add("DELETE", path, status=204, roles=roles)
 
     def _add(
         self,

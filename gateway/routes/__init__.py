@@ -2,6 +2,7 @@
 
 from gateway.api import Endpoint
 from gateway.routes.agents import agents
+from gateway.routes.connections import connections
 from gateway.routes.funnels import funnels
 from gateway.routes.leads import leads
 from gateway.routes.messages import conversations, messages
@@ -16,4 +17,5 @@ ENDPOINTS: list[Endpoint] = [
     *agents.endpoints,
     *messages.endpoints,
     *conversations.endpoints,
+    *connections.endpoints,
 ]

@@ -29,18 +29,22 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_ambiguous ON deliveries (organization, updated_at) WHERE state = 'ambiguous';
 
 -- Whose message it is that comes in for an account: the number of a WhatsApp business, the bot of Telegram. An account
--- belongs to one organization: the webhook names the account and nothing else.
+-- belongs to one organization: the webhook names the account and nothing else. What comes in is said to the agent in the
+-- name of the agent's owner.
 CREATE TABLE channel_connections (
     organization text        NOT NULL,
     id           uuid        NOT NULL,
     channel      text        NOT NULL CHECK (channel IN ('whatsapp', 'telegram')),
     account      text        NOT NULL,
-    agent_id     text        NOT NULL,
+    agent_id     uuid        NOT NULL,
     user_id      text        NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (organization, id),
-    UNIQUE (channel, account)
+    UNIQUE (channel, account),
+    FOREIGN KEY (organization, agent_id) REFERENCES agents ON DELETE CASCADE
 );
+
+CREATE INDEX channel_connections_agent ON channel_connections (organization, agent_id);
 
 -- What has come in, for good: a provider may repeat a message days later.
 CREATE TABLE inbound_messages (
@@ -54,6 +58,7 @@ CREATE TABLE inbound_messages (
 );
 
 -- How far the history of a WhatsApp account has been read. `cursor` is where the next page begins, null at the start.
+-- What was read is in `messages`.
 CREATE TABLE whatsapp_imports (
     organization  text        NOT NULL,
     connection_id uuid        NOT NULL,
@@ -64,21 +69,6 @@ CREATE TABLE whatsapp_imports (
     PRIMARY KEY (organization, connection_id),
     FOREIGN KEY (organization, connection_id) REFERENCES channel_connections ON DELETE CASCADE
 );
-
--- What was said on WhatsApp before the account was connected here.
-CREATE TABLE whatsapp_history (
-    organization  text        NOT NULL,
-    connection_id uuid        NOT NULL,
-    provider_id   text        NOT NULL,
-    sender        text        NOT NULL,
-    recipient     text        NOT NULL,
-    text          text        NOT NULL,
-    sent_at       timestamptz NOT NULL,
-    PRIMARY KEY (organization, connection_id, provider_id),
-    FOREIGN KEY (organization, connection_id) REFERENCES channel_connections ON DELETE CASCADE
-);
-
-CREATE INDEX whatsapp_history_sent_at ON whatsapp_history (organization, connection_id, sent_at);
 
 -- A browser that a user gets pushes in. Whoever registers it last has it: two users may share one.
 CREATE TABLE push_subscriptions (

@@ -1,0 +1,98 @@
+"""/webhooks: what WhatsApp and Telegram tell us. No token: they sign, or send a secret.
+
+200 when what was said is committed, which takes milliseconds; a provider that gets anything else says it again later.
+No table of endpoints: a signature is over the bytes of the body, and the rules of the providers are their own.
+"""
+
+import hashlib
+import hmac
+
+import orjson
+import structlog
+from aiohttp import web
+
+from eventbus import Origin
+from gateway.correlation import correlation_id
+from gateway.deadline import within
+from gateway.dispatch import BUS, DEADLINE, read
+from gateway.problems import Problem
+from handlers.channel import telegram, whatsapp
+from handlers.channel.inbound import Inbound, take_in
+from handlers.services import SERVICES, Services
+
+WHATSAPP, TELEGRAM = "/webhooks/whatsapp", "/webhooks/telegram"
+LONGEST_CHALLENGE = 1_024  # characters
+
+log = structlog.get_logger("gateway.webhooks")
+
+
+async def subscribe_whatsapp(request: web.Request) -> web.Response:
+    """Answer the challenge with which WhatsApp checks that the webhook is ours."""
+    services = await request.app[BUS].use(SERVICES)
+    asked = request.query
+    expected = _configured(services.whatsapp_verify_token, "WHATSAPP_VERIFY_TOKEN")
+    if asked.get("hub.mode") != "subscribe" or not _same(asked.get("hub.verify_token", ""), expected):
+        raise Problem(403, "the verify token is another one")
+    challenge = asked.get("hub.challenge", "")
+    if not 0 < len(challenge) <= LONGEST_CHALLENGE:
+        raise Problem(400, f"hub.challenge must have 1 to {LONGEST_CHALLENGE} characters")
+    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+
+
+async def receive_whatsapp(request: web.Request) -> web.Response:
+    """Take in what was said on WhatsApp."""
+    services = await request.app[BUS].use(SERVICES)
+    secret = _configured(services.whatsapp_app_secret, "WHATSAPP_APP_SECRET")
+    raw = await read(request)
+    expected = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
+    if not _same(request.headers.get("X-Hub-Signature-256", ""), expected):
+        raise Problem(401, "the signature in X-Hub-Signature-256 is not that of this body")
+    return await _take_in(request, whatsapp.messages(_parse(raw)))
+
+
+async def receive_telegram(request: web.Request) -> web.Response:
+    """Take in what was said on Telegram."""
+    services = await request.app[BUS].use(SERVICES)
+    secret = _configured(services.telegram_webhook_secret, "TELEGRAM_WEBHOOK_SECRET")
+    if not _same(request.headers.get("X-Telegram-Bot-Api-Secret-Token", ""), secret):
+        raise Problem(401, "the secret in X-Telegram-Bot-Api-Secret-Token is another one")
+    content = _parse(await read(request))
+    return await _take_in(request, telegram.messages(content, _bot(services)))
+
+
+async def _take_in(request: web.Request, messages: list[Inbound]) -> web.Response:
+    origin = Origin(correlation_id=correlation_id(request))
+    await within(DEADLINE, take_in(request.app[BUS], origin, messages))
+    return web.Response()
+
+
+def _configured(secret: str | None, variable: str) -> str:
+    """Without a secret nobody can prove who he is. Raises Problem(401)."""
+    if not secret:
+        log.warning("a webhook is called that is not configured", set=variable)
+        raise Problem(401, "this webhook is not configured")
+    return secret
+
+
+def _bot(services: Services) -> str:
+    return telegram.account_of(services.telegram_bot_token or "")
+
+
+def _same(given: str, expected: str) -> bool:
+    """In a time that tells nothing of where they differ. Headers may hold any bytes."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
+
+
+def _parse(raw: bytes) -> object:
+    """Raises Problem(400): whoever signs such a thing is asked to look at it."""
+    try:
+        content: object = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is no JSON: {error}") from None
+    return content
+
+
+def mount(app: web.Application) -> None:
+    app.router.add_get(WHATSAPP, subscribe_whatsapp)
+    app.router.add_post(WHATSAPP, receive_whatsapp)
+    app.router.add_post(TELEGRAM, receive_telegram)

@@ -1,0 +1,1 @@
+"""Accounts at messengers, and what comes in through them."""
