@@ -18,8 +18,9 @@ from handlers.lead.handlers import lead
 from handlers.message.handlers import message
 from handlers.notification.handlers import notification
 from handlers.task.handlers import task_automation
+from handlers.whatsapp.handlers import whatsapp_sync
 
 MIGRATIONS: Traversable = files("handlers") / "migrations"
-GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message, delivery]
+GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message, delivery, whatsapp_sync]
 
 __all__ = ["GROUPS", "MIGRATIONS"]

@@ -75,6 +75,11 @@ Moment = Annotated[
 ]
 
 
+def without_control(text: str) -> str:
+    """Of others' making: what we would refuse in a request becomes blanks, all but tabs and line breaks."""
+    return _CONTROL_BUT_BREAKS.sub(" ", text)
+
+
 def known_id(text: str | None) -> UUID | None:
     """The id in an event or a path. What is no UUID is nobody's id, and is looked for no further."""
     try:

@@ -7,6 +7,7 @@ from gateway.routes.funnels import funnels
 from gateway.routes.leads import leads
 from gateway.routes.messages import conversations, messages
 from gateway.routes.notifications import notifications
+from gateway.routes.subscriptions import subscriptions
 from gateway.routes.tasks import tasks
 
 ENDPOINTS: list[Endpoint] = [
@@ -18,4 +19,5 @@ ENDPOINTS: list[Endpoint] = [
     *messages.endpoints,
     *conversations.endpoints,
     *connections.endpoints,
+    *subscriptions.endpoints,
 ]

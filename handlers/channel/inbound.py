@@ -5,7 +5,6 @@ Nothing that is wrong with a message would get better by being sent again, so wh
 log, and the provider is told that all is well.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -17,13 +16,12 @@ from eventbus import EventBus, Origin, Transaction
 from eventbus.transaction import Row
 from handlers.channel import store
 from handlers.errors import Refused
+from handlers.fields import without_control
 from handlers.message import conversations, service
 from handlers.message.events import Channel
 from handlers.message.models import MAX_MESSAGE, NewMessage
 
 TOGETHER = 50  # messages in a transaction; what has committed is not asked for again
-
-_CONTROL_BUT_BREAKS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 log = structlog.get_logger("handlers.channel")
 
@@ -80,7 +78,7 @@ async def _take_in(tx: Transaction, message: Inbound) -> None:
 def _new_message(owner: Row, message: Inbound) -> NewMessage:
     return NewMessage(
         agentId=owner["agent_id"],
-        message=_CONTROL_BUT_BREAKS.sub(" ", message.text)[:MAX_MESSAGE],
+        message=without_control(message.text)[:MAX_MESSAGE],
         conversationId=conversation_of(
             owner["organization"], owner["user_id"], message.channel, message.account, message.contact
         ),

@@ -6,8 +6,9 @@ in between, the user finds the notification in his list and nothing is tried aga
 
 from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy
 from handlers.fields import known_id
-from handlers.notification import service
-from handlers.notification.events import CreateNotification, NotificationType
+from handlers.notification import push as web_push
+from handlers.notification import service, sms
+from handlers.notification.events import CreateNotification, NotificationType, SendPush, SendSms
 from handlers.notification.models import Notification
 from handlers.pushing import push
 from handlers.task import store as tasks
@@ -47,3 +48,15 @@ async def tell_of_expired_task(event: TaskExpired, ctx: Context) -> None:
             notification_type=NotificationType.TASK_EXPIRED,
         )
         await tx.publish(notice, key=str(task["lead_id"] or task_id))
+
+
+@notification.on(SendPush)
+async def send_push(event: SendPush, ctx: Context) -> None:
+    """To the browsers of the user."""
+    await web_push.send(event, ctx)
+
+
+@notification.on(SendSms)
+async def send_sms(event: SendSms, ctx: Context) -> None:
+    """To the number that the event names."""
+    await sms.send(event, ctx)

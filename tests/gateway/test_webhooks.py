@@ -329,7 +329,7 @@ async def test_what_telegram_messages_say(
         {"update_id": 1, "edited_message": update()["message"]},
         {"update_id": 1, "channel_post": update()["message"]},
         {"update_id": 1, "callback_query": {"id": "1", "message": update()["message"]}},
-        update(**{"from": {"id": 1, "is_bot": True}}),
+        {"message": update()["message"] | {"from": {"id": 1, "is_bot": True}}},
         update(text="  "),
         update(text=None, new_chat_members=[{}]),
         {"update_id": 1, "message": {"message_id": 1, "text": "no chat"}},

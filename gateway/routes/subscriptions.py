@@ -1,0 +1,42 @@
+"""/api/push-subscriptions: the browsers in which the caller gets pushes."""
+
+from uuid import UUID
+
+from eventbus import Reject
+from gateway.api import Call, Routes
+from handlers.errors import NotFound
+from handlers.notification import vapid
+from handlers.paging import Page, PageQuery
+from handlers.services import SERVICES
+from handlers.subscription import service
+from handlers.subscription.models import NewSubscription, PublicKey, Subscription
+
+subscriptions = Routes("/api/push-subscriptions")
+
+
+@subscriptions.post(status=201)
+async def create_subscription(call: Call, body: NewSubscription) -> Subscription:
+    """Register a browser, as its PushSubscription.toJSON() describes it; again is the same subscription."""
+    services = await call.bus.use(SERVICES)
+    return await service.create(call.tx, call.organization, call.caller.user, services, body)
+
+
+@subscriptions.get()
+async def list_subscriptions(call: Call, query: PageQuery) -> Page[Subscription]:
+    """The caller's browsers, newest first."""
+    return await service.page(call.tx, call.organization, call.caller.user, query)
+
+
+@subscriptions.get("/key")
+async def get_push_key(call: Call) -> PublicKey:
+    """The key that a browser subscribes with; 404 where Web Push is not configured."""
+    try:
+        return PublicKey(public_key=vapid.public_key(await call.bus.use(SERVICES)))
+    except Reject:
+        raise NotFound("key: Web Push is not configured") from None
+
+
+@subscriptions.delete("/{subscription_id}")
+async def delete_subscription(call: Call, subscription_id: UUID) -> None:
+    """Forget a browser."""
+    await service.delete(call.tx, call.organization, call.caller.user, subscription_id)

@@ -1,0 +1,1 @@
+"""Browsers that users get pushes in."""
