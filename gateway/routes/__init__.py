@@ -2,6 +2,7 @@
 
 from gateway.api import Endpoint
 from gateway.routes.agents import agents
+from gateway.routes.callbacks import callbacks
 from gateway.routes.connections import connections
 from gateway.routes.funnels import funnels
 from gateway.routes.leads import leads
@@ -20,4 +21,5 @@ ENDPOINTS: list[Endpoint] = [
     *conversations.endpoints,
     *connections.endpoints,
     *subscriptions.endpoints,
+    *callbacks.endpoints,
 ]

@@ -17,6 +17,7 @@ from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
 from handlers.services import SERVICES, Services
 from handlers.signing import key_of
+from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.gateway.peer import Peer, Received, answer, peer
 from tests.waiting import eventually
@@ -150,6 +151,27 @@ async def test_a_callback_is_signed_with_the_organizations_own_key(
         "message": "Hello",
         "metadata": {"model": "m"},
     }
+
+
+async def test_admins_are_told_their_organizations_key(
+    bus: EventBus, admin: Client, stranger: Client, ann: Client
+) -> None:
+    bus.provide(SERVICES, _services("http://127.0.0.1:1"))
+    keys = [(await caller.get("/api/callback-secret")).body["secret"] for caller in (admin, stranger)]
+    assert keys == [callback_secret(_services(""), name) for name in ("acme", "umbrella")]
+    assert len(set(keys)) == 2
+    assert keys[0].startswith("whsec_")
+    assert (await ann.get("/api/callback-secret")).status == 403
+
+
+async def test_the_workflows_secret_signs_where_there_is_no_other_and_is_told_to_nobody(
+    bus: EventBus, outside: Peer, rows: Rows, admin: Client
+) -> None:
+    bus.provide(SERVICES, _services(outside.url, callback_signing_secret=None, n8n_signing_secret="of the workflow"))
+    assert (await admin.get("/api/callback-secret")).status == 404
+    async with working(bus, delivery):
+        await rows.until(await _publish(bus, _responded(Channel.API, {"callbackUrl": outside.url})), "sent")
+    assert _is_signed(outside.received[0], "of the workflow")
 
 
 def _is_signed(sent: Received, secret: str) -> bool:

@@ -64,10 +64,17 @@ def test_the_groups_are_those_of_the_design() -> None:
             5,
             2.0,
         ),
-        "notification": (["notification.create", "task.expired"], 2, 10, 5.0),
+        "notification": (
+            ["notification.create", "notification.send_push", "notification.send_sms", "task.expired"],
+            2,
+            10,
+            5.0,
+        ),
         "message": (["message.received"], 3, 5, 2.0),
+        "delivery": (["message.responded"], 3, 5, 2.0),
+        "whatsapp-sync": (["whatsapp.connection_established"], 3, 1, 2.0),
     }
-    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, 4.0, None, 4.0]
+    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, 4.0, None, 4.0, 4.0, 4.0]
 
 
 def test_mail_is_limited_and_kept_as_the_design_has_it() -> None:

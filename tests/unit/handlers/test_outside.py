@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from eventbus import Reject, RetryLater
-from handlers.outside import MAX_ANSWER, Answer, Unreachable, call
+from handlers.outside import MAX_ANSWER, Answer, Declined, Unanswered, Unreachable, call
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,8 +61,9 @@ async def test_what_will_not_get_better_is_rejected_with_the_reason(status: int)
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_what_may_get_better_is_tried_again(status: int) -> None:
     async with serving(answering(status)) as url:
-        with pytest.raises(Unreachable, match=f"^the CRM answered {status}$"):
+        with pytest.raises(Unreachable, match=f"^the CRM answered {status}$") as failed:
             await asked(url)
+    assert isinstance(failed.value, Unanswered) == (status in {500, 502, 504}), "else it was refused, and had no effect"
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,15 @@ async def test_who_hangs_is_not_waited_for() -> None:
         return web.Response()
 
     async with serving(hang) as url:
-        with pytest.raises(Unreachable, match=r"has not answered within 0\.05 s"):
+        with pytest.raises(Unanswered, match=r"has not answered within 0\.05 s"):
             await asked(url, timeout=0.05)
         release.set()
 
 
 async def test_nobody_there() -> None:
-    with pytest.raises(Unreachable, match=r"^the CRM is away: ClientConnectorError$"):
+    with pytest.raises(Unreachable, match=r"^the CRM is away: ClientConnectorError$") as failed:
         await asked("http://127.0.0.1:1")
+    assert not isinstance(failed.value, Unanswered), "nothing was sent"
     with pytest.raises(Reject, match="its URL is none"):
         await asked("gopher://secret@crm")
 
@@ -119,6 +121,24 @@ async def test_an_endless_answer_is_not_read() -> None:
     async with serving(endless) as url:
         with pytest.raises(Reject, match=f"more than {MAX_ANSWER} bytes"):
             await asked(url)
+
+
+async def test_who_hangs_up_may_have_done_it() -> None:
+    async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with serving(hang_up) as url:
+        with pytest.raises(Unanswered, match=r"^the CRM has broken off: ServerDisconnectedError$"):
+            await asked(url)
+
+
+async def test_a_refusal_keeps_its_answer_and_no_secret() -> None:
+    async with serving(answering(404, "no s3cret here")) as url, aiohttp.ClientSession() as session:
+        with pytest.raises(Declined, match=r"^the CRM answered 404: no \*\*\* here$") as declined:
+            await call(session, "the CRM", "GET", url, hide="s3cret")
+    assert (declined.value.answer.status, declined.value.answer.body) == (404, b"no s3cret here")
 
 
 async def test_an_answer_that_is_no_json_came_from_something_in_between() -> None:
