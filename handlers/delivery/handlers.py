@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from eventbus import Backoff, Context, Group, Reject, RetryPolicy
 from handlers.delivery import callback, telegram, whatsapp
+from handlers.delivery.record import give_up
 from handlers.message.events import Channel, MessageResponded
 
 Sender = Callable[[MessageResponded, Context], Awaitable[None]]
@@ -24,6 +25,7 @@ delivery = Group(
     concurrency=5,
     timeout=120.0,  # a call has 10 s, the record 30 s to come back from an outage, and a message may have parts
 )
+delivery.on_dead(give_up)
 
 
 @delivery.on(MessageResponded)

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from eventbus import Context, Reject, RetryLater, Unavailable, crash
+from eventbus import Context, Finished, Reject, RetryLater, Unavailable, crash
+from eventbus.transport import Dead
 from handlers.outside import Unanswered, Unreachable
 
 PATIENCE = 30.0  # seconds that PostgreSQL has to come back before a message that was sent may be sent again
@@ -30,6 +31,10 @@ UPDATE deliveries SET
     provider_id = coalesce($7, provider_id), error = $8, updated_at = now(),
     sent_at = CASE WHEN $6 = 'sent' THEN now() END
 WHERE organization = $1 AND event_id = $2 AND part = $3 AND attempts = $4
+"""
+_GIVE_UP = """
+UPDATE deliveries SET state = 'ambiguous', unanswered = unanswered + 1, error = $3, updated_at = now()
+WHERE organization = $1 AND event_id = $2 AND state = 'sending'
 """
 
 
@@ -93,3 +98,13 @@ async def _end(
 ) -> None:
     async with ctx.side_transaction() as tx:
         await tx.connection.execute(_END, *attempt, unanswered, state, provider_id, error)
+
+
+async def give_up(finished: Finished) -> None:
+    """For `on_dead`: an attempt that was cut off, by an abort, a timeout or the death of too many workers, stays
+    unknown, and the record says why nothing more is tried."""
+    envelope, outcome, bus = finished.envelope, finished.outcome, finished.bus
+    if envelope is None or bus is None or not isinstance(outcome, Dead):
+        return
+    async with bus.transaction() as tx:
+        await tx.connection.execute(_GIVE_UP, envelope.organization, envelope.id, outcome.failure.error)

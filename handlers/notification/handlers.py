@@ -5,6 +5,7 @@ in between, the user finds the notification in his list and nothing is tried aga
 """
 
 from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy
+from handlers.delivery.record import give_up
 from handlers.fields import known_id
 from handlers.notification import push as web_push
 from handlers.notification import service, sms
@@ -15,6 +16,7 @@ from handlers.task import store as tasks
 from handlers.task.events import TaskExpired
 
 notification = Group("notification", retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(5.0)), concurrency=10)
+notification.on_dead(give_up)  # of pushes and SMS
 
 
 @notification.on(CreateNotification)

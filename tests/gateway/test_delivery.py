@@ -1,5 +1,6 @@
 """Group `delivery`: answers reach their channel, once for each success on record."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -358,3 +359,22 @@ async def test_a_message_that_was_sent_waits_for_postgresql_to_write_it_down(
     event_id = await _publish(bus, TELEGRAM)
     [row] = await rows.until(event_id, "sent")
     assert (len(outside.received), row["provider_id"], row["attempts"]) == (1, "9", 1)
+
+
+async def test_an_attempt_that_is_cut_off_for_good_stays_unknown(bus: EventBus, outside: Peer, rows: Rows) -> None:
+    release = asyncio.Event()
+
+    async def hang(_received: Received) -> Any:
+        await release.wait()
+        return answer(200)
+
+    outside.answers = [hang]
+    bus.provide(SERVICES, _services(outside.url))
+    async with working(bus, delivery):
+        event_id = await _publish(bus, TELEGRAM)
+        await outside.until_received(1)
+        await bus.abort(event_id, delivery.name)
+        [row] = await rows.until(event_id, "ambiguous")
+        release.set()
+    assert (row["attempts"], row["unanswered"], row["sent_at"]) == (1, 1, None)
+    assert row["error"] == (await _dead(bus))[0]
