@@ -5,6 +5,7 @@ Nothing that is wrong with a message would get better by being sent again, so wh
 log, and the provider is told that all is well.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -22,6 +23,8 @@ from handlers.message.events import Channel
 from handlers.message.models import MAX_MESSAGE, NewMessage
 
 TOGETHER = 50  # messages in a transaction; what has committed is not asked for again
+
+_ID = re.compile(r"[\x20-\x7e]{1,255}")  # of accounts and messages, as all providers have them
 
 log = structlog.get_logger("handlers.channel")
 
@@ -48,6 +51,9 @@ async def take_in(bus: EventBus, origin: Origin, messages: Sequence[Inbound]) ->
 
 async def _take_in(tx: Transaction, message: Inbound) -> None:
     said = log.bind(channel=str(message.channel), account=message.account, provider_id=message.provider_id)
+    if not (_ID.fullmatch(message.account) and _ID.fullmatch(message.provider_id)):
+        said.warning("a message that is not understood", reason="an id of another kind")
+        return
     owner = await store.of_account(tx.connection, message.channel, message.account)
     if owner is None:
         said.warning("nobody's message: the account is not connected, see POST /api/connections")

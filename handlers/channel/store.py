@@ -17,6 +17,7 @@ ON CONFLICT (channel, account) DO NOTHING RETURNING {_COLUMNS}
 """  # noqa: S608 - constants
 _DELETE = "DELETE FROM channel_connections WHERE organization = $1 AND id = $2 RETURNING true"
 _OF_ACCOUNT = f"SELECT organization, {_COLUMNS} FROM channel_connections WHERE channel = $1 AND account = $2"  # noqa: S608
+_ACCOUNTS = "SELECT account FROM channel_connections WHERE organization = $1 AND channel = $2"
 _NOTE = """
 INSERT INTO inbound_messages (organization, channel, account, provider_id, message_id) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING RETURNING true
@@ -46,6 +47,10 @@ async def delete(connection: Connection, organization: str, connection_id: UUID)
 async def of_account(connection: Connection, channel: str, account: str) -> Row | None:
     """With the organization that it belongs to."""
     return await connection.fetchrow(_OF_ACCOUNT, channel, account)
+
+
+async def accounts(connection: Connection, organization: str, channel: str) -> list[str]:
+    return [row["account"] for row in await connection.fetch(_ACCOUNTS, organization, channel)]
 
 
 async def note_inbound(

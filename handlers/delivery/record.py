@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from eventbus import Context, Finished, Reject, RetryLater, Unavailable, crash
 from eventbus.transport import Dead
+from handlers.fields import CONTROL
 from handlers.outside import Unanswered, Unreachable
 
 PATIENCE = 30.0  # seconds that PostgreSQL has to come back before a message that was sent may be sent again
 PAUSE = 0.5  # seconds
+LONGEST = 500  # characters of an id or an error that are kept
 
 _BEGIN = """
 INSERT INTO deliveries (organization, event_id, part, channel, state) VALUES ($1, $2, $3, $4, 'sending')
@@ -97,7 +99,12 @@ async def _end(
     error: str | None = None,
 ) -> None:
     async with ctx.side_transaction() as tx:
-        await tx.connection.execute(_END, *attempt, unanswered, state, provider_id, error)
+        await tx.connection.execute(_END, *attempt, unanswered, state, _column(provider_id), _column(error))
+
+
+def _column(text: str | None) -> str | None:
+    """Of others' making: as much as makes sense, and nothing that PostgreSQL would refuse."""
+    return text and CONTROL.sub(" ", text[:LONGEST])
 
 
 async def give_up(finished: Finished) -> None:
@@ -107,4 +114,4 @@ async def give_up(finished: Finished) -> None:
     if envelope is None or bus is None or not isinstance(outcome, Dead):
         return
     async with bus.transaction() as tx:
-        await tx.connection.execute(_GIVE_UP, envelope.organization, envelope.id, outcome.failure.error)
+        await tx.connection.execute(_GIVE_UP, envelope.organization, envelope.id, _column(outcome.failure.error))

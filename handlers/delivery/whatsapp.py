@@ -1,6 +1,8 @@
-"""To WhatsApp, by the Cloud API: POST {WHATSAPP_BASE_URL}/{WHATSAPP_PHONE_NUMBER_ID}/messages.
+"""To WhatsApp, by the Cloud API: POST {WHATSAPP_BASE_URL}/{account}/messages.
 
-The API has no idempotency key. Being throttled comes as a 400 with a code of its own, and is tried again.
+The account is the connected one through which the question came: the id of the conversation tells it. Else it is
+WHATSAPP_PHONE_NUMBER_ID. The API has no idempotency key. Being throttled comes as a 400 with a code of its own, and is
+tried again.
 """
 
 from functools import partial
@@ -9,6 +11,8 @@ from typing import Any
 import orjson
 
 from eventbus import Context, Reject
+from handlers.channel import store as channels
+from handlers.channel.inbound import conversation_of
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
 from handlers.message.events import Channel, MessageResponded
@@ -24,16 +28,30 @@ async def send(event: MessageResponded, ctx: Context) -> None:
     texts = parts(event.message, LIMIT)
     if not texts:
         raise Reject("there is no text to send to WhatsApp")
-    for place, text in enumerate(texts):
-        await once(ctx, Channel.WHATSAPP, str(place), partial(_send, ctx, event.channel_metadata.get("to"), text))
-
-
-async def _send(ctx: Context, to: Any, text: str) -> str | None:
-    """The provider's id of the message."""
-    services = await ctx.use(SERVICES)
-    account, token = services.require("WhatsApp", "whatsapp_phone_number_id", "whatsapp_access_token")
+    to = event.channel_metadata.get("to")
     if not isinstance(to, str) or not to:
         raise Reject("channelMetadata.to is missing: whom to send to on WhatsApp")
+    account = await _account(event, ctx, to)
+    for place, text in enumerate(texts):
+        await once(ctx, Channel.WHATSAPP, str(place), partial(_send, ctx, account, to, text))
+
+
+async def _account(event: MessageResponded, ctx: Context, to: str) -> str | None:
+    """The organization's own that the question came through; None if it did not come through WhatsApp."""
+    organization, user = ctx.organization_id or "", event.user_id or ""
+    async with ctx.side_transaction() as tx:
+        accounts = await channels.accounts(tx.connection, organization, Channel.WHATSAPP)
+    talks = {str(conversation_of(organization, user, Channel.WHATSAPP, account, to)): account for account in accounts}
+    return talks.get(event.conversation_id)
+
+
+async def _send(ctx: Context, account: str | None, to: str, text: str) -> str | None:
+    """The provider's id of the message."""
+    services = await ctx.use(SERVICES)
+    if account is None:
+        account, token = services.require("WhatsApp", "whatsapp_phone_number_id", "whatsapp_access_token")
+    else:
+        [token] = services.require("WhatsApp", "whatsapp_access_token")
     content = {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",

@@ -1,6 +1,7 @@
 """Push subscriptions on the wire, as a browser's PushSubscription.toJSON() has them."""
 
 import binascii
+import re
 from base64 import urlsafe_b64decode
 from datetime import datetime
 from typing import Annotated
@@ -11,13 +12,17 @@ from pydantic import AfterValidator, Field
 
 from handlers.fields import Answer, Request
 
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 AUTH_SECRET = 16  # bytes (RFC 8291, 3.2)
 
 
 def decode(text: str) -> bytes:
     """base64url, with or without its padding. Raises ValueError."""
+    if not _BASE64URL.fullmatch(text):  # the decoder overlooks what is none
+        raise ValueError("is no base64url")
+    bare = text.rstrip("=")
     try:
-        return urlsafe_b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
+        return urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
     except binascii.Error:
         raise ValueError("is no base64url") from None
 

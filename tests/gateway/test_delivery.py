@@ -7,12 +7,12 @@ import hmac
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 import structlog
 
 from eventbus import EventBus
 from eventbus.event import uuid7
+from handlers.channel.inbound import conversation_of
 from handlers.delivery.callback import callback_secret
 from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
@@ -21,6 +21,8 @@ from handlers.signing import key_of
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.gateway.peer import Peer, Received, answer, peer
+from tests.gateway.test_connections import new_agent
+from tests.proxy import Proxy
 from tests.waiting import eventually
 from tests.working import working
 
@@ -103,7 +105,7 @@ async def _dead(bus: EventBus) -> list[str]:
 
 
 async def test_whatsapp(bus: EventBus, outside: Peer, rows: Rows, at_work: None) -> None:
-    outside.answers = [answer(200, {"messages": [{"id": "wamid.1"}]})]
+    outside.answers = [answer(200, {"messages": [{"id": "wamid.1\0"}]})]
     event_id = await _publish(bus, WHATSAPP)
     [row] = await rows.until(event_id, "sent")
     [sent] = outside.received
@@ -116,8 +118,22 @@ async def test_whatsapp(bus: EventBus, outside: Peer, rows: Rows, at_work: None)
         "type": "text",
         "text": {"body": "Hello"},
     }
-    assert (row["organization"], row["channel"], row["provider_id"]) == ("acme", "whatsapp", "wamid.1")
+    assert (row["organization"], row["channel"], row["provider_id"]) == ("acme", "whatsapp", "wamid.1 ")
     assert (row["attempts"], row["unanswered"], row["error"], row["sent_at"] is None) == (1, 0, None, False)
+
+
+@pytest.mark.usefixtures("at_work")
+async def test_an_answer_leaves_through_the_account_that_the_question_came_in_by(
+    bus: EventBus, outside: Peer, rows: Rows, admin: Client, stranger: Client
+) -> None:
+    for caller, account in ((admin, "1067"), (admin, "1068"), (stranger, "1069")):
+        connection = {"channel": "whatsapp", "account": account, "agentId": await new_agent(caller)}
+        assert (await caller.post("/api/connections", connection)).status == 201
+    for account, expected in (("1067", "1067"), ("1068", "1068"), ("1069", "1066"), ("none", "1066")):
+        talk = str(conversation_of("acme", "root", "whatsapp", account, "4930123"))
+        event = WHATSAPP.model_copy(update={"conversation_id": talk, "user_id": "root"})
+        await rows.until(await _publish(bus, event), "sent")
+        assert outside.received[-1].path == f"/v21.0/{expected}/messages"
 
 
 async def test_telegram_takes_long_texts_in_parts(bus: EventBus, outside: Peer, rows: Rows, at_work: None) -> None:
@@ -214,7 +230,7 @@ async def test_a_channel_that_is_not_configured_says_what_to_set(
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (_responded(Channel.WHATSAPP, {}), "channelMetadata.to is missing"),
+        (_responded(Channel.WHATSAPP, {"to": 49}), "channelMetadata.to is missing"),
         (_responded(Channel.TELEGRAM, {"chatId": True}), "channelMetadata.chatId is missing"),
         (_responded(Channel.API, {"callbackUrl": 5}), "channelMetadata.callbackUrl is missing"),
         (_responded(Channel.WHATSAPP, {"to": "1"}, " \n"), "there is no text to send"),
@@ -342,23 +358,17 @@ async def test_an_attempt_that_was_overtaken_writes_nothing(
 
 
 async def test_a_message_that_was_sent_waits_for_postgresql_to_write_it_down(
-    bus: EventBus, outside: Peer, rows: Rows, database_url: str, at_work: None
+    redis_url: str, database_url: str, outside: Peer, rows: Rows
 ) -> None:
     """Giving up on the record would send it twice."""
-
-    async def cut(_received: Received) -> Any:
-        connection = await asyncpg.connect(database_url)  # the rows are being looked at through the other one
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND query NOT LIKE 'SELECT * FROM%'"
-        )
-        await connection.close()
-        return answer(200, {"result": {"message_id": 9}})
-
-    outside.answers = [cut]
-    event_id = await _publish(bus, TELEGRAM)
-    [row] = await rows.until(event_id, "sent")
-    assert (len(outside.received), row["provider_id"], row["attempts"]) == (1, "9", 1)
+    async with Proxy(database_url) as proxy, EventBus(redis_url, database=proxy.url) as bus:
+        bus.provide(SERVICES, _services(outside.url))
+        lost = proxy.lose_reply_to(b"UPDATE deliveries")
+        async with working(bus, delivery):
+            event_id = await _publish(bus, TELEGRAM)
+            [row] = await rows.until(event_id, "sent")
+    assert lost.is_set()
+    assert (len(outside.received), row["attempts"], row["unanswered"]) == (1, 1, 0)
 
 
 async def test_an_attempt_that_is_cut_off_for_good_stays_unknown(bus: EventBus, outside: Peer, rows: Rows) -> None:

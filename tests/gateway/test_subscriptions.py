@@ -83,6 +83,8 @@ def _with(changes: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
         ({}, {"auth": encode(b"short")}),
         ({}, {"auth": "é" * 22}),
         ({}, {"auth": "A"}),
+        ({}, {"auth": encode(b"0123456789abcdef") + "\0"}),
+        ({}, {"auth": "!" + encode(b"0123456789abcdef")}),
         ({}, {"p256dh": ""}),
         ({}, {"p256dh": encode(b"\x04" + b"\0" * 64)}),
         ({}, {"p256dh": encode(b"\x04" * 65)}),
