@@ -215,13 +215,14 @@ async def test_each_message_once_by_its_providers_id(provider: Client, connectio
     assert await tables.count("inbound_messages") == 2
 
 
-async def test_it_is_once_although_connection_and_agent_have_changed(
-    admin: Client, provider: Client, connections: str, tables: Tables
+async def test_it_is_once_although_connection_agent_and_owner_have_changed(
+    admin: Client, gateway: Gateway, provider: Client, connections: str, tables: Tables
 ) -> None:
     await whatsapp(provider, payload(said()))
     await admin.delete(f"/api/agents/{connections}")
-    connection = {"channel": "whatsapp", "account": "1066", "agentId": await new_agent(admin)}
-    assert (await admin.post("/api/connections", connection)).status == 201
+    successor = gateway.caller("otto", "acme", "admin")
+    connection = {"channel": "whatsapp", "account": "1066", "agentId": await new_agent(successor)}
+    assert (await successor.post("/api/connections", connection)).status == 201
     assert (await whatsapp(provider, payload(said(), said("Next", "wamid.2")))).status == 200
     assert [data["message"] for data in await _received(tables)] == ["Hello", "Next"]
 
