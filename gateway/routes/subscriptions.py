@@ -14,7 +14,7 @@ from handlers.subscription.models import NewSubscription, PublicKey, Subscriptio
 subscriptions = Routes("/api/push-subscriptions")
 
 
-@subscriptions.post(status=201)
+@subscriptions.post(status=201, location="/api/push-subscriptions/{id}")
 async def create_subscription(call: Call, body: NewSubscription) -> Subscription:
     """Register a browser, as its PushSubscription.toJSON() describes it; again is the same subscription."""
     services = await call.bus.use(SERVICES)
@@ -34,6 +34,12 @@ async def get_push_key(call: Call) -> PublicKey:
         return PublicKey(public_key=vapid.public_key(await call.bus.use(SERVICES)))
     except Reject:
         raise NotFound("key: Web Push is not configured") from None
+
+
+@subscriptions.get("/{subscription_id}")
+async def get_subscription(call: Call, subscription_id: UUID) -> Subscription:
+    """One browser."""
+    return await service.get(call.tx, call.organization, call.caller.user, subscription_id)
 
 
 @subscriptions.delete("/{subscription_id}")

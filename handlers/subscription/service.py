@@ -34,6 +34,13 @@ async def page(tx: Transaction, organization: str, user: str, query: PageQuery) 
     return Page[Subscription](items=[Subscription.model_validate(dict(row)) for row in rows], next_cursor=cursor)
 
 
+async def get(tx: Transaction, organization: str, user: str, subscription_id: UUID) -> Subscription:
+    row = await store.find(tx.connection, organization, user, subscription_id)
+    if row is None:
+        raise NotFound("push subscription")
+    return Subscription.model_validate(dict(row))
+
+
 async def delete(tx: Transaction, organization: str, user: str, subscription_id: UUID) -> None:
     if not await store.delete(tx.connection, organization, user, subscription_id):
         raise NotFound("push subscription")

@@ -22,7 +22,8 @@ DELETE FROM push_subscriptions WHERE organization = $1 AND user_id = $2 AND id I
     SELECT id FROM push_subscriptions WHERE organization = $1 AND user_id = $2 ORDER BY id DESC OFFSET $3
 )
 """
-_DELETE = "DELETE FROM push_subscriptions WHERE organization = $1 AND user_id = $2 AND id = $3 RETURNING true"
+_OWN = "WHERE organization = $1 AND user_id = $2 AND id = $3"
+_DELETE = f"DELETE FROM push_subscriptions {_OWN} RETURNING true"  # noqa: S608 - constants
 _OF_USER = """
 SELECT id, endpoint, p256dh, auth FROM push_subscriptions WHERE organization = $1 AND user_id = $2 ORDER BY id
 """
@@ -43,6 +44,10 @@ async def bound(connection: Connection, organization: str, user: str, count: int
 
 async def page(connection: Connection, organization: str, user: str, query: PageQuery) -> Sequence[Row]:
     return await newest_first(connection, _SELECT, organization, query, filters={"user_id": user})
+
+
+async def find(connection: Connection, organization: str, user: str, subscription_id: UUID) -> Row | None:
+    return await connection.fetchrow(f"{_SELECT} {_OWN}", organization, user, subscription_id)
 
 
 async def delete(connection: Connection, organization: str, user: str, subscription_id: UUID) -> bool:

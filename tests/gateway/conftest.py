@@ -123,6 +123,9 @@ class Tables:
             "agents",
             "conversations",
             "messages",
+            "channel_connections",
+            "inbound_messages",
+            "push_subscriptions",
             "eventbus_outbox",
         )
         return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]

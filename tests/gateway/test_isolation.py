@@ -8,19 +8,21 @@ import pytest
 from gateway.api import Endpoint
 from gateway.routes import ENDPOINTS
 from handlers.lead.models import LeadChanges, Move
+from tests.gateway.browsers import browser
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 
+AGENT = {"name": "Weather"}
 WITH_ID = [(endpoint, path) for endpoint in ENDPOINTS for path in endpoint.paths if endpoint.path_ids]
 LISTS = [
     endpoint.paths[0]
     for endpoint in ENDPOINTS
-    if endpoint.method == "GET" and not endpoint.path_ids and "/queue/" not in endpoint.paths[0]
+    if endpoint.method == "GET" and "items" in getattr(endpoint.answer, "model_fields", {}) and not endpoint.path_ids
 ]
 
 
 @pytest.fixture
-async def owned(ann: Client, funnel: Any, tables: Tables) -> dict[str, Any]:
+async def owned(ann: Client, admin: Client, funnel: Any, tables: Tables) -> dict[str, Any]:
     """One object of each kind, by the name of its path parameter."""
     lead = (await ann.post("/api/leads", {"name": "Lea", "funnelId": funnel["id"], "assignedTo": "eve"})).body
     task = (await ann.post("/api/tasks", {"title": "Call", "leadId": lead["id"], "assignedTo": "eve"})).body
@@ -30,9 +32,13 @@ async def owned(ann: Client, funnel: Any, tables: Tables) -> dict[str, Any]:
         "VALUES ('acme', $1, 'eve', 't', 'm', 'INFO')",
         notification,
     )
-    agent = (await ann.post("/api/agents", {"name": "Weather"})).body
+    agent = (await ann.post("/api/agents", AGENT)).body
     message = (await ann.post("/api/messages", {"agentId": agent["id"], "message": "m", "channel": "web"})).body["data"]
+    connection = {"channel": "telegram", "account": "1", "agentId": (await admin.post("/api/agents", AGENT)).body["id"]}
+    subscription = browser("https://push.example.com/1").subscription
     return {
+        "connection_id": (await admin.post("/api/connections", connection)).body,
+        "subscription_id": (await ann.post("/api/push-subscriptions", subscription)).body,
         "lead_id": lead,
         "task_id": task,
         "funnel_id": funnel,

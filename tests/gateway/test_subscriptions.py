@@ -22,7 +22,8 @@ async def test_a_browser_is_registered_seen_and_forgotten(ann: Client, tables: T
     assert made.status == 201, made
     assert made.body == {"id": made.body["id"], "endpoint": URL, "createdAt": made.body["createdAt"]}
     assert (await ann.get("/api/push-subscriptions")).body["items"] == [made.body]
-    path = f"/api/push-subscriptions/{made.body['id']}"
+    path = made.headers["Location"]
+    assert (await ann.get(path)).body == made.body
     assert [(await ann.delete(path)).status for _ in range(2)] == [204, 404]
     assert await tables.count("push_subscriptions") == 0
 
@@ -51,7 +52,8 @@ async def test_nobody_sees_or_forgets_anothers(ann: Client, gateway: Gateway, st
     made = await ann.post("/api/push-subscriptions", browser(URL).subscription)
     for other in (gateway.caller("bob", "acme", "admin"), gateway.caller("ann", "umbrella"), stranger):
         assert (await other.get("/api/push-subscriptions")).body["items"] == []
-        assert (await other.delete(f"/api/push-subscriptions/{made.body['id']}")).status == 404
+        assert (await other.get(made.headers["Location"])).status == 404
+        assert (await other.delete(made.headers["Location"])).status == 404
     assert len((await ann.get("/api/push-subscriptions")).body["items"]) == 1
     assert (await ann.delete(f"/api/push-subscriptions/{NOWHERE}")).status == 404
 
