@@ -156,7 +156,7 @@ async def test_a_refusal_is_final_at_once_and_says_why(
     told = await ask(ann, agent)
     found = await ended(ann, told["messageId"])
     assert (found["state"], found["attempts"]) == ("failed", 1)
-    assert found["error"] == f"Reject: the workflow answered {status}: no such webhook"
+    assert found["error"] == f"Declined: the workflow answered {status}: no such webhook"
     assert found["finishedOn"] > 0
     assert len(answering.asked) == 1
     [said] = await ann.all_of(f"/api/conversations/{told['conversationId']}/messages")
@@ -344,7 +344,7 @@ async def test_the_users_sockets_hear_of_a_message_that_failed_for_good(
             await ended(ann, asked[-1])
     data = frames[-1]["data"]
     assert data.pop("messageId") in asked
-    assert data == {"code": "MESSAGE_FAILED", "message": "Reject: the workflow answered 404"}
+    assert data == {"code": "MESSAGE_FAILED", "message": "Declined: the workflow answered 404"}
 
 
 async def test_the_response_goes_out_over_pub_sub(ann: Client, agent: str, answering: N8N, bus: EventBus) -> None:
