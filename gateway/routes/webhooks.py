@@ -18,12 +18,19 @@ from gateway.dispatch import BUS, DEADLINE, read
 from gateway.problems import Problem
 from handlers.channel import telegram, whatsapp
 from handlers.channel.inbound import Inbound, take_in
+from handlers.fields import Answer
 from handlers.services import SERVICES, Services
 
 WHATSAPP, TELEGRAM = "/webhooks/whatsapp", "/webhooks/telegram"
 LONGEST_CHALLENGE = 1_024  # characters
 
 log = structlog.get_logger("gateway.webhooks")
+
+
+class TakenIn(Answer):
+    """`received`: how many messages there were; those that had come before are among them."""
+
+    received: int
 
 
 async def subscribe_whatsapp(request: web.Request) -> web.Response:
@@ -63,7 +70,8 @@ async def receive_telegram(request: web.Request) -> web.Response:
 async def _take_in(request: web.Request, messages: list[Inbound]) -> web.Response:
     origin = Origin(correlation_id=correlation_id(request))
     await within(DEADLINE, take_in(request.app[BUS], origin, messages))
-    return web.Response()
+    answer = TakenIn(received=len(messages))
+    return web.Response(text=answer.model_dump_json(by_alias=True), content_type="application/json")
 
 
 def _configured(secret: str | None, variable: str) -> str:
