@@ -1,5 +1,6 @@
 """A gateway on real servers; its database is a copy of one that is migrated once."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -79,6 +80,7 @@ class Tables:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        self._free = asyncio.Lock()  # a peer may look, or change something, while the test looks
 
     async def count(self, table: str) -> int:
         return await self.number(f"SELECT count(*) FROM {table}")
@@ -131,10 +133,12 @@ class Tables:
         return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
     async def fetch(self, query: str, *values: Any) -> list[Any]:
-        return await self._connection.fetch(query, *values)
+        async with self._free:
+            return await self._connection.fetch(query, *values)
 
     async def execute(self, statement: str, *values: Any) -> None:
-        await self._connection.execute(statement, *values)
+        async with self._free:
+            await self._connection.execute(statement, *values)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Received(NamedTuple):
         return orjson.loads(self.body)
 
 
-Answering = Callable[[Received], Awaitable[web.Response]]
+Answering = Callable[[Received], Awaitable[web.Response | None]]  # None: hang up without a word
 
 
 class Peer:
@@ -38,7 +38,11 @@ class Peer:
         received = Received(request.method, request.raw_path, request.headers, await request.read())
         self.received.append(received)
         answer = self.answers.pop(0) if self.answers else self.otherwise
-        return answer if isinstance(answer, web.StreamResponse) else await answer(received)
+        response = answer if isinstance(answer, web.StreamResponse) else await answer(received)
+        if response is None:
+            assert request.transport is not None
+            request.transport.close()
+        return response or web.Response()
 
     async def until_received(self, count: int, timeout: float = 20.0) -> list[Received]:
         async with asyncio.timeout(timeout):

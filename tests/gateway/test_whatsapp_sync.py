@@ -114,7 +114,7 @@ async def test_it_resumes_behind_the_last_page_that_was_committed(
     offer(history, [past(1)], [past(2)], [past(3)])
     serve = history.otherwise
 
-    async def fail_once(received: Received) -> web.Response:
+    async def fail_once(received: Received) -> web.Response | None:
         if len(history.received) == 2:
             return answer(503, None, Retry_After="0")
         return await serve(received)
