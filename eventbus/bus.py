@@ -1,7 +1,7 @@
 """The façade: what a program holds in its hands."""
 
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -388,9 +388,10 @@ class EventBus:
         """Tell every process that listens to the channel now. Kept for nobody: what must arrive is an event."""
         await self.transport.broadcast(channel, message)
 
-    def listen(self, channel: str) -> AsyncIterator[bytes]:
-        """Messages broadcast on the channel from now on."""
-        return self.transport.listen(channel)
+    def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        """Messages broadcast on the channel from now on. What passes while Redis is away is lost: `joined` is called
+        whenever messages arrive from then on, in the beginning and behind every gap."""
+        return self.transport.listen(channel, joined)
 
 
 def _named(group: Group | str) -> tuple[str, list[str] | None]:

@@ -427,9 +427,11 @@ class MemoryTransport:
         for queue in self._listeners.get(channel, ()):
             queue.put_nowait(message)
 
-    async def listen(self, channel: str) -> AsyncIterator[bytes]:
+    async def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._listeners.setdefault(channel, set()).add(queue)
+        if joined is not None:
+            joined()
         try:
             while True:
                 yield await queue.get()

@@ -16,7 +16,7 @@ and two are for notices that nobody keeps.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -372,6 +372,6 @@ class Transport(Appender, Protocol):
     async def broadcast(self, channel: str, message: bytes) -> None:
         """Tell whoever listens now. Kept for nobody. Raises Unavailable."""
 
-    def listen(self, channel: str) -> AsyncIterator[bytes]:
+    def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         """Messages broadcast from now on, for as long as the iterator lives. What passes while the server is away is
-        lost."""
+        lost; `joined` is called whenever messages arrive from then on, in the beginning and behind every gap."""

@@ -1,7 +1,7 @@
 """The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -228,8 +228,8 @@ class RedisTransport:
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)
 
-    def listen(self, channel: str) -> AsyncIterator[bytes]:
-        return listen(self._url, channel)
+    def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        return listen(self._url, channel, joined)
 
     def _reader(self, subscription: Subscription, wait: float = 0.0) -> Reader:
         reader = self._readers.get(subscription)

@@ -1,9 +1,11 @@
 """Broadcasts reach whoever listens now; a closed transport leaves nothing behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
 from eventbus.transport import Transport
 from tests.samples import consumer, outgoing, receive
 from tests.waiting import eventually
@@ -19,6 +21,24 @@ async def test_a_broadcast_reaches_all_who_listen_and_is_kept_for_nobody(transpo
         assert await message(first) == await message(second) == b"a\x00\xff"
 
 
+async def test_who_listens_is_told_when_he_has_joined(transport: Transport) -> None:
+    joined = asyncio.Event()
+    async with _hearing(transport, "news", joined.set) as heard:
+        await asyncio.wait_for(joined.wait(), 10)
+        await transport.broadcast("news", b"at once")
+        assert await message(heard) == b"at once"
+
+
+async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: RedisTransport, raw: Link) -> None:
+    joined: asyncio.Queue[None] = asyncio.Queue()
+    async with _hearing(redis_transport, "news", lambda: joined.put_nowait(None)) as heard:
+        for number in range(3):
+            await asyncio.wait_for(joined.get(), 10)
+            await redis_transport.broadcast("news", b"%d" % number)
+            assert await message(heard) == b"%d" % number
+            await raw.execute("CLIENT", "KILL", "TYPE", "pubsub")
+
+
 async def test_closing_leaves_no_task_behind(transport: Transport) -> None:
     await transport.append(outgoing(1))
     await receive(transport, consumer())
@@ -29,19 +49,28 @@ async def test_closing_leaves_no_task_behind(transport: Transport) -> None:
 @asynccontextmanager
 async def listening(transport: Transport, channel: str) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What a listener hears, from the moment on when it is known to listen."""
+    async with _hearing(transport, channel) as heard:
+
+        async def subscribed() -> bool:
+            await transport.broadcast(channel, PROBE)
+            return not heard.empty()
+
+        await eventually(subscribed)
+        yield heard
+
+
+@asynccontextmanager
+async def _hearing(
+    transport: Transport, channel: str, joined: Callable[[], None] | None = None
+) -> AsyncIterator[asyncio.Queue[bytes]]:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def listen() -> None:
-        async for message in transport.listen(channel):
+        async for message in transport.listen(channel, joined):
             heard.put_nowait(message)
-
-    async def subscribed() -> bool:
-        await transport.broadcast(channel, PROBE)
-        return not heard.empty()
 
     task = asyncio.create_task(listen())
     try:
-        await eventually(subscribed)
         yield heard
     finally:
         task.cancel()
