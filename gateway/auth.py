@@ -25,18 +25,22 @@ REFRESH_PAUSE = 10.0  # seconds between two looks for a key that we do not have:
 KEYS_LIFETIME = 300.0  # seconds until withdrawn keys are forgotten
 JWKS_TIMEOUT = 5  # seconds
 REMEMBERED = 1_024  # tokens
+FOR_EVER = 2**53  # seconds since the epoch; the largest whole number that JSON carries everywhere
 
 log = structlog.get_logger("gateway")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent the request. Everything that he sees and does is within his organization."""
+    """Whoever sent the request. Everything that he sees and does is within his organization.
+
+    `until`: when his token expires, in seconds since the epoch. A request is over before, a socket may not be."""
 
     user: str
     organization: str
     roles: frozenset[str] = frozenset({"user"})
     tier: str = "standard"
+    until: int = FOR_EVER
 
 
 class Claims(BaseModel):
@@ -119,11 +123,10 @@ class PublishedKeys:
 
 
 class _Known(NamedTuple):
-    """A token that was good: from which time on, until when, by which keys."""
+    """A token that was good: from which time on, by which keys."""
 
     caller: Caller
     since: float
-    until: float
     generation: int
 
 
@@ -150,7 +153,7 @@ class Authenticator:
         known = self._known.get(token)
         if (
             known is not None
-            and known.since <= time.time() < known.until
+            and known.since <= time.time() < known.caller.until
             and known.generation == self._keys.generation != -1
         ):
             return known.caller
@@ -168,13 +171,13 @@ class Authenticator:
                 audience=AUDIENCE,
                 options={"require": ["exp", "iss", "aud", "sub", "org"]},
             )
-            caller = _caller(claims)
+            caller = _caller(claims, min(int(claims["exp"]), FOR_EVER))
         except jwt.ExpiredSignatureError:
             raise _refused("the token has expired") from None
         except (jwt.PyJWTError, ValidationError) as error:
             log.info("token refused", reason=type(error).__name__)
             raise _refused("the token is not valid") from None
-        self._remember(token, _Known(caller, began, int(claims["exp"]), self._keys.generation))
+        self._remember(token, _Known(caller, began, self._keys.generation))
         return caller
 
     def _remember(self, token: str, known: _Known) -> None:
@@ -216,10 +219,10 @@ def make_token(
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def _caller(claims: object) -> Caller:
+def _caller(claims: object, until: int = FOR_EVER) -> Caller:
     """Raises pydantic's ValidationError."""
     checked = Claims.model_validate(claims)
-    return Caller(checked.sub, checked.org, frozenset(checked.roles), checked.tier)
+    return Caller(checked.sub, checked.org, frozenset(checked.roles), checked.tier, until)
 
 
 def _refused(detail: str, challenge: str = 'Bearer error="invalid_token"') -> Problem:

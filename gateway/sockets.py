@@ -2,11 +2,16 @@
 
 A socket has a bounded queue and a task that writes from it. Who sends never waits: a reader that does not keep up
 loses its own socket and slows down nobody else.
+
+Behind each response goes a ping with a number. The client's pong proves that everything up to there has arrived: a
+frame that the kernel took for a peer that is gone has not been delivered, however well it was written.
 """
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import structlog
 from aiohttp import WSCloseCode, web
@@ -14,14 +19,22 @@ from aiohttp import WSCloseCode, web
 from eventbus.event import uuid7
 
 QUEUE_FRAMES = 256
+QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of waiting responses can be, see gateway.responses
+REMEMBERED = 256  # responses of which a socket knows that it has had them
 CLOSE_TIMEOUT = 2.0  # seconds for the client's goodbye, and as much again to read what is buffered; then it is cut
 
 TOKEN_REFUSED = 4401
 TOO_SLOW = 4408
+TOO_MANY = 4429
 
 Owner = tuple[str, str]  # organization and user
 
 log = structlog.get_logger("gateway")
+
+
+class _Frame(NamedTuple):
+    text: str
+    response: str | None  # the id of the message that it answers: wanted to be told when it has arrived
 
 
 class Socket:
@@ -32,19 +45,93 @@ class Socket:
         self.owner = owner
         self._response = response
         self._transport = transport
-        self._frames: asyncio.Queue[str] = asyncio.Queue(QUEUE_FRAMES)
+        self._frames: asyncio.Queue[_Frame] = asyncio.Queue()
+        self._size = 0
+        self._held: list[_Frame] | None = None
+        self._known: dict[str, None] = {}  # responses that are in the queue or behind it, oldest first
+        self._unconfirmed: deque[tuple[int, str]] = deque()
+        self._pings = 0
         self._writing = asyncio.create_task(self._write(), name=f"socket:{self.id}")
         self._closing: asyncio.Task[None] | None = None
 
+    # Sending ----------------------------------------------------------------------------------------------------------
+
     def send(self, frame: str) -> None:
         """Put into the queue; if that is full, this socket is given up."""
+        self._enqueue(_Frame(frame, None))
+
+    def deliver(self, message_id: str, frame: str) -> None:
+        """As `send`, of a response; one that this socket has had is left out. See `confirmed`."""
+        if message_id in self._known:
+            return
+        self._known[message_id] = None
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._enqueue(_Frame(frame, message_id))
+
+    def answer(self, *frames: str) -> None:
+        """As `send`, also inside of `holding`."""
+        for frame in frames:
+            self._put(_Frame(frame, None))
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What is sent inside of this block goes out behind it. For the answer to what is being done: a worker may be
+        faster with what follows from it."""
+        self._held = []
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for frame in held:
+                self._put(frame)
+
+    def _enqueue(self, frame: _Frame) -> None:
+        if self._held is None:
+            self._put(frame)
+        elif len(self._held) < QUEUE_FRAMES:
+            self._held.append(frame)
+        else:
+            self._give_up()
+
+    def _put(self, frame: _Frame) -> None:
         if self._closing is not None:
             return
-        try:
-            self._frames.put_nowait(frame)
-        except asyncio.QueueFull:
-            log.warning("socket closed", socket_id=self.id, reason="too slow a reader")
-            self._close_soon(TOO_SLOW, b"too slow a reader")
+        if self._frames.qsize() >= QUEUE_FRAMES or self._size + len(frame.text) > QUEUE_SIZE:
+            self._give_up()
+            return
+        self._size += len(frame.text)
+        self._frames.put_nowait(frame)
+
+    def _give_up(self) -> None:
+        self.refuse(TOO_SLOW, "too slow a reader")
+
+    async def _write(self) -> None:
+        with suppress(ConnectionError):  # it is gone: the reading side notices as well
+            while True:
+                frame = await self._frames.get()
+                await self._response.send_str(frame.text)
+                self._size -= len(frame.text)
+                if frame.response is not None:
+                    self._pings += 1
+                    self._unconfirmed.append((self._pings, frame.response))
+                    await self._response.ping(str(self._pings).encode())
+
+    def confirmed(self, pong: bytes) -> list[str]:
+        """The responses that have arrived at the client, by a pong of its. One stands for all pings before it."""
+        number = int(pong) if pong.isdigit() and len(pong) < 20 else 0  # those of the heartbeat are empty
+        arrived: list[str] = []
+        while self._unconfirmed and self._unconfirmed[0][0] <= number:
+            arrived.append(self._unconfirmed.popleft()[1])
+        return arrived
+
+    # Closing ----------------------------------------------------------------------------------------------------------
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Close it for what its client did; nobody waits for that."""
+        if self._closing is None:
+            log.warning("socket closed", socket_id=self.id, code=code, reason=reason)
+            self._close_soon(code, reason.encode())
 
     async def close(self, code: int, reason: bytes = b"") -> None:
         """Returns when the client has said goodbye too, or after CLOSE_TIMEOUT."""
@@ -72,11 +159,6 @@ class Socket:
             self._transport.close()
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
-    async def _write(self) -> None:
-        with suppress(ConnectionError):  # it is gone: the reading side notices as well
-            while True:
-                await self._response.send_str(await self._frames.get())
-
 
 class Sockets:
     """Those that are open, by owner."""
@@ -93,10 +175,13 @@ class Sockets:
         if not found:
             self._open.pop(socket.owner, None)
 
-    def send(self, owner: Owner, frame: str) -> None:
-        """To all sockets that the user has here."""
-        for socket in tuple(self._open.get(owner, ())):
-            socket.send(frame)
+    def of(self, owner: Owner) -> Collection[Socket]:
+        """Those of one user. A copy: frames may close sockets."""
+        return tuple(self._open.get(owner, ()))
+
+    def owners(self) -> set[Owner]:
+        """Everybody who has a socket here."""
+        return set(self._open)
 
     async def close_all(self) -> None:
         """When the gateway stops: clients are told to come back."""

@@ -1,84 +1,115 @@
-"""`/ws/chat?token=…`: one socket from handshake to end, and the listener that feeds all of them."""
+"""`/ws/chat?token=…` or `?ticket=…`: the handshake, the bounds of a socket, and the listener that feeds all of them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, web
 from pydantic import ValidationError
 
-from gateway import frames
+from eventbus import EventBus, Unavailable
+from gateway import frames, tickets
 from gateway.auth import Caller
-from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY
+from gateway.chat import Chat
+from gateway.correlation import origin
+from gateway.deadline import within
+from gateway.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
 from gateway.problems import Problem
-from gateway.sockets import TOKEN_REFUSED, Socket, Sockets
+from gateway.responses import Responses
+from gateway.sockets import TOKEN_REFUSED, TOO_MANY, Socket, Sockets
 from handlers.pushing import PUSH_CHANNEL, Push
 
 HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within half of that is gone
 RELISTEN_PAUSE = 1.0  # seconds
 HANDSHAKE_CLOSE = 2.0  # seconds that a refused client has to say goodbye
+SOCKETS_PER_USER = 20  # at one gateway
+LONGEST_TIMER = 24 * 3_600.0  # seconds; the clock that tokens go by may be set meanwhile
 
 SOCKETS = web.AppKey("sockets", Sockets)
+RESPONSES = web.AppKey("responses", Responses)
 
 log = structlog.get_logger("gateway")
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
-    """A browser cannot read the status of a refused handshake: a bad token is told by close code 4401."""
-    response = web.WebSocketResponse(heartbeat=HEARTBEAT, timeout=HANDSHAKE_CLOSE, max_msg_size=MAX_BODY)
+    """A browser cannot read the status of a refused handshake: why it was refused is told by the close code.
+
+    Not compressed: what is said is short, and each socket would keep a quarter of a megabyte for it."""
+    response = web.WebSocketResponse(
+        heartbeat=HEARTBEAT, timeout=HANDSHAKE_CLOSE, max_msg_size=MAX_BODY, autoping=False, compress=False
+    )
     await response.prepare(request)
     try:
-        caller = await request.app[AUTHENTICATOR].caller(request.query.get("token", ""))
+        caller = await _caller(request)
     except Problem as problem:
         await response.close(code=TOKEN_REFUSED, message=problem.detail.encode())
-        return response
-    await _converse(request, response, caller)
+    except (Unavailable, TimeoutError) as error:
+        log.warning("socket refused", reason=str(error) or "the deadline has passed")
+        await response.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"a server is away")
+    else:
+        await _converse(request, response, caller)
     return response
 
 
+async def _caller(request: web.Request) -> Caller:
+    """Raises Problem(401), Unavailable, TimeoutError."""
+    ticket = request.query.get("ticket")
+    if ticket is None:
+        return await request.app[AUTHENTICATOR].caller(request.query.get("token", ""))
+
+    async def redeem() -> Caller:
+        async with request.app[BUS].transaction() as tx:
+            return await tickets.redeem(tx, ticket)
+
+    return await within(DEADLINE, redeem())
+
+
 async def _converse(request: web.Request, response: web.WebSocketResponse, caller: Caller) -> None:
-    sockets = request.app[SOCKETS]
-    socket = Socket((caller.organization, caller.user), response, request.transport)
+    sockets, responses, owner = request.app[SOCKETS], request.app[RESPONSES], (caller.organization, caller.user)
+    if len(sockets.of(owner)) >= SOCKETS_PER_USER:
+        await response.close(code=TOO_MANY, message=f"more than {SOCKETS_PER_USER} sockets".encode())
+        return
+    socket = Socket(owner, response, request.transport)
     sockets.add(socket)
+    socket.answer(frames.connected(socket.id))
+    responses.look(owner)  # behind `add`: what is pushed from now on reaches it, what was before is a row
+    expiring = asyncio.create_task(_expire(socket, caller.until), name=f"expiry:{socket.id}")
     try:
-        socket.send(frames.connected(socket.id))
-        async for message in response:
-            if message.type is WSMsgType.ERROR:
-                break
-            socket.send(_answer(message.data if message.type is WSMsgType.TEXT else ""))
+        descent = origin(request, caller.organization, caller.user)
+        await Chat(request.app[BUS], responses, socket, caller, descent).run(response)
     finally:
+        expiring.cancel()
         sockets.remove(socket)
         await socket.close(response.close_code or 1000)
 
 
-def _answer(text: str) -> str:
-    try:
-        match frames.kind_of(text):
-            case "ping":
-                return frames.pong()
-            case "message":
-                return frames.error("NOT_IMPLEMENTED", "this gateway takes no messages yet")
-            case other:
-                return frames.error("UNKNOWN_TYPE", f"there is no frame of type {other[:64]!r}")
-    except frames.BadFrame as bad:
-        return frames.error(bad.code, str(bad))
+async def _expire(socket: Socket, until: int) -> None:
+    """A token opens nothing for longer than it is good."""
+    while (left := until - time.time()) > 0:
+        await asyncio.sleep(min(left, LONGEST_TIMER))
+    socket.refuse(TOKEN_REFUSED, "the token has expired")
 
 
 async def feed(app: web.Application) -> AsyncIterator[None]:
-    """For `cleanup_ctx`: pushes what is broadcast, for as long as the application runs."""
-    listening = asyncio.create_task(_listen(app), name="pushes")
+    """For `cleanup_ctx`: pushes what is broadcast and what waits, for as long as the application runs."""
+    working = [
+        asyncio.create_task(_listen(app[BUS], app[SOCKETS], app[RESPONSES]), name="pushes"),
+        asyncio.create_task(app[RESPONSES].run(), name="responses"),
+    ]
     yield
     # Before Python 3.12 asyncio.wait_for, which redis-py connects with, may swallow a cancellation.
-    while not listening.done():
-        listening.cancel()
-        await asyncio.wait({listening}, timeout=0.1)
+    while left := [task for task in working if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.1)
 
 
-async def _listen(app: web.Application) -> None:
+async def _listen(bus: EventBus, sockets: Sockets, responses: Responses) -> None:
     while True:
         try:
-            async for message in app[BUS].listen(PUSH_CHANNEL):
-                _hand_on(app[SOCKETS], message)
+            async for message in bus.listen(PUSH_CHANNEL, responses.look_for_missed):
+                _hand_on(sockets, message)
         except Exception:  # one message or one server must not silence all sockets
             log.exception("pushes stopped, listening again")
         await asyncio.sleep(RELISTEN_PAUSE)
@@ -90,7 +121,15 @@ def _hand_on(sockets: Sockets, message: bytes) -> None:
     except ValidationError as error:
         log.warning("push ignored", reason=f"{error.error_count()} faults")
         return
-    sockets.send((push.organization_id, push.user_id), frames.frame(push.type, push.data))
+    found = sockets.of((push.organization_id, push.user_id))
+    if not found:
+        return
+    frame, message_id = frames.frame(push.type, push.data), push.data.get("messageId")
+    for socket in found:
+        if push.type == "message" and isinstance(message_id, str):
+            socket.deliver(message_id, frame)
+        else:
+            socket.send(frame)
 
 
 async def close_sockets(app: web.Application) -> None:

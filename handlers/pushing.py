@@ -33,8 +33,13 @@ class Broadcaster(Protocol):
 
 async def push(to: Broadcaster, organization: str, user: str, kind: str, data: dict[str, Any]) -> None:
     """To all sockets of the user, as a frame of this type; `data` is JSON. While Redis is away, to none."""
-    frame = Push(organization_id=organization, user_id=user, type=kind, data=data)
     try:
-        await to.broadcast(PUSH_CHANNEL, frame.model_dump_json(by_alias=True).encode())
+        await push_surely(to, organization, user, kind, data)
     except Unavailable as error:
         log.warning("not pushed", kind=kind, reason=str(error))
+
+
+async def push_surely(to: Broadcaster, organization: str, user: str, kind: str, data: dict[str, Any]) -> None:
+    """As `push`. Raises Unavailable: for a handler that is to be run again then."""
+    frame = Push(organization_id=organization, user_id=user, type=kind, data=data)
+    await to.broadcast(PUSH_CHANNEL, frame.model_dump_json(by_alias=True).encode())

@@ -10,6 +10,7 @@ from gateway.routes.messages import conversations, messages
 from gateway.routes.notifications import notifications
 from gateway.routes.subscriptions import subscriptions
 from gateway.routes.tasks import tasks
+from gateway.routes.tickets import tickets
 
 ENDPOINTS: list[Endpoint] = [
     *leads.endpoints,
@@ -22,4 +23,5 @@ ENDPOINTS: list[Endpoint] = [
     *connections.endpoints,
     *subscriptions.endpoints,
     *callbacks.endpoints,
+    *tickets.endpoints,
 ]

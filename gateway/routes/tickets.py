@@ -1,0 +1,13 @@
+"""/api/ws-tickets."""
+
+from gateway import tickets as service
+from gateway.api import Call, Routes
+from gateway.tickets import Ticket
+
+tickets = Routes("/api/ws-tickets")
+
+
+@tickets.post(status=201)
+async def create_ticket(call: Call) -> Ticket:
+    """Get a ticket that opens one WebSocket, within 30 seconds."""
+    return await service.issue(call.tx, call.caller)

@@ -1,0 +1,65 @@
+"""Responses for the web: written down for the user, then pushed to the sockets that he has open, at any gateway.
+
+The row is the promise: a response that found no socket waits in it for the next one. Whoever dies between the two
+leaves the row, and the event, which is delivered again and pushes again; sockets leave out what they have had.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from eventbus import Connection, Context, Reject
+from handlers.message.events import MessageResponded
+from handlers.pushing import push_surely
+
+KEPT = timedelta(days=7)  # that a response waits for a socket; in its conversation's history it stays
+WAITING = 100  # responses that wait for one user; of more, the oldest are in the history alone
+PRUNE_BATCH = 20  # expired rows that each new one takes along: the table cannot grow faster than it is cleared
+
+_INSERT = """
+INSERT INTO responses_waiting (organization, user_id, message_id, frame, expires_at)
+VALUES ($1, $2, $3, $4, now() + $5::interval) ON CONFLICT DO NOTHING
+"""
+_BOUND = """
+DELETE FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND message_id IN (
+    SELECT message_id FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND taken_at IS NULL
+    ORDER BY created_at DESC, message_id DESC OFFSET $3
+)
+"""
+_PRUNE = """
+DELETE FROM responses_waiting WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM responses_waiting WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+))
+"""
+
+
+async def send(event: MessageResponded, ctx: Context) -> None:
+    """Returns when the response is written down and all gateways have been told. Raises Reject if it is nobody's."""
+    organization, user = ctx.organization_id, event.user_id
+    if organization is None or user is None:
+        raise Reject("a response for the web needs an organization and a userId")
+    frame = _frame(event, ctx)
+    async with ctx.transaction() as tx:
+        await _write_down(tx.connection, organization, user, event.message_id, frame)
+    await push_surely(ctx, organization, user, "message", frame)
+
+
+async def _write_down(
+    connection: Connection, organization: str, user: str, message_id: str, frame: dict[str, Any]
+) -> None:
+    await connection.execute(_PRUNE, PRUNE_BATCH)
+    await connection.execute(_INSERT, organization, user, message_id, orjson.dumps(frame).decode(), KEPT)
+    await connection.execute(_BOUND, organization, user, WAITING)
+
+
+def _frame(event: MessageResponded, ctx: Context) -> dict[str, Any]:
+    """The data of a `message` frame. What the workflow did not tell is null."""
+    told = event.metadata or {}
+    return {
+        "messageId": event.message_id,
+        "conversationId": event.conversation_id,
+        "message": event.message,
+        "timestamp": ctx.envelope.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "metadata": {name: told.get(name) for name in ("model", "tokensUsed", "processingTime", "finishReason")},
+    }
