@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 RETRY_PAUSE = 1.0  # seconds
-HEALTH_CHECK = 10  # seconds; finds a connection that is half open
+SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it
 
 log = structlog.get_logger("eventbus.redis")
 
@@ -18,13 +20,13 @@ async def listen(url: str, channel: str, joined: Callable[[], None] | None = Non
 
     `joined` is called whenever the server has confirmed the subscription: in the beginning, and behind every gap."""
     while True:
-        client = Redis.from_url(url, protocol=2, health_check_interval=HEALTH_CHECK, socket_timeout=HEALTH_CHECK + 5)
+        client = Redis.from_url(url, protocol=2, socket_timeout=SILENCE)
         try:
             async with client.pubsub() as pubsub:
                 await pubsub.subscribe(channel)
                 while True:
-                    message = await pubsub.get_message(timeout=HEALTH_CHECK / 2)
-                    match message and message["type"]:
+                    message = await _next(pubsub)
+                    match message["type"]:
                         case "message":
                             yield message["data"]
                         case "subscribe" if joined is not None:  # again when the client has reconnected by itself
@@ -34,3 +36,15 @@ async def listen(url: str, channel: str, joined: Callable[[], None] | None = Non
             await asyncio.sleep(RETRY_PAUSE)
         finally:
             await client.aclose()
+
+
+async def _next(pubsub: PubSub) -> dict[str, Any]:
+    """What the server says next. redis-py sends pings of its own, but never misses the answer: who listens on a
+    connection that is half open would do so for ever. Raises TimeoutError."""
+    message = await pubsub.get_message(timeout=SILENCE)
+    if message is None:
+        await pubsub.ping()
+        message = await pubsub.get_message(timeout=SILENCE)
+    if message is None:
+        raise TimeoutError(f"no sign of life within {SILENCE:g} s")
+    return dict(message)

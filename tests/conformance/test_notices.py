@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from eventbus.redis import RedisTransport
+import pytest
+
+from eventbus.redis import RedisTransport, notices
 from eventbus.redis.link import Link
 from eventbus.transport import Transport
+from tests.conformance.reach import connected
+from tests.proxy import Proxy
 from tests.samples import consumer, outgoing, receive
 from tests.waiting import eventually
 
@@ -37,6 +41,26 @@ async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: Redi
             await redis_transport.broadcast("news", b"%d" % number)
             assert await message(heard) == b"%d" % number
             await raw.execute("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+async def test_a_connection_that_is_half_open_is_noticed(any_redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody hung up, and nothing comes any more."""
+    monkeypatch.setattr(notices, "SILENCE", 0.2)
+    joined: asyncio.Queue[None] = asyncio.Queue()
+    async with (
+        Proxy(any_redis_url) as proxy,
+        connected(any_redis_url) as other,
+        connected(proxy.url) as transport,
+        _hearing(transport, "news", lambda: joined.put_nowait(None)) as heard,
+    ):
+        await asyncio.wait_for(joined.get(), 10)
+        await asyncio.sleep(1.0)
+        assert joined.empty(), "silence alone is no reason"
+        proxy.blackhole()
+        await other.broadcast("news", b"lost")
+        await asyncio.wait_for(joined.get(), 10)
+        await other.broadcast("news", b"heard")
+        assert await message(heard) == b"heard"
 
 
 async def test_closing_leaves_no_task_behind(transport: Transport) -> None:
