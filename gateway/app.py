@@ -9,7 +9,6 @@ from gateway.correlation import stamp
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
 from gateway.routes import ENDPOINTS, events, health, metrics, webhooks
 from gateway.settings import GatewaySettings
-from gateway.sockets import Sockets
 from gateway.surroundings import surroundings
 
 
@@ -20,14 +19,11 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app = web.Application(middlewares=[surroundings], client_max_size=MAX_BODY)
     app[BUS] = bus
     app[AUTHENTICATOR] = authenticator(settings)
-    app[websocket.SOCKETS] = Sockets()
     app.on_response_prepare.append(stamp)
-    app.on_shutdown.append(websocket.close_sockets)
-    app.cleanup_ctx.append(websocket.feed)
     mount(app, ENDPOINTS)
     events.mount(app)
     health.mount(app)
     metrics.mount(app, bus)
     webhooks.mount(app)
-    app.router.add_get("/ws/chat", websocket.chat)
+    websocket.mount(app, bus)
     return app

@@ -13,7 +13,7 @@ from gateway import frames
 from gateway.auth import Caller
 from gateway.deadline import within
 from gateway.dispatch import DEADLINE
-from gateway.frames import BadFrame, MessageFrame
+from gateway.frames import BadFrame, MessageFrame, Said
 from gateway.responses import Responses
 from gateway.sockets import TOO_MANY, Socket
 from handlers.errors import Conflict, Invalid, Refused
@@ -84,19 +84,21 @@ class Chat:
             self.socket.answer(frames.pong())
 
     async def _take(self, frame: MessageFrame) -> None:
-        said = frame.data
-        new = NewMessage(
-            agent_id=said.agent_id,
-            message=said.content,
-            conversation_id=said.conversation_id,
-            channel=Channel.WEB,
-            id=said.id,
-        )
         with self.socket.holding():
-            self.socket.answer(*await self._store(new))
+            self.socket.answer(*await self._store(frame.data))
 
-    async def _store(self, new: NewMessage) -> tuple[str, ...]:
+    async def _store(self, said: Said) -> tuple[str, ...]:
         """The frames that say what became of it."""
+        new = NewMessage.model_validate(
+            {
+                "agent_id": said.agent_id,
+                "message": said.content,
+                "conversation_id": said.conversation_id,
+                "channel": Channel.WEB,
+                "id": said.id,
+            },
+            by_name=True,
+        )
         caller, origin = self.caller, self.origin._replace(correlation_id=uuid7())  # each message is a story of its own
         accepting = service.accept_now(self.bus, origin, caller.user, caller.tier, new)
         try:

@@ -26,3 +26,9 @@ def server_logger() -> logging.Logger:
     logger = logging.Logger("gateway.http", logging.INFO)  # noqa: LOG001 - not in the tree of loggers, on purpose
     logger.addHandler(_Complaints())
     return logger
+
+
+def keep_handshakes_out_of_logs() -> None:
+    """aiohttp's warning of a subprotocol that we do not know quotes all of them, and some clients send their token so:
+    a page can set no other header."""
+    logging.getLogger("aiohttp.websocket").disabled = True

@@ -12,6 +12,7 @@ from eventbus import EventBus, Unavailable
 from gateway import frames, tickets
 from gateway.auth import Caller
 from gateway.chat import Chat
+from gateway.complaints import keep_handshakes_out_of_logs
 from gateway.correlation import origin
 from gateway.deadline import within
 from gateway.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
@@ -91,8 +92,8 @@ async def _expire(socket: Socket, until: int) -> None:
     socket.refuse(TOKEN_REFUSED, "the token has expired")
 
 
-async def feed(app: web.Application) -> AsyncIterator[None]:
-    """For `cleanup_ctx`: pushes what is broadcast and what waits, for as long as the application runs."""
+async def _feed(app: web.Application) -> AsyncIterator[None]:
+    """What is broadcast and what waits goes out for as long as the application runs."""
     working = [
         asyncio.create_task(_listen(app[BUS], app[SOCKETS], app[RESPONSES]), name="pushes"),
         asyncio.create_task(app[RESPONSES].run(), name="responses"),
@@ -132,6 +133,14 @@ def _hand_on(sockets: Sockets, message: bytes) -> None:
             socket.send(frame)
 
 
-async def close_sockets(app: web.Application) -> None:
-    """For `on_shutdown`."""
+async def _close_sockets(app: web.Application) -> None:
     await app[SOCKETS].close_all()
+
+
+def mount(app: web.Application, bus: EventBus) -> None:
+    keep_handshakes_out_of_logs()
+    app[SOCKETS] = Sockets()
+    app[RESPONSES] = Responses(bus, app[SOCKETS])
+    app.on_shutdown.append(_close_sockets)
+    app.cleanup_ctx.append(_feed)
+    app.router.add_get("/ws/chat", chat)

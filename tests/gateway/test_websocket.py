@@ -83,8 +83,11 @@ FRAMES = {
     '{"type": 5}': "BAD_FRAME",
     '{"type": "ping"} {}': "BAD_FRAME",
     "[" * 100_000: "BAD_FRAME",
+    '{"type": NaN}': "BAD_FRAME",
     '{"type": "dance"}': "UNKNOWN_TYPE",
-    '{"type": "message", "data": {"agentId": "a", "content": "Hi"}}': "NOT_IMPLEMENTED",
+    '{"type": "Ping"}': "UNKNOWN_TYPE",
+    '{"type": "ping", "id": 5}': "INVALID",
+    '{"type": "ping", "data": {"a": 1}}': "INVALID",
 }
 
 
