@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -11,12 +13,13 @@ import structlog
 from aiohttp import WSMsgType
 
 from eventbus import EventBus
-from gateway import sockets
+from gateway import sockets, websocket
 from gateway.dispatch import MAX_BODY
 from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import SECRET, Client, Gateway, running, say
 from tests.gateway.test_auth import claims, sign
 from tests.gateway.test_leads import NOWHERE
+from tests.proxy import Proxy
 from tests.waiting import eventually
 
 PUSHED = {
@@ -125,6 +128,15 @@ async def test_a_bad_token_is_told_by_the_close_code(token: str, ann: Client) ->
         assert await closed(socket) == 4401
 
 
+async def test_a_browser_sees_why_it_was_refused(gateway: Gateway) -> None:
+    """It can set no header, and reads nothing of a handshake that fails: status 101, then the code and its reason."""
+    for query in ("", "?token=x", "?ticket=x", "?token=x&ticket=x"):
+        async with gateway.session.ws_connect(f"{gateway.url}/ws/chat{query}", origin="https://app.example") as socket:
+            message = await socket.receive()
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
+            assert 0 < len(message.extra) <= 123
+
+
 async def test_what_is_no_handshake_is_a_problem(ann: Client) -> None:
     answer = await ann.get(f"/ws/chat?token={ann.token}")
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
@@ -158,15 +170,17 @@ async def test_a_leads_assignee_sees_it_at_once(ann: Client) -> None:
     assert frame["data"] == (await ann.get("/api/notifications")).body["items"][0]
 
 
-async def _flood(bus: EventBus, quick: Any) -> None:
-    """Push to ann until a socket is given up; bob gets his in between."""
+async def _flood(bus: EventBus, quick: Any, given_up: int = 1) -> None:
+    """Push to ann until so many sockets are given up; bob gets his in between."""
     with structlog.testing.capture_logs() as logs:
         for number in range(5000):
             await push(bus, message="x" * 10_000)
             if number % 100 == 0:
                 await push(bus, "bob")
                 await receive(quick)
-            if any(line["event"] == "socket closed" for line in logs):
+            closed = [line["code"] for line in logs if line["event"] == "socket closed"]
+            if len(closed) >= given_up:
+                assert closed == [4408] * given_up
                 return
     raise AssertionError("nobody was too slow")
 
@@ -182,19 +196,58 @@ async def test_who_reads_too_slowly_is_told_and_holds_up_nobody(bus: EventBus, a
 
 
 @pytest.mark.usefixtures("listening")
-async def test_who_never_reads_is_cut_off(
+async def test_those_who_never_read_are_cut_off(
     bus: EventBus, ann: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.3)
-    async with ann.socket(), gateway.caller("bob", "acme").socket() as quick:
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(ann.socket())
+        quick = await stack.enter_async_context(gateway.caller("bob", "acme").socket())
         await receive(quick)
-        await _flood(bus, quick)
+        await _flood(bus, quick, given_up=4)
 
         async def gone() -> bool:
             return gateway.connections() == 1
 
         await eventually(gone)
         assert len(_writers()) == 1
+
+
+@pytest.mark.usefixtures("listening")
+async def test_those_who_vanish_are_noticed_and_hold_up_nobody(
+    bus: EventBus, ann: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No FIN, no RST: a phone in a tunnel. What was written to them is in the kernel's buffers for ever."""
+    monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.3)
+    monkeypatch.setattr(websocket, "HEARTBEAT", 1.0)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(Proxy(gateway.url))
+        lost = [
+            await stack.enter_async_context(gateway.session.ws_connect(f"{proxy.url}/ws/chat?token={ann.token}"))
+            for _ in range(5)
+        ]
+        here = await stack.enter_async_context(ann.socket())
+        for socket in (*lost, here):
+            await receive(socket)
+        proxy.blackhole()
+        waits = []
+        for number in range(100):
+            began = time.perf_counter()
+            await push(bus, title=str(number), message="x" * 10_000)
+            assert (await receive(here))["data"]["title"] == str(number)
+            waits.append(time.perf_counter() - began)
+
+        reading = asyncio.create_task(closed(here, 20))  # who does not read is no better than who has vanished
+
+        async def gone() -> bool:
+            return gateway.connections() == 1
+
+        await eventually(gone)
+        assert len(_writers()) == 1
+        assert not reading.done()
+        reading.cancel()
+    assert sorted(waits)[50] < 0.1
 
 
 async def test_when_the_gateway_stops_its_sockets_are_told(bus: EventBus) -> None:
