@@ -107,7 +107,7 @@ def measure(
     """Everything, on servers that are started for it. Blocks."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventbus-bench-")))
-        gateway = stack.enter_context(gateway_process(folder))
+        gateway = stack.enter_context(gatewaymodule_process(folder))
         limit = stack.enter_context(bare_process())
         message = Posted(bare.MESSAGES, json.dumps({**MESSAGE, "agentId": make_agent(gateway)}), 202)
         event = Posted(bare.EVENTS, json.dumps(EVENT), 202, CLOUD_EVENT)
@@ -175,7 +175,7 @@ class Target:
 @contextmanager
 def bare_process() -> Iterator[Target]:
     """Sent the same bytes as the gateway, token included."""
-    with _process("benchmarks.bare", stdout=subprocess.PIPE) as process:
+    with module_process("benchmarks.bare", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         headers = {"Authorization": f"Bearer {_token('x' * 32)}"}
@@ -183,7 +183,7 @@ def bare_process() -> Iterator[Target]:
 
 
 @contextmanager
-def gateway_process(folder: Path) -> Iterator[Target]:
+def gatewaymodule_process(folder: Path) -> Iterator[Target]:
     """With its servers, migrated; the log goes into a file."""
     secret, log = secrets.token_hex(32), folder / "gateway.log"
     with server() as redis_url, EmbeddedPostgres(folder / "postgres") as postgres:
@@ -197,16 +197,16 @@ def gateway_process(folder: Path) -> Iterator[Target]:
         }
         migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]
         subprocess.run(migrate, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
-        with log.open("wb") as file, _process("gateway", stderr=file, environment=environment) as process:
+        with log.open("wb") as file, module_process("gateway", stderr=file, environment=environment) as process:
             headers = {"Authorization": f"Bearer {_token(secret)}"}
-            yield Target("gateway", process.pid, _port(process, log), headers)
+            yield Target("gateway", process.pid, port_of(process, log), headers)
 
 
 def _token(secret: str) -> str:
     return make_token(secret, user="bench", organization=ORGANIZATION, roles=frozenset({"system"}))
 
 
-def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+def port_of(process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Where it listens, by its own log."""
     give_up = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < give_up:
@@ -218,7 +218,7 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
 
 
 @contextmanager
-def _process(
+def module_process(
     module: str, *, environment: dict[str, str] | None = None, **pipes: object
 ) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", module]

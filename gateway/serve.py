@@ -1,7 +1,9 @@
 """The gateway as a process: listen until a signal, then leave in good order."""
 
 import asyncio
+import resource
 import signal
+from contextlib import suppress
 
 import structlog
 from aiohttp import web
@@ -13,6 +15,8 @@ from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings
 
 SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running
+BACKLOG = 1_024  # connections that wait to be accepted: after an outage all clients come back at once
+OPEN_FILES = 65_536  # that are enough; each socket is one, and what a shell allows may be 256
 
 log = structlog.get_logger("gateway")
 
@@ -25,6 +29,7 @@ async def serve(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with open_bus(settings) as bus:
+        _allow_files()
         runner = make_runner(create_app(bus, settings))
         await runner.setup()
         try:
@@ -43,8 +48,17 @@ def make_runner(app: web.Application, shutdown_timeout: float = SHUTDOWN_TIMEOUT
 
 async def _listen(runner: web.AppRunner, settings: GatewaySettings) -> None:
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
     for address in runner.addresses:
         log.info("listening", host=address[0], port=address[1])
+
+
+def _allow_files() -> None:
+    """As many as this process may take without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # some systems say more than they allow
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

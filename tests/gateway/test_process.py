@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.pid = process.pid
         self.lines: list[dict[str, Any]] = []
 
     async def line(self, event: str) -> dict[str, Any]:
@@ -101,6 +103,19 @@ async def test_a_gateway_serves_until_sigterm(environment: dict[str, str]) -> No
     requests = [line["path"] for line in process.lines if line["event"] == "request"]
     assert requests == ["/api/leads", "/ws/chat"]
     assert [line for line in process.lines if line["level"] in {"warning", "error"}] == []
+
+
+async def test_a_gateway_takes_the_files_that_it_may_have(environment: dict[str, str]) -> None:
+    """Each socket is one, and many shells allow no more than a few hundred at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with started("gateway", environment) as process:
+            await process.line("listening")
+            allowed, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert allowed == min(hard, 65_536) if hard != resource.RLIM_INFINITY else allowed == 65_536
 
 
 async def test_a_worker_works_until_sigterm(environment: dict[str, str]) -> None:
