@@ -25,6 +25,7 @@ PAGE = 10  # responses of a user at a time; the next when these have been taken
 MISSED_PAGE = 100  # the same, of those whose pushes were lost
 OWNERS = 500  # users who are looked up at a time
 MISSED_KEPT = timedelta(minutes=1)  # that a taken response stays, for gateways that missed its push
+LINGER = 0.1  # seconds that what has been taken may wait to be written down: nobody waits for it
 RETRY_PAUSE = 1.0  # seconds
 
 # Sorted, so that two gateways with the same responses wait for each other instead of for ever.
@@ -71,6 +72,7 @@ class Responses:
         self._taken: set[Arrived] = set()
         self._more: set[Owner] = set()  # who has been given a whole page
         self._awake = asyncio.Event()
+        self._lingering: asyncio.TimerHandle | None = None
 
     def look(self, owner: Owner) -> None:
         """A socket has been opened: bring it what waits."""
@@ -85,8 +87,8 @@ class Responses:
     def taken(self, owner: Owner, message_ids: Iterable[str]) -> None:
         """The client of one of his sockets has confirmed these."""
         self._taken.update((owner, message_id) for message_id in message_ids)
-        if self._taken:
-            self._awake.set()
+        if self._taken and self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(LINGER, self._awake.set)
 
     async def run(self) -> None:
         """For ever."""
@@ -108,6 +110,9 @@ class Responses:
     def _gather(self) -> _Work:
         """Taken out before anything is read: who comes meanwhile is looked up again."""
         work = _Work(sorted(self._taken), _some(self._opened), _some(self._missed))
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         self._taken.clear()
         self._opened -= set(work.opened)
         self._missed -= set(work.missed)

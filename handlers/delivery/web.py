@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from eventbus import Connection, Context, Reject
+from eventbus import Context, Reject
 from handlers.message.events import MessageResponded
 from handlers.pushing import push_surely
 
@@ -17,20 +17,20 @@ KEPT = timedelta(days=7)  # that a response waits for a socket; in its conversat
 WAITING = 100  # responses that wait for one user; of more, the oldest are in the history alone
 PRUNE_BATCH = 20  # expired rows that each new one takes along: the table cannot grow faster than it is cleared
 
-_INSERT = """
+# In one statement, which is one round trip: what is expired goes, of the user's own the newest stay, this one comes.
+_WRITE_DOWN = """
+WITH expired AS (
+    DELETE FROM responses_waiting WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM responses_waiting WHERE expires_at < now() ORDER BY expires_at LIMIT $6 FOR UPDATE SKIP LOCKED
+    ))
+), surplus AS (
+    DELETE FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND message_id IN (
+        SELECT message_id FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND taken_at IS NULL
+        ORDER BY created_at DESC, message_id DESC OFFSET $7
+    )
+)
 INSERT INTO responses_waiting (organization, user_id, message_id, frame, expires_at)
 VALUES ($1, $2, $3, $4, now() + $5::interval) ON CONFLICT DO NOTHING
-"""
-_BOUND = """
-DELETE FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND message_id IN (
-    SELECT message_id FROM responses_waiting WHERE organization = $1 AND user_id = $2 AND taken_at IS NULL
-    ORDER BY created_at DESC, message_id DESC OFFSET $3
-)
-"""
-_PRUNE = """
-DELETE FROM responses_waiting WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM responses_waiting WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-))
 """
 
 
@@ -41,16 +41,10 @@ async def send(event: MessageResponded, ctx: Context) -> None:
         raise Reject("a response for the web needs an organization and a userId")
     frame = _frame(event, ctx)
     async with ctx.transaction() as tx:
-        await _write_down(tx.connection, organization, user, event.message_id, frame)
+        text = orjson.dumps(frame).decode()
+        of = (organization, user, event.message_id)
+        await tx.connection.execute(_WRITE_DOWN, *of, text, KEPT, PRUNE_BATCH, WAITING - 1)
     await push_surely(ctx, organization, user, "message", frame)
-
-
-async def _write_down(
-    connection: Connection, organization: str, user: str, message_id: str, frame: dict[str, Any]
-) -> None:
-    await connection.execute(_PRUNE, PRUNE_BATCH)
-    await connection.execute(_INSERT, organization, user, message_id, orjson.dumps(frame).decode(), KEPT)
-    await connection.execute(_BOUND, organization, user, WAITING)
 
 
 def _frame(event: MessageResponded, ctx: Context) -> dict[str, Any]:
