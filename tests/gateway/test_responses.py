@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Group
+from eventbus import EventBus, Group, Unavailable
 from eventbus.event import uuid7
 from eventbus.redis import notices
 from gateway import responses, websocket
@@ -279,6 +279,27 @@ async def test_what_is_too_old_is_not_sent_and_cleared_away(bus: EventBus, ann: 
         return await waiting(tables) == ["new"]
 
     await eventually(cleared)
+
+
+@pytest.mark.usefixtures("delivering")
+async def test_a_push_that_failed_is_tried_again(
+    bus: EventBus, ann: Client, monkeypatch: pytest.MonkeyPatch, tables: Tables
+) -> None:
+    """The row alone would wait for a socket that is open already."""
+    broadcast, failures = bus.broadcast, iter(range(2))
+
+    async def unsteady(channel: str, message: bytes) -> None:
+        if next(failures, None) is not None:
+            raise Unavailable("Redis", "no answer")
+        await broadcast(channel, message)
+
+    async with ann.socket() as socket:
+        await receive(socket)
+        monkeypatch.setattr(bus, "broadcast", unsteady)
+        message_id = await respond(bus)
+        assert (await receive(socket))["data"]["messageId"] == message_id
+        await asyncio.gather(all_taken(tables), reading(socket))
+    assert len(await tables.rows("responses_waiting")) == 1
 
 
 async def test_a_response_to_nobody_is_a_dead_letter(bus: EventBus, delivering: None, tables: Tables) -> None:

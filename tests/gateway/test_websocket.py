@@ -12,8 +12,9 @@ import pytest
 import structlog
 from aiohttp import WSMsgType
 
-from eventbus import EventBus
-from gateway import sockets, websocket
+from eventbus import EventBus, Unavailable
+from gateway import sockets, tickets, websocket
+from gateway.auth import Authenticator
 from gateway.dispatch import MAX_BODY
 from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import SECRET, Client, Gateway, running, say
@@ -138,6 +139,19 @@ async def test_a_browser_sees_why_it_was_refused(gateway: Gateway) -> None:
             assert len(message.extra) <= 123
 
 
+@pytest.mark.parametrize("query", ["token", "ticket"])
+async def test_while_a_server_is_away_nobody_is_told_that_his_token_is_bad(
+    query: str, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise Unavailable("a server", "no answer")
+
+    monkeypatch.setattr(Authenticator, "caller", away)
+    monkeypatch.setattr(tickets, "redeem", away)
+    async with gateway.session.ws_connect(f"{gateway.url}/ws/chat", params={query: "x"}) as socket:
+        assert await closed(socket) == 1013
+
+
 async def test_what_is_no_handshake_is_a_problem(ann: Client) -> None:
     answer = await ann.get(f"/ws/chat?token={ann.token}")
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
@@ -194,6 +208,20 @@ async def test_who_reads_too_slowly_is_told_and_holds_up_nobody(bus: EventBus, a
         assert await closed(slow) == 4408
         await push(bus, "bob")
         assert (await receive(quick))["type"] == "notification"
+
+
+@pytest.mark.usefixtures("listening")
+async def test_few_frames_are_too_many_if_they_are_large(bus: EventBus, ann: Client, gateway: Gateway) -> None:
+    """What waits for a slow reader is bounded in size as well."""
+    async with ann.socket() as slow, gateway.caller("bob", "acme").socket() as quick:
+        await receive(quick)
+        with structlog.testing.capture_logs() as logs:
+            for number in range(60):
+                await push(bus, message="x" * 1_000_000)
+                await push(bus, "bob", title=str(number))
+                assert (await receive(quick))["data"]["title"] == str(number)
+        assert [line["code"] for line in logs if line["event"] == "socket closed"] == [4408]
+        await slow.close()
 
 
 @pytest.mark.usefixtures("listening")
