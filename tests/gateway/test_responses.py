@@ -302,6 +302,27 @@ async def test_a_push_that_failed_is_tried_again(
     assert len(await tables.rows("responses_waiting")) == 1
 
 
+@pytest.mark.usefixtures("delivering")
+async def test_a_socket_that_opens_while_postgresql_is_away_is_served_later(
+    bus: EventBus, ann: Client, monkeypatch: pytest.MonkeyPatch, tables: Tables
+) -> None:
+    message_id = await respond(bus)
+    await written(tables, 1)
+    transaction, failures = bus.transaction, iter(range(2))
+
+    def unsteady(*arguments: Any) -> Any:
+        if next(failures, None) is not None:
+            raise Unavailable("PostgreSQL", "no answer")
+        return transaction(*arguments)
+
+    monkeypatch.setattr(responses, "RETRY_PAUSE", 0.1)
+    monkeypatch.setattr(bus, "transaction", unsteady)
+    async with ann.socket() as socket:
+        await receive(socket)
+        assert (await receive(socket))["data"]["messageId"] == message_id
+        await asyncio.gather(all_taken(tables), reading(socket))
+
+
 async def test_a_response_to_nobody_is_a_dead_letter(bus: EventBus, delivering: None, tables: Tables) -> None:
     await respond(bus, None)
 

@@ -218,7 +218,7 @@ async def test_few_frames_are_too_many_if_they_are_large(bus: EventBus, ann: Cli
         with structlog.testing.capture_logs() as logs:
             for number in range(60):
                 await push(bus, message="x" * 1_000_000)
-                await push(bus, "bob", title=str(number))
+                await push(bus, "bob", title=str(number), message="x" * 1_000_000)
                 assert (await receive(quick))["data"]["title"] == str(number)
         assert [line["code"] for line in logs if line["event"] == "socket closed"] == [4408]
         await slow.close()
