@@ -107,7 +107,7 @@ def measure(
     """Everything, on servers that are started for it. Blocks."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventbus-bench-")))
-        gateway = stack.enter_context(gatewaymodule_process(folder))
+        gateway = stack.enter_context(gateway_process(folder))
         limit = stack.enter_context(bare_process())
         message = Posted(bare.MESSAGES, json.dumps({**MESSAGE, "agentId": make_agent(gateway)}), 202)
         event = Posted(bare.EVENTS, json.dumps(EVENT), 202, CLOUD_EVENT)
@@ -183,7 +183,7 @@ def bare_process() -> Iterator[Target]:
 
 
 @contextmanager
-def gatewaymodule_process(folder: Path) -> Iterator[Target]:
+def gateway_process(folder: Path) -> Iterator[Target]:
     """With its servers, migrated; the log goes into a file."""
     secret, log = secrets.token_hex(32), folder / "gateway.log"
     with server() as redis_url, EmbeddedPostgres(folder / "postgres") as postgres:

@@ -7,13 +7,14 @@ what that means towards services that cannot tell a repetition.
 from collections.abc import Awaitable, Callable
 
 from eventbus import Backoff, Context, Group, Reject, RetryPolicy
-from handlers.delivery import callback, telegram, whatsapp
+from handlers.delivery import callback, telegram, web, whatsapp
 from handlers.delivery.record import give_up
 from handlers.message.events import Channel, MessageResponded
 
 Sender = Callable[[MessageResponded, Context], Awaitable[None]]
 
 SENDERS: dict[Channel, Sender] = {
+    Channel.WEB: web.send,
     Channel.WHATSAPP: whatsapp.send,
     Channel.TELEGRAM: telegram.send,
     Channel.API: callback.send,

@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from eventbus import EventBus, Group
+from eventbus import EventBus
 from eventbus.embedded.ports import free_port
 from gateway.auth import make_token
-from handlers.delivery import web
+from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
 from tests.faults.crm import ORGANIZATION, SECRET, Crm
 from tests.faults.fleet import Fleet
@@ -24,8 +24,6 @@ from tests.working import working
 
 USERS = [f"user-{number}" for number in range(5)]
 RESPONSES = 40  # for each of them
-GROUP = Group("delivery")
-GROUP.on(MessageResponded)(web.send)
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ async def test_no_response_is_lost_when_gateways_are_killed(crm: Crm, tmp_path: 
             await fleet.start()
         async with EventBus(crm.redis_url, database=crm.database_url) as bus, aiohttp.ClientSession() as session:
             reading = [asyncio.create_task(reader.run(session)) for reader in readers]
-            async with working(bus, GROUP):
+            async with working(bus, delivery):
                 killing = asyncio.create_task(_kill_in_turn(fleets))
                 for number in range(RESPONSES):
                     for user in USERS:
@@ -102,7 +100,7 @@ async def test_what_a_client_has_not_confirmed_when_its_gateway_dies_is_sent_aga
     try:
         await first.start()
         async with EventBus(crm.redis_url, database=crm.database_url) as bus, aiohttp.ClientSession() as session:
-            async with working(bus, GROUP):
+            async with working(bus, delivery):
                 mute = await session.ws_connect(f"{first.url}/ws/chat?token={token}", autoping=False)
                 assert (await mute.receive_json(timeout=10))["type"] == "connected"
                 await bus.publish(_response("ann", "m-1"), organization=ORGANIZATION)

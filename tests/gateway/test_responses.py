@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Group, Unavailable
+from eventbus import EventBus, Unavailable
 from eventbus.event import uuid7
 from eventbus.redis import notices
 from gateway import responses, websocket
 from handlers.delivery import web
+from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
 from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import Client, Gateway, running
@@ -28,9 +29,7 @@ METADATA = {"model": "gpt", "tokensUsed": 7, "processingTime": 21, "finishReason
 
 @pytest.fixture
 async def delivering(bus: EventBus) -> AsyncIterator[None]:
-    group = Group("delivery")
-    group.on(MessageResponded)(web.send)
-    async with working(bus, group):
+    async with working(bus, delivery):
         yield
 
 
@@ -61,7 +60,11 @@ async def heard(socket: Any) -> list[str]:
 
 
 async def waiting(tables: Tables) -> list[str]:
-    return [row["message_id"] for row in await tables.rows("responses_waiting") if row["taken_at"] is None]
+    return [
+        row["message_id"]
+        for row in await tables.fetch("SELECT * FROM responses_waiting ORDER BY 1, 2, 3")
+        if row["taken_at"] is None
+    ]
 
 
 async def all_taken(tables: Tables) -> None:
@@ -216,14 +219,12 @@ async def test_what_was_pushed_while_a_gateway_was_deaf_is_looked_for(
 ) -> None:
     """A gateway whose connection for pushes broke, beside one that heard it all and brought it to the same user."""
     monkeypatch.setattr(notices, "SILENCE", 0.5)
-    group = Group("delivery")
-    group.on(MessageResponded)(web.send)
     async with (
         Proxy(redis_url) as proxy,
         EventBus(proxy.url, database=database_url) as cut_off,
         running(cut_off) as deaf,
         running(bus) as hearing,
-        working(bus, group),
+        working(bus, delivery),
         deaf.caller().socket() as first,
         deaf.caller("bob").socket() as bob,
         hearing.caller().socket() as second,
@@ -299,7 +300,7 @@ async def test_a_push_that_failed_is_tried_again(
         message_id = await respond(bus)
         assert (await receive(socket))["data"]["messageId"] == message_id
         await asyncio.gather(all_taken(tables), reading(socket))
-    assert len(await tables.rows("responses_waiting")) == 1
+    assert len(await tables.fetch("SELECT * FROM responses_waiting ORDER BY 1, 2, 3")) == 1
 
 
 @pytest.mark.usefixtures("delivering")

@@ -127,7 +127,7 @@ async def test_no_ticket_reaches_a_log_or_a_table(
     caplog.set_level(logging.DEBUG)
     with structlog.testing.capture_logs() as logs:
         ticket = (await buy(ann))["ticket"]
-        stored = str([dict(row) for row in await tables.rows("ws_tickets")])
+        stored = str([dict(row) for row in await tables.fetch("SELECT * FROM ws_tickets ORDER BY 1, 2, 3")])
         for _ in range(2):
             await code_of(gateway, ticket)
         offered = gateway.session.ws_connect(f"{gateway.url}/ws/chat", protocols=["bearer", ann.token])
