@@ -293,6 +293,48 @@ async def test_a_message_that_fails_its_workflow_alone_does_not_stop_the_others(
             break
 
 
+async def test_who_builds_a_workflow_that_fails_stops_nobody_elses(
+    ann: Client, agent: str, answering: N8N, bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "PAUSE", 60.0)
+
+    async def answer(asked: Asked) -> web.Response:
+        return web.Response(status=500) if asked.workflow == "broken" else await echo(asked)
+
+    answering.answer = answer
+    broken = (await ann.post("/api/agents", {"name": "Broken", "workflow": "broken"})).body["id"]
+    await asyncio.gather(*(ask(ann, broken) for _ in range(5)))
+
+    async def is_open() -> bool:
+        return [state.name for state in await bus.transport.circuits.troubled() if state.is_open] == ["n8n:broken"]
+
+    await eventually(is_open)
+    told = [await ask(ann, agent) for _ in range(5)]
+    assert [(await ended(ann, one["messageId"]))["state"] for one in told] == ["completed"] * 5
+    assert await is_open()
+
+
+async def test_a_dead_letter_that_is_replayed_is_answered(
+    ann: Client, agent: str, answering: N8N, bus: EventBus, tables: Tables
+) -> None:
+    async def refuse(_asked: Asked) -> web.Response:
+        return web.Response(status=404)
+
+    answering.answer = refuse
+    told = await ask(ann, agent)
+    assert (await ended(ann, told["messageId"]))["state"] == "failed"
+    answering.answer = echo
+    [letter] = await bus.transport.dead_letters("message")
+    await bus.transport.replay(letter)
+    await eventually(lambda: _has(tables, "message.responded"))
+
+    async def is_completed() -> bool:
+        return bool((await standing(ann, told["messageId"]))["state"] == "completed")
+
+    await eventually(is_completed)
+    assert await responses(tables) == (1, 1)
+
+
 # What is told on the way ----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,57 @@ async def test_postgres_away_is_a_problem_within_seconds(own_postgres: OwnPostgr
 
         await eventually(back)
         assert [lead["name"] for lead in (await ann.get("/api/leads")).body["items"]][:1] == ["Leo"]
+
+
+async def test_messages_are_taken_while_redis_is_away_and_there_is_a_spool(
+    own_redis: OwnRedis, database_url: str, tmp_path: Path
+) -> None:
+    redis = await asyncio.to_thread(own_redis)
+    spool = tmp_path / "spool.jsonl"
+    async with EventBus(redis.url, database=database_url, spool=spool) as bus, running(bus) as gateway:
+        ann = gateway.caller("ann", "acme")
+        agent = (await ann.post("/api/agents", {"name": "Weather"})).body["id"]
+        await asyncio.to_thread(redis.kill)
+        body = {"agentId": agent, "message": "Rain?", "channel": "web", "id": "m-1"}
+        answers = [await ann.post("/api/messages", body) for _ in range(2)]
+        assert [answer.status for answer in answers] == [202, 202]
+        assert answers[0].body == answers[1].body
+        assert (await ann.get("/api/messages/queue/stats")).status == 503
+        health = await ann.get("/api/messages/queue/health")
+        assert (health.status, health.body["success"], health.body["data"]["healthy"]) == (503, False, False)
+        await asyncio.to_thread(redis.start)
+
+        async def waits() -> bool:
+            status = await ann.get("/api/messages/m-1/status")
+            return status.status == 200 and bool(status.body["data"]["state"] == "waiting")
+
+        await eventually(waits)
+        await eventually(lambda: _length(bus))
+        [stream] = await bus.transport.inspect(["message"])
+        assert stream.length == 1, "the same id is the same job in the spool as well"
+
+
+async def _length(bus: EventBus) -> bool:
+    assert bus.spool is not None
+    return not bus.spool.records
+
+
+async def test_messages_to_an_agent_that_is_known_are_taken_while_postgres_is_away(
+    own_postgres: OwnPostgres, redis_url: str
+) -> None:
+    postgres = await asyncio.to_thread(own_postgres)
+    await migrate(postgres.url)
+    async with EventBus(redis_url, database=postgres.url) as bus, running(bus) as gateway:
+        ann = gateway.caller("ann", "acme")
+        agents = [(await ann.post("/api/agents", {"name": name})).body["id"] for name in ("Known", "Other")]
+        bodies = [{"agentId": agent, "message": "Rain?", "channel": "web"} for agent in agents]
+        assert (await ann.post("/api/messages", bodies[0])).status == 202
+        await asyncio.to_thread(postgres.pause)
+        try:
+            assert (await ann.post("/api/messages", bodies[0])).status == 202
+            began = time.monotonic()
+            refused = await ann.post("/api/messages", bodies[1])
+            assert time.monotonic() - began < 7
+            assert (refused.status, refused.headers["Content-Type"]) == (503, "application/problem+json")
+        finally:
+            await asyncio.to_thread(postgres.resume)
