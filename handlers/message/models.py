@@ -93,7 +93,7 @@ class NewMessage(Request):
     @model_validator(mode="after")
     def _check_there(self) -> Self:
         """A default is not validated, and of one that is pydantic would name the field by another name."""
-        if "channel_metadata" not in self.model_fields_set:
+        if self.channel is not Channel.WEB and "channel_metadata" not in self.model_fields_set:
             try:
                 _check_place(self.channel, {})
             except ValueError as error:
@@ -118,7 +118,7 @@ class Job(Answer):
     """`estimatedTime`: seconds until there is usually an answer."""
 
     message_id: str
-    conversation_id: UUID
+    conversation_id: Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
     job_id: str
     status: Literal["processing"] = "processing"
     estimated_time: int

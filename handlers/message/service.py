@@ -120,7 +120,7 @@ def once_for(user: str, message_id: str) -> Once:
 def _accepted(event: MessageReceived) -> Accepted:
     job = Job(
         message_id=event.message_id,
-        conversation_id=UUID(event.conversation_id),
+        conversation_id=event.conversation_id,
         job_id=event.message_id,
         estimated_time=ESTIMATE,
     )
