@@ -7,7 +7,7 @@ from gateway import websocket
 from gateway.auth import authenticator
 from gateway.correlation import stamp
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
-from gateway.routes import ENDPOINTS, events, health, metrics
+from gateway.routes import ENDPOINTS
 from gateway.settings import GatewaySettings
 from gateway.sockets import Sockets
 from gateway.surroundings import surroundings
@@ -25,8 +25,4 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app.on_shutdown.append(websocket.close_sockets)
     app.cleanup_ctx.append(websocket.feed)
     mount(app, ENDPOINTS)
-    events.mount(app)
-    health.mount(app)
-    metrics.mount(app, bus)
-    app.router.add_get("/ws/chat", websocket.chat)
     return app
