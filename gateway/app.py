@@ -8,6 +8,7 @@ from gateway.auth import authenticator
 from gateway.correlation import stamp
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
 from gateway.routes import ENDPOINTS
+from gateway.routes.documents import describe
 from gateway.settings import GatewaySettings
 from gateway.sockets import Sockets
 from gateway.surroundings import surroundings
@@ -25,4 +26,5 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app.on_shutdown.append(websocket.close_sockets)
     app.cleanup_ctx.append(websocket.feed)
     mount(app, ENDPOINTS)
+    describe(app, ENDPOINTS)
     return app

@@ -3,6 +3,7 @@
 from gateway.api import Endpoint
 from gateway.routes.agents import agents
 from gateway.routes.chat import chat
+from gateway.routes.documents import documents
 from gateway.routes.events import events
 from gateway.routes.funnels import funnels
 from gateway.routes.health import health
@@ -24,4 +25,5 @@ ENDPOINTS: list[Endpoint] = [
     *chat.endpoints,
     *health.endpoints,
     *metrics.endpoints,
+    *documents.endpoints,
 ]

@@ -46,6 +46,7 @@ class Published(Answer):
     location=PATH + "/{eventId}",
     takes={STRUCTURED: CloudEvent, BATCH: list[CloudEvent], JSON: JsonValue},
     answers={202: {JSON: Published | list[Published]}},
+    headers={f"ce-{name}": str for name in ("specversion", "id", "source", "type", "subject", "time")},
 )
 async def publish_events(request: web.Request, caller: Caller) -> web.Response:
     """Publish one CloudEvent, or a batch.

@@ -1,12 +1,12 @@
 """Leads on the wire."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId
+from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
 from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery, PositionCursor
 
 UNREACHABLE = "a lead needs at least one of name, email, phone"
@@ -40,8 +40,8 @@ class LeadChanges(Request):
     email: Email | None = None
     phone: Phone | None = None
     company: Line | None = None
-    source: Label = ""
-    status: Label = ""
+    source: Annotated[Label, Field(json_schema_extra=without_default)] = ""
+    status: Annotated[Label, Field(json_schema_extra=without_default)] = ""
     assigned_to: UserId | None = None
 
 
