@@ -4,13 +4,12 @@ what a group handles of a stream is an operation.
 Messages are described as CloudEvents: the attributes of the envelope are their headers, the event is their payload.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import models_json_schema
 
-from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, SOURCE, Event, event_class, event_types, stream_of
 from eventbus.group import Group
 
@@ -18,6 +17,7 @@ Document = dict[str, Any]
 
 REFS = "#/components/schemas/{model}"
 _TEXT: Document = {"type": "string"}
+_UNKNOWN: Document = {"type": "object", "description": "Some of its fields have no JSON Schema."}
 _ENVELOPE: Document = {
     "type": "object",
     "description": "The attributes of CloudEvents 1.0, and our own.",
@@ -38,9 +38,7 @@ _ENVELOPE: Document = {
 
 
 def document(groups: Iterable[Group], *, title: str, release: str, types: Sequence[str] | None = None) -> Document:
-    """Of these groups, and of all types that imported modules define; or of those given. Needs no server.
-
-    Raises ConfigurationError if the fields of an event cannot be described."""
+    """Of these groups, and of all types that imported modules define; or of those given. Needs no server."""
     classes = {name: event_class(name) for name in sorted(event_types() if types is None else types)}
     payloads, schemas = _schemas(classes)
     streams: dict[str, list[str]] = {}
@@ -100,10 +98,18 @@ def _operation(group: Group, stream: str, classes: Iterable[str]) -> tuple[str, 
     }
 
 
-def _schemas(classes: dict[str, type[Event]]) -> tuple[dict[str, Document], Document]:
-    """The payload of each type, and what they refer to; as a publisher has to write it."""
+def _schemas(classes: Mapping[str, type[Event]]) -> tuple[dict[str, Document], Document]:
+    """The payload of each type, as a publisher has to write it, and what payloads refer to."""
+    clear = {name: cls for name, cls in classes.items() if _is_clear(cls)}
+    made, told = models_json_schema([(cls, "validation") for cls in clear.values()], ref_template=REFS)
+    payloads = {name: made[clear[name], "validation"] if name in clear else _UNKNOWN for name in classes}
+    return payloads, told.get("$defs", {})
+
+
+def _is_clear(cls: type[Event]) -> bool:
+    """Whether JSON Schema can say what its fields are; a type of the program's own may be known to itself alone."""
     try:
-        made, told = models_json_schema([(cls, "validation") for cls in classes.values()], ref_template=REFS)
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError) as error:
-        raise ConfigurationError(f"an event cannot be described: {error.message}") from error
-    return {name: made[cls, "validation"] for name, cls in classes.items()}, told.get("$defs", {})
+        cls.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return False
+    return True

@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from gateway.api import JSON, Endpoint
 from gateway.cloudevents import STRUCTURED
 from gateway.routes import ENDPOINTS
+from handlers.agent.models import NewAgent
 from handlers.funnel.models import NewFunnel
 from handlers.lead.models import LeadChanges, Move, NewLead
+from handlers.message.models import NewMessage
 from handlers.task.models import NewTask
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
@@ -57,7 +59,7 @@ Maker = Callable[[Scene], Awaitable[str]]
 
 async def _create(scene: Scene, path: str, model: type[BaseModel]) -> Any:
     answer = await scene.owner.post(path, await scene.body(model))
-    assert answer.status in {200, 201}, answer
+    assert answer.status in {200, 201, 202}, answer
     return answer.body
 
 
@@ -99,6 +101,22 @@ async def _event(scene: Scene) -> str:
     return str((await scene.owner.get(f"/api/leads/{lead}/events")).body["items"][0]["id"])
 
 
+async def _agent(scene: Scene) -> str:
+    return str((await _create(scene, "/api/agents", NewAgent))["id"])
+
+
+async def _message(scene: Scene) -> str:
+    told = (await _create(scene, "/api/messages", NewMessage))["data"]
+    scene.made["conversation_id"] = told["conversationId"]
+    return str(told["messageId"])
+
+
+async def _conversation(scene: Scene) -> str:
+    """The one of its message."""
+    await scene.id_of("message_id")
+    return scene.made["conversation_id"]
+
+
 MAKERS: dict[str, Maker] = {
     "funnel_id": _funnel,
     "step_id": _step,
@@ -106,6 +124,9 @@ MAKERS: dict[str, Maker] = {
     "task_id": _task,
     "notification_id": _notification,
     "event_id": _event,
+    "agent_id": _agent,
+    "message_id": _message,
+    "conversation_id": _conversation,
 }
 
 
@@ -129,12 +150,22 @@ async def _lead_changes(_scene: Scene) -> dict[str, Any]:
     return {"name": "Leo"}
 
 
+async def _new_agent(_scene: Scene) -> dict[str, Any]:
+    return {"name": "Weather"}
+
+
+async def _new_message(scene: Scene) -> dict[str, Any]:
+    return {"agentId": await scene.id_of("agent_id"), "message": "Will it rain?", "channel": "web"}
+
+
 BODIES: dict[type[BaseModel], Callable[[Scene], Awaitable[dict[str, Any]]]] = {
     NewFunnel: _new_funnel,
     NewLead: _new_lead,
     LeadChanges: _lead_changes,
     Move: _move,
     NewTask: _new_task,
+    NewAgent: _new_agent,
+    NewMessage: _new_message,
 }
 
 

@@ -75,7 +75,7 @@ async def test_the_header_must_be_a_bearers(value: str, gateway: Gateway, ann: C
     assert (await gateway.bearer("").get("/api/leads", Authorization=f"bearer {ann.token}")).status == 200
 
 
-FREE = {"open_chat", "livez", "readyz", "get_metrics"}
+FREE = {"open_chat", "livez", "readyz", "get_metrics", "get_openapi", "get_asyncapi"}
 
 
 def test_who_needs_no_token_is_named_here() -> None:
