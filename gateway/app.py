@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from eventbus import EventBus
-from gateway import websocket
+from gateway import correlation, quota, websocket
 from gateway.auth import authenticator
-from gateway.correlation import stamp
-from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
+from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
+from gateway.quota import Quotas
+from gateway.rates import parse
 from gateway.routes import ENDPOINTS
 from gateway.routes.documents import describe
 from gateway.settings import GatewaySettings
@@ -22,7 +23,8 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app[BUS] = bus
     app[AUTHENTICATOR] = authenticator(settings)
     app[websocket.SOCKETS] = Sockets()
-    app.on_response_prepare.append(stamp)
+    app[QUOTAS] = Quotas(bus, parse(settings.rate_limit))
+    app.on_response_prepare.extend((correlation.stamp, quota.stamp))
     app.on_shutdown.append(websocket.close_sockets)
     app.cleanup_ctx.append(websocket.feed)
     mount(app, ENDPOINTS)

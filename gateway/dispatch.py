@@ -1,7 +1,7 @@
 """One request to one endpoint: who, what, then the transaction, then the answer.
 
-The order in which a request can be refused: token (401), role (403), path (404), content type and size (415, 413),
-JSON (400), validation (422), and only then anything that reads or writes.
+The order in which a request can be refused: token (401), quota (429), role (403), path (404), content type and size
+(415, 413), JSON (400), validation (422), and only then anything that reads or writes.
 """
 
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from gateway.correlation import origin
 from gateway.deadline import within
 from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.problems import Problem, invalid
+from gateway.quota import STANDING, Quotas
 from gateway.reply import Reply
 
 MAX_BODY = 1024 * 1024  # bytes, after decompression
@@ -27,6 +28,7 @@ DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to
 
 BUS = web.AppKey("bus", EventBus)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+QUOTAS = web.AppKey("quotas", Quotas)
 
 
 def mount(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
@@ -84,8 +86,14 @@ def _raw(endpoint: Endpoint) -> Handler:
 
 
 async def _admit(endpoint: Endpoint, request: web.Request) -> Caller:
-    """Raises Problem(401, 403)."""
+    """Raises Problem(401, 429, 403)."""
     caller = await request.app[AUTHENTICATOR].caller_of(request)
+    quotas = request.app[QUOTAS]
+    rate = quotas.rate_of(caller)
+    if rate is not None:
+        standing = request[STANDING] = quotas.at_once(rate, caller) or await quotas.spend(rate, caller)
+        if standing.refused:
+            raise standing.refusal()
     if endpoint.roles and not endpoint.roles & caller.roles:
         raise Problem(403, f"this needs the role {' or '.join(sorted(endpoint.roles))}")
     return caller
