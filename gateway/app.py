@@ -13,6 +13,7 @@ from gateway.routes.documents import describe
 from gateway.settings import GatewaySettings
 from gateway.sockets import Sockets
 from gateway.surroundings import surroundings
+from gateway.traffic import TRAFFIC, Traffic
 
 
 def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
@@ -23,6 +24,7 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app[BUS] = bus
     app[AUTHENTICATOR] = authenticator(settings)
     app[websocket.SOCKETS] = Sockets()
+    app[TRAFFIC] = Traffic()
     app[QUOTAS] = Quotas(bus, parse(settings.rate_limit))
     app.on_response_prepare.extend((correlation.stamp, quota.stamp))
     app.on_shutdown.append(websocket.close_sockets)

@@ -6,13 +6,18 @@ from aiohttp import web
 
 from gateway.api import Routes
 from gateway.dispatch import BUS
+from gateway.traffic import TRAFFIC
 
 metrics = Routes("/metrics", tag="health")
 
 if find_spec("prometheus_client") is not None:  # it is an extra; without it there is nothing at this path
+    from prometheus_client.exposition import generate_latest
+
     from eventbus.telemetry.prometheus import CONTENT_TYPE, render
+    from gateway.exposition import registry_of
 
     @metrics.raw("GET", token=False, answers={200: {"text/plain": str}})
     async def get_metrics(request: web.Request) -> web.Response:
         """Metrics for Prometheus."""
-        return web.Response(body=render(request.app[BUS].metrics), headers={"Content-Type": CONTENT_TYPE})
+        told = render(request.app[BUS].metrics) + generate_latest(registry_of(request.app[TRAFFIC]))
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
