@@ -69,6 +69,7 @@ class Options(TypedDict, total=False):
     problems  statuses of refusals that the table cannot know of, such as 409 of a PATCH
     transaction     False for what needs none of PostgreSQL's; one with an Idempotency-Key has it all the same
     unless_success  the status instead, where the answer's `success` is false
+    example         a body that would do, for the document
     """
 
     also: tuple[str, ...]
@@ -78,6 +79,7 @@ class Options(TypedDict, total=False):
     problems: Collection[int]
     transaction: bool
     unless_success: int
+    example: Any
 
 
 class RawOptions(TypedDict, total=False):
@@ -87,6 +89,7 @@ class RawOptions(TypedDict, total=False):
     answers  by status; a status without any content is {}
     headers  that it reads, beside those that every endpoint has; none of them is required
     token    False for who needs none; then nobody's quota is spent either
+    example  a body of the first content type that would do
     """
 
     also: tuple[str, ...]
@@ -97,6 +100,7 @@ class RawOptions(TypedDict, total=False):
     answers: Mapping[int, Contents]
     headers: Contents
     token: bool
+    example: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ class Endpoint:
     answers: Mapping[int, Contents]
     headers: Contents
     refusals: frozenset[int]
+    example: Any
 
     @property
     def name(self) -> str:
@@ -206,6 +211,7 @@ class Routes:
                     answers=answers,
                     headers=options.get("headers", {}),
                     refusals=frozenset(options.get("problems", ())),
+                    example=options.get("example"),
                 )
             )
             return operation
@@ -245,6 +251,7 @@ class Routes:
                     answers={each: {} if answer is None else {JSON: answer} for each in statuses},
                     headers={},
                     refusals=frozenset(options.get("problems", ())),
+                    example=options.get("example"),
                 )
             )
             return operation

@@ -39,4 +39,4 @@ def token(
 
 def openapi() -> None:
     """Print the gateway's OpenAPI 3.1 document, as JSON. No server is needed."""
-    typer.echo(orjson.dumps(document(ENDPOINTS), option=orjson.OPT_INDENT_2))
+    typer.echo(orjson.dumps(document(ENDPOINTS), option=orjson.OPT_INDENT_2).decode())

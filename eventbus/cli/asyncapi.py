@@ -25,7 +25,7 @@ def asyncapi(
     apps = find_apps(app)
     groups = [group for found in apps for group in found.groups]
     told = document(groups, title=title or ", ".join(a.name for a in apps), release=release or _release(apps))
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
 
 
 def _release(apps: Sequence[App]) -> str:

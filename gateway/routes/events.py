@@ -46,6 +46,13 @@ class Published(Answer):
     location=PATH + "/{eventId}",
     takes={STRUCTURED: CloudEvent, BATCH: list[CloudEvent], JSON: JsonValue},
     answers={202: {JSON: Published | list[Published]}},
+    example={
+        "specversion": "1.0",
+        "id": "42",
+        "source": "https://crm.example.com",
+        "type": "lead.enrich",
+        "data": {"leadId": "lead-1"},
+    },
     headers={f"ce-{name}": str for name in ("specversion", "id", "source", "type", "subject", "time")},
 )
 async def publish_events(request: web.Request, caller: Caller) -> web.Response:

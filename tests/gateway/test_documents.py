@@ -3,18 +3,21 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
 from eventbus import EventBus
 from eventbus.event import event_types
+from gateway.api import Endpoint
 from gateway.app import create_app
 from gateway.openapi import document
 from gateway.routes import ENDPOINTS
 from gateway.settings import GatewaySettings
 from handlers import GROUPS
-from tests.gateway.client import SECRET, Gateway
+from tests.gateway.client import SECRET, Client, Gateway
+from tests.gateway.objects import every
 from tests.integration.commands import eventbus
 
 METHODS = {"get", "post", "patch", "put", "delete"}
@@ -62,8 +65,19 @@ def test_every_endpoint_is_told_under_each_of_its_paths(told: Any) -> None:
             assert operation["security"] == ([{"token": []}] if endpoint.token else [])
             names = {parameter.get("name") for parameter in operation["parameters"]}
             assert set(endpoint.path_ids) <= names
+            if endpoint.query is not None:
+                assert {field.alias or name for name, field in endpoint.query.model_fields.items()} <= names
             assert set(operation.get("requestBody", {}).get("content", {})) == set(endpoint.takes)
             assert operation["summary"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "path"), every(lambda endpoint: endpoint.example is not None and not endpoint.path_ids)
+)
+async def test_an_example_would_do(endpoint: Endpoint, path: str, admin: Client) -> None:
+    kind = next(iter(endpoint.takes))
+    answer = await admin.send(endpoint.method, path, orjson.dumps(endpoint.example), content_type=kind)
+    assert answer.status == endpoint.status, answer
 
 
 async def test_what_is_served_is_what_the_commands_print(gateway: Gateway) -> None:
