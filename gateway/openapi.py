@@ -37,6 +37,7 @@ _TEXT, _SECONDS = {"type": "string"}, {"type": "integer", "minimum": 0}
 _HEADERS: Document = {
     CORRELATION: {"description": "The request's, or one that was made for it.", "required": True, "schema": _TEXT},
     "Location": {"description": "Of what was created.", "required": True, "schema": _TEXT},
+    "MayLocation": {"description": "Of what was created, if it is one thing.", "schema": _TEXT},
     idempotency.REPLAYED: {"description": "The answer is that of the first request.", "schema": {"const": "true"}},
     "RateLimit-Policy": {"description": "Quota and window of the caller, in seconds.", "schema": _TEXT},
     "RateLimit": {"description": "What is left of it, and seconds until there is more.", "schema": _TEXT},
@@ -139,7 +140,7 @@ def _parameters(endpoint: Endpoint, schemas: "_Schemas") -> Iterator[Document]:
 def _answer(endpoint: Endpoint, status: int, schemas: "_Schemas") -> Document:
     names = [CORRELATION]
     if endpoint.location is not None and status == endpoint.status:
-        names.append("Location")
+        names.append("MayLocation" if endpoint.raw else "Location")  # a batch has many of them, and tells none
     if endpoint.is_idempotent:
         names.append(idempotency.REPLAYED)
     if endpoint.token:
@@ -163,7 +164,7 @@ def _problem(status: int, schemas: "_Schemas") -> Document:
 
 
 def _headers(names: Iterable[str]) -> Document:
-    return {name: {"$ref": f"#/components/headers/{_component(name)}"} for name in names}
+    return {name.removeprefix("May"): {"$ref": f"#/components/headers/{_component(name)}"} for name in names}
 
 
 def _component(header: str) -> str:
