@@ -42,7 +42,7 @@ _HEADERS: Document = {
     "RateLimit-Policy": {"description": "Quota and window of the caller, in seconds.", "schema": _TEXT},
     "RateLimit": {"description": "What is left of it, and seconds until there is more.", "schema": _TEXT},
     "Retry-After": {"description": "Seconds.", "schema": _SECONDS},
-    "WWW-Authenticate": {"description": "What kind of token is wanted.", "required": True, "schema": _TEXT},
+    "WWW-Authenticate": {"description": "What kind of token is wanted, if it is one.", "schema": _TEXT},
 }
 _HEADERS_OF = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _REASONS = {
