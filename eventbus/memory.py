@@ -15,6 +15,7 @@ from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
 from eventbus.lanes import LANES, shares
+from eventbus.limits import RateLimit
 from eventbus.memory_records import MemoryRecords
 from eventbus.memory_state import MemoryCircuits, MemoryRecent
 from eventbus.recent import Recent
@@ -36,10 +37,11 @@ from eventbus.transport import (
     Scope,
     Settlement,
     Snooze,
+    Spent,
     Subscription,
     Tidied,
 )
-from eventbus.turnstile import Turnstile
+from eventbus.turnstile import Turnstile, Window
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class MemoryTransport:
         self.recent: Recent = MemoryRecent(clock)
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
+        self._windows: dict[str, Window] = {}
         self._controls: dict[str, bytes] = {}
         self._ids = iter(range(1, 2**63))
 
@@ -292,6 +295,9 @@ class MemoryTransport:
     async def leave(self, requests: Sequence[Request]) -> None:
         for request in requests:
             self._turnstile(request).leave(request.members)
+
+    async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
+        return Spent(*self._windows.setdefault(quota, Window()).spend(limit, wanted, self._clock()))
 
     def _turnstile(self, request: Request) -> Turnstile:
         return self._turnstiles.setdefault(request.scope, Turnstile(request.limit))

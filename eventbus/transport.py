@@ -27,7 +27,7 @@ from eventbus.dedupe import Once
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
-from eventbus.limits import Limit
+from eventbus.limits import Limit, RateLimit
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -214,6 +214,15 @@ class Request(NamedTuple):
     members: Sequence[str]
 
 
+class Spent(NamedTuple):
+    """Of a quota: how many of those wanted were taken, how many are left, and the seconds until there is more; 0.0
+    while all are there."""
+
+    granted: int
+    left: int
+    opens: float
+
+
 class Tidied(NamedTuple):
     """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed; `left` entries are
     still there."""
@@ -310,6 +319,11 @@ class Transport(Appender, Protocol):
 
     async def leave(self, requests: Sequence[Request]) -> None:
         """Give their places back."""
+
+    async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
+        """Take from a quota that all processes know by this text: `limit.count` in any `limit.per` seconds. What was
+        taken comes back that much later, and up to a hundredth of it. Raises Unavailable (taken or not: unknown) or
+        Full."""
 
     async def control(self, name: str, value: bytes | None) -> bool:
         """Set, or with None remove, what all workers are to know: see eventbus.control. Whether it was there before."""

@@ -1,4 +1,4 @@
-"""One limit inside one process: the rules of eventbus/redis/scripts/admit.lua, for the in-process transport."""
+"""Limits inside one process: the rules of scripts/admit.lua and spend.lua, for the in-process transport."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -56,3 +56,21 @@ class Turnstile:
     def leave(self, members: Sequence[str]) -> None:
         for member in members:
             self.running.pop(member, None)
+
+
+@dataclass(slots=True)
+class Window:
+    """A quota that comes back as its window slides on. `now` as above."""
+
+    taken: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def spend(self, limit: RateLimit, wanted: int, now: float) -> tuple[int, int, float]:
+        """How many were taken, how many are left, seconds until there is more."""
+        while self.taken and self.taken[0][0] + limit.per <= now:
+            self.taken.popleft()
+        free = max(0, limit.count - sum(number for _, number in self.taken))
+        granted = min(free, wanted)
+        if granted:
+            self.taken.append((now, granted))
+        opens = self.taken[0][0] + limit.per - now if self.taken else 0.0
+        return granted, free - granted, opens

@@ -1,4 +1,4 @@
-"""JSON endpoints as a table: what a function takes and answers is read from its signature, once, at import.
+"""Endpoints as a table: what a function takes and answers is read from its signature, once, at import.
 
     leads = Routes("/api/leads", "/crm/leads")
 
@@ -7,20 +7,28 @@
         \"\"\"Take in a lead.\"\"\"
 
 `body` and `query` are checked against the model that they are annotated with; every other parameter after `call` is in
-the path: a UUID, or text. The name is the operation's, the docstring its summary: OpenAPI is generated from this table.
+the path: a UUID, or text. What is no JSON in and JSON out is registered with `Routes.raw`: such an operation takes the
+request, and if it wants `caller: Caller` and `query`, answers by itself, and is told the rest: what content types it
+takes and which statuses it answers with.
+
+The name is the operation's, the docstring its summary and description. What is served at /openapi.json is generated
+from this table, and so are the tests that ask every endpoint for a token, its limits, and objects of somebody else.
 """
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, get_type_hints
 from uuid import UUID
 
+from aiohttp import web
 from pydantic import BaseModel
 
 from eventbus import ConfigurationError, EventBus, Origin, Transaction
 from gateway.auth import Caller
+
+JSON = "application/json"
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -44,23 +52,71 @@ class Call(NamedTuple):
         return self.caller.organization
 
 
-Operation = Callable[..., Awaitable[BaseModel | None]]
+Operation = Callable[..., Coroutine[Any, Any, BaseModel | None]]
+RawOperation = Callable[..., Coroutine[Any, Any, web.StreamResponse]]
 O = TypeVar("O", bound=Operation)  # noqa: E741
+R = TypeVar("R", bound=RawOperation)
+
+# Content type to what is in it: anything that pydantic makes a JSON schema of.
+Contents = Mapping[str, Any]
+
+
+class Options(TypedDict, total=False):
+    """also      whole paths that mean the same
+    status    of success, else 200 (DELETE: 204)
+    location  of what was created, filled from the answer's fields
+    roles     one of them is needed; none for every caller
+    problems  statuses of refusals that the table cannot know of, such as 409 of a PATCH
+    transaction     False for what needs none of PostgreSQL's; one with an Idempotency-Key has it all the same
+    unless_success  the status instead, where the answer's `success` is false
+    example         a body that would do, for the document
+    """
+
+    also: tuple[str, ...]
+    status: int
+    location: str
+    roles: frozenset[str]
+    problems: Collection[int]
+    transaction: bool
+    unless_success: int
+    example: Any
+
+
+class RawOptions(TypedDict, total=False):
+    """As Options, and:
+
+    takes    content types, and what is in them
+    answers  by status; a status without any content is {}
+    headers  that it reads, beside those that every endpoint has; none of them is required
+    token    False for who needs none; then nobody's quota is spent either
+    example  a body of the first content type that would do
+    """
+
+    also: tuple[str, ...]
+    location: str
+    roles: frozenset[str]
+    problems: Collection[int]
+    takes: Contents
+    answers: Mapping[int, Contents]
+    headers: Contents
+    token: bool
+    example: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`paths`: the first is the canonical one. `location`: of what was created, filled from the answer's fields.
-    `roles`: one of them is needed; none for every caller. `path_texts`: those of `path_ids` that need not be UUIDs.
-    `transaction`: whether it is answered in one. `unless_success`: the status instead, where the answer's `success` is
-    false. `answer` None: no content."""
+    """`paths`: the first is the canonical one. `path_texts`: those of `path_ids` that need not be UUIDs. `answer` None:
+    no content. `takes` and `answers` say the same of raw and other endpoints; `refusals` are `Options.problems`."""
 
     method: str
     paths: tuple[str, ...]
-    operation: Operation
+    operation: Callable[..., Coroutine[Any, Any, Any]]
+    raw: bool
+    tag: str
     status: int
     location: str | None
     roles: frozenset[str]
+    token: bool
     path_ids: tuple[str, ...]
     path_texts: frozenset[str]
     transaction: bool
@@ -68,93 +124,153 @@ class Endpoint:
     query: type[BaseModel] | None
     body: type[BaseModel] | None
     answer: type[BaseModel] | None
+    takes: Contents
+    answers: Mapping[int, Contents]
+    headers: Contents
+    refusals: frozenset[int]
+    example: Any
+
+    @property
+    def name(self) -> str:
+        return self.operation.__name__
 
     @property
     def summary(self) -> str:
         return inspect.cleandoc(self.operation.__doc__ or "").partition("\n")[0]
 
+    @property
+    def description(self) -> str:
+        """What the docstring says below its first line."""
+        return inspect.cleandoc(self.operation.__doc__ or "").partition("\n")[2].strip()
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether it takes an Idempotency-Key: every POST of a caller that is known."""
+        return self.method == "POST" and self.token
+
+    @property
+    def problems(self) -> frozenset[int]:
+        """The statuses with which it may refuse a request. 500 is none of them: it would be a bug."""
+        may = [
+            (self.token, {401, 429, 503}),
+            (bool(self.roles), {403}),
+            (bool(self.path_ids), {404}),
+            (bool(self.takes), {400, 413, 415, 422}),
+            (self.query is not None, {422}),
+            (self.is_idempotent, {400, 409, 413, 422}),
+        ]
+        return self.refusals.union(*(statuses for applies, statuses in may if applies))
+
 
 class Routes:
-    """The endpoints below a path and its aliases."""
+    """The endpoints below a path and its aliases. `tag`: what they are listed under, else the path's last part."""
 
-    def __init__(self, *prefixes: str) -> None:
+    def __init__(self, *prefixes: str, tag: str = "") -> None:
         self._prefixes = prefixes
+        self._tag = tag or prefixes[0].rpartition("/")[2]
         self.endpoints: list[Endpoint] = []
 
-    def get(
-        self,
-        path: str = "",
-        *,
-        roles: frozenset[str] = frozenset(),
-        transaction: bool = True,
-        unless_success: int | None = None,
-    ) -> Callable[[O], O]:
-        return self._add("GET", path, roles=roles, transaction=transaction, unless_success=unless_success)
+    def get(self, path: str = "", **options: Unpack[Options]) -> Callable[[O], O]:
+        return self._add("GET", path, options)
 
-    def post(
-        self,
-        path: str = "",
-        *,
-        also: tuple[str, ...] = (),
-        status: int = 200,
-        location: str | None = None,
-        roles: frozenset[str] = frozenset(),
-        transaction: bool = True,
-    ) -> Callable[[O], O]:
-        """`also`: whole paths that mean the same. `transaction=False`: the operation needs none of PostgreSQL's; one
-        with an Idempotency-Key has it all the same."""
-        return self._add(
-            "POST", path, also=also, status=status, location=location, roles=roles, transaction=transaction
-        )
+    def post(self, path: str = "", **options: Unpack[Options]) -> Callable[[O], O]:
+        return self._add("POST", path, options)
 
-    def patch(self, path: str) -> Callable[[O], O]:
-        return self._add("PATCH", path)
+    def patch(self, path: str, **options: Unpack[Options]) -> Callable[[O], O]:
+        return self._add("PATCH", path, options)
 
-    def delete(self, path: str, *, roles: frozenset[str] = frozenset()) -> Callable[[O], O]:
-        return self._add("DELETE", path, status=204, roles=roles)
+    def delete(self, path: str, **options: Unpack[Options]) -> Callable[[O], O]:
+        return self._add("DELETE", path, {"status": 204, **options})
 
-    def _add(
-        self,
-        method: str,
-        path: str,
-        *,
-        also: tuple[str, ...] = (),
-        status: int = 200,
-        location: str | None = None,
-        roles: frozenset[str] = frozenset(),
-        transaction: bool = True,
-        unless_success: int | None = None,
-    ) -> Callable[[O], O]:
-        paths = (*(prefix + path for prefix in self._prefixes), *also)
-        path_ids = tuple(_PATH_PARAMETER.findall(paths[0]))
-
-        def register(operation: O) -> O:
+    def raw(self, method: str, path: str = "", **options: Unpack[RawOptions]) -> Callable[[R], R]:
+        def register(operation: R) -> R:
             hints = get_type_hints(operation)
-            answer: Any = hints.pop("return", None)
-            _check_parameters(operation, path_ids)
+            token, answers = options.get("token", True), options.get("answers", {200: {}})
+            paths = self._paths(path, options)
+            path_ids = tuple(_PATH_PARAMETER.findall(paths[0]))
+            _check_raw(operation, token)
             self.endpoints.append(
                 Endpoint(
                     method,
                     paths,
                     operation,
-                    status,
-                    location,
-                    roles,
-                    path_ids,
-                    path_texts=frozenset(name for name in path_ids if hints[name] is not UUID),
-                    transaction=transaction,
-                    unless_success=unless_success,
+                    raw=True,
+                    tag=self._tag,
+                    status=min(answers),
+                    location=options.get("location"),
+                    roles=options.get("roles", frozenset()),
+                    token=token,
+                    path_ids=path_ids,
+                    path_texts=frozenset(path_ids),
+                    transaction=False,
+                    unless_success=None,
                     query=hints.get("query"),
-                    body=hints.get("body"),
-                    answer=None if answer is type(None) else answer,
+                    body=None,
+                    answer=None,
+                    takes=options.get("takes", {}),
+                    answers=answers,
+                    headers=options.get("headers", {}),
+                    refusals=frozenset(options.get("problems", ())),
+                    example=options.get("example"),
                 )
             )
             return operation
 
         return register
 
+    def _add(self, method: str, path: str, options: Options) -> Callable[[O], O]:
+        paths = self._paths(path, options)
+        path_ids = tuple(_PATH_PARAMETER.findall(paths[0]))
+
+        def register(operation: O) -> O:
+            hints = get_type_hints(operation)
+            _check_parameters(operation, path_ids)
+            answer: Any = hints.get("return", type(None))
+            answer = None if answer is type(None) else answer
+            status, unless_success, body = options.get("status", 200), options.get("unless_success"), hints.get("body")
+            statuses = {status} if unless_success is None else {status, unless_success}
+            self.endpoints.append(
+                Endpoint(
+                    method,
+                    paths,
+                    operation,
+                    raw=False,
+                    tag=self._tag,
+                    status=status,
+                    location=options.get("location"),
+                    roles=options.get("roles", frozenset()),
+                    token=True,
+                    path_ids=path_ids,
+                    path_texts=frozenset(name for name in path_ids if hints[name] is not UUID),
+                    transaction=options.get("transaction", True),
+                    unless_success=unless_success,
+                    query=hints.get("query"),
+                    body=body,
+                    answer=answer,
+                    takes={} if body is None else {JSON: body},
+                    answers={each: {} if answer is None else {JSON: answer} for each in statuses},
+                    headers={},
+                    refusals=frozenset(options.get("problems", ())),
+                    example=options.get("example"),
+                )
+            )
+            return operation
+
+        return register
+
+    def _paths(self, path: str, options: Options | RawOptions) -> tuple[str, ...]:
+        return (*(prefix + path for prefix in self._prefixes), *options.get("also", ()))
+
 
 def _check_parameters(operation: Operation, path_ids: tuple[str, ...]) -> None:
     call, *rest = inspect.signature(operation).parameters
     if call != "call" or set(rest) - {"query", "body"} != set(path_ids):
         raise ConfigurationError(f"{operation.__qualname__} must take (call, {', '.join(path_ids)}[, query][, body])")
+
+
+def _check_raw(operation: RawOperation, token: bool) -> None:
+    first, *rest = inspect.signature(operation).parameters
+    wanted = {"caller"} if token else set()
+    if first.lstrip("_") != "request" or set(rest) - {"query"} != wanted:
+        told = ", ".join(["request", *wanted])
+        raise ConfigurationError(f"{operation.__qualname__} must take ({told}[, query])")

@@ -3,13 +3,16 @@
 from aiohttp import web
 
 from eventbus import EventBus
-from gateway import websocket
+from gateway import correlation, quota, websocket
 from gateway.auth import authenticator
-from gateway.correlation import stamp
-from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, mount
-from gateway.routes import ENDPOINTS, events, health, metrics, webhooks
+from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
+from gateway.quota import Quotas
+from gateway.rates import parse
+from gateway.routes import ENDPOINTS
+from gateway.routes.documents import describe
 from gateway.settings import GatewaySettings
 from gateway.surroundings import surroundings
+from gateway.traffic import TRAFFIC, Traffic
 
 
 def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
@@ -19,11 +22,10 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app = web.Application(middlewares=[surroundings], client_max_size=MAX_BODY)
     app[BUS] = bus
     app[AUTHENTICATOR] = authenticator(settings)
-    app.on_response_prepare.append(stamp)
+    app[TRAFFIC] = Traffic()
+    app[QUOTAS] = Quotas(bus, parse(settings.rate_limit))
+    app.on_response_prepare.extend((correlation.stamp, quota.stamp))
     mount(app, ENDPOINTS)
-    events.mount(app)
-    health.mount(app)
-    metrics.mount(app, bus)
-    webhooks.mount(app)
+    describe(app, ENDPOINTS)
     websocket.mount(app, bus)
     return app

@@ -1,12 +1,15 @@
-"""`eventbus gateway` and `eventbus token`."""
+"""`eventbus gateway`, `eventbus token` and `eventbus openapi`."""
 
 from typing import Annotated
 
+import orjson
 import typer
 
 from eventbus import logs, loop
 from eventbus.cli.durations import duration
 from gateway.auth import make_token
+from gateway.openapi import document
+from gateway.routes import ENDPOINTS
 from gateway.serve import serve
 from gateway.settings import GatewaySettings
 
@@ -32,3 +35,8 @@ def token(
     secret = GatewaySettings.read().require_secret()
     roles = frozenset(role or ["user"])
     typer.echo(make_token(secret, user=user, organization=org, roles=roles, tier=tier, ttl=duration(ttl)))
+
+
+def openapi() -> None:
+    """Print the gateway's OpenAPI 3.1 document, as JSON. No server is needed."""
+    typer.echo(orjson.dumps(document(ENDPOINTS), option=orjson.OPT_INDENT_2).decode())

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.bodies import check_json
 from gateway.problems import Problem, message_of
 
 MAX_BATCH = 1_000  # events
@@ -176,7 +177,7 @@ def mode_of(request: web.Request) -> Mode:
 def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
     """Raises Problem(400) for what is no JSON, Problem(422) for what is no CloudEvent."""
     if raw or mode is not Mode.BINARY:
-        _check_json(raw)
+        check_json(raw)
     content = raw if mode is not Mode.BINARY else _in_one(request, raw)
     try:
         if mode is Mode.BATCH:
@@ -184,14 +185,6 @@ def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
         return Parcel(mode, [CloudEvent.__pydantic_validator__.validate_json(content)], content)
     except ValidationError as error:
         raise refusal((_place(mode, fault["loc"]), message_of(fault)) for fault in error.errors()) from None
-
-
-def _check_json(raw: bytes) -> None:
-    """orjson refuses what pydantic lets pass: NaN and lone surrogates. Both bound how deep a body may be nested."""
-    try:
-        orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is no JSON: {error}") from None
 
 
 def _in_one(request: web.Request, raw: bytes) -> bytes:

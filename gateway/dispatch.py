@@ -1,14 +1,13 @@
 """One request to one endpoint: who, what, then the transaction, then the answer.
 
-The order in which a request can be refused: token (401), role (403), path (404), content type and size (415, 413),
-JSON (400), validation (422), and only then anything that reads or writes.
+The order in which a request can be refused: token (401), quota (429), role (403), path (404), content type and size
+(415, 413), JSON (400), validation (422), and only then anything that reads or writes.
 """
 
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
@@ -16,39 +15,40 @@ from pydantic import BaseModel, ValidationError
 from eventbus import EventBus, Transaction, crash
 from gateway.api import Call, Endpoint
 from gateway.auth import Authenticator, Caller
+from gateway.bodies import check_json, is_json, read
 from gateway.correlation import origin
 from gateway.deadline import within
 from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.problems import Problem, invalid
+from gateway.quota import STANDING, Quotas
 from gateway.reply import Reply
 
-MAX_BODY = 1024 * 1024  # bytes
+MAX_BODY = 1024 * 1024  # bytes, after decompression
 DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to come up
 
 BUS = web.AppKey("bus", EventBus)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+QUOTAS = web.AppKey("quotas", Quotas)
 
 
 def mount(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
     """GET routes answer HEAD as well."""
     for endpoint in endpoints:
+        handler = _raw(endpoint) if endpoint.raw else _handler(endpoint)
         for path in endpoint.paths:
             if endpoint.method == "GET":
-                app.router.add_get(path, _handler(endpoint))
+                app.router.add_get(path, handler)
             else:
-                app.router.add_route(endpoint.method, path, _handler(endpoint))
+                app.router.add_route(endpoint.method, path, handler)
 
 
 def _handler(endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        caller = await request.app[AUTHENTICATOR].caller_of(request)
-        check_role(endpoint.roles, caller)
-        arguments = _path_ids(endpoint, request)
-        if endpoint.query is not None:
-            arguments["query"] = _parse_query(endpoint.query, request)
-        if endpoint.body is not None and not _is_json(request.content_type):
+        caller = await _admit(endpoint, request)
+        arguments = _arguments(endpoint, request)
+        if endpoint.body is not None and not is_json(request.content_type):
             raise Problem(415, "send application/json")
-        raw = await read(request)
+        raw = await read(request) if endpoint.body is not None or endpoint.is_idempotent else b""
         if endpoint.body is not None:
             arguments["body"] = _parse_body(endpoint.body, raw)
         scope = _scope(endpoint, request, caller)
@@ -72,6 +72,33 @@ def _handler(endpoint: Endpoint) -> Handler:
     return handle
 
 
+def _raw(endpoint: Endpoint) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        arguments: dict[str, Any] = {}
+        if endpoint.token:
+            arguments["caller"] = await _admit(endpoint, request)
+        if endpoint.query is not None:
+            arguments["query"] = _parse_query(endpoint.query, request)
+        response: web.StreamResponse = await endpoint.operation(request, **arguments)
+        return response
+
+    return handle
+
+
+async def _admit(endpoint: Endpoint, request: web.Request) -> Caller:
+    """Raises Problem(401, 429, 403)."""
+    caller = await request.app[AUTHENTICATOR].caller_of(request)
+    quotas = request.app[QUOTAS]
+    rate = quotas.rate_of(caller)
+    if rate is not None:
+        standing = request[STANDING] = quotas.at_once(rate, caller) or await quotas.spend(rate, caller)
+        if standing.refused:
+            raise standing.refusal()
+    if endpoint.roles and not endpoint.roles & caller.roles:
+        raise Problem(403, f"this needs the role {' or '.join(sorted(endpoint.roles))}")
+    return caller
+
+
 def _reply(endpoint: Endpoint, answer: BaseModel | None) -> Reply:
     body = b"" if answer is None else answer.model_dump_json(by_alias=True).encode()
     headers = {}
@@ -93,18 +120,18 @@ def _filled(location: str, answer: BaseModel) -> str:
     return f"{head}{value}{tail}"
 
 
-def check_role(roles: frozenset[str], caller: Caller) -> None:
-    """Raises Problem(403) unless he has one of them, or none is needed."""
-    if roles and not roles & caller.roles:
-        raise Problem(403, f"this needs the role {' or '.join(sorted(roles))}")
-
-
-def _path_ids(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
+def _arguments(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
+    """All but the body. Raises Problem(404, 422)."""
     found = request.match_info
     try:
-        return {name: found[name] if name in endpoint.path_texts else UUID(found[name]) for name in endpoint.path_ids}
+        arguments: dict[str, Any] = {
+            name: found[name] if name in endpoint.path_texts else UUID(found[name]) for name in endpoint.path_ids
+        }
     except ValueError:
         raise Problem(404, "there is nothing at this path") from None
+    if endpoint.query is not None:
+        arguments["query"] = _parse_query(endpoint.query, request)
+    return arguments
 
 
 def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
@@ -116,27 +143,9 @@ def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
         raise invalid("query", error) from None
 
 
-async def read(request: web.Request) -> bytes:
-    """The body. Raises Problem(400), or aiohttp's own 413 for more than MAX_BODY."""
-    try:
-        return await request.read()
-    except (web.RequestPayloadError, ConnectionError):
-        raise Problem(400, "the body cannot be read to its end, or not decoded") from None
-
-
-def _is_json(content_type: str) -> bool:
-    return content_type == "application/json" or (
-        content_type.startswith("application/") and content_type.endswith("+json")
-    )
-
-
 def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
-    """Twice, because each parser refuses what the other lets pass: orjson NaN and lone surrogates, pydantic in its JSON
-    mode all coercion. Both bound how deep a body may be nested."""
-    try:
-        orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is no JSON: {error}") from None
+    """Twice, because each parser refuses what the other lets pass: pydantic in its JSON mode all coercion."""
+    check_json(raw)
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
@@ -145,6 +154,6 @@ def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
 
 def _scope(endpoint: Endpoint, request: web.Request, caller: Caller) -> Scope | None:
     """Under the canonical path: a retry through an alias is the same request."""
-    if endpoint.method != "POST":
+    if not endpoint.is_idempotent:
         return None
     return scope_of(request, caller, endpoint.paths[0].format_map(request.match_info))

@@ -2,11 +2,12 @@
 
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from eventbus import ConfigurationError
 from eventbus.settings import Settings
+from gateway import rates
 
 SECRET_BYTES = 32  # RFC 7518, 3.2: a key of the hash's size or larger
 
@@ -20,6 +21,13 @@ class GatewaySettings(Settings):
     port: int = Field(default=8080, ge=0, le=65_535)
     jwt_secret: str | None = Field(default=None, repr=False)
     jwt_jwks_url: str | None = None
+    rate_limit: str = "60/1m"  # of each user: see gateway.rates
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _check_rates(cls, text: str) -> str:
+        rates.parse(text)
+        return text
 
     @classmethod
     def read(cls, **given: object) -> Self:

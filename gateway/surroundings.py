@@ -6,11 +6,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway import access, correlation, problems
+from gateway.traffic import TRAFFIC
 
 
 @web.middleware
 async def surroundings(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """From the outside in: an id for all that happens, a log line for every answer, an answer for every failure."""
+    """From the outside in: an id for all that happens, a count and a line of the log for every answer, an answer for
+    every failure."""
     bound = correlation.begin(request)
     try:
         began = time.perf_counter()
@@ -18,7 +20,9 @@ async def surroundings(request: web.Request, handler: Handler) -> web.StreamResp
             response = await handler(request)
         except Exception as error:  # noqa: BLE001 - the last place that can answer
             response = problems.answer(error, request)
-        access.tell(request, response, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        request.app[TRAFFIC].count(request, response.status, seconds)
+        access.tell(request, response, seconds)
         return response
     finally:
         correlation.end(bound)

@@ -143,4 +143,3 @@ def mount(app: web.Application, bus: EventBus) -> None:
     app[RESPONSES] = Responses(bus, app[SOCKETS])
     app.on_shutdown.append(_close_sockets)
     app.cleanup_ctx.append(_feed)
-    app.router.add_get("/ws/chat", chat)

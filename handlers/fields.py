@@ -6,7 +6,7 @@ mail headers, terminals and logs. Surrounding blanks are cut off.
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -78,6 +78,11 @@ Moment = Annotated[
 def without_control(text: str) -> str:
     """Of others' making: what we would refuse in a request becomes blanks, all but tabs and line breaks."""
     return _CONTROL_BUT_BREAKS.sub(" ", text)
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """For `json_schema_extra` of a field that may be left out, and whose default here is nothing that may be sent."""
+    schema.pop("default", None)
 
 
 def known_id(text: str | None) -> UUID | None:

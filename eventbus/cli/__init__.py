@@ -15,6 +15,7 @@ import typer
 
 from eventbus.cli import dead, groups, spool
 from eventbus.cli.abort import abort
+from eventbus.cli.asyncapi import asyncapi
 from eventbus.cli.audit import audit
 from eventbus.cli.doctor import doctor
 from eventbus.cli.explain import explain
@@ -46,6 +47,7 @@ def build(wanted: str | None = None) -> typer.Typer:
     app.command("doctor")(doctor)
     app.command("audit")(audit)
     app.command("abort")(abort)
+    app.command("asyncapi")(asyncapi)
     app.add_typer(dead.app, name="dead")
     app.add_typer(groups.app, name="groups")
     app.add_typer(spool.app, name="spool")

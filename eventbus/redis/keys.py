@@ -1,6 +1,7 @@
 """The names of all keys. Keys of one stream share a hash tag, so that they live on one node of a Redis Cluster."""
 
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 from eventbus.event import NORMAL_PRIORITY
@@ -64,6 +65,12 @@ def limit_keys(namespace: str, scope: Scope) -> tuple[str, str, str]:
     prefix = f"{namespace}:{{@{scope.group}}}:{scope.limit}"
     name = f"{prefix}:{scope.key}" if scope.key else prefix
     return f"{name}:starts", f"{name}:running", f"{name}:line"
+
+
+def quota_key(namespace: str, quota: str) -> str:
+    """What was taken from it: see scripts/spend.lua. Its text may be anything, and need not be seen by who reads keys;
+    a tag of its own lets a cluster spread quotas."""
+    return f"{namespace}:{{~{blake2b(quota.encode(), digest_size=16).hexdigest()}}}:quota"
 
 
 class TrackingKeys(NamedTuple):

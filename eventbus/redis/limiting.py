@@ -1,4 +1,4 @@
-"""Limits that hold across processes. See scripts/admit.lua for the rules."""
+"""Limits that hold across processes. See scripts/admit.lua and spend.lua for the rules."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from eventbus.redis import scripts
 from eventbus.redis.keys import limit_keys
 from eventbus.redis.link import Link
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import ASK_AGAIN, Request
+from eventbus.transport import ASK_AGAIN, Request, Spent
 
 
 async def admit(link: Link, namespace: str, requests: Sequence[Request]) -> list[list[float]]:
@@ -25,6 +25,12 @@ async def stay(link: Link, namespace: str, requests: Sequence[Request]) -> None:
 
 async def leave(link: Link, namespace: str, requests: Sequence[Request]) -> None:
     await scripts.run_all(link, [("ZREM", limit_keys(namespace, r.scope)[1], *r.members) for r in requests])
+
+
+async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
+    """See eventbus.transport.Transport.spend."""
+    granted, left, opens = await scripts.call(link, scripts.SPEND((key,), limit.count, ms(limit.per), wanted))
+    return Spent(granted, left, opens / 1000)
 
 
 def _admission(namespace: str, request: Request) -> Command:

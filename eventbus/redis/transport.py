@@ -13,11 +13,12 @@ from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, StreamState
+from eventbus.limits import RateLimit
 from eventbus.recent import Recent
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keeper import Keeper
-from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, stream_keys
+from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
@@ -36,6 +37,7 @@ from eventbus.transport import (
     Reclaimed,
     Request,
     Settlement,
+    Spent,
     Subscription,
     Tidied,
 )
@@ -158,6 +160,9 @@ class RedisTransport:
 
     async def leave(self, requests: Sequence[Request]) -> None:
         await limiting.leave(self._link, self._namespace, requests)
+
+    async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
+        return await limiting.spend(self._link, quota_key(self._namespace, quota), limit, wanted)
 
     async def control(self, name: str, value: bytes | None) -> bool:
         key = control_key(self._namespace)

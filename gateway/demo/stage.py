@@ -26,6 +26,7 @@ from handlers.lead.events import EnrichLead, LeadCreated
 
 ORGANIZATION, USER = "demo", "ada"
 RETRY_AFTER = 1.0  # seconds
+RATE_LIMIT = "6000/1m"  # the story's one user asks several times a second whether a step is done
 
 
 @dataclass
@@ -98,6 +99,8 @@ async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Boar
     for step, configured in (("redis", redis), ("postgres", postgres)):
         url = found["redis_url" if step == "redis" else "database_url"]
         board.seen(step, f"{'configured' if configured else 'embedded'}: {hide_password(url)}")
+    if "rate_limit" not in settings.model_fields_set:
+        found["rate_limit"] = RATE_LIMIT
     return settings.model_copy(update={**found, "spool_path": _spool_path(settings)})
 
 

@@ -9,7 +9,7 @@ from handlers.services import SERVICES
 callbacks = Routes("/api/callback-secret")
 
 
-@callbacks.get(roles=frozenset({"admin"}))
+@callbacks.get(roles=frozenset({"admin"}), problems={404})
 async def get_callback_secret(call: Call) -> CallbackSecret:
     """The organization's secret for signatures by Standard Webhooks; 404 where none is configured."""
     secret = callback_secret(await call.bus.use(SERVICES), call.organization)

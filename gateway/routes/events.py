@@ -1,34 +1,64 @@
 """/api/events: CloudEvents come in, and what became of an event can be asked.
 
-No table of endpoints: a request is read from headers as well as from its body, in three formats, and an event goes to
-the bus at once, without a transaction of PostgreSQL.
+To publish is raw: a request is read from headers as well as from its body, in three formats, and an event goes to the
+bus at once, without a transaction of PostgreSQL.
 """
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import orjson
 from aiohttp import web
+from pydantic import JsonValue
 
-from eventbus import EventBus, Receipt, Transaction, crash
+from eventbus import EventBus, Receipt, Status, Transaction, crash
 from eventbus.transport import Outgoing
-from gateway.cloudevents import Mode, is_event_id, mode_of, parse
+from gateway.api import JSON, Call, Routes
+from gateway.auth import Caller
+from gateway.bodies import read
+from gateway.cloudevents import BATCH, STRUCTURED, CloudEvent, Mode, is_event_id, mode_of, parse
 from gateway.correlation import origin
 from gateway.deadline import within
-from gateway.dispatch import AUTHENTICATOR, BUS, DEADLINE, check_role, read
-from gateway.following import follow
+from gateway.dispatch import BUS, DEADLINE
+from gateway.following import EventState, follow
 from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.intake import prepare
 from gateway.problems import Problem
 from gateway.reply import Reply
+from handlers.fields import Answer
 
 PATH = "/api/events"
 PUBLISHERS = frozenset({"admin", "system"})
 
+events = Routes(PATH)
 
-async def publish_events(request: web.Request) -> web.Response:
-    """Publish one CloudEvent, or a batch."""
-    caller = await request.app[AUTHENTICATOR].caller_of(request)
-    check_role(PUBLISHERS, caller)
+
+class Published(Answer):
+    """`event_id`: of a duplicate, that of the event which was stored before."""
+
+    event_id: str
+    status: Status
+
+
+@events.raw(
+    "POST",
+    roles=PUBLISHERS,
+    location=PATH + "/{eventId}",
+    takes={STRUCTURED: CloudEvent, BATCH: list[CloudEvent], JSON: JsonValue},
+    answers={202: {JSON: Published | list[Published]}},
+    example={
+        "specversion": "1.0",
+        "id": "42",
+        "source": "https://crm.example.com",
+        "type": "lead.enrich",
+        "data": {"leadId": "lead-1"},
+    },
+    headers={f"ce-{name}": str for name in ("specversion", "id", "source", "type", "subject", "time")},
+)
+async def publish_events(request: web.Request, caller: Caller) -> web.Response:
+    """Publish one CloudEvent, or a batch.
+
+    Structured, as a batch, or in binary mode: then the body is the data, and the attributes are in `ce-` headers."""
     mode = mode_of(request)
     parcel = parse(request, mode, await read(request))
     items = prepare(parcel, caller, origin(request, caller.organization, caller.user))
@@ -63,21 +93,9 @@ def _told(receipt: Receipt) -> dict[str, str]:
     return {"eventId": receipt.id, "status": receipt.status}
 
 
-async def get_event(request: web.Request) -> web.Response:
+@events.get("/{event_id}")
+async def get_event(call: Call, event_id: UUID) -> EventState:
     """An event, and what every group has made of it."""
-    caller = await request.app[AUTHENTICATOR].caller_of(request)
-    event_id, bus = request.match_info["event_id"], request.app[BUS]
-    if not is_event_id(event_id):
+    if not is_event_id(str(event_id)):
         raise Problem(404, "there is nothing at this path")
-
-    async def look() -> Reply:
-        async with bus.transaction() as tx:
-            found = await follow(bus, tx, caller, event_id)
-        return Reply(200, {}, found.model_dump_json(by_alias=True).encode())
-
-    return (await within(DEADLINE, look())).response()
-
-
-def mount(app: web.Application) -> None:
-    app.router.add_post(PATH, publish_events)
-    app.router.add_get(f"{PATH}/{{event_id}}", get_event)
+    return await follow(call.bus, call.tx, call.caller, str(event_id))

@@ -10,7 +10,19 @@ from handlers.paging import Page, PageQuery
 funnels = Routes("/api/funnels")
 
 
-@funnels.post(status=201, location="/api/funnels/{id}", roles=frozenset({"admin"}))
+EXAMPLE = {
+    "name": "Sales",
+    "steps": [
+        {
+            "name": "New",
+            "taskTemplates": [{"title": "Call", "dueInHours": 24}, {"title": "Send offer", "after": "Call"}],
+        },
+        {"name": "Won"},
+    ],
+}
+
+
+@funnels.post(status=201, location="/api/funnels/{id}", roles=frozenset({"admin"}), example=EXAMPLE)
 async def create_funnel(call: Call, body: NewFunnel) -> Funnel:
     """Create a funnel with its steps and their task templates."""
     return await service.create(call.tx, call.organization, body)

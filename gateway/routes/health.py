@@ -1,55 +1,58 @@
 """/livez and /readyz: for whoever decides whether this process gets traffic, or is restarted. No token."""
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
 
-from eventbus import EventBus, EventBusError
-from gateway.deadline import within
+from gateway.api import JSON, Routes
 from gateway.dispatch import BUS
+from gateway.readiness import CHECKS, Found, look
+from handlers.fields import Answer, Query
 
-CHECK_TIMEOUT = 2.0  # seconds
-READY_CHANNEL = "pubsub:ready"
+health = Routes("", tag="health")
 
 
+class Alive(Answer):
+    status: str
+
+
+class Readiness(Answer):
+    """`checks`: by name, `ok`, `away` or `no answer`. `details` with `?verbose` only."""
+
+    status: str
+    checks: dict[str, str]
+    details: dict[str, dict[str, Any]] | None = None
+
+
+class ReadinessQuery(Query):
+    """Given at all, `verbose` asks for details."""
+
+    verbose: str | None = None
+
+
+@health.raw("GET", "/livez", token=False, answers={200: {JSON: Alive}})
 async def livez(_request: web.Request) -> web.Response:
-    """The loop runs. Servers that are away are no reason to restart us: see /readyz."""
+    """Whether the loop runs.
+
+    Servers that are away are no reason to restart this process: see /readyz."""
     return web.json_response({"status": "alive"})
 
 
-async def readyz(request: web.Request) -> web.Response:
-    """200 if every dependency answers, else 503; which does not is told by name."""
-    bus = request.app[BUS]
-    names = ("redis", "postgres")
-    states = await asyncio.gather(_check(_ask_redis(bus)), _check(_ask_postgres(bus)))
-    ready = all(state == "ok" for state in states)
-    return web.json_response(
-        {"status": "ready" if ready else "not ready", "checks": dict(zip(names, states, strict=True))},
-        status=200 if ready else 503,
-    )
+@health.raw("GET", "/readyz", token=False, answers={200: {JSON: Readiness}, 503: {JSON: Readiness}})
+async def readyz(request: web.Request, query: ReadinessQuery) -> web.Response:
+    """Whether every dependency answers; which does not is told by name."""
+    verbose = query.verbose is not None
+    found = await look(request.app[BUS], [name for name, check in CHECKS.items() if check.decides or verbose])
+    deciding = [one for one in found if one.decides]
+    ready = all(one.state == "ok" for one in deciding)
+    told: dict[str, object] = {
+        "status": "ready" if ready else "not ready",
+        "checks": {one.name: one.state for one in deciding},
+    }
+    if verbose:
+        told["details"] = {one.name: _details(one) for one in found}
+    return web.json_response(told, status=200 if ready else 503)
 
 
-async def _ask_redis(bus: EventBus) -> None:
-    await bus.broadcast(READY_CHANNEL, b"")
-
-
-async def _ask_postgres(bus: EventBus) -> None:
-    async with bus.transaction() as tx:
-        await tx.connection.fetchval("SELECT 1")
-
-
-async def _check(asking: Coroutine[Any, Any, None]) -> str:
-    try:
-        await within(CHECK_TIMEOUT, asking)
-    except TimeoutError:
-        return "no answer"
-    except EventBusError:
-        return "away"
-    return "ok"
-
-
-def mount(app: web.Application) -> None:
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", readyz)
+def _details(found: Found) -> dict[str, object]:
+    return {"state": found.state, "ms": round(found.seconds * 1000, 1), **found.details}

@@ -12,7 +12,9 @@ from handlers.task.models import Task
 leads = Routes("/api/leads", "/crm/leads")
 
 
-@leads.post(status=201, location="/api/leads/{id}")
+@leads.post(
+    status=201, location="/api/leads/{id}", example={"name": "Lea", "email": "lea@example.com", "company": "Example"}
+)
 async def create_lead(call: Call, body: NewLead) -> Lead:
     """Take in a lead."""
     return await service.create(call.tx, call.organization, body)

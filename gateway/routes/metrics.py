@@ -4,16 +4,20 @@ from importlib.util import find_spec
 
 from aiohttp import web
 
-from eventbus import EventBus
+from gateway.api import Routes
+from gateway.dispatch import BUS
+from gateway.traffic import TRAFFIC
 
+metrics = Routes("/metrics", tag="health")
 
-def mount(app: web.Application, bus: EventBus) -> None:
-    """Nothing is at that path where prometheus-client is not installed: it is an extra."""
-    if find_spec("prometheus_client") is None:
-        return
-    from eventbus.telemetry.prometheus import CONTENT_TYPE, render  # noqa: PLC0415 - see above
+if find_spec("prometheus_client") is not None:  # it is an extra; without it there is nothing at this path
+    from prometheus_client.exposition import generate_latest
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=render(bus.metrics), headers={"Content-Type": CONTENT_TYPE})
+    from eventbus.telemetry.prometheus import CONTENT_TYPE, render
+    from gateway.exposition import registry_of
 
-    app.router.add_get("/metrics", metrics)
+    @metrics.raw("GET", token=False, answers={200: {"text/plain": str}})
+    async def get_metrics(request: web.Request) -> web.Response:
+        """Metrics for Prometheus."""
+        told = render(request.app[BUS].metrics) + generate_latest(registry_of(request.app[TRAFFIC]))
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})

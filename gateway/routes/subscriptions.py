@@ -27,7 +27,7 @@ async def list_subscriptions(call: Call, query: PageQuery) -> Page[Subscription]
     return await service.page(call.tx, call.organization, call.caller.user, query)
 
 
-@subscriptions.get("/key")
+@subscriptions.get("/key", problems={404})
 async def get_push_key(call: Call) -> PublicKey:
     """The key that a browser subscribes with; 404 where Web Push is not configured."""
     try:

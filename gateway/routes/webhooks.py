@@ -1,7 +1,7 @@
 """/webhooks: what WhatsApp and Telegram tell us. No token: they sign, or send a secret.
 
 200 when what was said is committed, which takes milliseconds; a provider that gets anything else says it again later.
-No table of endpoints: a signature is over the bytes of the body, and the rules of the providers are their own.
+They are raw: a signature is over the bytes of the body, and the rules of the providers are their own.
 """
 
 import hashlib
@@ -10,21 +10,25 @@ import hmac
 import orjson
 import structlog
 from aiohttp import web
+from pydantic import Field, JsonValue
 
 from eventbus import Origin
+from gateway.api import JSON, Routes
+from gateway.bodies import read
 from gateway.correlation import correlation_id
 from gateway.deadline import within
-from gateway.dispatch import BUS, DEADLINE, read
+from gateway.dispatch import BUS, DEADLINE
 from gateway.problems import Problem
 from handlers.channel import telegram, whatsapp
 from handlers.channel.inbound import Inbound, take_in
-from handlers.fields import Answer
+from handlers.fields import Answer, Query
 from handlers.services import SERVICES, Services
 
-WHATSAPP, TELEGRAM = "/webhooks/whatsapp", "/webhooks/telegram"
 LONGEST_CHALLENGE = 1_024  # characters
 
 log = structlog.get_logger("gateway.webhooks")
+
+webhooks = Routes("/webhooks")
 
 
 class TakenIn(Answer):
@@ -33,19 +37,33 @@ class TakenIn(Answer):
     received: int
 
 
-async def subscribe_whatsapp(request: web.Request) -> web.Response:
+class Challenge(Query):
+    mode: str = Field(default="", alias="hub.mode")
+    verify_token: str = Field(default="", alias="hub.verify_token")
+    challenge: str = Field(default="", alias="hub.challenge")
+
+
+@webhooks.raw("GET", "/whatsapp", answers={200: {"text/plain": str}}, token=False, problems={400, 401, 403})
+async def subscribe_whatsapp(request: web.Request, query: Challenge) -> web.Response:
     """Answer the challenge with which WhatsApp checks that the webhook is ours."""
     services = await request.app[BUS].use(SERVICES)
-    asked = request.query
     expected = _configured(services.whatsapp_verify_token, "WHATSAPP_VERIFY_TOKEN")
-    if asked.get("hub.mode") != "subscribe" or not _same(asked.get("hub.verify_token", ""), expected):
+    if query.mode != "subscribe" or not _same(query.verify_token, expected):
         raise Problem(403, "the verify token is another one")
-    challenge = asked.get("hub.challenge", "")
-    if not 0 < len(challenge) <= LONGEST_CHALLENGE:
+    if not 0 < len(query.challenge) <= LONGEST_CHALLENGE:
         raise Problem(400, f"hub.challenge must have 1 to {LONGEST_CHALLENGE} characters")
-    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
+    return web.Response(text=query.challenge, headers={"X-Content-Type-Options": "nosniff"})
 
 
+@webhooks.raw(
+    "POST",
+    "/whatsapp",
+    takes={JSON: JsonValue},
+    answers={200: {JSON: TakenIn}},
+    headers={"X-Hub-Signature-256": str},
+    token=False,
+    problems={401, 503},
+)
 async def receive_whatsapp(request: web.Request) -> web.Response:
     """Take in what was said on WhatsApp."""
     services = await request.app[BUS].use(SERVICES)
@@ -57,6 +75,15 @@ async def receive_whatsapp(request: web.Request) -> web.Response:
     return await _take_in(request, whatsapp.messages(_parse(raw)))
 
 
+@webhooks.raw(
+    "POST",
+    "/telegram",
+    takes={JSON: JsonValue},
+    answers={200: {JSON: TakenIn}},
+    headers={"X-Telegram-Bot-Api-Secret-Token": str},
+    token=False,
+    problems={401, 503},
+)
 async def receive_telegram(request: web.Request) -> web.Response:
     """Take in what was said on Telegram."""
     services = await request.app[BUS].use(SERVICES)
@@ -71,7 +98,7 @@ async def _take_in(request: web.Request, messages: list[Inbound]) -> web.Respons
     origin = Origin(correlation_id=correlation_id(request))
     await within(DEADLINE, take_in(request.app[BUS], origin, messages))
     answer = TakenIn(received=len(messages))
-    return web.Response(text=answer.model_dump_json(by_alias=True), content_type="application/json")
+    return web.Response(text=answer.model_dump_json(by_alias=True), content_type=JSON)
 
 
 def _configured(secret: str | None, variable: str) -> str:
@@ -98,9 +125,3 @@ def _parse(raw: bytes) -> object:
     except orjson.JSONDecodeError as error:
         raise Problem(400, f"the body is no JSON: {error}") from None
     return content
-
-
-def mount(app: web.Application) -> None:
-    app.router.add_get(WHATSAPP, subscribe_whatsapp)
-    app.router.add_post(WHATSAPP, receive_whatsapp)
-    app.router.add_post(TELEGRAM, receive_telegram)

@@ -1,12 +1,12 @@
 """Leads on the wire."""
 
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId
+from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
 from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery, PositionCursor
 
 UNREACHABLE = "a lead needs at least one of name, email, phone"
@@ -14,6 +14,10 @@ UNREACHABLE = "a lead needs at least one of name, email, phone"
 
 class NewLead(Request):
     """With `funnelId` alone the lead enters the funnel's first step, with `stepId` alone that step's funnel."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("name", "email", "phone")]}
+    )
 
     organization_id: Line | None = None
     name: Line | None = None
@@ -40,8 +44,8 @@ class LeadChanges(Request):
     email: Email | None = None
     phone: Phone | None = None
     company: Line | None = None
-    source: Label = ""
-    status: Label = ""
+    source: Annotated[Label, Field(json_schema_extra=without_default)] = ""
+    status: Annotated[Label, Field(json_schema_extra=without_default)] = ""
     assigned_to: UserId | None = None
 
 

@@ -31,6 +31,7 @@ class Crm:
             "EVENTBUS_JWT_SECRET": SECRET,
             "EVENTBUS_PORT": self.url.rpartition(":")[2],
             "EVENTBUS_LOG_FORMAT": "json",
+            "EVENTBUS_RATE_LIMIT": "off",
         }
         for name in ("gateway", "workers"):
             (folder / name).mkdir()

@@ -117,9 +117,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(bus: EventBus) -> AsyncIterator[Gateway]:
-    """As gateway.serve has it."""
-    settings = GatewaySettings(jwt_secret=SECRET)
+async def running(bus: EventBus, *, rate_limit: str = "off") -> AsyncIterator[Gateway]:
+    """As gateway.serve has it. Tests ask more than people do."""
+    settings = GatewaySettings(jwt_secret=SECRET, rate_limit=rate_limit)
     runner = make_runner(create_app(bus, settings), shutdown_timeout=2)
     await runner.setup()
     try:

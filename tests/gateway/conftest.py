@@ -113,24 +113,16 @@ class Tables:
 
             await eventually(all_wait)
 
-    async def everything(self) -> list[Any]:
-        """Every row that a request can write, to be compared."""
-        tables = (
-            "funnels",
-            "steps",
-            "task_templates",
-            "leads",
-            "tasks",
-            "notifications",
-            "agents",
-            "conversations",
-            "messages",
-            "channel_connections",
-            "inbound_messages",
-            "push_subscriptions",
-            "eventbus_outbox",
-        )
-        return [await self._connection.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+    async def everything(self) -> dict[str, list[str]]:
+        """Every row of every table, to be compared; without the keys of requests that were answered."""
+        async with self._free:
+            found = await self._connection.fetch(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' "
+                "AND table_name <> 'idempotency_keys'"
+            )
+            names = [row["table_name"] for row in found]
+            rows = {name: await self._connection.fetch(f"SELECT t::text FROM {name} t ORDER BY 1") for name in names}
+        return {name: [row[0] for row in found] for name, found in rows.items()}
 
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         async with self._free:

@@ -417,7 +417,7 @@ async def test_data_of_the_binary_mode_is_found_in_the_body(feed: Client) -> Non
 
 
 @pytest.mark.parametrize("content_type", [STRUCTURED, BATCH, JSON])
-@pytest.mark.parametrize("body", [b"{", b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff", b"[" * 10_000 + b"]" * 10_000])
+@pytest.mark.parametrize("body", [b"{", b'{"a": NaN}', b'{"a": "\\ud800"}', b"\xff"])
 async def test_what_is_no_json_is_400(
     content_type: str, body: bytes, feed: Client, stored: Stored, tables: Tables
 ) -> None:

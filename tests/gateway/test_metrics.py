@@ -7,9 +7,10 @@ import aiohttp
 
 from eventbus import EventBus
 from handlers.lead.events import EnrichLead
-from tests.gateway.client import Gateway
+from tests.gateway.client import Client, Gateway
 from tests.gateway.test_process import environment, started  # noqa: F401 - a fixture
 from tests.unit.telemetry.scrape import parse
+from tests.waiting import eventually
 
 
 async def test_metrics_without_a_token(gateway: Gateway, bus: EventBus) -> None:
@@ -19,6 +20,43 @@ async def test_metrics_without_a_token(gateway: Gateway, bus: EventBus) -> None:
         assert answer.content_type == "text/plain"
         told = parse(await answer.text())
     assert told["eventbus_published_total", "stored", "lead"] == 1
+
+
+async def scraped(gateway: Gateway) -> dict[tuple[str, ...], float]:
+    async with gateway.session.get(f"{gateway.url}/metrics") as answer:
+        return parse(await answer.text())
+
+
+async def test_requests_are_counted_by_their_route(gateway: Gateway, ann: Client) -> None:
+    for number in range(3):
+        await ann.get(f"/api/leads/{number}")
+    await ann.get("/crm/leads")
+    await ann.post("/api/leads", {"name": "Lea"})
+    told = await scraped(gateway)
+    assert told["gateway_requests_total", "GET", "/api/leads/{lead_id}", "404"] == 3
+    assert told["gateway_requests_total", "GET", "/crm/leads", "200"] == 1
+    assert told["gateway_requests_total", "POST", "/api/leads", "201"] == 1
+    assert told["gateway_request_seconds_count", "GET", "/api/leads/{lead_id}"] == 3
+    assert 0 < told["gateway_request_seconds_sum", "POST", "/api/leads"] < 10
+
+
+async def test_what_clients_make_up_is_no_label(gateway: Gateway, ann: Client) -> None:
+    for method in ("PROPFIND", "LOCK", "PUT", "TRACE", "OPTIONS"):
+        await ann.get(f"/{method}")
+        await ann.send(method, "/api/leads")
+    labels = {key[1:3] for key in await scraped(gateway) if key[0] == "gateway_requests_total"}
+    assert labels <= {("GET", "none"), ("other", "none"), ("GET", "/metrics")}
+
+
+async def test_a_conversation_is_no_slow_request(gateway: Gateway, ann: Client) -> None:
+    async with ann.socket() as socket:
+        await socket.receive()
+
+    async def ended() -> bool:
+        return ("gateway_requests_total", "GET", "/ws/chat", "101") in await scraped(gateway)
+
+    await eventually(ended)
+    assert (await scraped(gateway))["gateway_request_seconds_count", "GET", "/ws/chat"] == 0
 
 
 async def test_a_worker_serves_metrics_on_the_port_that_it_is_given(
