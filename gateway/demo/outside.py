@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
+from aiohttp import web
 from aiosmtpd.handlers import AsyncMessage
 from aiosmtpd.smtp import SMTP
-from aiohttp import web
 
 from handlers.services import Services
 
@@ -23,14 +23,18 @@ TELEGRAM, TWILIO, WHATSAPP = "/telegram", "/twilio", "/whatsapp"
 
 
 class Outside:
-    """What the demo's outside has taken: `await outside.taken("mail")` is the next, in order."""
+    """What stand-ins have taken. `is_workflow`, `is_mail`: whether they stand in for these."""
 
-    def __init__(self) -> None:
+    def __init__(self, configured: Services) -> None:
+        self.is_workflow = not configured.n8n_base_url
+        self.is_mail = not configured.smtp_url
         self._taken: dict[str, asyncio.Queue[str]] = {}
         self._failed_once = False
 
-    async def taken(self, service: str) -> str:
-        return await self._queue(service).get()
+    async def taken(self, service: str, within: float) -> str:
+        """The next, in order. Raises TimeoutError after so many seconds."""
+        async with asyncio.timeout(within):
+            return await self._queue(service).get()
 
     def take(self, service: str, what: str) -> None:
         self._queue(service).put_nowait(what)
@@ -58,7 +62,8 @@ class Outside:
             self.take("workflow", "503, on purpose")
             return web.Response(status=503, headers={"Retry-After": str(RETRY_AFTER)}, text="on purpose")
         self.take("workflow", "200")
-        return _json({"message": f"You said: {asked['message']}", "model": "stand-in", "tokensUsed": 7, "finishReason": "stop"})
+        said = f"You said: {asked['message']}"
+        return _json({"message": said, "model": "stand-in", "tokensUsed": 7, "finishReason": "stop"})
 
     async def _enrich(self, request: web.Request) -> web.Response:
         await request.read()
@@ -92,7 +97,7 @@ class _Mailbox(AsyncMessage):
 async def outside(configured: Services) -> AsyncIterator[tuple[Outside, Services]]:
     """Servers for what is not configured, and settings that name them."""
     async with AsyncExitStack() as stack:
-        there = Outside()
+        there = Outside(configured)
         url = await _serve_http(there, stack)
         smtp = await _serve_smtp(there, stack)
         found = {
