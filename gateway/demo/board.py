@@ -11,6 +11,7 @@ STEPS = {
     "redis": "a Redis-protocol server, append-only file on",
     "postgres": "PostgreSQL",
     "migrations": "tables of the bus and of the application",
+    "outside": "local stand-ins, real HTTP and SMTP servers, for what is not configured:",
     "gateway": "REST and WebSocket, ready",
     "worker": "the application's groups, consuming",
     "funnel": "a funnel of two steps, with templates of tasks",
@@ -21,10 +22,15 @@ STEPS = {
     "tasks": "task-automation made the tasks of the lead's step",
     "notification": "lead-automation ordered it, notification wrote it, the socket got it",
     "score": "lead.calculate_score",
-    "mail": "email.send_submission_confirmation: written, handed over, noted",
+    "mail": "email.send_submission_confirmation: the mail server took it",
     "next task": "completing a task made the next one",
-    "enrichment": "lead.enrich was held back for ten seconds",
+    "enrichment": "lead.enrich was held back for ten seconds, then asked the provider",
     "timeline": "every event about the lead, and what handled it",
+    "agent": "an agent, whose workflow will answer",
+    "message": "a question over the socket: queued",
+    "outage": "the workflow fails on purpose, and says when to come again",
+    "answer": "asked again by itself; the answer came over the socket",
+    "history": "question and answer in the conversation, the message completed",
 }
 
 

@@ -18,11 +18,12 @@ from eventbus.postgres import Database, apply, installed
 from gateway.app import create_app
 from gateway.auth import make_token
 from gateway.demo.board import Board
-from gateway.demo.postbox import provide_postbox
+from gateway.demo.outside import Outside, outside
 from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
 from handlers import GROUPS
 from handlers.lead.events import EnrichLead, LeadCreated
+from handlers.services import SERVICES, Services
 
 ORGANIZATION, USER = "demo", "ada"
 RETRY_AFTER = 1.0  # seconds
@@ -61,6 +62,7 @@ class Stage:
     token: str
     environment: Path
     witness: Witness
+    outside: Outside
     worker_task: "asyncio.Task[None]"
 
 
@@ -71,7 +73,9 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
         settings = await _servers(settings, stack, board)
         await _migrate(settings, board)
         bus = await stack.enter_async_context(open_bus(settings))
-        await provide_postbox(bus)
+        around, services = await stack.enter_async_context(outside(Services()))
+        bus.provide(SERVICES, services)
+        board.seen("outside", _stand_ins(Services(), services))
         runner = make_runner(create_app(bus, settings), shutdown_timeout=2.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -85,7 +89,7 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
         token = make_token(
             settings.require_secret(), user=USER, organization=ORGANIZATION, roles=frozenset({"user", "admin"})
         )
-        yield Stage(url, token, _write_environment(settings, url, token), witness, task)
+        yield Stage(url, token, _write_environment(settings, url, token), witness, around, task)
 
 
 async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Board) -> GatewaySettings:
@@ -102,6 +106,13 @@ async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Boar
     if "rate_limit" not in settings.model_fields_set:
         found["rate_limit"] = RATE_LIMIT
     return settings.model_copy(update={**found, "spool_path": _spool_path(settings)})
+
+
+def _stand_ins(configured: Services, used: Services) -> str:
+    """What is not the configured service."""
+    names = {"n8n_base_url": "workflow", "smtp_url": "mail", "enrichment_url": "enrichment", "crm_sync_url": "CRM"}
+    stand_ins = [told for name, told in names.items() if getattr(configured, name) != getattr(used, name)]
+    return ", ".join(stand_ins) or "all configured"
 
 
 def _spool_path(settings: GatewaySettings) -> Path | None:

