@@ -178,12 +178,6 @@ class Context:
         """As EventBus.recall."""
         return await self._publisher.recall(name)
 
-    def reading(self) -> OpenTransaction:
-        """`async with ctx.reading() as tx:` for a look at rows before something slow, such as a call to a service
-        outside: a transaction without an inbox row, as often as needed. What is written and published in it happens
-        again when the handler is run again. Raises as `transaction` does."""
-        return self._publisher.transaction(self.origin)
-
     def transaction(self) -> OpenTransaction:
         """`async with ctx.transaction() as tx:` commits inbox row, effects and outgoing events together, once.
 
@@ -197,10 +191,11 @@ class Context:
         return self._publisher.inbox(self.group, self.event_id, self.origin)
 
     def side_transaction(self) -> OpenTransaction:
-        """A transaction with no inbox row: it commits whatever becomes of the handler, and once more on each delivery.
+        """A transaction with no inbox row: it commits whatever becomes of the handler, and again on each delivery.
 
-        For what must be known of an attempt although it fails or its process dies, for example that a call of a service
-        outside was begun. A handler may have as many as it needs, but none inside another. Raises as `transaction`."""
+        For a look at rows before something slow, so that no connection is held meanwhile; and for what must be known of
+        an attempt although it fails or its process dies, for example that a call of a service outside was begun. A
+        handler may have as many as it needs, but none inside another. Raises as `transaction`."""
         return self._publisher.transaction(self.origin)
 
     def claim_transaction(self) -> None:

@@ -17,7 +17,7 @@ _NOTED = "SELECT true FROM eventbus_inbox WHERE event_id = $1::uuid AND group_na
 async def is_done(ctx: Context) -> bool:
     """Whether another delivery of this event has been noted by this group. Raises Unavailable while PostgreSQL is away:
     who cannot look does not act."""
-    async with ctx.reading() as tx:
+    async with ctx.side_transaction() as tx:
         return await tx.connection.fetchval(_NOTED, ctx.event_id, ctx.group) is not None
 
 

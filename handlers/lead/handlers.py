@@ -102,7 +102,7 @@ async def _look(event: LeadOrder, ctx: Context) -> dict[str, Any] | None:
     lead_id = known_id(event.lead_id)
     if lead_id is None or await is_done(ctx):
         return None
-    async with ctx.reading() as tx:
+    async with ctx.side_transaction() as tx:
         row = await store.find(tx.connection, event.organization_id, lead_id)
     return None if row is None else dict(row)
 

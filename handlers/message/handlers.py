@@ -70,7 +70,7 @@ async def _begin(event: MessageReceived, ctx: Context) -> Job | None:
     if organization is None or user is None or conversation is None or agent_id is None:
         raise Reject("a message needs an organization, a userId, and ids of an agent and a conversation")
     response = None
-    async with ctx.reading() as tx:
+    async with ctx.side_transaction() as tx:
         agent = await agents.find(tx.connection, organization, user, agent_id)
         if not await store.begin_conversation(tx.connection, organization, user, conversation):
             raise Reject("the conversation is another user's")
@@ -140,7 +140,7 @@ def _payload(job: Job, agent: Row, history: list[dict[str, Any]]) -> dict[str, A
 async def _spread(job: Job, ctx: Context) -> None:
     """The response as it was written down, which may be an earlier delivery's, for whoever listens now."""
     await recollection.refresh(ctx, job.organization, job.conversation)
-    async with ctx.reading() as tx:
+    async with ctx.side_transaction() as tx:
         row = await store.find(tx.connection, job.organization, job.user, job.event.message_id, "assistant")
     assert row is not None, "it has committed"
     told = orjson.dumps(

@@ -21,7 +21,7 @@ async def before(ctx: Context, organization: str, conversation: UUID, position: 
     """What was said in front of the message at this position, oldest first."""
     items = await ctx.recall(_name(organization, conversation))
     if not items:
-        async with ctx.reading() as tx:
+        async with ctx.side_transaction() as tx:
             rows = await store.recent(tx.connection, organization, conversation, KEPT)
         items = list(await _keep(ctx, organization, conversation, rows))
     found = [orjson.loads(item) for item in items]
@@ -30,7 +30,7 @@ async def before(ctx: Context, organization: str, conversation: UUID, position: 
 
 async def refresh(ctx: Context, organization: str, conversation: UUID) -> None:
     """After something was written down. All of the last rows are sent each time: what was lost is there again."""
-    async with ctx.reading() as tx:
+    async with ctx.side_transaction() as tx:
         rows = await store.recent(tx.connection, organization, conversation, KEPT)
     await _keep(ctx, organization, conversation, rows)
 

@@ -75,11 +75,11 @@ async def test_a_handler_may_take_back_what_is_scheduled() -> None:
     assert recorder.asked == [("event-1", Poured)]
 
 
-def test_reading_is_a_transaction_without_an_inbox_and_may_be_repeated() -> None:
+def test_a_side_transaction_has_no_inbox_and_may_be_repeated() -> None:
     recorder = Recorder()
     context = context_of(recorder)
-    context.reading()
-    context.reading()
+    context.side_transaction()
+    context.side_transaction()
     context.transaction()
     assert recorder.asked == [("transaction", ORIGIN)] * 2 + [("waiters", ENVELOPE.id, ORIGIN)]
 
