@@ -28,8 +28,9 @@ help: ## what there is to make
 demo: $(VENV)/.runtime ## the whole application in one process, each step shown; ARGS=--once ends when all were seen
 	@$(BIN)/eventbus demo $(ARGS)
 
+# Most tests wait for servers, leases or due times: four processes keep two cores busy.
 test: check ## the whole proof: check, then every test on real servers; ARGS=… goes to pytest
-	$(BIN)/python -m pytest -n 2 -m "not serial" $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest -n 4 -m "not serial" $(ARGS) $(NONE_IS_FINE)
 	$(BIN)/python -m pytest -m serial $(ARGS) $(NONE_IS_FINE)
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
