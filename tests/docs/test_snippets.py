@@ -32,12 +32,8 @@ PROGRAMS = {  # run as they are, until they have printed this
     "call_back": "do not forget t-1",
     "write_report": "completed at 100 %",
 }
-PARTS = {
-    "bill",
-    "send_letter",
-    "store_contact",
-    "count_views",
-}  # no programs by themselves: each has a test below that drives it
+# No programs by themselves: each has a test below that drives it.
+PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier"}
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -151,6 +147,27 @@ async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
             await until(lambda: told)
         assert [repr(finished.error) for finished in told] == ["Reject('time runs forwards')"]
         assert await connection.fetchval("SELECT count(*) FROM eventbus_outbox WHERE type = 'visit.logged'") == 3
+
+
+async def test_a_carrier_is_opened_once_and_left_alone_while_it_fails() -> None:
+    snippet = _module("open_carrier")
+
+    class Asleep:
+        called = 0
+
+        async def announce(self, _parcel_id: str) -> None:
+            self.called += 1
+            raise OSError("asleep")
+
+    carrier = Asleep()
+    async with EventBus("memory://") as bus, working(bus, snippet.parcels):
+        bus.provide(snippet.CARRIER, carrier)
+        await bus.publish_many([snippet.ParcelSent(parcel_id=str(number)) for number in range(20)])
+        await until(lambda: carrier.called == snippet.CALLS.failures)
+        [circuit] = await bus.transport.circuits.troubled()
+        assert circuit.is_open
+    async with EventBus("memory://") as bus:
+        assert await bus.use(snippet.CARRIER) is await bus.use(snippet.CARRIER)
 
 
 @contextmanager

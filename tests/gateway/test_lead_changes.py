@@ -81,6 +81,7 @@ async def test_changes_of_what_is_gone_or_makes_no_sense_do_nothing(
     bus: EventBus, ann: Client, tables: Tables, worker: None
 ) -> None:
     lead = (await ann.post("/api/leads", {"name": "Lea"})).body["id"]
+    await handled(tables, "lead.created", "lead-automation", 1)
     changes = {"assignedTo": {"old": None, "new": "bob"}, "email": {"old": None, "new": "x"}}
     async with bus.transaction() as tx:
         for lead_id, organization in ((NOWHERE, "acme"), ("lead-1", "acme"), (lead, "umbrella")):
