@@ -12,6 +12,7 @@ from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.postgres import trace
+from eventbus.transaction import Row
 from handlers.errors import NotFound
 from handlers.message import store
 from handlers.message.events import MessageReceived
@@ -45,6 +46,11 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
         if state.phase is Phase.UNKNOWN:
             waits = traced.committed is not None and traced.published is None
             return Status(data=await _by_rows(tx, organization, user, message_id, waits=waits))
+    if state.phase not in {Phase.COMPLETED, Phase.FAILED}:
+        # States are written a moment behind the outcome: a worker that died in between has left an old one for good.
+        response = await store.find(tx.connection, organization, user, message_id, "assistant")
+        if response is not None:
+            return Status(data=_completed(message_id, response, max(1, state.attempts)))
     done, progress = state.phase is Phase.COMPLETED, state.progress
     standing = Standing(
         message_id=message_id,
@@ -87,8 +93,12 @@ async def _by_rows(tx: Transaction, organization: str, user: str, message_id: st
         return Standing(message_id=message_id, state="waiting", progress=0, attempts=0)
     if response is None:
         return Standing(message_id=message_id, state="failed", progress=0, attempts=0, error=_FORGOTTEN)
+    return _completed(message_id, response, 1)
+
+
+def _completed(message_id: str, response: Row, attempts: int) -> Standing:
     finished = round(response["created_at"].timestamp() * 1000)
-    return Standing(message_id=message_id, state="completed", progress=100, attempts=1, finished_on=finished)
+    return Standing(message_id=message_id, state="completed", progress=100, attempts=attempts, finished_on=finished)
 
 
 # The queue ------------------------------------------------------------------------------------------------------------

