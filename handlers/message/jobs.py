@@ -4,6 +4,7 @@ A message is found by its row; before a worker has begun with it, by its event i
 dedupe key, or whose own id it is, as it is for those that were named by us.
 """
 
+import time
 from contextlib import suppress
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from handlers.message.handlers import message
 from handlers.message.models import Health, QueueHealth, QueueStats, Standing, State, Stats, Status
 from handlers.message.service import STREAM, once_for
 
+STALE = 2.0  # seconds behind its response in which a message's state has been written, if anybody lives to do it
 ALIVE = 15.0  # seconds within which a worker of the group has asked for something, if there is one
 
 _STATES: dict[Phase, State] = {
@@ -49,7 +51,7 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
     if state.phase not in {Phase.COMPLETED, Phase.FAILED}:
         # States are written a moment behind the outcome: a worker that died in between has left an old one for good.
         response = await store.find(tx.connection, organization, user, message_id, "assistant")
-        if response is not None:
+        if response is not None and time.time() - response["created_at"].timestamp() > STALE:
             return Status(data=_completed(message_id, response, max(1, state.attempts)))
     done, progress = state.phase is Phase.COMPLETED, state.progress
     standing = Standing(
