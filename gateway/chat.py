@@ -11,11 +11,11 @@ from eventbus import EventBus, Full, Origin, Unavailable
 from eventbus.event import uuid7
 from gateway import frames
 from gateway.auth import Caller
-from gateway.deadline import within
 from gateway.dispatch import DEADLINE
 from gateway.frames import BadFrame, MessageFrame, Said
 from gateway.responses import Responses
 from gateway.sockets import TOO_MANY, Socket
+from handlers.deadline import within
 from handlers.errors import Conflict, Invalid, Refused
 from handlers.message import service
 from handlers.message.events import Channel

@@ -17,11 +17,11 @@ from gateway.api import Call, Endpoint
 from gateway.auth import Authenticator, Caller
 from gateway.bodies import check_json, is_json, read
 from gateway.correlation import origin
-from gateway.deadline import within
 from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.problems import Problem, invalid
 from gateway.quota import STANDING, Quotas
 from gateway.reply import Reply
+from handlers.deadline import within
 
 MAX_BODY = 1024 * 1024  # bytes, after decompression
 DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to come up

@@ -20,9 +20,9 @@ from aiohttp import web
 
 from eventbus import EventBus, EventBusError, RateLimit
 from gateway.auth import Caller
-from gateway.deadline import within
 from gateway.problems import Problem
 from gateway.rates import EVERYBODY, Rate, Rates
+from handlers.deadline import within
 
 SLICE = 0.005  # seconds
 HOLD = 0.02  # of a span, and at most MAX_HOLD seconds, that a slice may be spent in

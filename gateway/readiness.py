@@ -15,7 +15,7 @@ from eventbus import EventBus, EventBusError
 from eventbus.event import event_types, stream_of
 from eventbus.inspection import StreamState
 from eventbus.postgres import waiting
-from gateway.deadline import within
+from handlers.deadline import within
 
 CHECK_TIMEOUT = 2.0  # seconds
 READY_CHANNEL = "pubsub:ready"

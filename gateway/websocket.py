@@ -14,11 +14,11 @@ from gateway.auth import Caller
 from gateway.chat import Chat
 from gateway.complaints import keep_handshakes_out_of_logs
 from gateway.correlation import origin
-from gateway.deadline import within
 from gateway.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
 from gateway.problems import Problem
 from gateway.responses import Responses
 from gateway.sockets import TOKEN_REFUSED, TOO_MANY, Socket, Sockets
+from handlers.deadline import within
 from handlers.pushing import PUSH_CHANNEL, Push
 
 HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within half of that is gone

@@ -18,13 +18,13 @@ from gateway.auth import Caller
 from gateway.bodies import read
 from gateway.cloudevents import BATCH, STRUCTURED, CloudEvent, Mode, is_event_id, mode_of, parse
 from gateway.correlation import origin
-from gateway.deadline import within
 from gateway.dispatch import BUS, DEADLINE
 from gateway.following import EventState, follow
 from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.intake import prepare
 from gateway.problems import Problem
 from gateway.reply import Reply
+from handlers.deadline import within
 from handlers.fields import Answer
 
 PATH = "/api/events"

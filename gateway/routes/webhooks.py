@@ -16,11 +16,11 @@ from eventbus import Origin
 from gateway.api import JSON, Routes
 from gateway.bodies import read
 from gateway.correlation import correlation_id
-from gateway.deadline import within
 from gateway.dispatch import BUS, DEADLINE
 from gateway.problems import Problem
 from handlers.channel import telegram, whatsapp
 from handlers.channel.inbound import Inbound, take_in
+from handlers.deadline import within
 from handlers.fields import Answer, Query
 from handlers.services import SERVICES, Services
 

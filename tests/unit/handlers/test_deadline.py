@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gateway.deadline import within
+from handlers.deadline import within
 
 
 async def test_what_comes_in_time_is_returned_or_raised() -> None:
