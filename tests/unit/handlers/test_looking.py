@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from eventbus import Connection, EventBus, Unavailable
-from handlers import looking
+from handlers import deadline, looking
 from handlers.looking import look
 
 
@@ -43,11 +43,11 @@ async def test_who_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatc
     async with asyncio.timeout(2):
         with pytest.raises(Unavailable, match=r"no answer for 0\.05 s"):
             await look(cast(EventBus, bus), answer)
-    assert len(looking._left_behind) == 1
+    assert len(deadline._left_behind) == 1
     bus.let_go.set()
-    await asyncio.wait(looking._left_behind)
+    await asyncio.wait(deadline._left_behind)
     await asyncio.sleep(0)
-    assert not looking._left_behind
+    assert not deadline._left_behind
 
 
 async def test_who_is_cancelled_does_not_wait_for_it() -> None:
