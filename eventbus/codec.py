@@ -27,12 +27,12 @@ _SURELY_READABLE = 200  # levels of nesting that the parser bears
 
 _UUID7 = re.compile(rb"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")  # until the year 2527
 # The attributes behind causationId, by their names on the wire, and what they are when they are left out.
-_OTHERS = ("traceparent", "source", "priority", "metadata", "only")
-_USUAL: list[object] = [None, SOURCE, NORMAL_PRIORITY, {}, None]
+_OTHERS = ("traceparent", "source", "priority", "metadata", "only", "version", "replayed")
+_USUAL: list[object] = [None, SOURCE, NORMAL_PRIORITY, {}, None, 1, False]
 _ATTRIBUTES = ("subject", "organization", "correlationId", "causationId", *_OTHERS)
 _PLACES = {name: place for place, name in enumerate(_ATTRIBUTES)}
 _DEFAULTS = (None, None, None, None, *_USUAL)
-_TEXTS = frozenset(_ATTRIBUTES) - {"priority", "metadata"}
+_TEXTS = frozenset(_ATTRIBUTES) - {"priority", "metadata", "version", "replayed"}
 
 
 def envelop(
@@ -79,6 +79,8 @@ def envelop(
         source,
         priority,
         metadata,
+        None,
+        event.event_version,
     )
 
 
@@ -170,6 +172,10 @@ def _attributes(packed: bytes) -> list[Any]:
 def _check_attribute(name: str, value: object) -> None:
     if name == "priority":
         fits = type(value) is int and 1 <= value <= 10
+    elif name == "version":
+        fits = type(value) is int and value >= 1
+    elif name == "replayed":
+        fits = type(value) is bool
     else:
         fits = name == "metadata" and isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     if not fits:

@@ -31,6 +31,7 @@ class Event(BaseModel):
     The first segment of the type names the stream. Construction refuses unknown fields, so that a typo is found where
     it is made; decoding ignores them, so that a newer publisher does not break an older handler.
     A class without `type` is abstract: it may share fields, and cannot be published.
+    `version` is that of the fields, and travels with each event: `class Lead(Event, type="lead.created", version=2)`.
     """
 
     model_config = ConfigDict(
@@ -42,15 +43,19 @@ class Event(BaseModel):
     )
 
     event_type: ClassVar[str] = ""
+    event_version: ClassVar[int] = 1
 
     def __init_subclass__(
         cls,
         *,
         type: str = "",  # noqa: A002 - reads as `class X(Event, type=…)`
+        version: int = 1,
         **kwargs: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**kwargs)
-        cls.event_type = type
+        cls.event_type, cls.event_version = type, version
+        if version < 1:
+            raise ConfigurationError(f"{cls.__qualname__}: version {version} must be at least 1")
         if not type:
             return
         if not _TYPE.fullmatch(type):
@@ -95,7 +100,8 @@ class Origin(NamedTuple):
 class Envelope(NamedTuple):
     """An event on the wire. `data` is the event's JSON, kept as bytes so that it is decoded once, where it is handled.
 
-    `only` addresses a replayed event to one group: every other group passes it by.
+    `only` addresses a replayed event to one group: every other group passes it by. `version` is that of the event's
+    class when it was published. `replayed` marks what was published before, and is sent again.
     """
 
     id: str
@@ -110,6 +116,8 @@ class Envelope(NamedTuple):
     priority: int = NORMAL_PRIORITY
     metadata: Mapping[str, str] = {}
     only: str | None = None
+    version: int = 1
+    replayed: bool = False
 
     @property
     def stream(self) -> str:

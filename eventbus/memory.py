@@ -354,7 +354,7 @@ class MemoryTransport:
         log = self._log(letter.stream)
         if log.dead.pop(letter.id, None) is None:
             return False
-        self._store(log, letter.envelope._replace(only=letter.group))
+        self._store(log, letter.envelope._replace(only=letter.group, replayed=True))
         return True
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:

@@ -45,6 +45,7 @@ async def test_a_filter_a_dry_run_and_a_replay_that_is_audited(transport: RedisT
     assert "@" in line["by"]
     [again] = await receive(transport, consumer(), 1)
     assert b'"only":"billing"' in again.fields[b"meta"]
+    assert b'"replayed":true' in again.fields[b"meta"]
 
 
 async def test_discard_asks_first_and_lets_go_of_what_it_asked_about(

@@ -60,6 +60,8 @@ envelopes = st.builds(
     priority=st.integers(1, 10),
     metadata=st.dictionaries(TEXT, TEXT, max_size=3),
     only=MAYBE,
+    version=st.integers(1, 99),
+    replayed=st.booleans(),
 )
 
 
@@ -92,6 +94,13 @@ def test_what_is_no_number_survives_the_wire() -> None:
 
 def test_an_envelope_without_attributes_costs_no_bytes_for_them() -> None:
     assert wire(Envelope(uuid7(), "codec.signed", b"{}"))[b"meta"] == b""
+
+
+def test_the_version_of_the_class_travels_with_the_event() -> None:
+    class Sealed(Event, type="codec.sealed", version=2):
+        pass
+
+    assert json.loads(wire(envelop(Sealed()))[b"meta"]) == {"version": 2}
 
 
 def test_data_is_camel_case_json() -> None:
@@ -206,6 +215,8 @@ def test_a_missing_field_is_named(name: bytes) -> None:
             for wrong in (5, ["a"], {"a": "b"}, True)
         ),
         *((b"meta", orjson.dumps({"priority": wrong})) for wrong in ("high", None, 1.5, [5], 0, 11, True)),
+        *((b"meta", orjson.dumps({"version": wrong})) for wrong in ("2", None, 1.5, 0, True)),
+        *((b"meta", orjson.dumps({"replayed": wrong})) for wrong in ("true", None, 1)),
         *((b"meta", orjson.dumps({"metadata": wrong})) for wrong in ("text", 5, ["a"], None, {"a": 5})),
         (b"meta", b'{"source": null}'),
     ],

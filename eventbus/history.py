@@ -1,0 +1,73 @@
+"""The memory of all that happened: every event, and what each group made of it. `eventbus.postgres` keeps it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from eventbus.event import Envelope
+
+
+class Ending(StrEnum):
+    """How one execution of a handler ended. FAILED: it will be tried again. RELEASED: given back by its worker."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SNOOZED = "snoozed"
+    RELEASED = "released"
+    DEAD = "dead"
+
+
+class Execution(NamedTuple):
+    """One execution of a group's handler. `seconds` that it took; `error`, one line, if there was one."""
+
+    event_id: str
+    group: str
+    attempt: int
+    outcome: Ending
+    seconds: float
+    error: str | None
+    finished_at: datetime
+
+
+class Recorded(NamedTuple):
+    """An event of the store."""
+
+    envelope: Envelope
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which events: those that fit all that is given.
+
+    organization  None for those of all, which is for operators alone
+    types         dotted types; `lead.*` is all of a stream
+    subject       what they are about: the key that they were published with
+    since, until  moments at which they were made, the second one excluded
+    after         the id of an event; those behind it
+    """
+
+    organization: str | None = None
+    types: Collection[str] = ()
+    subject: str | None = None
+    correlation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: str | None = None
+
+
+class History(Protocol):
+    """Reads of the event store. All raise Unavailable while PostgreSQL is away."""
+
+    async def find(self, event_id: str) -> Recorded | None:
+        """One event by its id. Raises ValueError if the id is none of an event."""
+
+    async def select(self, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
+        """Oldest first, at most `limit`."""
+
+    async def count(self, wanted: Selection) -> int: ...
+
+    async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
+        """Of all these events, in the order in which they ended."""
