@@ -18,6 +18,7 @@ from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
+from eventbus.history import History
 from eventbus.inflight import Places
 from eventbus.inspection import EventStanding
 from eventbus.lifecycle import AnyListener
@@ -288,6 +289,11 @@ class EventBus:
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox:
         """What Batch.transaction opens."""
         return self._require_database().inbox_batch(group, event_ids)
+
+    @property
+    def history(self) -> History:
+        """All that happened: see eventbus.history. Raises ConfigurationError without a database."""
+        return self._require_database().history
 
     def _require_database(self) -> Database:
         if self.database is None:

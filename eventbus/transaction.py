@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
+from eventbus.history import History
 from eventbus.transport import Appender
 
 
@@ -93,6 +94,9 @@ class Database(Protocol):
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox: ...
     def relay(self, appender: Appender) -> Role: ...
+
+    @property
+    def history(self) -> History: ...
 
     async def unpublished(self) -> int:
         """How many events of the outbox have not reached their stream yet."""

@@ -16,6 +16,7 @@ from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.postgres import driver
+from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
 from eventbus.transaction import Connection
@@ -48,6 +49,7 @@ class Database:
         self._max_payload = max_payload
         self._pool: asyncpg.Pool | None = None
         self._away = False
+        self.history = EventStore(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""

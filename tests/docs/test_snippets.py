@@ -16,7 +16,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Finished
+from eventbus import Event, EventBus, Finished
+from eventbus import event as events
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
@@ -46,6 +47,15 @@ CREATE TABLE invoices (id text, amount int);
 CREATE TABLE payments (invoice_id text, amount int);  -- nothing unique: duplicates are to be counted
 CREATE TABLE views (path text, seconds float8);
 """
+
+
+@pytest.fixture(autouse=True)
+def no_types_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader's types are his own: whatever tests ran before in this process have taken names, too."""
+    theirs: dict[str, type[Event]] = {
+        name: found for name, found in events._registry.items() if not found.__module__.startswith("tests.")
+    }
+    monkeypatch.setattr(events, "_registry", theirs)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)

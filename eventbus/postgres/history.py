@@ -1,0 +1,113 @@
+"""Reading the event store."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+
+from eventbus.event import unix_ms
+from eventbus.history import Ending, Execution, Recorded, Selection
+from eventbus.postgres.outbox import envelope_of
+from eventbus.transaction import Connection, Row
+
+_FIND = """
+SELECT event_id, type, meta, data, recorded_at FROM eventbus_events WHERE event_id = $1::uuid AND made_at = $2
+"""
+_EXECUTIONS = """
+SELECT event_id, group_name, attempt, outcome, seconds, error, finished_at FROM eventbus_executions
+WHERE event_id = ANY($1::uuid[]) AND made_at BETWEEN $2 AND $3 ORDER BY finished_at, execution_id
+"""
+
+
+class EventStore:
+    """eventbus.history.History, on a pool."""
+
+    def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
+        self._connect = connect
+
+    async def find(self, event_id: str) -> Recorded | None:
+        made_at = made(event_id)
+        async with self._connect() as connection:
+            row = await connection.fetchrow(_FIND, event_id, made_at)
+        return None if row is None else _recorded(row)
+
+    async def select(self, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
+        async with self._connect() as connection:
+            return await select(connection, wanted, limit=limit)
+
+    async def count(self, wanted: Selection) -> int:
+        where, values = _conditions(wanted)
+        query = f"SELECT count(*) FROM eventbus_events WHERE {where}"  # noqa: S608 - of parts written here
+        async with self._connect() as connection:
+            count: int = await connection.fetchval(query, *values)
+            return count
+
+    async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
+        async with self._connect() as connection:
+            return await executions(connection, event_ids)
+
+
+async def select(connection: Connection, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
+    """As History.select, on a connection of the caller's."""
+    where, values = _conditions(wanted)
+    query = f"""
+    SELECT event_id, type, meta, data, recorded_at FROM eventbus_events
+    WHERE {where} ORDER BY event_id LIMIT ${len(values) + 1}
+    """  # noqa: S608 - of parts written here
+    return [_recorded(row) for row in await connection.fetch(query, *values, limit)]
+
+
+async def executions(connection: Connection, event_ids: Sequence[str]) -> list[Execution]:
+    """As History.executions, on a connection of the caller's."""
+    if not event_ids:
+        return []
+    times = [made(event_id) for event_id in event_ids]
+    rows = await connection.fetch(_EXECUTIONS, list(event_ids), min(times), max(times))
+    return [_execution(row) for row in rows]
+
+
+def made(event_id: str) -> datetime:
+    """The column `made_at`, to the millisecond: the time in the id. Raises ValueError for what is none of an event."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms(event_id))
+
+
+def _conditions(wanted: Selection) -> tuple[str, list[object]]:
+    values: list[object] = []
+
+    def place(value: object) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    parts = ["true"]
+    if wanted.organization is not None:
+        parts.append(f"organization = {place(wanted.organization)}")
+    if wanted.types:
+        exact = place([name for name in wanted.types if not name.endswith(".*")])
+        whole = place([name.removesuffix(".*") for name in wanted.types if name.endswith(".*")])
+        parts.append(f"(type = ANY({exact}::text[]) OR split_part(type, '.', 1) = ANY({whole}::text[]))")
+    if wanted.subject is not None:
+        parts.append(f"subject = {place(wanted.subject)}")
+    if wanted.correlation_id is not None:
+        parts.append(f"correlation_id = {place(wanted.correlation_id)}")
+    if wanted.since is not None:
+        parts.append(f"made_at >= {place(wanted.since)}")
+    if wanted.until is not None:
+        parts.append(f"made_at < {place(wanted.until)}")
+    if wanted.after is not None:
+        parts.append(f"event_id > {place(wanted.after)}::uuid AND made_at >= {place(made(wanted.after))}")
+    return " AND ".join(parts), values
+
+
+def _recorded(row: Row) -> Recorded:
+    return Recorded(envelope_of(row), row["recorded_at"])
+
+
+def _execution(row: Row) -> Execution:
+    return Execution(
+        str(row["event_id"]),
+        row["group_name"],
+        row["attempt"],
+        Ending(row["outcome"]),
+        row["seconds"],
+        row["error"],
+        row["finished_at"],
+    )
