@@ -7,12 +7,13 @@ again then. A worker that dies while the workflow works asks it once more, with 
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
-from eventbus import Backoff, Context, Finished, Group, Reject, RetryPolicy
+from eventbus import Backoff, Connection, Context, Finished, Group, Reject, RetryPolicy
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.transaction import Row
@@ -40,8 +41,16 @@ message = Group(
 )
 
 
+class Response(NamedTuple):
+    """The row of a response, and the last rows of its conversation, that one included."""
+
+    row: Row
+    recent: Sequence[Row]
+
+
 class Job(NamedTuple):
-    """A question that is to be answered. `agent` None: it is gone by now. `response`: there is one already."""
+    """A question that is to be answered. `agent` None: it is gone by now. `first`: nothing was said before it.
+    `response`: there is one already."""
 
     organization: str
     user: str
@@ -49,7 +58,8 @@ class Job(NamedTuple):
     event: MessageReceived
     position: int
     agent: Row | None
-    response: Row | None
+    first: bool
+    response: Response | None
 
 
 @message.on(MessageReceived)
@@ -57,9 +67,7 @@ async def answer_message(event: MessageReceived, ctx: Context) -> None:
     job = await _begin(event, ctx)
     if job is None:
         return
-    if job.response is None:
-        await _respond(job, ctx)
-    await _spread(job, ctx)
+    await _spread(job, ctx, job.response or await _respond(job, ctx))
     await _tell(job, ctx, 100)
 
 
@@ -72,25 +80,26 @@ async def _begin(event: MessageReceived, ctx: Context) -> Job | None:
     response = None
     async with ctx.side_transaction() as tx:
         agent = await agents.find(tx.connection, organization, user, agent_id)
-        if not await store.begin_conversation(tx.connection, organization, user, conversation):
+        begun = await store.begin_conversation(tx.connection, organization, user, conversation)
+        if not begun.own:
             raise Reject("the conversation is another user's")
         question = await store.insert_question(tx.connection, organization, event, ctx.event_id)
         if question is None:
             question = await store.find(tx.connection, organization, user, event.message_id, "user")
-            response = await store.find(tx.connection, organization, user, event.message_id, "assistant")
+            response = await _find(tx.connection, organization, user, conversation, event.message_id)
     assert question is not None, "it was in the way"
     if str(question["event_id"]) != ctx.event_id:
         ctx.log.info("a message came twice", message_id=event.message_id, first=str(question["event_id"]))
         return None
-    return Job(organization, user, conversation, event, question["position"], agent, response)
+    return Job(organization, user, conversation, event, question["position"], agent, begun.new, response)
 
 
-async def _respond(job: Job, ctx: Context) -> None:
+async def _respond(job: Job, ctx: Context) -> Response:
     began = time.perf_counter()
     if job.agent is None:
         raise Reject("there is no such agent")
     await _tell(job, ctx, 10)
-    history = await recollection.before(ctx, job.organization, job.conversation, job.position)
+    history = [] if job.first else await recollection.before(ctx, job.organization, job.conversation, job.position)
     await _tell(job, ctx, 20)
     payload = _payload(job, job.agent, history)
     await _tell(job, ctx, 30)
@@ -113,9 +122,30 @@ async def _respond(job: Job, ctx: Context) -> None:
             "finishReason": answer.finish_reason,
         },
     )
+    written: list[Response] = []  # stays empty if another delivery was faster: then the block is left at once
     async with ctx.transaction() as tx:
-        await store.insert_response(tx.connection, job.organization, responded, ctx.event_id)
+        row = await store.insert_response(tx.connection, job.organization, responded, ctx.event_id)
+        recent = await store.recent(tx.connection, job.organization, job.conversation, recollection.KEPT)
         await tx.publish(responded, key=event.conversation_id, priority=ctx.envelope.priority)
+        written.append(Response(row, recent))
+    return written[0] if written else await _committed_before(job, ctx)
+
+
+async def _committed_before(job: Job, ctx: Context) -> Response:
+    """What another delivery has said meanwhile."""
+    async with ctx.side_transaction() as tx:
+        response = await _find(tx.connection, job.organization, job.user, job.conversation, job.event.message_id)
+    assert response is not None, "it has committed"
+    return response
+
+
+async def _find(
+    connection: Connection, organization: str, user: str, conversation: UUID, message_id: str
+) -> Response | None:
+    row = await store.find(connection, organization, user, message_id, "assistant")
+    if row is None:
+        return None
+    return Response(row, await store.recent(connection, organization, conversation, recollection.KEPT))
 
 
 def _payload(job: Job, agent: Row, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -137,12 +167,10 @@ def _payload(job: Job, agent: Row, history: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-async def _spread(job: Job, ctx: Context) -> None:
+async def _spread(job: Job, ctx: Context, response: Response) -> None:
     """The response as it was written down, which may be an earlier delivery's, for whoever listens now."""
-    await recollection.refresh(ctx, job.organization, job.conversation)
-    async with ctx.side_transaction() as tx:
-        row = await store.find(tx.connection, job.organization, job.user, job.event.message_id, "assistant")
-    assert row is not None, "it has committed"
+    await recollection.keep(ctx, job.organization, job.conversation, response.recent)
+    row = response.row
     told = orjson.dumps(
         {
             "messageId": row["message_id"],

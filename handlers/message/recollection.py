@@ -23,19 +23,14 @@ async def before(ctx: Context, organization: str, conversation: UUID, position: 
     if not items:
         async with ctx.side_transaction() as tx:
             rows = await store.recent(tx.connection, organization, conversation, KEPT)
-        items = list(await _keep(ctx, organization, conversation, rows))
+        items = list(await keep(ctx, organization, conversation, rows))
     found = [orjson.loads(item) for item in items]
     return [{name: one[name] for name in _TOLD} for one in found if one["position"] < position]
 
 
-async def refresh(ctx: Context, organization: str, conversation: UUID) -> None:
-    """After something was written down. All of the last rows are sent each time: what was lost is there again."""
-    async with ctx.side_transaction() as tx:
-        rows = await store.recent(tx.connection, organization, conversation, KEPT)
-    await _keep(ctx, organization, conversation, rows)
-
-
-async def _keep(ctx: Context, organization: str, conversation: UUID, rows: Sequence[Row]) -> Mapping[bytes, int]:
+async def keep(ctx: Context, organization: str, conversation: UUID, rows: Sequence[Row]) -> Mapping[bytes, int]:
+    """The last rows, KEPT of them, after something was written down. All are sent each time: what was lost is there
+    again."""
     items = {_packed(row): row["position"] for row in rows}
     try:
         await ctx.remember(_name(organization, conversation), items, keep=KEPT, seconds=LIFETIME)

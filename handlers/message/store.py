@@ -1,6 +1,7 @@
 """Conversations and messages in PostgreSQL. Every query takes the organization; what is a user's own, the user."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from eventbus import Connection
@@ -8,7 +9,9 @@ from eventbus.event import uuid7
 from eventbus.transaction import Row
 from handlers.message.events import MessageEvent, MessageReceived, MessageResponded
 
-_BEGIN = "INSERT INTO conversations (organization, id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_BEGIN = """
+INSERT INTO conversations (organization, id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true
+"""
 _OWNER = "SELECT user_id FROM conversations WHERE organization = $1 AND id = $2"
 _COLUMNS = "id, position, conversation_id, message_id, role, channel, agent_id, event_id, content, metadata, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM messages"  # noqa: S608 - constants
@@ -20,6 +23,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 _INSERT_QUESTION = f"""
 {_INSERT} ON CONFLICT (organization, user_id, message_id) WHERE role = 'user' DO NOTHING RETURNING {_COLUMNS}
 """
+_INSERT_RESPONSE = f"{_INSERT} RETURNING {_COLUMNS}"
 _FIND = f"{_SELECT} WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = $4"
 _NAME_EVENT = """
 UPDATE messages SET event_id = $4 WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = 'user'
@@ -34,10 +38,18 @@ async def owner(connection: Connection, organization: str, conversation: UUID) -
     return found
 
 
-async def begin_conversation(connection: Connection, organization: str, user: str, conversation: UUID) -> bool:
-    """As far as it is not there; False if it is another user's."""
-    await connection.execute(_BEGIN, organization, conversation, user)
-    return await owner(connection, organization, conversation) == user
+class Begun(NamedTuple):
+    """A conversation that is there now. `new`: nothing had been said in it. `own`: it is this user's."""
+
+    new: bool
+    own: bool
+
+
+async def begin_conversation(connection: Connection, organization: str, user: str, conversation: UUID) -> Begun:
+    """As far as it is not there."""
+    if await connection.fetchval(_BEGIN, organization, conversation, user):
+        return Begun(new=True, own=True)
+    return Begun(new=False, own=await owner(connection, organization, conversation) == user)
 
 
 async def insert_question(
@@ -58,10 +70,12 @@ async def insert_response(
     organization: str,
     response: MessageResponded,
     event_id: str,
-) -> None:
-    await connection.execute(
-        _INSERT, organization, *_values(response, "assistant", event_id), response.message, response.metadata
+) -> Row:
+    row = await connection.fetchrow(
+        _INSERT_RESPONSE, organization, *_values(response, "assistant", event_id), response.message, response.metadata
     )
+    assert row is not None, "nothing is in its way"
+    return row
 
 
 def _values(event: MessageEvent, role: str, event_id: str | None) -> tuple[object, ...]:
