@@ -1,5 +1,6 @@
 """An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
 
+from eventbus.activity import Activity, DeadEvent
 from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.circuits import Circuit
@@ -29,6 +30,7 @@ from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
 __all__ = [
+    "Activity",
     "Backoff",
     "Batch",
     "BatchTransaction",
@@ -40,6 +42,7 @@ __all__ = [
     "Connection",
     "Context",
     "Counts",
+    "DeadEvent",
     "Envelope",
     "Event",
     "EventBus",

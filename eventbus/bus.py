@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from eventbus import aborting, circuits, control, crash, tracking
+from eventbus import aborting, activity, circuits, control, crash, tracking
 from eventbus.aborting import WITHIN
+from eventbus.activity import FIVE_MINUTES, Activity
 from eventbus.breaker import Breaker
 from eventbus.circuits import Circuit
 from eventbus.codec import MAX_PAYLOAD, envelop
@@ -357,6 +358,13 @@ class EventBus:
         """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
         must be acted upon is an event."""
         return tracking.watch(self.transport.records, _named(group)[0])
+
+    # Activity ---------------------------------------------------------------------------------------------------------
+
+    async def activity(self, organization: str | None, window: timedelta = FIVE_MINUTES) -> Activity:
+        """What all workers have made of an organization's events within the last five minutes, or the last hour; None:
+        of events that have no organization. A second old, or so. Raises Unavailable."""
+        return await activity.activity(self.transport.ledger, organization, window)
 
     # Resources --------------------------------------------------------------------------------------------------------
 

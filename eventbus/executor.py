@@ -45,7 +45,7 @@ class Executor:
     """Runs the handlers of one group, as it is now: what is registered on it later is not seen.
 
     aborting    knows what must not begin
-    count       is told of every execution before any listener: group, outcome, envelope, seconds, as in Finished
+    counts      are told of every execution before any listener: group, outcome, envelope, seconds, as in Finished
     middleware  runs outside of the group's own
     listeners   are told before the group's own
     """
@@ -56,13 +56,13 @@ class Executor:
         publisher: Publisher,
         *,
         aborting: Aborting | None = None,
-        count: Count | None = None,
+        counts: Sequence[Count] = (),
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
     ) -> None:
         self._group = group
         self._aborting = aborting
-        self._count = count
+        self._counts = tuple(counts)
         self._publisher = publisher
         self._layers = [*middleware, *group.middleware]
         # In a group without batches what is in hand runs; in one with batches much of it waits.
@@ -170,8 +170,8 @@ class Executor:
         if error is not None and envelope is not None and self._aborting is not None and isinstance(error, Cancelled):
             self._aborting.ended(self._group.name, envelope.id)
         seconds = 0.0 if started is None else perf_counter() - started
-        if self._count is not None:
-            self._count(self._group.name, outcome, envelope, seconds)
+        for count in self._counts:
+            count(self._group.name, outcome, envelope, seconds)
         if self._announcer is not None:
             self._announcer.tell(
                 Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)

@@ -1,8 +1,12 @@
-"""What all processes share, inside one process: circuits and recent things. The rules of Redis."""
+"""What all processes share, inside one process: circuits, recent things, counts. The rules of Redis."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
+import orjson
+
+from eventbus.activity import FAILURES, MINUTES, DeadEvent, Found, Share, Sums, minute_of
 from eventbus.circuits import FORGET_AFTER, Circuit, CircuitState
 
 
@@ -78,3 +82,43 @@ class MemoryRecent:
     def _present(self, name: str) -> Mapping[bytes, int]:
         until, items = self._lists.get(name, (0.0, {}))
         return items if until > self._clock() else {}
+
+
+@dataclass(slots=True)
+class _Kept:
+    minutes: dict[int, tuple[int, Sums]] = field(default_factory=dict)  # by place in the ring
+    failures: list[DeadEvent] = field(default_factory=list)
+    last: dict[str, int] = field(default_factory=dict)  # the number of each writer's last addition
+
+
+class MemoryLedger:
+    """See eventbus.activity.Ledger. Kept for as long as the process lives: nobody has more organizations than fit."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._kept: dict[str, _Kept] = {}
+
+    async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
+        now = self._now()
+        minute = minute_of(now)
+        for share in shares:
+            kept = self._kept.setdefault(share.organization or "", _Kept())
+            if kept.last.get(writer) == number:
+                continue
+            kept.last[writer] = number
+            known, sums = kept.minutes.get(minute % MINUTES, (minute, Sums()))
+            kept.minutes[minute % MINUTES] = minute, (sums if known == minute else Sums()).plus(share.sums)
+            for packed in share.failures:
+                told = orjson.loads(packed)
+                told["event_id"] = told.pop("eventId")
+                kept.failures.insert(0, DeadEvent(**told, at=now))
+            del kept.failures[FAILURES:]
+
+    async def read(self, organization: str | None, minutes: int) -> Found:
+        now = self._now()
+        kept = self._kept.get(organization or "", _Kept())
+        sums = Sums()
+        for minute, counted in kept.minutes.values():
+            if 0 <= minute_of(now) - minute <= minutes:
+                sums = sums.plus(counted)
+        return Found(now, sums, list(kept.failures))

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from eventbus.activity import Ledger
 from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
@@ -372,6 +373,10 @@ class Transport(Appender, Protocol):
     @property
     def recent(self) -> Recent:
         """Copies of the last things of something, kept for a while."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has become of each organization's events lately, counted by all workers."""
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a dead letter for good; False if it is gone already."""

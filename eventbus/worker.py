@@ -21,6 +21,7 @@ from eventbus.aborting import Aborting
 from eventbus.bus import EventBus
 from eventbus.consumer import Consumer
 from eventbus.control import Watch
+from eventbus.counting import Counter
 from eventbus.errors import ConfigurationError
 from eventbus.executor import Executor
 from eventbus.group import Group
@@ -76,7 +77,8 @@ class Worker:
         isolation = Isolation()
         aborting = Aborting(self._bus.transport)
         tracker = Tracker(self._bus.transport.records, [group for group in self._groups if group.track])
-        executors = [self._executor(group, aborting, tracker) for group in self._groups]
+        counter = Counter(self._bus.transport.ledger)
+        executors = [self._executor(group, aborting, tracker, counter) for group in self._groups]
         self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
@@ -88,7 +90,7 @@ class Worker:
         }
         watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
-        background: list[Role] = [watch, tracker, *self._roles()]
+        background: list[Role] = [watch, tracker, counter, *self._roles()]
         roles = [asyncio.ensure_future(role.run()) for role in background]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
@@ -101,7 +103,7 @@ class Worker:
                 consumer.stop()
             await asyncio.gather(*running)
             await _drain(executors, LISTENER_GRACE)
-            await tracker.close()
+            await asyncio.gather(tracker.close(), counter.close())
         finally:
             for task in (stopping, *roles, *running):
                 task.cancel()
@@ -117,13 +119,13 @@ class Worker:
         """Ask `run` to drain and return. Returns at once; await the task of `run` to see the end."""
         self._stopping.set()
 
-    def _executor(self, group: Group, aborting: Aborting, tracker: Tracker) -> Executor:
+    def _executor(self, group: Group, aborting: Aborting, tracker: Tracker, counter: Counter) -> Executor:
         tracked = ([tracker.around], [tracker.ended]) if group.track else ([], [])
         return Executor(
             group,
             self._bus,
             aborting=aborting,
-            count=self._bus.metrics.count_finished,
+            counts=[self._bus.metrics.count_finished, counter.count],
             middleware=[*tracked[0], *self._bus.middleware],
             listeners=[*tracked[1], *self._bus.listeners, *self._listeners],
         )

@@ -73,6 +73,24 @@ def quota_key(namespace: str, quota: str) -> str:
     return f"{namespace}:{{~{blake2b(quota.encode(), digest_size=16).hexdigest()}}}:quota"
 
 
+class LedgerKeys(NamedTuple):
+    """What the groups have made of an organization's events: see scripts/ledger.lua. Losing it loses counts."""
+
+    minutes: str
+    failures: str
+
+    @property
+    def prefix(self) -> str:
+        """Of the number of each worker's last addition."""
+        return self.minutes + ":"
+
+
+def ledger_keys(namespace: str, organization: str | None) -> LedgerKeys:
+    """A name of an organization may be anything; a digest has bounds, and a tag of its own."""
+    tag = f"{namespace}:{{~{blake2b((organization or '').encode(), digest_size=16).hexdigest()}}}"
+    return LedgerKeys(f"{tag}:activity", f"{tag}:activity:failures")
+
+
 class TrackingKeys(NamedTuple):
     """Of a tracked group, on whatever streams it is. `active`, `completed`, `failed` (ZSETs: event id by ms) name the
     records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices."""

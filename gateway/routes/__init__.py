@@ -1,6 +1,7 @@
 """One module a flow; `ENDPOINTS` is the whole table."""
 
 from gateway.api import Endpoint
+from gateway.routes.activity import activity
 from gateway.routes.agents import agents
 from gateway.routes.callbacks import callbacks
 from gateway.routes.chat import chat
@@ -32,6 +33,7 @@ ENDPOINTS: list[Endpoint] = [
     *tickets.endpoints,
     *webhooks.endpoints,
     *events.endpoints,
+    *activity.endpoints,
     *chat.endpoints,
     *health.endpoints,
     *metrics.endpoints,

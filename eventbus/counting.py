@@ -1,0 +1,149 @@
+"""Counting what executions come to, for `bus.activity`: a few additions for an event, and a write a second.
+
+Counts wait in memory until they are written. A process that dies takes with it what it has counted within the last
+second, and while Redis is away they wait: for 10,000 organizations, more are not counted. What was sent, and may have
+arrived, is sent again under the same number and counted once.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from itertools import islice
+
+import orjson
+import structlog
+
+from eventbus.activity import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Ledger, Share, Sums
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.event import Envelope
+from eventbus.transport import Ack, Dead, Outcome, Retry
+
+INTERVAL = 1.0  # seconds between writes
+CLOSE_GRACE = 2.0  # seconds that the last write may take
+BATCH = 500  # organizations in a write
+LIMIT = 10_000  # organizations whose counts may wait
+FAILURES_LIMIT = 1_000  # failures that may wait, of all organizations; those beyond are counted and not told of
+
+log = structlog.get_logger("eventbus.counting")
+
+
+class _Tally:
+    """Of one organization, since the last write."""
+
+    __slots__ = ("dead", "done", "failures", "ran", "retried", "seconds")
+
+    def __init__(self) -> None:
+        self.done = self.dead = self.retried = self.ran = 0
+        self.seconds = 0.0
+        self.failures: list[bytes] = []
+
+    def share(self, organization: str | None) -> Share:
+        sums = Sums(self.done, self.dead, self.retried, self.ran, round(self.seconds * 1e6))
+        return Share(organization, sums, self.failures)
+
+
+class Counter:
+    """Is told of executions, and the role that writes. An idle one writes nothing."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._writer = secrets.token_hex(6)
+        self._number = 1  # of the next write
+        self._tallies: dict[str | None, _Tally] = {}
+        self._leaving: dict[str | None, _Tally] = {}  # what is being written; not changed any more
+        self._failures = 0  # that wait in the tallies
+        self._due = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._trouble = False
+
+    def count(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
+        """An execution: see eventbus.lifecycle.Finished. Runs for every event; nothing here may take long."""
+        tally = self._tallies.get(envelope.organization if envelope is not None else None)
+        if tally is None:
+            tally = self._begin(envelope)
+        kind: type[Outcome] = type(outcome)
+        if kind is Ack:
+            tally.done += 1
+        elif kind is Retry:
+            tally.retried += 1
+        elif isinstance(outcome, Dead):
+            tally.dead += 1
+            self._tell(tally, group, outcome, envelope)
+        else:
+            return
+        if seconds:  # else nothing ran
+            tally.ran += 1
+            tally.seconds += seconds
+
+    def _begin(self, envelope: Envelope | None) -> _Tally:
+        if len(self._tallies) >= LIMIT:
+            self._note("there are too many organizations")
+            return _Tally()
+        self._due.set()
+        tally = self._tallies[envelope.organization if envelope is not None else None] = _Tally()
+        return tally
+
+    def _tell(self, tally: _Tally, group: str, outcome: Dead, envelope: Envelope | None) -> None:
+        """Of what cannot be decoded nobody knows whose it is: it is counted, and told in the dead letters."""
+        if envelope is None or self._failures >= FAILURES_LIMIT:
+            return
+        told = {
+            "eventId": envelope.id,
+            "type": envelope.type[:TYPE_LIMIT],
+            "group": group,
+            "error": outcome.failure.error[:ERROR_LIMIT].encode(errors="backslashreplace").decode(),
+            "attempts": outcome.attempts,
+        }
+        self._failures += 1
+        tally.failures.append(orjson.dumps(told))
+        if len(tally.failures) > FAILURES:
+            del tally.failures[0]
+            self._failures -= 1
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(INTERVAL)
+            self._due.clear()
+            if not await self.write():
+                self._due.set()
+
+    async def close(self) -> None:
+        """Write what is left, if the server is there to take it."""
+        try:
+            async with asyncio.timeout(CLOSE_GRACE):
+                while (self._leaving or self._tallies) and await self.write():
+                    pass
+        except TimeoutError:
+            log.warning("counts are not written", reason="the server did not answer in time")
+
+    async def write(self) -> bool:
+        """What is left of the last write, or else all that has been counted. False if the server is away."""
+        async with self._writing:
+            if not self._leaving:
+                self._leaving, self._tallies, self._failures = self._tallies, {}, 0
+            while self._leaving:
+                batch = dict(islice(self._leaving.items(), BATCH))
+                try:
+                    await self._ledger.add(self._writer, self._number, _shares(batch))
+                except Unavailable:
+                    return False
+                except EventBusError as error:  # no memory: counts are worth less than events
+                    self._note(str(error))
+                else:
+                    self._trouble = False
+                self._number += 1
+                for organization in batch:
+                    del self._leaving[organization]
+            return True
+
+    def _note(self, reason: str) -> None:
+        if not self._trouble:  # once, until it works again
+            log.warning("not all is counted for `activity`", reason=reason)
+        self._trouble = True
+
+
+def _shares(tallies: Mapping[str | None, _Tally]) -> list[Share]:
+    return [tally.share(organization) for organization, tally in tallies.items()]

@@ -1,0 +1,47 @@
+"""Counts of organizations: a ring of minutes and a list of failures for each."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import orjson
+
+from eventbus.activity import FAILURES, KEPT, MINUTES, DeadEvent, Found, Share, Sums, minute_of, moment_of
+from eventbus.redis import scripts
+from eventbus.redis.keys import ledger_keys
+from eventbus.redis.link import Link
+from eventbus.redis.scripts import Command, ms
+
+
+class RedisLedger:
+    """See eventbus.activity.Ledger."""
+
+    def __init__(self, link: Link, namespace: str) -> None:
+        self._link = link
+        self._namespace = namespace
+
+    async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
+        await scripts.run_all(self._link, [self._addition(writer, number, share) for share in shares])
+
+    async def read(self, organization: str | None, minutes: int) -> Found:
+        keys = ledger_keys(self._namespace, organization)
+        look: list[Command] = [("TIME",), ("HVALS", keys.minutes), ("LRANGE", keys.failures, 0, FAILURES - 1)]
+        (seconds, micros), rows, failures = await scripts.run_all(self._link, look)
+        now = moment_of(int(seconds) * 1000) + timedelta(microseconds=int(micros))
+        sums = Sums()
+        for row in rows:
+            minute, *counts = map(int, row.split())
+            if 0 <= minute_of(now) - minute <= minutes:
+                sums = sums.plus(Sums(*counts))
+        return Found(now, sums, [_failure(told) for told in failures])
+
+    def _addition(self, writer: str, number: int, share: Share) -> Command:
+        keys = ledger_keys(self._namespace, share.organization)
+        kept = (ms(KEPT), MINUTES, FAILURES)
+        return scripts.LEDGER((*keys, keys.prefix + writer), number, *kept, *share.sums, *share.failures)
+
+
+def _failure(told: bytes) -> DeadEvent:
+    at, _, packed = told.partition(b" ")
+    fields = orjson.loads(packed)
+    moment: datetime = moment_of(int(at))
+    return DeadEvent(fields["eventId"], fields["type"], fields["group"], fields["error"], fields["attempts"], moment)
