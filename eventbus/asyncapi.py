@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from eventbus.event import NORMAL_PRIORITY, SOURCE, Event, event_class, event_types, stream_of
 from eventbus.group import Group
+from eventbus.upcasting import opens_from
 
 Document = dict[str, Any]
 
@@ -33,6 +34,8 @@ _ENVELOPE: Document = {
         "traceparent": {"type": "string", "description": "W3C Trace Context."},
         "priority": {"type": "integer", "minimum": 1, "maximum": 10, "default": NORMAL_PRIORITY},
         "metadata": {"type": "object", "additionalProperties": _TEXT},
+        "version": {"type": "integer", "minimum": 1, "default": 1, "description": "Of the payload's schema."},
+        "replayed": {"type": "boolean", "default": False, "description": "It was published before."},
     },
 }
 
@@ -66,7 +69,8 @@ def _channel(stream: str, names: Sequence[str]) -> Document:
 
 
 def _message(cls: type[Event], payload: Document) -> Document:
-    """`headers` holds no `$ref` beside others: all but `$ref` would be ignored."""
+    """`headers` holds no `$ref` beside others: all but `$ref` would be ignored. `payload` is that of `version`; older
+    ones are read from `opensFrom` on."""
     attributes = {"type": "object", "properties": {"type": {"const": cls.event_type}}}
     described: Document = {"name": cls.event_type, "title": cls.__name__}
     summary = (cls.__doc__ or "").strip().partition("\n")[0]
@@ -77,6 +81,7 @@ def _message(cls: type[Event], payload: Document) -> Document:
         "headers": {"allOf": [{"$ref": "#/components/schemas/Envelope"}, attributes]},
         "correlationId": {"location": "$message.header#/correlationId"},
         "payload": payload,
+        "x-eventbus": {"version": cls.event_version, "opensFrom": opens_from(cls)},
     }
 
 

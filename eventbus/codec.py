@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json
 
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, uuid7
+from eventbus.upcasting import upcast
 
 Fields = Mapping[bytes, bytes]
 
@@ -98,16 +99,27 @@ def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
 
 
 def open_event(envelope: Envelope) -> Event:
-    """The typed event inside an envelope. Raises CodecError (UnknownEventType, or data that does not fit the type)."""
+    """The typed event inside an envelope; an older version is upcast first, a newer one is read as far as it is known.
+
+    Raises CodecError (UnknownEventType, or data that does not fit the type, or cannot be upcast)."""
     cls = event_class(envelope.type)
+    older = envelope.version < cls.event_version
+    data = upcast(cls, envelope.version, envelope.data) if older else envelope.data
     try:
-        event: Event = cls.__pydantic_validator__.validate_json(envelope.data, extra="ignore")
+        event: Event = cls.__pydantic_validator__.validate_json(data, extra="ignore")
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
-        raise CodecError(f"data does not fit {envelope.type}: {faults}") from None
+        raise CodecError(f"data does not fit {_versioned(envelope, cls)}: {faults}") from None
     except Exception as error:  # a validator of the event's own that stumbles over what it was given
-        raise CodecError(f"data does not fit {envelope.type}: {type(error).__name__}: {error}") from error
+        raise CodecError(f"data does not fit {_versioned(envelope, cls)}: {type(error).__name__}: {error}") from error
     return event
+
+
+def _versioned(envelope: Envelope, cls: type[Event]) -> str:
+    """The type; and both versions, if there are two."""
+    if envelope.version == cls.event_version:
+        return envelope.type
+    return f"{envelope.type} (it is of version {envelope.version}, and this process has {cls.event_version})"
 
 
 def encode(envelope: Envelope) -> tuple[bytes | str, ...]:

@@ -7,11 +7,11 @@ the attributes of CloudEvents 1.0 and five of our own: organization, correlation
 import os
 import re
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import ClassVar, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple, TypeVar, Unpack
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,10 @@ from eventbus.errors import ConfigurationError, UnknownEventType
 
 _TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _registry: dict[str, type["Event"]] = {}
+
+# The data of one version, by its names on the wire, to that of the next. Any: it is JSON that no model checks any more.
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+U = TypeVar("U", bound=Upcaster)
 
 NORMAL_PRIORITY = 5
 SOURCE = "eventbus"
@@ -31,7 +35,8 @@ class Event(BaseModel):
     The first segment of the type names the stream. Construction refuses unknown fields, so that a typo is found where
     it is made; decoding ignores them, so that a newer publisher does not break an older handler.
     A class without `type` is abstract: it may share fields, and cannot be published.
-    `version` is that of the fields, and travels with each event: `class Lead(Event, type="lead.created", version=2)`.
+    `version` is that of the fields, and travels with each event: `class Lead(Event, type="lead.created", version=2)`;
+    see `upcast` for what was published before.
     """
 
     model_config = ConfigDict(
@@ -44,6 +49,7 @@ class Event(BaseModel):
 
     event_type: ClassVar[str] = ""
     event_version: ClassVar[int] = 1
+    event_upcasters: ClassVar[dict[int, Upcaster]] = {}
 
     def __init_subclass__(
         cls,
@@ -53,7 +59,7 @@ class Event(BaseModel):
         **kwargs: Unpack[ConfigDict],
     ) -> None:
         super().__init_subclass__(**kwargs)
-        cls.event_type, cls.event_version = type, version
+        cls.event_type, cls.event_version, cls.event_upcasters = type, version, {}
         if version < 1:
             raise ConfigurationError(f"{cls.__qualname__}: version {version} must be at least 1")
         if not type:
@@ -66,6 +72,29 @@ class Event(BaseModel):
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigurationError(f"event type {type!r} is already taken by {known.__module__}.{known.__qualname__}")
         _registry[type] = cls
+
+    @classmethod
+    def upcast(cls, *, from_version: int) -> Callable[[U], U]:
+        """Register what makes data of the next version of that of `from_version`: `@Lead.upcast(from_version=1)`.
+
+        The function takes and returns a dict, with names as they are on the wire, and may change the one that it was
+        given. It is called when an event of an older version is opened. If it raises, the event is a dead letter."""
+        if not cls.event_type or not 1 <= from_version < cls.event_version:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.upcast(from_version={from_version}): it leads to the next version, and the class "
+                f"has version {cls.event_version} of type {cls.event_type!r}"
+            )
+        known = cls.event_upcasters.get(from_version)
+        if known is not None:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.upcast(from_version={from_version}): {known.__qualname__} does that already"
+            )
+
+        def register(upcaster: U) -> U:
+            cls.event_upcasters[from_version] = upcaster
+            return upcaster
+
+        return register
 
 
 def event_class(event_type: str) -> type[Event]:

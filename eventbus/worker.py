@@ -23,6 +23,7 @@ from eventbus.consumer import Consumer
 from eventbus.control import Watch
 from eventbus.counting import Counter
 from eventbus.errors import ConfigurationError
+from eventbus.event import event_class
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
@@ -33,6 +34,7 @@ from eventbus.recurrence import Recurrence
 from eventbus.telemetry import Survey
 from eventbus.tracking import Tracker
 from eventbus.transaction import Role
+from eventbus.upcasting import find_gaps
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
@@ -61,6 +63,9 @@ class Worker:
             raise ConfigurationError(f"nothing to run: {', '.join(idle) or 'no groups'} (are the handlers imported?)")
         if len(set(names)) < len(names):
             raise ConfigurationError(f"two groups share a name: {', '.join(sorted(names))}")
+        gaps = find_gaps(event_class(event_type) for group in groups for event_type in group.handlers)
+        if gaps:
+            raise ConfigurationError("; ".join(gaps))
         self._bus = bus
         self._groups = list(groups)
         self._grace = grace

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.cli import dead, groups, spool
+from eventbus.cli import dead, groups, schema, spool
 from eventbus.cli.abort import abort
 from eventbus.cli.asyncapi import asyncapi
 from eventbus.cli.audit import audit
@@ -51,6 +51,7 @@ def build(wanted: str | None = None) -> typer.Typer:
     app.add_typer(dead.app, name="dead")
     app.add_typer(groups.app, name="groups")
     app.add_typer(spool.app, name="spool")
+    app.add_typer(schema.app, name="schema")
     entries = {entry.name: entry for entry in entry_points(group="eventbus.commands")}
     own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for name in sorted(entries):

@@ -79,13 +79,17 @@ def _column(text: str | None) -> str | None:
 
 def envelope_of(row: Row) -> Envelope:
     """The envelope of an outbox row (event_id, type, meta, data)."""
-    fields: Fields = {
+    return decode(fields_of(row))
+
+
+def fields_of(row: Row) -> Fields:
+    """As they stand in a stream."""
+    return {
         b"id": str(row["event_id"]).encode(),
         b"type": row["type"].encode(),
         b"meta": row["meta"].encode(),
         b"data": row["data"].encode(),
     }
-    return decode(fields)
 
 
 def once_of(row: Row) -> Once | None:

@@ -66,6 +66,7 @@ CIRCUIT_ASK = Script("circuit_ask")
 CIRCUIT_FAILED = Script("circuit_failed")
 RECENT = Script("recent")
 LEDGER = Script("ledger")
+SCHEDULED = Script("scheduled")
 
 
 def by_text(command: Command) -> Command:

@@ -1,0 +1,124 @@
+"""What `eventbus schema check` looks at: Redis by pages, PostgreSQL by its indexes, each place up to a bound."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+from eventbus.cli import reach
+from eventbus.codec import Fields
+from eventbus.event import stream_of
+from eventbus.redis.inspection import find_streams
+from eventbus.redis.link import Link
+from eventbus.redis.unsettled import dead_letters, in_flight, scheduled
+from eventbus.schemas import Examination, Place
+from eventbus.settings import Settings
+from eventbus.transaction import Connection
+
+# Both in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
+IN_DATABASE = (Place.OUTBOX, Place.STORED)
+IN_REDIS = (Place.SCHEDULED, Place.STREAM, Place.DEAD)
+
+Named = tuple[str | None, Fields]  # what it is known by, if not by its id
+
+
+@dataclass(slots=True)
+class Looked:
+    """`partly`: where there was more than was looked at. `not_at`: what could not be looked at. Both in words."""
+
+    examination: Examination = field(default_factory=Examination)
+    partly: list[str] = field(default_factory=list)
+    not_at: list[str] = field(default_factory=list)
+
+
+async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: int) -> Looked:
+    """At these streams, or at all. Raises Unavailable if a server is away that is configured."""
+    looked = Looked()
+    in_database = [place for place in IN_DATABASE if place in places]
+    in_redis = [place for place in IN_REDIS if place in places]
+    if in_database:
+        await _look_into_database(looked, in_database, streams, limit)
+    if in_redis:
+        async with reach.redis() as link:
+            for stream in sorted(streams) if streams else await find_streams(link, reach.NAMESPACE):
+                for place in in_redis:
+                    await _take(looked, place, _source(link, place, stream), limit, f"the oldest of {stream}")
+    return looked
+
+
+async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None], limit: int, part: str) -> None:
+    count = 0
+    async with aclosing(source) as found:
+        async for name, fields in found:
+            if count == limit:
+                looked.partly.append(f"{place}: {limit:,}, {part}")
+                return
+            looked.examination.look(place, fields, name)
+            count += 1
+
+
+async def _source(link: Link, place: Place, stream: str) -> AsyncGenerator[Named, None]:
+    if place is Place.DEAD:
+        async for name, fields in dead_letters(link, reach.NAMESPACE, stream):
+            yield name, fields
+        return
+    entries = in_flight if place is Place.STREAM else scheduled
+    async for fields in entries(link, reach.NAMESPACE, stream):
+        yield None, fields
+
+
+# PostgreSQL -----------------------------------------------------------------------------------------------------------
+
+
+async def _look_into_database(
+    looked: Looked, places: Sequence[Place], streams: Sequence[str] | None, limit: int
+) -> None:
+    if Settings().database_url is None or not find_spec("asyncpg"):
+        looked.not_at.append("outbox, stored: no database is configured, or asyncpg is not installed")
+        return
+    from eventbus.postgres.sampling import has  # noqa: PLC0415 - asyncpg is an extra
+
+    tables = {Place.OUTBOX: "eventbus_outbox", Place.STORED: "eventbus_events"}
+    async with _connected() as connection:
+        for place in places:
+            if not await has(connection, tables[place]):
+                looked.not_at.append(f"{place}: there is no table {tables[place]}; see `eventbus migrate`")
+            elif place is Place.OUTBOX:
+                await _take(looked, place, _waiting(connection, streams), limit, "the oldest of all")
+            else:
+                await _look_at_stored(looked, connection, streams, limit)
+
+
+@asynccontextmanager
+async def _connected() -> AsyncIterator[Connection]:
+    from eventbus.postgres import Database  # noqa: PLC0415 - asyncpg is an extra
+
+    database = Database(Settings().require_database_url(), pool_size=1)
+    await database.connect()
+    try:
+        async with database.connection() as connection:
+            yield connection
+    finally:
+        await database.close()
+
+
+async def _waiting(connection: Connection, streams: Sequence[str] | None) -> AsyncGenerator[Named, None]:
+    from eventbus.postgres.sampling import unpublished  # noqa: PLC0415 - asyncpg is an extra
+
+    async for fields in unpublished(connection):
+        if not streams or stream_of(fields[b"type"].decode()) in streams:
+            yield None, fields
+
+
+async def _look_at_stored(looked: Looked, connection: Connection, streams: Sequence[str] | None, limit: int) -> None:
+    from eventbus.postgres.sampling import sample, stored_types  # noqa: PLC0415 - asyncpg is an extra
+
+    for event_type in await stored_types(connection):
+        if streams and stream_of(event_type) not in streams:
+            continue
+        found = await sample(connection, event_type, limit)
+        for fields in found.rows:
+            looked.examination.look(Place.STORED, fields)
+        if not found.whole:
+            part = f"spread over the time between the first and the last of {event_type}"
+            looked.partly.append(f"{Place.STORED}: {len(found.rows):,}, {part}")

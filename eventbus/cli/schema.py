@@ -1,0 +1,150 @@
+"""`eventbus schema`: which versions of its events an application knows, and whether it can open what is there."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from eventbus.cli import reach
+from eventbus.cli.columns import columns, cut, printable, screen_width
+from eventbus.cli.examining import Looked, look
+from eventbus.cli.screen import FAILED
+from eventbus.cli.source import AppOption, find_apps
+from eventbus.event import event_class, event_types
+from eventbus.group import Group
+from eventbus.loop import run
+from eventbus.schemas import Examined, Fault, Place
+from eventbus.upcasting import find_gaps, opens_from
+
+LIMIT = 1_000
+ROWS, FAULTS, NOTES = 6, 3, 1  # of each that are shown: all of it is one screen
+
+app = typer.Typer(help="Versions of events: what an application knows, and what it can open.", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(app: AppOption = None, *, as_json: JsonOption = False) -> None:
+    """The types that an application defines: version, the oldest that it opens, and who handles them."""
+    groups = [group for found in find_apps(app) for group in found.groups]
+    gaps = _gaps()
+    if as_json:
+        typer.echo(json.dumps({"types": [_described(name, groups) for name in event_types()], "gaps": gaps}, indent=2))
+        return
+    rows = [
+        (name, told["version"], told["opensFrom"], ", ".join(told["groups"]) or "none")
+        for name in event_types()
+        for told in [_described(name, groups)]
+    ]
+    numbers = ("version", "opens from")
+    typer.echo(columns(("type", *numbers, "handled by"), rows, right=numbers))
+    typer.echo("\n".join(f"GAP  {gap}" for gap in gaps), nl=bool(gaps))
+
+
+@app.command()
+def check(
+    app: AppOption = None,
+    *,
+    places: Annotated[
+        list[Place] | None, typer.Option("--in", help="Look there alone; may be repeated. Default: everywhere.")
+    ] = None,
+    stream: Annotated[list[str] | None, typer.Option("--stream", "-s", help="Only this one; may be repeated.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Events of each place and stream, or stored ones of each type, at the most.")
+    ] = LIMIT,
+    as_json: JsonOption = False,
+) -> None:
+    """Can this code open what is in flight, delayed, dead and stored? Ask before a deploy. Exit code 1 if not."""
+    find_apps(app)
+    gaps, looked = _gaps(), run(look(places or list(Place), stream, limit))
+    found = looked.examination.found
+    typer.echo(json.dumps(_told(found, gaps, looked), indent=2) if as_json else _screen(found, gaps, looked))
+    if gaps or any(one.faults for one in found):
+        raise typer.Exit(FAILED)
+
+
+def _gaps() -> list[str]:
+    return find_gaps(event_class(name) for name in event_types())
+
+
+def _described(name: str, groups: Sequence[Group]) -> dict[str, Any]:
+    cls, handling = event_class(name), sorted({group.name for group in groups if name in group.handlers})
+    return {"type": name, "version": cls.event_version, "opensFrom": opens_from(cls), "groups": handling}
+
+
+# What is shown --------------------------------------------------------------------------------------------------------
+
+
+def _told(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> dict[str, Any]:
+    return {
+        "types": [
+            {
+                "type": one.type,
+                "version": one.version,
+                "knownVersion": one.known,
+                "lookedAt": dict(one.looked_at),
+                "failing": one.failing,
+                "faults": [
+                    {"in": fault.place, "reason": fault.reason, "count": fault.count, "ids": fault.ids}
+                    for fault in one.faults.values()
+                ],
+            }
+            for one in found
+        ],
+        "gaps": list(gaps),
+        "partly": looked.partly,
+        "notLookedAt": looked.not_at,
+        "failing": sum(one.failing for one in found),
+    }
+
+
+def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> str:
+    lines = [reach.redis_name()]
+    if found:
+        rows = [
+            (one.type, _versions(one), *(one.looked_at.get(place, "-") for place in Place), "") for one in found[:ROWS]
+        ]
+        lines += [
+            columns(("type", "version", *Place, ""), rows, right=tuple(Place)),
+            *_more(len(found) - ROWS, "types"),
+        ]
+        lines.append("")
+    faults = [(one, fault) for one in found for fault in one.faults.values()]
+    lines += _fault_lines(faults[:FAULTS])
+    lines += _more(len(faults) - FAULTS, "reasons")
+    lines += [cut(f"GAP  {gap}", screen_width()) for gap in gaps[:NOTES]]
+    lines += _notes("not all", looked.partly)
+    lines += _notes("not looked at", looked.not_at)
+    total, failing = sum(sum(one.looked_at.values()) for one in found), sum(one.failing for one in found)
+    verdict = f"{failing:,} do not open" if failing else "all open"
+    lines.append(
+        f"{total:,} events of {len({one.type for one in found})} types: {verdict if total else 'there are none'}"
+    )
+    return "\n".join(lines)
+
+
+def _versions(one: Examined) -> str:
+    """That of the events, and the one that this code has."""
+    if one.known is None or one.version == one.known:
+        return str(one.version or "-")
+    return f"{one.version} to {one.known}" if one.version < one.known else f"{one.version}, here {one.known}"
+
+
+def _fault_lines(faults: Sequence[tuple[Examined, Fault]]) -> Iterator[str]:
+    """Two lines for each."""
+    for one, fault in faults:
+        ids = ", ".join(fault.ids) + (", …" if fault.count > len(fault.ids) else "")
+        head = f"FAIL  {one.type} {one.version or ''}, {fault.count} in {fault.place}: {ids}"
+        yield cut(printable(head), screen_width())
+        yield cut(printable(f"      {fault.reason}"), screen_width())
+
+
+def _notes(label: str, notes: Sequence[str]) -> list[str]:
+    told = [cut(f"{label}: {note}", screen_width()) for note in notes[:NOTES]]
+    return told + _more(len(notes) - NOTES, f"{label} (--json tells)")
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"… and {count} more {what}"] if count > 0 else []

@@ -1,0 +1,77 @@
+"""Looking through all that is to be handled, or may be: a page at a time, so that others get their turn in between."""
+
+from collections.abc import AsyncIterator, Sequence
+
+from eventbus.codec import Fields, pairs
+from eventbus.redis import dead, scripts
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link, Reply
+
+PAGE = 200  # entries a look
+
+
+async def in_flight(link: Link, namespace: str, stream: str) -> AsyncIterator[Fields]:
+    """Entries that some group has not settled: pending, or not read by all. Those of the most urgent lane first, and of
+    each lane the oldest."""
+    for lane in stream_keys(namespace, stream).lanes:
+        if not await link.execute("EXISTS", lane):
+            continue
+        infos = [pairs(flat) for flat in await link.execute("XINFO", "GROUPS", lane)]
+        read_by_all = min((info[b"last-delivered-id"].decode() for info in infos), key=_order, default="0-0")
+        async for fields in _pending(link, lane, [info[b"name"].decode() for info in infos], read_by_all):
+            yield fields
+        async for fields in _behind(link, lane, read_by_all):
+            yield fields
+
+
+async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fields]:
+    """What is kept back, in no order, each once."""
+    key, cursor, seen = stream_keys(namespace, stream).scheduled, b"0", set[bytes]()
+    while True:
+        cursor, entries = await scripts.call(link, scripts.SCHEDULED((key,), cursor, PAGE))
+        for fields in map(pairs, entries):
+            if fields[b"id"] not in seen:  # a table that grows is walked through in part again
+                seen.add(fields[b"id"])
+                yield fields
+        if cursor == b"0":
+            return
+
+
+async def dead_letters(link: Link, namespace: str, stream: str) -> AsyncIterator[tuple[str, Fields]]:
+    """STREAM/ID and what stood in the stream, oldest first."""
+    after = ""
+    while letters := await dead.read(link, namespace, stream, after, PAGE):
+        for letter in letters:
+            yield f"{stream}/{letter.id}", letter.fields
+        after = letters[-1].id
+
+
+async def _pending(link: Link, lane: str, groups: Sequence[str], until: str) -> AsyncIterator[Fields]:
+    """Up to this id; those behind it are found there."""
+    seen: set[bytes] = set()
+    for group in groups:
+        start = "-"
+        while rows := await link.execute("XPENDING", lane, group, start, until, PAGE):
+            fresh = [row[0] for row in rows if row[0] not in seen]
+            seen.update(fresh)
+            found = await scripts.run_all(link, [("XRANGE", lane, entry_id, entry_id) for entry_id in fresh])
+            for entries in found:
+                for _, fields in entries:  # none, if something deleted it
+                    yield pairs(fields)
+            start = f"({rows[-1][0].decode()}"
+
+
+async def _behind(link: Link, lane: str, start: str) -> AsyncIterator[Fields]:
+    while entries := await _page(link, lane, start):
+        for _, fields in entries:
+            yield pairs(fields)
+        start = entries[-1][0].decode()
+
+
+async def _page(link: Link, lane: str, start: str) -> Reply:
+    return await link.execute("XRANGE", lane, f"({start}", "+", "COUNT", PAGE)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
