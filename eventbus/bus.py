@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from eventbus import aborting, activity, circuits, control, crash, tracking
+from eventbus import aborting, activity, circuits, control, crash, tracked
 from eventbus.aborting import WITHIN
 from eventbus.activity import FIVE_MINUTES, Activity
 from eventbus.breaker import Breaker
@@ -340,24 +340,24 @@ class EventBus:
 
     async def recorded(self, group: str, event_id: str) -> State | None:
         """What is written down of an event in a tracked group; None if nothing is (any more). Raises Unavailable."""
-        return await tracking.recorded(self.transport.records, group, event_id)
+        return await tracked.recorded(self.transport.records, group, event_id)
 
     async def state(self, group: Group | str, event_id: str) -> State:
         """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
-        tell of it. A tenth of a second old, or so. In other groups what can be seen from outside. Raises Unavailable,
-        ValueError if the id is none of an event."""
+        tell of it. A tenth of a second old, or so; two seconds, if a worker died behind it. In other groups what can be
+        seen from outside. Raises Unavailable, ValueError if the id is none of an event."""
         unix_ms(event_id)
-        return await tracking.state(self.transport, *_named(group), event_id)
+        return await tracked.state(self.transport, group, event_id)
 
     async def counts(self, group: Group | str) -> Counts:
         """How many events of a group wait, are delayed or active; and have completed or failed since it was tracked.
         Raises Unavailable."""
-        return await tracking.counts(self.transport, *_named(group))
+        return await tracked.counts(self.transport, *_named(group))
 
     def watch(self, group: Group | str) -> AsyncIterator[Notice]:
         """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
         must be acted upon is an event."""
-        return tracking.watch(self.transport.records, _named(group)[0])
+        return tracked.watch(self.transport.records, _named(group)[0])
 
     # Activity ---------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from eventbus.activity import Ledger
@@ -85,7 +85,7 @@ class MemoryTransport:
         self._clock = clock
         self._epoch = time.time() - clock()
         self._logs: dict[str, _Log] = {}
-        self.records: Records = MemoryRecords()
+        self.records: Records = MemoryRecords(clock)
         self.circuits: Circuits = MemoryCircuits(clock)
         self.recent: Recent = MemoryRecent(clock)
         self.ledger: Ledger = MemoryLedger(self._now)
@@ -420,13 +420,21 @@ class MemoryTransport:
                     name,
                     type=log.entries[entries[0]][b"type"].decode(),
                     groups=tuple(
-                        _standing(log, group, cursor, entry)
+                        _standing(log, group, cursor, entry, self._clock())
                         for group, cursor in sorted(log.groups.items())
                         for entry in entries
                     ),
                     envelope=decode(log.entries[entries[0]]),
                 )
+            letters = [letter for letter in log.dead.values() if letter.fields.get(b"id") == event_id.encode()]
+            if letters:
+                return EventStanding(event_id, name, groups=tuple(_dead(letter) for letter in letters))
         return EventStanding(event_id)
+
+    async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
+        log = self._log(stream)
+        cursor = log.groups.get(group, _Cursor())
+        return _standing(log, group, cursor, entry, self._clock()) if entry in cursor.pending else None
 
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
@@ -474,19 +482,24 @@ def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:
     return batch
 
 
-def _standing(log: _Log, group: str, cursor: _Cursor, entry: str) -> GroupStanding:
+def _standing(log: _Log, group: str, cursor: _Cursor, entry: str, now: float) -> GroupStanding:
     pending = cursor.pending.get(entry)
     if pending is not None and pending.due is not None:
-        return GroupStanding(group, entry, Standing.RESTING, failures=pending.failures)
+        return GroupStanding(group, entry, Standing.RESTING, due=pending.due - now, failures=pending.failures)
     if pending is not None:
-        return GroupStanding(group, entry, Standing.RUNNING, consumer=pending.owner, failures=pending.failures)
+        held, failures = now - pending.touched, pending.failures
+        return GroupStanding(group, entry, Standing.RUNNING, consumer=pending.owner, seconds=held, failures=failures)
     waiting = any(entry in lane[cursor.delivered[priority] :] for priority, lane in log.lanes.items())
     if waiting:
         return GroupStanding(group, entry, Standing.WAITING)
     for letter in log.dead.values():
         if letter.group == group and letter.fields == log.entries[entry]:
-            return GroupStanding(group, entry, Standing.DEAD, failures=letter.attempts, error=letter.error)
+            return replace(_dead(letter), entry=entry)
     return GroupStanding(group, entry, Standing.DONE)
+
+
+def _dead(letter: DeadLetter) -> GroupStanding:
+    return GroupStanding(letter.group, "", Standing.DEAD, failures=letter.attempts, error=letter.error)
 
 
 def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:

@@ -1,7 +1,8 @@
 """Records of tracked groups inside one process: the rules of Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eventbus.states import Keep, Phase, Update
@@ -18,7 +19,8 @@ class _Tracked:
 class MemoryRecords:
     """See eventbus.states.Records. What is not kept goes at once: nobody outside of this process asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._groups: dict[str, _Tracked] = {}
 
     async def track(self, group: str, keep: Keep, updates: Sequence[Update]) -> None:
@@ -28,11 +30,12 @@ class MemoryRecords:
 
     def _apply(self, tracked: _Tracked, keep: Keep, update: Update) -> None:
         event_id, version, phase = update.event_id, update.version.encode(), update.phase
-        record = tracked.records.setdefault(event_id, {})
-        if record.get("version", b"") > version:
+        record = tracked.records.get(event_id, {})
+        if record.get("version", b"") > version or update.replaces not in {None, record.get("written", b"")}:
             return
+        tracked.records[event_id] = record
         again = (record.get("version"), record.get("phase")) == (version, phase.encode())
-        record |= {"version": version, "phase": phase.encode(), **update.record}
+        record |= {"version": version, "phase": phase.encode(), **update.record, "written": self._now()}
         for ids in tracked.ended.values():
             if event_id in ids:
                 ids.remove(event_id)
@@ -49,7 +52,11 @@ class MemoryRecords:
                 watcher.put_nowait(notice)
 
     async def find(self, group: str, event_id: str) -> Mapping[str, bytes]:
-        return self._tracked(group).records.get(event_id, {})
+        record = self._tracked(group).records.get(event_id)
+        return {**record, "now": self._now()} if record else {}
+
+    def _now(self) -> bytes:
+        return b"%d" % (self._clock() * 1000)
 
     async def totals(self, group: str) -> tuple[int, int]:
         totals = self._tracked(group).totals

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import orjson
 from pydantic import JsonValue
 
+WRITE_INTERVAL = 0.1  # seconds between writes of what has become of events
 PROGRESS_LIMIT = 4_096  # bytes of JSON
 
 
@@ -95,6 +96,7 @@ class Update(NamedTuple):
              not taken for news
     record   what is known: JSON under the names that a record has in Redis
     notices  JSON, in order
+    replaces when the record was written that this is to correct: a word that came later is left alone. None: it is news
     """
 
     event_id: str
@@ -102,6 +104,7 @@ class Update(NamedTuple):
     phase: Phase
     record: dict[str, bytes]
     notices: tuple[bytes, ...] = ()
+    replaces: bytes | None = None
 
 
 class Keep(NamedTuple):
@@ -119,7 +122,8 @@ class Records(Protocol):
         no harm. Raises Unavailable, Full."""
 
     async def find(self, group: str, event_id: str) -> Mapping[str, bytes]:
-        """The record of an event, with `phase` among its fields; empty if there is none."""
+        """The record of an event, empty if there is none. Among its fields are `phase`, and by the server's clock, in
+        ms, `written` and `now`."""
 
     async def totals(self, group: str) -> tuple[int, int]:
         """How many have completed and failed since the group was first tracked."""

@@ -1,12 +1,11 @@
 """Keeping the state of tracked groups: what starts, progresses and ends is gathered, and written a few times a second.
 
 No handler waits for it, and a group without `track=True` knows nothing of it. A process that dies takes what it has not
-written with it: a record is then late, or says `active` until the event has run elsewhere.
+written with it, and leaves an old record: see eventbus.tracked, which tells it from a fresh one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from time import time_ns
 
 import orjson
@@ -17,13 +16,11 @@ from eventbus.context import Context
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope, Event, unix_ms
 from eventbus.group import Group
-from eventbus.inspection import EventStanding, GroupStanding, Standing
 from eventbus.lifecycle import Finished
 from eventbus.middleware import CallNext
-from eventbus.states import Counts, Keep, Notice, Occasion, Phase, Records, State, Update
-from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Snooze, Transport
+from eventbus.states import WRITE_INTERVAL, Keep, Notice, Occasion, Phase, Records, Update
+from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Snooze
 
-INTERVAL = 0.1  # seconds between writes
 AWAY_PAUSE = 1.0  # seconds until another try, while the server is away
 CLOSE_GRACE = 2.0  # seconds that the last write may take
 BATCH = 500  # events in a write
@@ -111,7 +108,11 @@ class Tracker:
             return None
         if known is None or known.version < version:
             fresh = _News(version)
-            fresh.record = {"type": envelope.type.encode(), "published": b"%d" % unix_ms(envelope.id)}
+            fresh.record = {
+                "type": envelope.type.encode(),
+                "published": b"%d" % unix_ms(envelope.id),
+                "entry": delivery.entry_id.encode(),
+            }
             news[envelope.id] = known = known.before(fresh) if known else fresh
         self._due.set()
         return known if known.version == version else None
@@ -121,7 +122,7 @@ class Tracker:
     async def run(self) -> None:
         while True:
             await self._due.wait()
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(WRITE_INTERVAL)
             self._due.clear()
             await asyncio.sleep(0 if await self.write() else AWAY_PAUSE)
 
@@ -163,97 +164,6 @@ class Tracker:
         self._trouble = True
 
 
-# Asking ---------------------------------------------------------------------------------------------------------------
-
-
-async def recorded(records: Records, group: str, event_id: str) -> State | None:
-    """None if there is no record."""
-    record = await records.find(group, event_id)
-    return _state(event_id, record) if record else None
-
-
-async def state(transport: Transport, group: str, streams: Collection[str] | None, event_id: str) -> State:
-    """By its record; what has none has not begun, or is not known any more."""
-    if (known := await recorded(transport.records, group, event_id)) is not None:
-        return known
-    seen = _without_record(group, await transport.locate(event_id, streams))
-    if seen.phase in {Phase.ACTIVE, Phase.COMPLETED, Phase.FAILED}:  # so it is about to be written, or was never
-        await asyncio.sleep(2 * INTERVAL)
-        if (known := await recorded(transport.records, group, event_id)) is not None:
-            return known
-    return seen
-
-
-async def counts(transport: Transport, group: str, streams: Collection[str] | None) -> Counts:
-    """Now; what is scheduled counts for every group of its stream."""
-    found = await transport.inspect(await transport.find_streams() if streams is None else streams)
-    mine = [(stream, state) for stream in found for state in stream.groups if state.name == group]
-    lags = [state.lag for _, state in mine]
-    completed, failed = await transport.records.totals(group)
-    return Counts(
-        waiting=None if None in lags else sum(lag for lag in lags if lag is not None),
-        delayed=sum(stream.scheduled + state.delayed for stream, state in mine),
-        active=sum(state.pending - state.delayed for _, state in mine),
-        completed=completed,
-        failed=failed,
-    )
-
-
-async def watch(records: Records, group: str) -> AsyncIterator[Notice]:
-    """Notices from now on. What is told while the server is away is lost."""
-    async for packed in records.watch(group):
-        told = orjson.loads(packed)
-        yield Notice(
-            Occasion(told["occasion"]),
-            told["eventId"],
-            told["type"],
-            told["attempts"],
-            told.get("progress"),
-            told.get("error"),
-        )
-
-
-def _state(event_id: str, record: Mapping[str, bytes]) -> State:
-    return State(
-        event_id,
-        Phase(record["phase"].decode()),
-        type=record["type"].decode(),
-        attempts=int(record.get("attempts", 0)),
-        progress=orjson.loads(record.get("progress") or b"null"),
-        error=record.get("error", b"").decode() or None,
-        published=_time(record.get("published")),
-        started=_time(record.get("started")),
-        finished=_time(record.get("finished")),
-    )
-
-
-_PHASES = {
-    Standing.WAITING: Phase.WAITING,
-    Standing.RUNNING: Phase.ACTIVE,
-    Standing.RESTING: Phase.DELAYED,
-    Standing.DEAD: Phase.FAILED,
-    Standing.DONE: Phase.COMPLETED,
-}
-
-
-def _without_record(group: str, standing: EventStanding) -> State:
-    published = _time(b"%d" % unix_ms(standing.event_id))
-    if standing.scheduled is not None:
-        return State(standing.event_id, Phase.DELAYED, published=published)
-    if standing.stream is None:
-        return State(standing.event_id, Phase.UNKNOWN)
-    mine = [one for one in standing.groups if one.group == group and one.standing in _PHASES]
-    last = mine[-1] if mine else GroupStanding(group, "", Standing.WAITING)  # a group that has not begun to read
-    return State(
-        standing.event_id,
-        _PHASES[last.standing],
-        type=standing.type,
-        attempts=last.failures,
-        error=last.error,
-        published=published,
-    )
-
-
 def _packed(notice: Notice) -> bytes:
     told = {"occasion": notice.occasion, "eventId": notice.event_id, "type": notice.type, "attempts": notice.attempts}
     if notice.progress is not None:
@@ -272,10 +182,6 @@ def _version(delivery: Delivery) -> str:
 
 def _now() -> bytes:
     return b"%d" % (time_ns() // 1_000_000)
-
-
-def _time(ms: bytes | None) -> datetime | None:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC) if ms else None
 
 
 def _json(value: JsonValue) -> bytes:

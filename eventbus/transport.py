@@ -27,7 +27,7 @@ from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import EventStanding, StreamState
+from eventbus.inspection import EventStanding, GroupStanding, StreamState
 from eventbus.limits import Limit, RateLimit
 from eventbus.recent import Recent
 from eventbus.retention import Retention
@@ -361,6 +361,10 @@ class Transport(Appender, Protocol):
         """Where an event is, and what every group has made of it. Looks through these streams, or all: may take long.
 
         event_id must be a UUIDv7."""
+
+    async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
+        """How one entry stands that was given to the group and is not settled; None if there is none (any more). One
+        round trip."""
 
     @property
     def records(self) -> Records:

@@ -10,8 +10,9 @@ from eventbus.event import Envelope, unix_ms
 from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
-from eventbus.redis.keys import PARKED, entry_name, group_keys, stream_keys
-from eventbus.redis.link import Link, Reply
+from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
+from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.scripts import Command
 from eventbus.transport import SUSPECT_FROM
 
 LOOK = 2_000  # entries a look: the server does nothing else meanwhile
@@ -34,6 +35,41 @@ async def explain(link: Link, namespace: str, event_id: str, streams: Collection
         if standing is not None:
             return standing
     return EventStanding(event_id)
+
+
+async def pending(link: Link, namespace: str, stream: str, group: str, entry: str) -> GroupStanding | None:
+    """How an entry stands that was given to the group and is not settled; None if there is none."""
+    lane, keys = stream_keys(namespace, stream).lane(priority_of(entry)), group_keys(namespace, stream, group)
+    entry_id = entry.partition("@")[0]
+    commands: list[Command] = [
+        ("XPENDING", lane, group, entry_id, entry_id, 1),
+        ("ZSCORE", keys.retry, entry),
+        ("HGET", keys.failures, entry),
+        ("HGET", keys.crashes, entry),
+        NOW,
+    ]
+    replies = await scripts.run(link, commands)
+    if isinstance(replies[0], ReplyError) and str(replies[0]).startswith("NOGROUP"):
+        return None
+    held, due, failed, crashed, time = scripts.checked(replies)
+    if not held:
+        return None
+    now, crashes = _ms(time), int(crashed or 0)
+    failures, first = (int(part) for part in failed.split()) if failed else (0, now)
+    _, consumer, idle, _ = held[0]
+    resting = consumer.decode() == PARKED
+    return GroupStanding(
+        group,
+        entry,
+        Standing.RESTING if resting else Standing.RUNNING,
+        consumer=None if resting else consumer.decode(),
+        seconds=None if resting else idle / 1000,
+        due=(float(due) - now) / 1000 if resting and due is not None else None,
+        failures=failures,
+        first_failed=(now - first) / 1000 if failures else None,
+        crashes=crashes,
+        suspect=crashes >= SUSPECT_FROM,
+    )
 
 
 async def _find(link: Link, log: str, event_id: str, start: str) -> list[tuple[str, Fields]]:
@@ -96,35 +132,9 @@ class _Log:
         return told
 
     async def _delivered(self, lane: str, entry_id: str, group: str) -> GroupStanding:
-        keys, name = group_keys(self._namespace, self._stream, group), entry_name(lane, entry_id)
-        pending, due, failed, crashed, time = await scripts.run_all(
-            self._link,
-            [
-                ("XPENDING", lane, group, entry_id, entry_id, 1),
-                ("ZSCORE", keys.retry, name),
-                ("HGET", keys.failures, name),
-                ("HGET", keys.crashes, name),
-                NOW,
-            ],
-        )
-        if not pending:
-            return GroupStanding(group, name, Standing.DONE)
-        now, crashes = _ms(time), int(crashed or 0)
-        failures, first = (int(part) for part in failed.split()) if failed else (0, now)
-        _, consumer, idle, _ = pending[0]
-        resting = consumer.decode() == PARKED
-        return GroupStanding(
-            group,
-            name,
-            Standing.RESTING if resting else Standing.RUNNING,
-            consumer=None if resting else consumer.decode(),
-            seconds=None if resting else idle / 1000,
-            due=(float(due) - now) / 1000 if resting and due is not None else None,
-            failures=failures,
-            first_failed=(now - first) / 1000 if failures else None,
-            crashes=crashes,
-            suspect=crashes >= SUSPECT_FROM,
-        )
+        name = entry_name(lane, entry_id)
+        found = await pending(self._link, self._namespace, self._stream, group, name)
+        return found or GroupStanding(group, name, Standing.DONE)
 
 
 def _unless_replayed(standing: GroupStanding, replays: Mapping[str, tuple[int, int]]) -> GroupStanding:

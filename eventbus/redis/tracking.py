@@ -11,6 +11,7 @@ from eventbus.redis.scripts import Command
 from eventbus.states import Keep, Update
 
 OPEN_TTL = 7 * 86_400_000  # ms that a record is kept of what never ends, because its event was lost
+NEWS = "*"  # where scripts/track.lua expects when the record was written that is to be corrected
 ENDED_TTL = 60_000  # ms that whoever asks can still see the end of what is not kept
 
 
@@ -26,8 +27,10 @@ class RedisRecords:
         await scripts.run_all(self._link, [self._command(group, keep, update) for update in updates])
 
     async def find(self, group: str, event_id: str) -> Mapping[str, bytes]:
-        record = await self._link.execute("HGETALL", tracking_keys(self._namespace, group).record(event_id))
-        return {name.decode(): value for name, value in pairs(record).items()}
+        key = tracking_keys(self._namespace, group).record(event_id)
+        flat, (seconds, micros) = await scripts.run_all(self._link, [("HGETALL", key), ("TIME",)])
+        record = {name.decode(): value for name, value in pairs(flat).items()}
+        return record and {**record, "now": b"%d" % (int(seconds) * 1000 + int(micros) // 1000)}
 
     async def totals(self, group: str) -> tuple[int, int]:
         counters = tracking_keys(self._namespace, group).counters
@@ -41,6 +44,6 @@ class RedisRecords:
         keys = tracking_keys(self._namespace, group)
         fields: list[Argument] = [part for pair in update.record.items() for part in pair]
         where = (keys.record(update.event_id), keys.active, keys.completed, keys.failed, keys.counters)
-        what = (update.event_id, update.version, update.phase)
+        what = (update.event_id, update.version, update.phase, NEWS if update.replaces is None else update.replaces)
         how = (keep.completed, keep.failed, OPEN_TTL, ENDED_TTL, keys.prefix, keys.channel, len(update.notices))
         return scripts.TRACK(where, *what, *how, *update.notices, *fields)

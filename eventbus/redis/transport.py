@@ -13,7 +13,7 @@ from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import EventStanding, StreamState
+from eventbus.inspection import EventStanding, GroupStanding, StreamState
 from eventbus.limits import RateLimit
 from eventbus.recent import Recent
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
@@ -229,6 +229,9 @@ class RedisTransport:
 
     async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
         return await explaining.explain(self._link, self._namespace, event_id, streams)
+
+    async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
+        return await explaining.pending(self._link, self._namespace, stream, group, entry)
 
     async def discard(self, letter: DeadLetter) -> bool:
         return await dead.discard(self._link, self._namespace, letter)

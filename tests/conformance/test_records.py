@@ -7,6 +7,7 @@ import pytest
 
 from eventbus.event import uuid7
 from eventbus.inspection import Standing
+from eventbus.retention import Retention
 from eventbus.states import Keep, Phase, Update
 from eventbus.transport import Ack, Dead, Outgoing, Retry, Transport
 from tests.samples import FAILED, consumer, envelope, receive, settle
@@ -46,6 +47,27 @@ async def test_a_late_word_of_a_lost_lease_is_no_news(transport: Transport) -> N
     assert await transport.records.totals(GROUP) == (1, 0)
     await transport.records.track(GROUP, KEEP, [update(event_id, "3", Phase.ACTIVE)])
     assert await phase(transport, event_id) == "active", "a replay goes on"
+
+
+async def test_a_correction_undoes_no_later_word(transport: Transport) -> None:
+    event_id = uuid7()
+    await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.ACTIVE)])
+    before = (await transport.records.find(GROUP, event_id))["written"]
+    correction = update(event_id, "1", Phase.WAITING)._replace(replaces=before)
+    await asyncio.sleep(0.002)  # the clock counts in ms
+    await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.COMPLETED)])
+    await transport.records.track(GROUP, KEEP, [correction])
+    record = await transport.records.find(GROUP, event_id)
+    assert record["phase"] == b"completed", "somebody wrote since it was read"
+    assert int(before) < int(record["written"]) <= int(record["now"])
+    await transport.records.track(GROUP, KEEP, [correction._replace(replaces=record["written"])])
+    assert await phase(transport, event_id) == "waiting"
+
+
+async def test_a_correction_of_what_is_not_there_any_more_makes_no_record(transport: Transport) -> None:
+    event_id = uuid7()
+    await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.ACTIVE)._replace(replaces=b"1")])
+    assert await transport.records.find(GROUP, event_id) == {}
 
 
 async def test_the_same_word_twice_counts_once(transport: Transport) -> None:
@@ -114,6 +136,36 @@ async def test_an_event_is_located(transport: Transport, outcome: Ack | Retry | 
     expected = {Ack: Standing.DONE, Retry: Standing.RESTING, Dead: Standing.DEAD, type(None): Standing.RUNNING}
     assert (located.stream, located.type) == ("order", "order.placed")
     assert told == {"billing": expected[type(outcome)], "shipping": Standing.WAITING}
+
+
+@pytest.mark.parametrize("priority", [5, 1])
+async def test_an_entry_that_is_pending_is_found_at_once(transport: Transport, priority: int) -> None:
+    await transport.append([Outgoing(envelope(1, priority=priority))])
+    assert await transport.pending("order", GROUP, "1-0") is None, "there is no such group yet"
+    [delivery] = await receive(transport, consumer(), 1)
+    running = await transport.pending("order", GROUP, delivery.entry_id)
+    assert running is not None
+    assert (running.standing, running.consumer, running.entry) == (Standing.RUNNING, "ann", delivery.entry_id)
+    assert running.seconds is not None
+    assert 0 <= running.seconds < 20
+    await settle(transport, [delivery], Retry(60, FAILED))
+    resting = await transport.pending("order", GROUP, delivery.entry_id)
+    assert resting is not None
+    assert (resting.standing, resting.failures) == (Standing.RESTING, 1)
+    assert resting.due is not None
+    assert 40 < resting.due <= 60
+    assert await transport.pending("order", "shipping", delivery.entry_id) is None
+    await settle(transport, [delivery], Ack())
+    assert await transport.pending("order", GROUP, delivery.entry_id) is None
+
+
+async def test_a_dead_letter_is_located_when_its_entry_is_gone(transport: Transport) -> None:
+    item = Outgoing(envelope(1))
+    await transport.append([item])
+    await settle(transport, await receive(transport, consumer(), 1), Dead(FAILED, 1))
+    await transport.tidy("order", Retention(settled=0))
+    [standing] = (await transport.locate(item.envelope.id)).groups
+    assert (standing.group, standing.standing, standing.error) == (GROUP, Standing.DEAD, FAILED.error)
 
 
 async def test_what_is_scheduled_or_unknown_is_located(transport: Transport) -> None:

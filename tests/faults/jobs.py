@@ -44,6 +44,8 @@ def group(history: History) -> Group:
         concurrency=20,
         lease=LEASE,
         timeout=float(os.environ.get("FAULTS_TIMEOUT", "30")),
+        track=bool(os.environ.get("FAULTS_TRACK")),
+        keep_completed=100,
     )
 
     @jobs.on(Job)
