@@ -4,7 +4,6 @@ A message is found by its row; before a worker has begun with it, by its event i
 dedupe key, or whose own id it is, as it is for those that were named by us.
 """
 
-import time
 from contextlib import suppress
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.postgres import trace
-from eventbus.transaction import Row
 from handlers.errors import NotFound
 from handlers.message import store
 from handlers.message.events import MessageReceived
@@ -21,7 +19,6 @@ from handlers.message.handlers import message
 from handlers.message.models import Health, QueueHealth, QueueStats, Standing, State, Stats, Status
 from handlers.message.service import STREAM, once_for
 
-STALE = 2.0  # seconds behind its response in which a message's state has been written, if anybody lives to do it
 ALIVE = 15.0  # seconds within which a worker of the group has asked for something, if there is one
 
 _STATES: dict[Phase, State] = {
@@ -48,11 +45,6 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
         if state.phase is Phase.UNKNOWN:
             waits = traced.committed is not None and traced.published is None
             return Status(data=await _by_rows(tx, organization, user, message_id, waits=waits))
-    if state.phase not in {Phase.COMPLETED, Phase.FAILED}:
-        # States are written a moment behind the outcome: a worker that died in between has left an old one for good.
-        response = await store.find(tx.connection, organization, user, message_id, "assistant")
-        if response is not None and time.time() - response["created_at"].timestamp() > STALE:
-            return Status(data=_completed(message_id, response, max(1, state.attempts)))
     done, progress = state.phase is Phase.COMPLETED, state.progress
     standing = Standing(
         message_id=message_id,
@@ -95,12 +87,8 @@ async def _by_rows(tx: Transaction, organization: str, user: str, message_id: st
         return Standing(message_id=message_id, state="waiting", progress=0, attempts=0)
     if response is None:
         return Standing(message_id=message_id, state="failed", progress=0, attempts=0, error=_FORGOTTEN)
-    return _completed(message_id, response, 1)
-
-
-def _completed(message_id: str, response: Row, attempts: int) -> Standing:
     finished = round(response["created_at"].timestamp() * 1000)
-    return Standing(message_id=message_id, state="completed", progress=100, attempts=attempts, finished_on=finished)
+    return Standing(message_id=message_id, state="completed", progress=100, attempts=1, finished_on=finished)
 
 
 # The queue ------------------------------------------------------------------------------------------------------------
