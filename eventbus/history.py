@@ -43,6 +43,7 @@ class Selection:
     """Which events: those that fit all that is given.
 
     organization  None for those of all, which is for operators alone
+    ids           those with these ids
     types         dotted types; `lead.*` is all of a stream
     subject       what they are about: the key that they were published with
     since, until  moments at which they were made, the second one excluded
@@ -50,6 +51,7 @@ class Selection:
     """
 
     organization: str | None = None
+    ids: Collection[str] = ()
     types: Collection[str] = ()
     subject: str | None = None
     correlation_id: str | None = None

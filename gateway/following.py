@@ -84,9 +84,9 @@ class EventState(Answer):
 async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) -> EventState:
     """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
     traced = await trace(tx.connection, event_id)
-    standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else _streams())
-    envelope = await stored_envelope(tx.connection, event_id) or await _held(bus, standing)
-    if envelope is None or not _is_visible(envelope, caller):
+    standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
+    envelope = await stored_envelope(tx.connection, event_id) or await held(bus, standing)
+    if envelope is None or not is_visible(envelope, caller):
         raise NotFound("event")
     caused, complete = await effects(tx.connection, event_id, caller.organization)
     place = _place(standing, traced)
@@ -103,11 +103,13 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
     )
 
 
-def _streams() -> list[str]:
+def known_streams() -> list[str]:
+    """Of all types that this gateway knows."""
     return sorted({stream_of(event_type) for event_type in event_types()})
 
 
-async def _held(bus: EventBus, standing: EventStanding) -> Envelope | None:
+async def held(bus: EventBus, standing: EventStanding) -> Envelope | None:
+    """The envelope of what was found, in its stream or as a dead letter."""
     if standing.envelope is not None or standing.stream is None:
         return standing.envelope
     for told in standing.groups:
@@ -118,7 +120,7 @@ async def _held(bus: EventBus, standing: EventStanding) -> Envelope | None:
     return None
 
 
-def _is_visible(envelope: Envelope, caller: Caller) -> bool:
+def is_visible(envelope: Envelope, caller: Caller) -> bool:
     """Of his organization; and what is meant for one user, only for that one and for those who run the house."""
     if envelope.organization != caller.organization:
         return False

@@ -1,14 +1,18 @@
 """What must be transactional, on PostgreSQL. The only package of the framework that imports asyncpg."""
 
 from eventbus.postgres.database import Database
+from eventbus.postgres.history import executions, find
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
-from eventbus.postgres.tracing import effects, stored_envelope, trace, waiting
+from eventbus.postgres.tracing import effects, gather, stored_envelope, trace, waiting
 
 __all__ = [
     "Database",
     "Migration",
     "apply",
     "effects",
+    "executions",
+    "find",
+    "gather",
     "installed",
     "load",
     "pending",

@@ -25,17 +25,16 @@ class EventStore:
         self._connect = connect
 
     async def find(self, event_id: str) -> Recorded | None:
-        made_at = made(event_id)
+        made(event_id)
         async with self._connect() as connection:
-            row = await connection.fetchrow(_FIND, event_id, made_at)
-        return None if row is None else _recorded(row)
+            return await find(connection, event_id)
 
     async def select(self, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
         async with self._connect() as connection:
             return await select(connection, wanted, limit=limit)
 
     async def count(self, wanted: Selection) -> int:
-        where, values = _conditions(wanted)
+        where, values = conditions(wanted)
         query = f"SELECT count(*) FROM eventbus_events WHERE {where}"  # noqa: S608 - of parts written here
         async with self._connect() as connection:
             count: int = await connection.fetchval(query, *values)
@@ -46,9 +45,15 @@ class EventStore:
             return await executions(connection, event_ids)
 
 
+async def find(connection: Connection, event_id: str) -> Recorded | None:
+    """As History.find, on a connection of the caller's."""
+    row = await connection.fetchrow(_FIND, event_id, made(event_id))
+    return None if row is None else _recorded(row)
+
+
 async def select(connection: Connection, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
     """As History.select, on a connection of the caller's."""
-    where, values = _conditions(wanted)
+    where, values = conditions(wanted)
     query = f"""
     SELECT event_id, type, meta, data, recorded_at FROM eventbus_events
     WHERE {where} ORDER BY event_id LIMIT ${len(values) + 1}
@@ -70,7 +75,8 @@ def made(event_id: str) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms(event_id))
 
 
-def _conditions(wanted: Selection) -> tuple[str, list[object]]:
+def conditions(wanted: Selection) -> tuple[str, list[object]]:
+    """What stands behind WHERE, and the values for it."""
     values: list[object] = []
 
     def place(value: object) -> str:
@@ -80,6 +86,10 @@ def _conditions(wanted: Selection) -> tuple[str, list[object]]:
     parts = ["true"]
     if wanted.organization is not None:
         parts.append(f"organization = {place(wanted.organization)}")
+    if wanted.ids:
+        times = [made(event_id) for event_id in wanted.ids]
+        parts.append(f"event_id = ANY({place(list(wanted.ids))}::uuid[])")
+        parts.append(f"made_at BETWEEN {place(min(times))} AND {place(max(times))}")
     if wanted.types:
         exact = place([name for name in wanted.types if not name.endswith(".*")])
         whole = place([name.removesuffix(".*") for name in wanted.types if name.endswith(".*")])

@@ -1,9 +1,18 @@
-"""What PostgreSQL remembers of an event: when it was committed and published, and which groups committed its effect."""
+"""What PostgreSQL remembers of an event: when it was committed and published, which groups committed its effect, and
+what else belongs to the same request."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
 
 from eventbus.event import Envelope, unix_ms
+from eventbus.history import Selection
 from eventbus.inspection import Trace
+from eventbus.postgres.history import select
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Connection
+from eventbus.traces import Found, Place
+from eventbus.transaction import Connection, Row
 
 LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an event has caused
 MARGIN = 60_000  # ms by which the clock of who made the cause may have been fast
@@ -19,6 +28,22 @@ SELECT count(*) AS looked_at,
            WHERE organization = $3 AND position('"causationId":"' || $1 || '"' IN meta) > 0), '{}') AS effects
 FROM (SELECT event_id, organization, meta FROM eventbus_outbox WHERE event_id > $2::uuid ORDER BY event_id LIMIT $4)
      AS later
+"""
+# What is not recorded yet is among the rows behind the first event, among those that wait, or those just published.
+# Each is as many as can be looked at in passing; the last two have an index of their own.
+_RELATED = """
+WITH later AS MATERIALIZED (
+    SELECT position FROM eventbus_outbox WHERE event_id >= $1::uuid ORDER BY event_id LIMIT $5
+), waiting AS MATERIALIZED (
+    SELECT position FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT $5
+), fresh AS MATERIALIZED (
+    SELECT position FROM eventbus_outbox WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT $5
+)
+SELECT event_id, type, meta, data, due_at, published_at FROM eventbus_outbox
+WHERE position IN (SELECT position FROM later UNION SELECT position FROM waiting UNION SELECT position FROM fresh)
+  AND (event_id = $2::uuid OR position($3 IN meta) > 0)
+  AND ($4::text IS NULL OR organization = $4)
+ORDER BY event_id
 """
 _WAITING = """
 SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS seconds
@@ -50,6 +75,46 @@ async def effects(connection: Connection, event_id: str, organization: str) -> t
     row = await connection.fetchrow(_LATER, event_id, since, organization, LOOK_AHEAD)
     assert row is not None, "an aggregate has a row"
     return list(row["effects"]), row["looked_at"] < LOOK_AHEAD
+
+
+async def gather(
+    connection: Connection, first: Envelope, organization: str | None, limit: int
+) -> tuple[list[Found], bool]:
+    """The events of a correlation id, those of one organization or of all: as they are recorded, and as they wait in
+    the outbox, or did a moment ago. Whether that is all of them: no more than `limit` are.
+
+    first  one of them; of the outbox, what is older is found only while it waits, or was just published"""
+    wanted = Selection(organization=organization, correlation_id=first.correlation)
+    recorded = [Found(one.envelope) for one in await select(connection, wanted, limit=limit + 1)]
+    known = {one.envelope.id for one in recorded}
+    root = _event_id(first.correlation)
+    oldest = min([*known, first.id, *([root] if root else [])])
+    meant = _attribute("correlationId", first.correlation)
+    rows = await connection.fetch(_RELATED, oldest, root, meant, organization, LOOK_AHEAD)
+    found = [*recorded, *(_moving(row) for row in rows if str(row["event_id"]) not in known)]
+    return found[:limit], len(found) <= limit
+
+
+def _moving(row: Row) -> Found:
+    due: datetime | None = row["due_at"]
+    if row["published_at"] is None:
+        place = Place.OUTBOX
+    else:
+        place = Place.SCHEDULED if due is not None and due > datetime.now(UTC) else Place.STREAM
+    return Found(envelope_of(row), place, due)
+
+
+def _attribute(name: str, value: str) -> str:
+    """As it stands in `meta`, to be looked for as text: see _LATER."""
+    return f'"{name}":{orjson.dumps(value).decode()}'
+
+
+def _event_id(text: str) -> str | None:
+    """A correlation id that nobody gave is the id of the first event."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 async def waiting(connection: Connection) -> tuple[int, float]:

@@ -24,6 +24,7 @@ from gateway.idempotency import Scope, fingerprint, once, scope_of
 from gateway.intake import prepare
 from gateway.problems import Problem
 from gateway.reply import Reply
+from gateway.tracing import EventTrace, trace_event
 from handlers.deadline import within
 from handlers.fields import Answer
 
@@ -96,6 +97,18 @@ def _told(receipt: Receipt) -> dict[str, str]:
 @events.get("/{event_id}")
 async def get_event(call: Call, event_id: UUID) -> EventState:
     """An event, and what every group has made of it."""
+    return await follow(call.bus, call.tx, call.caller, _known(event_id))
+
+
+@events.get("/{event_id}/trace")
+async def get_event_trace(call: Call, event_id: UUID) -> EventTrace:
+    """All that the request of an event has led to: events, and what every group has made of them.
+
+    In the order of causes, oldest first among the effects of one cause."""
+    return await trace_event(call.bus, call.tx, call.caller, _known(event_id))
+
+
+def _known(event_id: UUID) -> str:
     if not is_event_id(str(event_id)):
         raise Problem(404, "there is nothing at this path")
-    return await follow(call.bus, call.tx, call.caller, str(event_id))
+    return str(event_id)

@@ -1,0 +1,124 @@
+"""The tree of a request, as an integrator may see it: events of his organization, and without what is another user's.
+
+It is told as a list in the order of causes, each event with its depth: a chain may be longer than JSON should be deep.
+"""
+
+from datetime import datetime
+
+from eventbus import EventBus, Transaction
+from eventbus.history import Ending, Execution
+from eventbus.postgres import executions, find, gather, stored_envelope
+from eventbus.traces import Found, Node, Place, Tree, unfold
+from gateway.auth import Caller
+from gateway.following import held, is_visible, known_streams
+from handlers.errors import NotFound
+from handlers.fields import Answer
+
+LIMIT = 2_000  # events of one answer
+
+
+class TracedExecution(Answer):
+    """One execution of a group's handler. `offset_ms`: when it ended, counted from the first event of the trace."""
+
+    group: str
+    attempt: int
+    outcome: Ending
+    duration_ms: float
+    offset_ms: float
+    error: str | None
+
+
+class TracedEvent(Answer):
+    """`depth` 0 was caused by the request itself; otherwise the event is an effect of the last one before it whose
+    depth is less by one. `orphan`: what caused it is not known any more, or not for your eyes, so that it stands at
+    depth 0. `failed`: a group has given it up, or has failed at its last attempt so far."""
+
+    event_id: str
+    type: str
+    subject: str | None
+    organization_id: str | None
+    time: datetime
+    offset_ms: float
+    depth: int
+    caused_by: str | None
+    orphan: bool
+    replayed: bool
+    place: Place
+    due_at: datetime | None
+    failed: bool
+    executions: list[TracedExecution]
+
+
+class EventTrace(Answer):
+    """Everything that one request has led to so far. `complete`: false if there is more than can be shown."""
+
+    correlation_id: str
+    began_at: datetime
+    complete: bool
+    events: list[TracedEvent]
+
+
+async def trace_event(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) -> EventTrace:
+    """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
+    asked = await _find(bus, tx, event_id)
+    if asked is None or not is_visible(asked.envelope, caller):
+        raise NotFound("event")
+    found, complete = await gather(tx.connection, asked.envelope, caller.organization, LIMIT)
+    shown = [one for one in (*found, asked) if is_visible(one.envelope, caller)]
+    done = await executions(tx.connection, list({one.envelope.id for one in shown}))
+    return _shown(unfold(asked.envelope.correlation, shown, done, complete=complete))
+
+
+async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
+    """Redis is asked for what PostgreSQL does not know, which takes longer."""
+    recorded = await find(tx.connection, event_id)
+    if recorded is not None:
+        return Found(recorded.envelope)
+    envelope = await stored_envelope(tx.connection, event_id)
+    if envelope is None:
+        envelope = await held(bus, await bus.locate(event_id, known_streams()))
+    return None if envelope is None else Found(envelope, Place.STREAM)
+
+
+def _shown(tree: Tree) -> EventTrace:
+    return EventTrace(
+        correlation_id=tree.correlation_id,
+        began_at=tree.began_at,
+        complete=tree.complete,
+        events=[_event(tree, node) for node in tree.nodes],
+    )
+
+
+def _event(tree: Tree, node: Node) -> TracedEvent:
+    envelope = node.envelope
+    return TracedEvent(
+        event_id=envelope.id,
+        type=envelope.type,
+        subject=envelope.subject,
+        organization_id=envelope.organization,
+        time=envelope.time,
+        offset_ms=_ms(tree.offset(envelope.time)),
+        depth=node.depth,
+        caused_by=envelope.causation_id,
+        orphan=node.orphan,
+        replayed=envelope.replayed,
+        place=node.place,
+        due_at=node.due,
+        failed=node.failed,
+        executions=[_execution(tree, execution) for execution in node.executions],
+    )
+
+
+def _execution(tree: Tree, execution: Execution) -> TracedExecution:
+    return TracedExecution(
+        group=execution.group,
+        attempt=execution.attempt,
+        outcome=execution.outcome,
+        duration_ms=_ms(execution.seconds),
+        offset_ms=_ms(tree.offset(execution.finished_at)),
+        error=execution.error,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
