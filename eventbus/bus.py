@@ -19,7 +19,7 @@ from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
-from eventbus.history import History
+from eventbus.history import History, Selection
 from eventbus.inflight import Places
 from eventbus.inspection import EventStanding
 from eventbus.lifecycle import AnyListener
@@ -27,6 +27,7 @@ from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
 from eventbus.publisher import Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
+from eventbus.replaying import Replayed, Replaying, replay
 from eventbus.resources import Resource, Resources
 from eventbus.retention import Retention
 from eventbus.settings import Settings
@@ -295,6 +296,29 @@ class EventBus:
     def history(self) -> History:
         """All that happened: see eventbus.history. Raises ConfigurationError without a database."""
         return self._require_database().history
+
+    async def replay(
+        self,
+        group: Group | str,
+        wanted: Selection,
+        *,
+        why: str,
+        by: str = "",
+        rate: float | None = None,
+        new_ids: bool = False,
+        forgotten: bool = False,
+        dry_run: bool = False,
+    ) -> Replayed:
+        """Send events of the store again, to one group, at most `rate` a second; with `dry_run` count them alone.
+
+        They keep their ids, so that an effect which a transaction has committed is not repeated, and what is older than
+        the inbox remembers is left out, unless it may be repeated: `forgotten`. With `new_ids` it is. `why`, and `by`
+        whom (default: the user of this process), are kept. See eventbus.replaying.
+
+        Raises NoSuchGroup if the group reads none of it, Unavailable or Full when it was cut short."""
+        replays, name = self._require_database().replays, _named(group)[0]
+        replaying = Replaying(self.transport, replays, name, wanted, new_ids=new_ids, forgotten=forgotten)
+        return await replay(replaying, why=why, by=by, rate=rate, dry_run=dry_run)
 
     def _require_database(self) -> Database:
         if self.database is None:

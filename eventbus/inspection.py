@@ -62,7 +62,7 @@ class Standing(StrEnum):
     RESTING = "resting"  # until its retry is due
     DONE = "done"
     DEAD = "dead"
-    REPLAYED = "replayed"  # it died, and a later entry of the event is its replay
+    REPLAYED = "replayed"  # it was done or died, and a later entry of the event is its replay
     PASSED = "passed"  # a replay that is addressed to another group
 
 

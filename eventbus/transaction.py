@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.history import History
+from eventbus.replays import Replays
 from eventbus.transport import Appender
 
 
@@ -97,6 +98,9 @@ class Database(Protocol):
 
     @property
     def history(self) -> History: ...
+
+    @property
+    def replays(self) -> Replays: ...
 
     async def unpublished(self) -> int:
         """How many events of the outbox have not reached their stream yet."""

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from eventbus.bus import EventBus
+from eventbus.cli import reach
 from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns, printable
 from eventbus.cli.durations import ago, duration
 from eventbus.cli.letters import Filter, Reference, Sweep, find, letters
+from eventbus.control import whoami
+from eventbus.event import uuid7
 from eventbus.loop import run
+from eventbus.replays import Replay, Source
 from eventbus.transport import DeadLetter
 
 app = typer.Typer(help="See dead letters; run them again, or let them go.", no_args_is_help=True)
@@ -27,6 +31,8 @@ OlderOption = Annotated[
 NewerOption = Annotated[
     timedelta | None, typer.Option("--newer-than", parser=duration, metavar="TIME", help="Died within the last: 1h.")
 ]
+SubjectOption = Annotated[str | None, typer.Option("--subject", "-s", help="About this: the key of its event.")]
+OrganizationOption = Annotated[str | None, typer.Option("--organization", "-o", help="Of this organization.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All dead letters (that the filters mean).")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")]
@@ -42,11 +48,13 @@ def list_(
     error: ErrorOption = None,
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
+    subject: SubjectOption = None,
+    organization: OrganizationOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at the most.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Dead letters of all streams, oldest first within each."""
-    found, total = run(_collect(Filter(group, event_type, error, older_than, newer_than), limit))
+    found, total = run(_collect(Filter(group, event_type, error, older_than, newer_than, subject, organization), limit))
     if as_json:
         typer.echo(json.dumps({"items": [summary(letter) for letter in found], "total": total}, indent=2))
         return
@@ -86,18 +94,21 @@ def replay(
     error: ErrorOption = None,
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
+    subject: SubjectOption = None,
+    organization: OrganizationOption = None,
     every: AllOption = False,
     rate: RateOption = None,
+    why: Annotated[str, typer.Option("--why", help="For those who come after; see `eventbus replay list`.")] = "",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put dead letters back into their stream, for the group where they died. Attempts start again at one."""
-    wanted = Filter(group, event_type, error, older_than, newer_than)
+    wanted = Filter(group, event_type, error, older_than, newer_than, subject, organization)
     names = _chosen(letter_ids, wanted, every)
     if dry_run:
         _tell_dry("replay", run(_meant(names, wanted)), as_json)
         return
-    swept = run(_sweep("replay", names, wanted, rate))
+    swept = run(_sweep("replay", names, wanted, rate, why))
     _tell("replayed", swept, as_json)
 
 
@@ -110,6 +121,8 @@ def discard(
     error: ErrorOption = None,
     older_than: OlderOption = None,
     newer_than: NewerOption = None,
+    subject: SubjectOption = None,
+    organization: OrganizationOption = None,
     every: AllOption = False,
     rate: RateOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -117,7 +130,7 @@ def discard(
     as_json: JsonOption = False,
 ) -> None:
     """Forget dead letters for good. Asks first, unless they are named one by one."""
-    wanted = Filter(group, event_type, error, older_than, newer_than)
+    wanted = Filter(group, event_type, error, older_than, newer_than, subject, organization)
     names = _chosen(letter_ids, wanted, every)
     if dry_run or not (names or yes):
         meant = run(_meant(names, wanted))
@@ -224,17 +237,34 @@ async def _meant(names: Sequence[Reference], wanted: Filter) -> list[DeadLetter]
         return [letter._replace(traceback="", fields={}) async for letter in letters(bus.transport, wanted)]
 
 
-async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: float | None) -> Sweep:
-    swept = Sweep()
+async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: float | None, why: str = "") -> Sweep:
+    swept, began_at = Sweep(), datetime.now(UTC)
     async with EventBus() as bus:
         for name in names:
             await find(bus.transport, name)  # a name that does not exist is told before anything is done
         # All are known before the first runs again: one that dies anew is not replayed in a circle.
         references = names or [Reference.of(letter) async for letter in letters(bus.transport, wanted)]
         act = bus.transport.replay if verb == "replay" else bus.transport.discard
+        chosen: dict[str, object] = {"ids": [str(name) for name in names]} if names else {"filter": wanted.described()}
+        ended_at = None
         try:
             await swept.run(bus.transport, references, act, envelopes_only=verb == "replay", rate=rate)
+            ended_at = datetime.now(UTC)
         finally:
-            chosen = {"ids": [str(name) for name in names]} if names else {"filter": wanted.described()}
-            audit(f"dead.{verb}", count=swept.done, of=len(references), **chosen)
+            audit(f"dead.{verb}", count=swept.done, of=len(references), **chosen, **({"why": why} if why else {}))
+            if verb == "replay":
+                replay = Replay(
+                    id=uuid7(),
+                    began_at=began_at,
+                    by=whoami(),
+                    why=why,
+                    source=Source.DEAD_LETTERS,
+                    group=wanted.group,
+                    filter=chosen if names else wanted.described(),
+                    new_ids=False,
+                    matched=len(references),
+                    replayed=swept.done,
+                    ended_at=ended_at,
+                )
+                await reach.keep(replay)
     return swept

@@ -1,7 +1,7 @@
-"""Durations as people type them: 30s, 15m, 1h, 7d."""
+"""Durations and moments as people type them: 30s, 15m, 1h, 7d."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import typer
 
@@ -14,6 +14,17 @@ def duration(text: str) -> timedelta:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration such as 30s, 15m, 1h or 7d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def moment(text: str) -> datetime:
+    """A moment with its time zone, 2026-01-31T12:00:00Z, or how long ago it was: 15m. Raises typer.BadParameter."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.now(UTC) - duration(text)
+    if found.utcoffset() is None:
+        raise typer.BadParameter(f"{text!r} has no time zone: 2026-01-31T12:00:00Z is one in UTC")
+    return found
 
 
 def spoken(seconds: float) -> str:

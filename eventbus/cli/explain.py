@@ -26,8 +26,8 @@ _NOWHERE = (
 )
 _SETTLED = {
     Standing.DONE: "done",
-    Standing.REPLAYED: "died, and was replayed",
-    Standing.PASSED: "not for this group: the replay of another group's dead letter",
+    Standing.REPLAYED: "done or dead before, and replayed",
+    Standing.PASSED: "not for this group: a replay for another one",
 }
 
 

@@ -24,6 +24,7 @@ class Filter:
     type   an event type, or a pattern such as `lead.*`; what is no envelope has no type
     error  a part of the error, in upper or lower case
     older_than, newer_than  how long ago it died
+    subject, organization   of its event
     """
 
     group: str | None = None
@@ -31,12 +32,16 @@ class Filter:
     error: str | None = None
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
+    subject: str | None = None
+    organization: str | None = None
 
     def means(self, letter: DeadLetter, now: datetime) -> bool:
-        age = now - letter.died_at
+        age, envelope = now - letter.died_at, letter.envelope
         return (
             (self.group is None or letter.group == self.group)
-            and (self.type is None or (letter.envelope is not None and fnmatchcase(letter.envelope.type, self.type)))
+            and (self.type is None or (envelope is not None and fnmatchcase(envelope.type, self.type)))
+            and (self.subject is None or (envelope is not None and envelope.subject == self.subject))
+            and (self.organization is None or (envelope is not None and envelope.organization == self.organization))
             and (self.error is None or self.error.lower() in letter.error.lower())
             and (self.older_than is None or age > self.older_than)
             and (self.newer_than is None or age < self.newer_than)

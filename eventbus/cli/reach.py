@@ -13,6 +13,7 @@ from eventbus.errors import EventBusError, hide_password
 from eventbus.inspection import Trace
 from eventbus.redis.keys import control_key
 from eventbus.redis.link import Link
+from eventbus.replays import Replay
 from eventbus.settings import Settings
 
 NAMESPACE = "eb"
@@ -51,8 +52,8 @@ def redis_name() -> str:
 
 async def traced(event_id: str) -> Trace | None:
     """What PostgreSQL remembers of an event; None if none is configured. If it is away, that is said on stderr."""
-    dsn = Settings().database_url
-    if dsn is None or not find_spec("asyncpg"):
+    dsn = _dsn()
+    if dsn is None:
         return None
     from eventbus.postgres import Database, trace  # noqa: PLC0415 - asyncpg is an extra
 
@@ -66,3 +67,22 @@ async def traced(event_id: str) -> Trace | None:
         return None
     finally:
         await database.close()
+
+
+async def keep(replay: Replay) -> None:
+    """Put a replay that has taken place on record, where there is PostgreSQL. If it is away, that is said on stderr:
+    nobody is kept from mending."""
+    if _dsn() is None:
+        return
+    from eventbus.cli import store  # noqa: PLC0415 - asyncpg is an extra
+
+    try:
+        async with store.database() as database:
+            await database.replays.keep(replay)
+    except EventBusError as error:
+        typer.echo(f"this is not on record: {error}", err=True)
+
+
+def _dsn() -> str | None:
+    """None, too, where asyncpg is not installed."""
+    return Settings().database_url if find_spec("asyncpg") else None

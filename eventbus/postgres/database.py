@@ -19,6 +19,7 @@ from eventbus.postgres import driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
+from eventbus.postgres.replays import PostgresReplays
 from eventbus.transaction import Connection
 from eventbus.transport import Appender, Outgoing, outgoing
 
@@ -50,6 +51,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._away = False
         self.history = EventStore(self.connection)
+        self.replays = PostgresReplays(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""

@@ -75,13 +75,13 @@ def made(event_id: str) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms(event_id))
 
 
-def conditions(wanted: Selection) -> tuple[str, list[object]]:
-    """What stands behind WHERE, and the values for it."""
+def conditions(wanted: Selection, first: int = 1) -> tuple[str, list[object]]:
+    """What stands behind WHERE, and the values for it: $`first`, and so on."""
     values: list[object] = []
 
     def place(value: object) -> str:
         values.append(value)
-        return f"${len(values)}"
+        return f"${first + len(values) - 1}"
 
     parts = ["true"]
     if wanted.organization is not None:

@@ -1,0 +1,196 @@
+"""`eventbus replay`: send events of the store to one group again; and who has done so before."""
+
+import json
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from eventbus.bus import EventBus
+from eventbus.cli import reach, store
+from eventbus.cli.actions import audit, confirm
+from eventbus.cli.columns import columns
+from eventbus.cli.durations import ago, moment
+from eventbus.cli.shapes import camel
+from eventbus.history import Selection
+from eventbus.loop import run
+from eventbus.replaying import Replayed, Replaying, described
+from eventbus.replays import Replay
+from eventbus.settings import Settings
+
+app = typer.Typer(help="Send events of the store to one group again, or see who did.", invoke_without_command=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+|[a-z][a-z0-9_]*\.\*")
+
+
+def event_type(text: str) -> str:
+    """Raises typer.BadParameter for what names neither a type nor all of a stream."""
+    if not _TYPE.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no event type, such as lead.created, nor all of a stream: 'lead.*'")
+    return text
+
+
+@app.callback()
+def replay(
+    ctx: typer.Context,
+    *,
+    group: Annotated[str | None, typer.Option("--group", "-g", help="The one that is to have them again.")] = None,
+    event_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", "-t", parser=event_type, metavar="TYPE", help="Of this type, or stream: 'lead.*'. Repeatable."
+        ),
+    ] = None,
+    subject: Annotated[str | None, typer.Option("--subject", "-s", help="About this: the key, such as an id.")] = None,
+    organization: Annotated[str | None, typer.Option("--organization", "-o", help="Of this one; else of all.")] = None,
+    correlation: Annotated[str | None, typer.Option("--correlation", help="Of the request with this id.")] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option("--event", parser=reach.event_id, metavar="ID", help="This one. Repeatable."),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--since", parser=moment, metavar="TIME", help="Made since then: 2026-01-31T12:00:00Z, or 1h."),
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", parser=moment, metavar="TIME", help="Made before then.")
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after", parser=reach.event_id, metavar="ID", help="Behind this one: goes on where one stopped."
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that the group reads.")] = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.1, metavar="N", help="At most so many a second.")
+    ] = None,
+    new_ids: Annotated[
+        bool, typer.Option("--new-ids", help="As other events: what they do is done once more.")
+    ] = False,
+    forgotten: Annotated[
+        bool, typer.Option("--forgotten", help="Also what is older than the inbox remembers: may be done once more.")
+    ] = False,
+    why: Annotated[str, typer.Option("--why", help="For those who come after; without, nothing is sent.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; say what would be sent.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send events of the store to one group again. They keep their ids, so that nothing is done twice."""
+    if ctx.invoked_subcommand is not None:
+        return
+    wanted = Selection(
+        organization=organization,
+        ids=event or (),
+        types=event_types or (),
+        subject=subject,
+        correlation_id=correlation,
+        since=since,
+        until=until,
+        after=after,
+    )
+    if group is None:
+        raise typer.BadParameter("which group is to have them? --group NAME")
+    if not (described(wanted) or every):
+        raise typer.BadParameter("choose events by filters such as --subject, or --all that the group reads")
+    if not (why.strip() or dry_run):
+        raise typer.BadParameter("say why, for those who come after: --why '…'")
+    asked = _replay(
+        group,
+        wanted,
+        new_ids=new_ids,
+        forgotten=forgotten,
+        why=why,
+        rate=rate,
+        yes=yes,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+    run(asked)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at the most.")] = 20, as_json: JsonOption = False
+) -> None:
+    """What was sent again, by whom and why; dead letters, too. The last ones first."""
+    found = run(_latest(limit))
+    if as_json:
+        items = [{**camel(asdict(one) | {"filter": None}), "filter": one.filter} for one in found]
+        typer.echo(json.dumps({"items": items}, indent=2))
+        return
+    typer.echo(_table(found) if found else "nothing was sent again")
+
+
+async def _replay(
+    group: str,
+    wanted: Selection,
+    *,
+    new_ids: bool,
+    forgotten: bool,
+    why: str,
+    rate: float | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    async with store.database() as database, EventBus(Settings().require_redis_url()) as bus:
+        replaying = Replaying(bus.transport, database.replays, group, wanted, new_ids=new_ids, forgotten=forgotten)
+        planned = await replaying.plan()
+        if dry_run:
+            _tell(planned, as_json, would=True)
+            return
+        if not yes and planned.total:
+            confirm(f"{_counted(planned)}. Send {planned.total} to {group}{' as new events' if new_ids else ''}?")
+        try:
+            await replaying.run(why=why, rate=rate)
+        finally:
+            told = {"group": group, "count": planned.done, "of": planned.total, "last": planned.last}
+            audit("replay", **told, newIds=new_ids, why=why, filter=described(wanted))
+            if planned.done < planned.total and planned.last is not None:
+                typer.echo(f"cut short: with --after {planned.last} the same command goes on there", err=True)
+    _tell(planned, as_json)
+
+
+async def _latest(limit: int) -> list[Replay]:
+    async with store.database() as database:
+        return list(await database.replays.latest(limit))
+
+
+def _tell(told: Replayed, as_json: bool, *, would: bool = False) -> None:
+    if as_json:
+        shown = {"group": told.group, "matched": told.matched, "forgotten": told.forgotten, "count": told.total}
+        shown |= {"dryRun": True} if would else {"replayed": told.done, "last": told.last}
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    typer.echo(_counted(told))
+    typer.echo(f"would send {told.total} to {told.group}" if would else f"sent {told.done} to {told.group}")
+
+
+def _counted(told: Replayed) -> str:
+    kinds = ", ".join(f"{count} {name}" for name, count in told.matched.items()) or "no events"
+    if not told.forgotten:
+        return kinds
+    return (
+        f"{kinds}; {told.forgotten} are left out: older than the inbox remembers, they may be done twice (--forgotten)"
+    )
+
+
+def _table(found: list[Replay]) -> str:
+    now = datetime.now(UTC)
+    rows = [
+        (
+            f"{ago(one.began_at, now)} ago",
+            one.by,
+            one.source,
+            one.group or "(their own)",
+            f"{one.replayed} of {one.matched}" + ("" if one.ended_at else ", not ended"),
+            one.why + (" (new ids)" if one.new_ids else ""),
+        )
+        for one in found
+    ]
+    return columns(("when", "who", "source", "group", "sent", "why"), rows)
