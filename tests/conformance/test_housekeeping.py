@@ -118,7 +118,8 @@ async def test_settled_entries_are_bounded_in_number(redis: RedisTransport, raw:
     await settle(redis, await receive(redis, ANN, 300), Ack())
     for _ in range(10):
         await redis.tidy(STREAM, Retention(settled_count=100))
-    assert 20 <= await raw.execute("XLEN", KEYS.stream) <= 110
+    # How many are left depends on when they came: a pause while they were appended is taken for many entries.
+    assert 1 <= await raw.execute("XLEN", KEYS.stream) <= 110
 
 
 async def test_what_may_be_published_again_is_not_trimmed(
