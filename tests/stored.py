@@ -1,7 +1,7 @@
 """Rows of the event store, written by hand: for tests of what is read from it."""
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from eventbus.codec import encode
@@ -14,6 +14,12 @@ class Writer(Protocol):
     """A connection, or what writes through one."""
 
     async def execute(self, query: str, /, *args: Any) -> object: ...
+
+
+def id_of(moment: datetime) -> str:
+    """Of an event that was made then."""
+    ms = f"{int(moment.timestamp() * 1000):012x}"
+    return f"{ms[:8]}-{ms[8:]}{uuid7()[13:]}"
 
 
 async def partition(writer: Writer) -> None:

@@ -15,7 +15,7 @@ from eventbus.replaying import NoSuchGroup, Replaying
 from eventbus.replays import Replay
 from eventbus.transport import Outgoing, Transport
 from tests.samples import consumer, receive
-from tests.stored import execution, partition, record, record_executions
+from tests.stored import execution, id_of, partition, record, record_executions
 from tests.waiting import until
 from tests.working import working
 
@@ -32,10 +32,7 @@ def event(
     number: int, *, name: str = "bill.paid", organization: str = "acme", age: timedelta | None = None
 ) -> Envelope:
     data = b'{"number":%d}' % number
-    event_id = uuid7()
-    if age is not None:
-        ms = f"{int((datetime.now(UTC) - age).timestamp() * 1000):012x}"
-        event_id = f"{ms[:8]}-{ms[8:]}{event_id[13:]}"
+    event_id = uuid7() if age is None else id_of(datetime.now(UTC) - age)
     return Envelope(event_id, name, data, f"bill-{number}", organization, "c-1")
 
 

@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from eventbus import EventBus
-from eventbus.event import Envelope, uuid7
+from eventbus.event import Envelope
 from eventbus.history import Selection
 from eventbus.transport import Ack, Dead, Outgoing
 from tests.integration.commands import Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, envelope, receive, settle
-from tests.stored import partition, record
+from tests.stored import id_of, partition, record
 
-PLACED = [Envelope(uuid7(), "order.placed", b"{}", f"order-{n % 2}", "acme", f"c-{n}") for n in range(4)]
-PAID = Envelope(uuid7(), "order.paid", b"{}", "order-1", "umbrella", "c-9")
+NOW = datetime.now(UTC)
+PLACED = [
+    Envelope(id_of(NOW - timedelta(minutes=9 - n)), "order.placed", b"{}", f"order-{n % 2}", "acme", f"c-{n}")
+    for n in range(4)
+]
+PAID = Envelope(id_of(NOW - timedelta(minutes=1)), "order.paid", b"{}", "order-1", "umbrella", "c-9")
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ async def test_it_asks_before_it_sends_and_is_kept(bus: EventBus, here: dict[str
     assert await sent(bus) == 0
     agreed = eventbus(*asked, answer="y\n", **here)
     assert (agreed.returncode, agreed.stdout) == (0, "2 order.placed\nsent 2 to billing\n"), agreed.stderr
-    line = json.loads(agreed.stderr.splitlines()[-1])
+    line = json.loads(agreed.stderr.partition("[y/N] ")[2])
     assert (line["audit"], line["count"], line["of"], line["why"]) == ("replay", 2, 2, "wrong sum")
     assert line["filter"]["subject"] == "order-1"
     assert await sent(bus) == 2
