@@ -1,6 +1,9 @@
 """`eventbus replay`: a count and a question before anything is sent, and a record of it afterwards."""
 
+import asyncio
 import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +13,7 @@ from eventbus import EventBus
 from eventbus.event import Envelope
 from eventbus.history import Selection
 from eventbus.transport import Ack, Dead, Outgoing
-from tests.integration.commands import Run, assert_fits
+from tests.integration.commands import CLEAN, Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, envelope, receive, settle
 from tests.stored import id_of, partition, record
@@ -165,3 +168,26 @@ def test_a_server_that_is_away(bus: EventBus, here: dict[str, str]) -> None:
         run = eventbus(*asked, **here | {name: url})
         assert run.returncode == 3, run.stderr
         assert "sesame" not in run.stderr
+
+
+async def test_one_that_is_interrupted_says_where_to_go_on(bus: EventBus, here: dict[str, str]) -> None:
+    asked = ["replay", "-g", "billing", "--type", "order.*", "--why", "test", "--yes", "--rate", "1"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "eventbus.cli", *asked, env={**CLEAN, **here}, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        await receive(bus.transport, consumer(), 2)
+        process.send_signal(signal.SIGINT)
+        _, printed = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 130, printed.decode()
+    line, told = printed.decode().splitlines()
+    assert json.loads(line)["count"] in {1, 2}, "of the last one nobody may know whether it was sent"
+    last = PLACED[json.loads(line)["count"] - 1].id
+    assert told == f"cut short: with --after {last} the same command goes on there"
+    assert "of 5, not ended" in eventbus("replay", "list", **here).stdout
+    rest = eventbus(*asked[:-2], "--after", last, "--json", **here)
+    assert json.loads(rest.stdout)["last"] == PAID.id

@@ -9,6 +9,7 @@ import pytest
 from eventbus import Event, EventBus
 from eventbus.event import Envelope, Origin, uuid7
 from eventbus.history import Ending
+from eventbus.postgres import gather
 from eventbus.transport import Outgoing
 from tests.integration.commands import Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
@@ -141,3 +142,21 @@ def test_what_nobody_knows(bus: EventBus, here: dict[str, str], database_url: st
 def test_a_database_without_our_tables_is_told_to_migrate(redis_url: str, database_url: str) -> None:
     here = {"EVENTBUS_REDIS_URL": redis_url, "EVENTBUS_DATABASE_URL": database_url}
     refused(eventbus("trace", ROOT.id, **here), 1, "run `eventbus migrate` first")
+
+
+async def test_what_is_gathered_is_of_one_organization_and_has_an_end(bus: EventBus) -> None:
+    async with bus.transaction(Origin("c-1", ROOT.id, "umbrella")) as tx:
+        theirs = await tx.publish(Placed())
+        await record(tx.connection, [stored := ROOT._replace(id=uuid7(), organization="umbrella")])
+    ours = [one.id for one in (ROOT, PAID, SENT, SHIPPED)]
+    for organization, limit, expected, complete in (
+        ("acme", 4, ours, True),
+        ("acme", 3, ours[:3], False),
+        ("umbrella", 9, [stored.id, theirs], True),
+        ("umbrella", 1, [stored.id], False),
+        ("nobody", 9, [], True),
+        (None, 9, [*ours, stored.id, theirs], True),
+    ):
+        async with bus.transaction() as tx:
+            found, whole = await gather(tx.connection, ROOT, organization, limit)
+        assert ([one.envelope.id for one in found], whole) == (expected, complete), (organization, limit)
