@@ -74,7 +74,8 @@ async def _look_into_database(
     looked: Looked, places: Sequence[Place], streams: Sequence[str] | None, limit: int
 ) -> None:
     if Settings().database_url is None or not find_spec("asyncpg"):
-        looked.not_at.append("outbox, stored: no database is configured, or asyncpg is not installed")
+        lacks = "no database is configured" if Settings().database_url is None else "asyncpg is not installed"
+        looked.not_at.append(f"{', '.join(places)}: {lacks}")
         return
     from eventbus.postgres.sampling import has  # noqa: PLC0415 - asyncpg is an extra
 

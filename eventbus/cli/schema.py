@@ -1,13 +1,13 @@
 """`eventbus schema`: which versions of its events an application knows, and whether it can open what is there."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from eventbus.cli import reach
-from eventbus.cli.columns import columns, cut, printable, screen_width
+from eventbus.cli.columns import columns, cut, hanging, printable, screen_width
 from eventbus.cli.examining import Looked, look
 from eventbus.cli.screen import FAILED
 from eventbus.cli.source import AppOption, find_apps
@@ -18,7 +18,7 @@ from eventbus.schemas import Examined, Fault, Place
 from eventbus.upcasting import find_gaps, opens_from
 
 LIMIT = 1_000
-ROWS, FAULTS, NOTES = 6, 3, 1  # of each that are shown: all of it is one screen
+ROWS, FAULTS = 6, 3  # of each that are shown: all of it is one screen
 
 app = typer.Typer(help="Versions of events: what an application knows, and what it can open.", no_args_is_help=True)
 
@@ -101,28 +101,27 @@ def _told(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> dic
 
 
 def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> str:
-    lines = [reach.redis_name()]
-    if found:
-        rows = [
-            (one.type, _versions(one), *(one.looked_at.get(place, "-") for place in Place), "") for one in found[:ROWS]
-        ]
-        lines += [
-            columns(("type", "version", *Place, ""), rows, right=tuple(Place)),
-            *_more(len(found) - ROWS, "types"),
-        ]
-        lines.append("")
     faults = [(one, fault) for one in found for fault in one.faults.values()]
-    lines += _fault_lines(faults[:FAULTS])
-    lines += _more(len(faults) - FAULTS, "reasons")
-    lines += [cut(f"GAP  {gap}", screen_width()) for gap in gaps[:NOTES]]
-    lines += _notes("not all", looked.partly)
-    lines += _notes("not looked at", looked.not_at)
-    total, failing = sum(sum(one.looked_at.values()) for one in found), sum(one.failing for one in found)
-    verdict = f"{failing:,} do not open" if failing else "all open"
-    lines.append(
-        f"{total:,} events of {len({one.type for one in found})} types: {verdict if total else 'there are none'}"
-    )
+    lines = [
+        reach.redis_name(),
+        *(_table(found) if found else []),
+        *(line for one, fault in faults[:FAULTS] for line in _fault(one, fault)),
+        *_more(len(faults) - FAULTS, "reasons (--json tells)"),
+        *_note("GAP", gaps),
+        *_note("not all", looked.partly),
+        *_note("not looked at", looked.not_at),
+        _verdict(found),
+    ]
     return "\n".join(lines)
+
+
+def _table(found: Sequence[Examined]) -> list[str]:
+    rows = [(one.type, _versions(one), *(one.looked_at.get(place, "-") for place in Place), "") for one in found[:ROWS]]
+    return [
+        columns(("type", "version", *Place, ""), rows, right=tuple(Place)),
+        *_more(len(found) - ROWS, "types and versions"),
+        "",
+    ]
 
 
 def _versions(one: Examined) -> str:
@@ -132,19 +131,27 @@ def _versions(one: Examined) -> str:
     return f"{one.version} to {one.known}" if one.version < one.known else f"{one.version}, here {one.known}"
 
 
-def _fault_lines(faults: Sequence[tuple[Examined, Fault]]) -> Iterator[str]:
-    """Two lines for each."""
-    for one, fault in faults:
-        ids = ", ".join(fault.ids) + (", …" if fault.count > len(fault.ids) else "")
-        head = f"FAIL  {one.type} {one.version or ''}, {fault.count} in {fault.place}: {ids}"
-        yield cut(printable(head), screen_width())
-        yield cut(printable(f"      {fault.reason}"), screen_width())
+def _fault(one: Examined, fault: Fault) -> list[str]:
+    """Three lines at the most."""
+    ids = ", ".join(fault.ids) + (", …" if fault.count > len(fault.ids) else "")
+    head = f"FAIL  {one.type} {one.version or ''}, {fault.count} in {fault.place}: {ids}"
+    return [cut(printable(head), screen_width()), *hanging([("    ", fault.reason)])[:2]]
 
 
-def _notes(label: str, notes: Sequence[str]) -> list[str]:
-    told = [cut(f"{label}: {note}", screen_width()) for note in notes[:NOTES]]
-    return told + _more(len(notes) - NOTES, f"{label} (--json tells)")
+def _note(label: str, notes: Sequence[str]) -> list[str]:
+    if not notes:
+        return []
+    more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+    return [cut(f"{label}{more}: {notes[0]}", screen_width())]
 
 
 def _more(count: int, what: str) -> list[str]:
     return [f"… and {count} more {what}"] if count > 0 else []
+
+
+def _verdict(found: Sequence[Examined]) -> str:
+    total, failing = sum(sum(one.looked_at.values()) for one in found), sum(one.failing for one in found)
+    if not total:
+        return "there are no events"
+    verdict = f"{failing:,} do not open" if failing else "all open"
+    return f"{total:,} events of {len({one.type for one in found})} types: {verdict}"
