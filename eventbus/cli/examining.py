@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from eventbus.cli import reach
 from eventbus.codec import Fields
 from eventbus.event import stream_of
+from eventbus.lanes import LANES
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.link import Link
 from eventbus.redis.unsettled import dead_letters, in_flight, scheduled
@@ -42,8 +43,26 @@ async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: in
         async with reach.redis() as link:
             for stream in sorted(streams) if streams else await find_streams(link, reach.NAMESPACE):
                 for place in in_redis:
-                    await _take(looked, place, _source(link, place, stream), limit, f"the oldest of {stream}")
+                    await _look_at_stream(looked, link, place, stream, limit)
     return looked
+
+
+async def _look_at_stream(looked: Looked, link: Link, place: Place, stream: str, limit: int) -> None:
+    match place:
+        case Place.SCHEDULED:
+            source = _unnamed(scheduled(link, reach.NAMESPACE, stream))
+            await _take(looked, place, source, limit, f"some of {stream}")
+        case Place.DEAD:
+            await _take(looked, place, dead_letters(link, reach.NAMESPACE, stream), limit, f"the oldest of {stream}")
+        case _:
+            for priority in LANES:
+                source = _unnamed(in_flight(link, reach.NAMESPACE, stream, priority))
+                await _take(looked, place, source, limit, f"the oldest of {stream}, priority {priority}")
+
+
+async def _unnamed(source: AsyncIterator[Fields]) -> AsyncGenerator[Named, None]:
+    async for fields in source:
+        yield None, fields
 
 
 async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None], limit: int, part: str) -> None:
@@ -55,16 +74,6 @@ async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None
                 return
             looked.examination.look(place, fields, name)
             count += 1
-
-
-async def _source(link: Link, place: Place, stream: str) -> AsyncGenerator[Named, None]:
-    if place is Place.DEAD:
-        async for name, fields in dead_letters(link, reach.NAMESPACE, stream):
-            yield name, fields
-        return
-    entries = in_flight if place is Place.STREAM else scheduled
-    async for fields in entries(link, reach.NAMESPACE, stream):
-        yield None, fields
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------------------------

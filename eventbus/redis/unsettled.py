@@ -1,27 +1,26 @@
 """Looking through all that is to be handled, or may be: a page at a time, so that others get their turn in between."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from eventbus.codec import Fields, pairs
 from eventbus.redis import dead, scripts
-from eventbus.redis.keys import stream_keys
+from eventbus.redis.keys import lane_key, stream_keys
 from eventbus.redis.link import Link, Reply
 
 PAGE = 200  # entries a look
 
 
-async def in_flight(link: Link, namespace: str, stream: str) -> AsyncIterator[Fields]:
-    """Entries that some group has not settled: pending, or not read by all. Those of the most urgent lane first, and of
-    each lane the oldest."""
-    for lane in stream_keys(namespace, stream).lanes:
-        if not await link.execute("EXISTS", lane):
-            continue
-        infos = [pairs(flat) for flat in await link.execute("XINFO", "GROUPS", lane)]
-        read_by_all = min((info[b"last-delivered-id"].decode() for info in infos), key=_order, default="0-0")
-        async for fields in _pending(link, lane, [info[b"name"].decode() for info in infos], read_by_all):
-            yield fields
-        async for fields in _behind(link, lane, read_by_all):
-            yield fields
+async def in_flight(link: Link, namespace: str, stream: str, priority: int) -> AsyncIterator[Fields]:
+    """Entries of a lane that some group has not settled: pending, or not read by all. About the oldest first."""
+    lane = lane_key(namespace, stream, priority)
+    if not await link.execute("EXISTS", lane):
+        return
+    infos = [pairs(flat) for flat in await link.execute("XINFO", "GROUPS", lane)]
+    read_by_all = min((info[b"last-delivered-id"].decode() for info in infos), key=_order, default="0-0")
+    async for fields in _pending(link, lane, [info[b"name"].decode() for info in infos], read_by_all):
+        yield fields
+    async for fields in _behind(link, lane, read_by_all):
+        yield fields
 
 
 async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fields]:
@@ -37,7 +36,7 @@ async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fi
             return
 
 
-async def dead_letters(link: Link, namespace: str, stream: str) -> AsyncIterator[tuple[str, Fields]]:
+async def dead_letters(link: Link, namespace: str, stream: str) -> AsyncGenerator[tuple[str, Fields], None]:
     """STREAM/ID and what stood in the stream, oldest first."""
     after = ""
     while letters := await dead.read(link, namespace, stream, after, PAGE):

@@ -16,8 +16,9 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import Event, EventBus, Finished
+from eventbus import Envelope, Event, EventBus, Finished
 from eventbus import event as events
+from eventbus.event import uuid7
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
@@ -34,7 +35,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "write_report": "completed at 100 %",
 }
 # No programs by themselves: each has a test below that drives it.
-PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier"}
+PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp"}
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -178,6 +179,26 @@ async def test_a_carrier_is_opened_once_and_left_alone_while_it_fails() -> None:
         assert circuit.is_open
     async with EventBus("memory://") as bus:
         assert await bus.use(snippet.CARRIER) is await bus.use(snippet.CARRIER)
+
+
+async def test_a_parcel_of_each_version_is_stamped(capsys: pytest.CaptureFixture[str]) -> None:
+    snippet = _module("stamp")
+    steps = [
+        b'{"sender": "Ada L", "kilos": 1.5}',
+        b'{"sender": "Ada L", "grams": 1500}',
+        b'{"firstName": "Ada", "grams": 1500}',
+    ]
+    said: list[str] = []
+
+    def enough() -> bool:
+        said.extend(line for line in capsys.readouterr().out.splitlines() if line.startswith("Ada"))
+        return len(said) >= 3
+
+    async with EventBus("memory://") as bus, working(bus, snippet.post):
+        for version, data in enumerate(steps, start=1):
+            await bus.forward([Outgoing(Envelope(uuid7(), "parcel.posted", data, version=version))])
+        await until(enough)
+    assert sorted(said) == [f"Ada: 1500 g, published as version {version}" for version in (1, 2, 3)]
 
 
 @contextmanager

@@ -118,7 +118,10 @@ async def test_pages_are_put_together(transport: RedisTransport, any_redis_url: 
 async def test_more_than_the_limit_is_said(transport: RedisTransport, any_redis_url: str) -> None:
     await transport.append([paid() for _ in range(5)])
     told = json.loads((await check(any_redis_url, "--json", "--limit", "4")).stdout)
-    assert (told["types"][0]["lookedAt"], told["partly"]) == ({"stream": 4}, ["stream: 4, the oldest of schemacmd"])
+    assert (told["types"][0]["lookedAt"], told["partly"]) == (
+        {"stream": 4},
+        ["stream: 4, the oldest of schemacmd, priority 5"],
+    )
     told = json.loads((await check(any_redis_url, "--json", "--limit", "5")).stdout)
     assert (told["types"][0]["lookedAt"], told["partly"]) == ({"stream": 5}, [])
 

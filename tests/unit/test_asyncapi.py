@@ -106,3 +106,16 @@ def test_what_json_schema_cannot_say_keeps_nobody_from_being_described(schema: j
     assert faults(schema, told) == []
     assert "no JSON Schema" in told["components"]["messages"]["asyncapi_test.odd"]["payload"]["description"]
     assert "Lost" in told["components"]["schemas"]
+
+
+def test_a_message_tells_its_version_and_the_oldest_that_is_read(schema: jsonschema_rs.Validator) -> None:
+    class Sorted(Event, type="asyncapi_test.sorted", version=3):
+        shelf: str
+
+    Sorted.upcast(from_version=2)(lambda data: data)
+    told = document([], title="post", release="1.0", types=[*TYPES, "asyncapi_test.sorted"])
+    assert faults(schema, told) == []
+    versions = {name: message["x-eventbus"] for name, message in told["components"]["messages"].items()}
+    assert versions["asyncapi_test.shipped"] == {"version": 1, "opensFrom": 1}
+    assert versions["asyncapi_test.sorted"] == {"version": 3, "opensFrom": 2}
+    assert told["components"]["schemas"]["Envelope"]["properties"]["version"]["default"] == 1
