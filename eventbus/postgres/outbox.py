@@ -9,16 +9,24 @@ from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.transaction import Connection, Row
 from eventbus.transport import Outgoing, outgoing
 
-_INSERT = """
-INSERT INTO eventbus_outbox
-    (event_id, type, subject, organization, meta, data, due_at, dedupe_key, dedupe_window, dedupe_replace)
-SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay)),
-       key, span, replace
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[],
-            $9::text[], $10::float8[], $11::bool[])
-     WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, key, span, replace, place)
-ORDER BY place
-"""
+CHANNEL = "eventbus_outbox"
+# A lock that a sleeping relay holds, and that each transaction shares which wrote events while none slept.
+# Notifications make commits wait for one another, so one is sent only when somebody sleeps. The relay falls asleep only
+# while no such transaction is open, and looks once more then: what it does not see will be told.
+ASLEEP = 0x6576_6275_7303
+_INSERT = f"""
+WITH written AS (
+    INSERT INTO eventbus_outbox
+        (event_id, type, subject, organization, meta, data, due_at, dedupe_key, dedupe_window, dedupe_replace)
+    SELECT id, type, subject, organization, meta, data, coalesce(at, clock_timestamp() + make_interval(secs => delay)),
+           key, span, replace
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::timestamptz[],
+                $9::text[], $10::float8[], $11::bool[])
+         WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, key, span, replace, place)
+    ORDER BY place
+)
+SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock_shared({ASLEEP})
+"""  # noqa: S608 - constants
 
 
 class Outbox:

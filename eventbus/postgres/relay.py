@@ -3,10 +3,14 @@
 It selects what is not marked as published, appends it, and marks it. No cursor: a row whose transaction commits late,
 with a low position, is still there to be found. A relay that dies between append and mark leaves rows that may have
 been appended; its successor appends them again, by their event ids, and stores none twice.
+
+An outbox that stays empty lets the relay fall asleep, until a transaction that has written to it says so as it commits:
+see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, should that word be lost.
 """
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
@@ -15,11 +19,12 @@ import structlog
 from eventbus import crash
 from eventbus.errors import EventBusError
 from eventbus.postgres import driver
-from eventbus.postgres.outbox import envelope_of, once_of
+from eventbus.postgres.outbox import ASLEEP, CHANNEL, envelope_of, once_of
 from eventbus.transport import Appender, Outgoing
 
 BATCH = 500
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05  # seconds between looks at an empty outbox
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks at an empty outbox, until the relay sleeps
+SLEEP = 1.0  # seconds until it looks though nobody has woken it
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
 HANG_UP_TIMEOUT = 1.0  # seconds
 PRUNE_INTERVAL = 60.0  # seconds
@@ -57,6 +62,7 @@ class Relay:
         self._dsn = dsn
         self._appender = appender
         self._away = False
+        self._woken = asyncio.Event()
 
     async def run(self) -> None:
         while True:
@@ -77,11 +83,17 @@ class Relay:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             await asyncio.sleep(RETRY_PAUSE)
         log.debug("relaying the outbox")
+        await connection.add_listener(CHANNEL, self._wake)
+        connection.add_termination_listener(self._wake)
         await self._relay(connection)
 
+    def _wake(self, *_: object) -> None:
+        self._woken.set()
+
     async def _relay(self, connection: asyncpg.Connection) -> None:
-        uncertain, pause, prune_at = True, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
+        uncertain, asleep, pause, prune_at = True, False, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
         while True:
+            self._woken.clear()
             if time.monotonic() > prune_at:
                 prune_at = time.monotonic() + await self._prune(connection)
             rows = await connection.fetch(_SELECT, BATCH)
@@ -90,12 +102,25 @@ class Relay:
                 await self._appender.append(outgoing, again=uncertain)
                 crash.point("relay.appended")
                 await connection.execute(_MARK, [row["position"] for row in rows])
-                uncertain, pause = False, SHORTEST_PAUSE
+                if asleep:
+                    await connection.execute("SELECT pg_advisory_unlock($1)", ASLEEP)
+                uncertain, asleep, pause = False, False, SHORTEST_PAUSE
                 self._note(None)
                 continue
             uncertain = False
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            if asleep:
+                await self._sleep()
+            elif pause < LONGEST_PAUSE:
+                await asyncio.sleep(pause)
+                pause *= 2
+            else:  # and look once more: what committed before the lock was ours has told nobody
+                asleep = await connection.fetchval("SELECT pg_try_advisory_lock($1)", ASLEEP)
+                await asyncio.sleep(0 if asleep else LONGEST_PAUSE)
+
+    async def _sleep(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SLEEP):
+                await self._woken.wait()
 
     async def _prune(self, connection: asyncpg.Connection) -> float:
         """Delete a batch of what is old; the seconds until there is a reason to come again."""
