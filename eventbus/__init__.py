@@ -1,6 +1,7 @@
 """An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
 
 from eventbus.activity import Activity, DeadEvent
+from eventbus.aggregates import Aggregate, applies
 from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
 from eventbus.circuits import Circuit
@@ -11,10 +12,12 @@ from eventbus.errors import (
     Conflict,
     EventBusError,
     Full,
+    MissingEvents,
     Reject,
     RetryLater,
     SnoozeFor,
     Unavailable,
+    WrongVersion,
 )
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
@@ -31,6 +34,7 @@ from eventbus.worker import Worker
 
 __all__ = [
     "Activity",
+    "Aggregate",
     "Backoff",
     "Batch",
     "BatchTransaction",
@@ -54,6 +58,7 @@ __all__ = [
     "Item",
     "Listener",
     "Middleware",
+    "MissingEvents",
     "Notice",
     "Occasion",
     "Origin",
@@ -73,4 +78,6 @@ __all__ = [
     "Unavailable",
     "Use",
     "Worker",
+    "WrongVersion",
+    "applies",
 ]

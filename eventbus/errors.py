@@ -5,6 +5,8 @@ EventBusError
 ├── Unavailable             Redis or PostgreSQL is away, or did not answer in time: the same call may succeed later
 ├── Full                    Redis refuses writes because its memory is used up
 ├── Conflict                PostgreSQL rolled a transaction back in favour of another: the whole of it may succeed again
+│   └── WrongVersion        an aggregate has had events meanwhile that its writer has not seen
+├── MissingEvents           an aggregate cannot be rebuilt: events of it are gone
 ├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
 │   └── UnknownEventType    no class with this type is imported in this process
 └── verdicts, for handlers to raise
@@ -49,6 +51,22 @@ class Conflict(EventBusError):
     """PostgreSQL rolled a transaction back because another at the same time was in its way: a serialization failure or
     a deadlock. Nothing of it has happened. A handler that lets this pass is run again from its beginning, a few times,
     before it counts as a failed attempt."""
+
+
+class WrongVersion(Conflict):
+    """An aggregate is not at the version at which its writer has seen it. Nothing was appended: load it again."""
+
+    def __init__(self, aggregate: str, expected: int, actual: int) -> None:
+        super().__init__(f"{aggregate} is at version {actual}, and {expected} was expected: load it again")
+        self.expected = expected
+        self.actual = actual
+
+
+class MissingEvents(EventBusError):
+    """An aggregate's events are not all there, and no snapshot stands for those that are gone. Its state is unknown."""
+
+    def __init__(self, aggregate: str, first: int, last: int) -> None:
+        super().__init__(f"{aggregate} cannot be rebuilt: of its events up to {last}, number {first} is missing")
 
 
 class CodecError(EventBusError):

@@ -3,13 +3,16 @@
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from eventbus.aggregates import Aggregate
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.history import History
 from eventbus.replays import Replays
 from eventbus.transport import Appender
+
+A = TypeVar("A", bound=Aggregate)
 
 
 class Row(Protocol):
@@ -56,6 +59,31 @@ class Transaction(Outbox, Protocol):
 
     @property
     def connection(self) -> Connection: ...
+
+    async def load(self, cls: type[A], organization: str, aggregate_id: str) -> A:
+        """An aggregate as its events have made it; at version 0 if there is none yet. See eventbus.aggregates.
+
+        Raises MissingEvents if events are gone that no snapshot stands for, CodecError for one that cannot be read, and
+        ConfigurationError for one that no method of the class applies."""
+
+    async def append(self, aggregate: Aggregate, *events: Event) -> None:
+        """Let these events happen to an aggregate that was loaded: they are applied to it, and commit and are published
+        with the transaction. What its methods raise, leaves it as it was.
+
+        Raises WrongVersion if the aggregate has had others meanwhile. In a handler let that pass: it is run again."""
+
+    async def append_to(
+        self,
+        cls: type[Aggregate],
+        organization: str,
+        aggregate_id: str,
+        *events: Event,
+        expected_version: int | None,
+    ) -> int:
+        """As `append`, for who knows the version without loading the state; returns the version that the events led to.
+        0 is that of an aggregate that is new. None is any: for who holds a lock that lets nobody else write.
+
+        Writes no snapshot."""
 
 
 OpenTransaction = AbstractAsyncContextManager[Transaction]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import TypeVar
 
 import asyncpg
 import asyncpg.pool
@@ -11,11 +12,12 @@ import orjson
 import structlog
 
 from eventbus import crash
+from eventbus.aggregates import Aggregate, Key, key_of
 from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
-from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.postgres import driver
+from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
+from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.relay import Relay
@@ -24,6 +26,8 @@ from eventbus.transaction import Connection
 from eventbus.transport import Appender, Outgoing, outgoing
 
 log = structlog.get_logger("eventbus.postgres")
+
+A = TypeVar("A", bound=Aggregate)
 
 PooledConnection = asyncpg.pool.PoolConnectionProxy
 POOL_SIZE = 10
@@ -222,6 +226,40 @@ class PostgresTransaction:
         )
         self._waiting.append(outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe)))
         return envelope.id
+
+    async def load(self, cls: type[A], organization: str, aggregate_id: str) -> A:
+        return await aggregates.load(self.connection, cls, key_of(cls, organization, aggregate_id))
+
+    async def append(self, aggregate: Aggregate, *events: Event) -> None:
+        if not events:
+            return
+        connection, after = self.connection, aggregate.followed_by(events)
+        facts, snapshot = self._facts(aggregate.key, events), after.next_snapshot()
+        await aggregates.append(connection, aggregate.key, facts, expected=aggregate.version, snapshot=snapshot)
+        self._waiting += map(Outgoing, facts)
+        aggregate.become(after)
+
+    async def append_to(
+        self,
+        cls: type[Aggregate],
+        organization: str,
+        aggregate_id: str,
+        *events: Event,
+        expected_version: int | None,
+    ) -> int:
+        connection, key = self.connection, key_of(cls, organization, aggregate_id)
+        for event in events:
+            cls.applier(event)
+        facts = self._facts(key, events)
+        version = await aggregates.append(connection, key, facts, expected=expected_version)
+        self._waiting += map(Outgoing, facts)
+        return version
+
+    def _facts(self, key: Key, events: Sequence[Event]) -> list[Envelope]:
+        return [
+            envelop(event, self._origin, key=key.id, organization=key.organization, max_payload=self._max_payload)
+            for event in events
+        ]
 
     def take(self) -> list[Outgoing]:
         """What was published and is not written yet; it is the caller's from now on."""
