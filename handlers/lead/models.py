@@ -6,8 +6,10 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
+from eventbus.history import Ending
 from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
-from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery, PositionCursor
+from handlers.lead.place import PlaceCursor
+from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery
 
 UNREACHABLE = "a lead needs at least one of name, email, phone"
 
@@ -79,21 +81,28 @@ class Lead(Answer):
 
 class TimelineQuery(Query):
     limit: Limit = DEFAULT_LIMIT
-    cursor: PositionCursor | None = None
+    cursor: PlaceCursor | None = None
 
 
 class Handled(Answer):
+    """What a group has made of an event last. `attempts` is null where nobody has written down how many it took."""
+
     group: str
     at: datetime
+    outcome: Ending
+    attempts: int | None
+    error: str | None
 
 
 class LeadEvent(Answer):
-    """An event about a lead. `dueAt` is in the future while the event waits for its time."""
+    """An event about a lead. `dueAt` is in the future while the event waits for its time, and null a week behind it.
+    `version`: of the lead's own changes, which one this is."""
 
     id: UUID
     type: str
     time: datetime
     due_at: datetime | None
+    version: int | None
     data: dict[str, Any]
     metadata: dict[str, str]
     correlation_id: str

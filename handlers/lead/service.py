@@ -11,6 +11,7 @@ from handlers.errors import Conflict, Invalid, NotFound
 from handlers.funnel import service as funnels
 from handlers.lead import store
 from handlers.lead.events import LeadCreated, LeadDeleted, LeadMovedToStep, LeadUpdated
+from handlers.lead.facts import LeadFacts
 from handlers.lead.models import UNREACHABLE, Lead, LeadChanges, LeadQuery, Move, NewLead
 from handlers.paging import Page, cut
 
@@ -24,7 +25,7 @@ async def create(tx: Transaction, organization: str, new: NewLead) -> Lead:
     if place is not None:
         values.update(place._asdict())
     lead = Lead.model_validate(dict(_there(await store.insert(tx.connection, organization, uuid7(), values))))
-    await tx.publish(_created(lead), key=str(lead.id))
+    await tx.append_to(LeadFacts, organization, str(lead.id), _created(lead), expected_version=0)
     return lead
 
 
@@ -65,10 +66,7 @@ async def change(tx: Transaction, organization: str, lead_id: UUID, changes: Lea
         raise Invalid("", UNREACHABLE)
     row = _there(await store.update(tx.connection, organization, lead_id, changed))
     told = {to_camel(field): {"old": before[field], "new": value} for field, value in changed.items()}
-    await tx.publish(
-        LeadUpdated(lead_id=str(lead_id), organization_id=organization, changes=told),
-        key=str(lead_id),
-    )
+    await _tell(tx, LeadUpdated(lead_id=str(lead_id), organization_id=organization, changes=told))
     return Lead.model_validate(dict(row))
 
 
@@ -88,7 +86,7 @@ async def move(tx: Transaction, organization: str, lead_id: UUID, to: Move) -> L
         new_step_id=str(place.step_id),
         organization_id=organization,
     )
-    await tx.publish(moved, key=str(lead_id))
+    await _tell(tx, moved)
     return Lead.model_validate(dict(row))
 
 
@@ -96,7 +94,12 @@ async def delete(tx: Transaction, organization: str, lead_id: UUID) -> None:
     """The lead goes, and its tasks with it, open or done: without their lead they mean nothing to anyone."""
     if not await store.delete(tx.connection, organization, lead_id):
         raise NotFound("lead")
-    await tx.publish(LeadDeleted(lead_id=str(lead_id), organization_id=organization), key=str(lead_id))
+    await _tell(tx, LeadDeleted(lead_id=str(lead_id), organization_id=organization))
+
+
+async def _tell(tx: Transaction, event: LeadUpdated | LeadMovedToStep | LeadDeleted) -> None:
+    """Whoever changes a lead has locked its row: nobody else appends meanwhile, whatever the version is."""
+    await tx.append_to(LeadFacts, event.organization_id, event.lead_id, event, expected_version=None)
 
 
 def _there(row: Any) -> Any:

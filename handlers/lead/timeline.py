@@ -1,57 +1,92 @@
-"""Every event about a lead, with what handled it: the outbox beside the inbox.
+"""Every event about a lead, with what handled it: as recorded, and what is still on its way there.
 
-Both are pruned some days after an event was published (eventbus.postgres.relay): this is the recent past.
+Events about a lead come from its own facts (handlers.lead.facts), the event store, and the outbox; what groups made of
+them from the executions that are recorded, and from the inbox, which knows of an effect as soon as it is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from operator import attrgetter
 from uuid import UUID
 
 import orjson
 
-from eventbus import Connection, Transaction
-from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Row
+from eventbus import Transaction
+from eventbus.history import Ending, Execution
+from eventbus.postgres.history import executions
+from eventbus.postgres.subjects import Effect, Known, about, effects
 from handlers.errors import NotFound
 from handlers.lead import store
-from handlers.lead.models import LeadEvent, TimelineQuery
-from handlers.paging import Page, cut
+from handlers.lead.facts import LeadFacts
+from handlers.lead.models import Handled, LeadEvent, TimelineQuery
+from handlers.lead.place import Place
+from handlers.paging import Page
 
-_SELECT = """
-SELECT position, event_id, type, meta, data, due_at,
-       coalesce((SELECT jsonb_agg(jsonb_build_object('group', group_name, 'at', processed_at)
-                                  ORDER BY processed_at, group_name)
-                 FROM eventbus_inbox WHERE eventbus_inbox.event_id = eventbus_outbox.event_id), '[]') AS handled_by
-FROM eventbus_outbox
-WHERE organization = $1 AND subject = $2 AND position > $3
-ORDER BY position LIMIT $4
-"""
+CLOCKS = timedelta(days=1)  # by which they may differ: nothing about a lead was made longer before it than this
 
 
 async def page(tx: Transaction, organization: str, lead_id: UUID, query: TimelineQuery) -> Page[LeadEvent]:
-    """Oldest first. Raises NotFound if there is no such lead (any more)."""
-    if await store.find(tx.connection, organization, lead_id) is None:
+    """Oldest first, each event once. What arrives while somebody pages is still seen, unless it arrives more than a
+    minute late. Raises NotFound if there is no such lead (any more)."""
+    lead = await store.find(tx.connection, organization, lead_id)
+    if lead is None:
         raise NotFound("lead")
-    rows = await _select(tx.connection, organization, lead_id, query)
-    shown, cursor = cut(rows, query.limit, key="position")
-    return Page[LeadEvent](items=[_event(row) for row in shown], next_cursor=cursor)
+    place = query.cursor or Place()
+    found = await about(
+        tx.connection,
+        organization,
+        str(lead_id),
+        LeadFacts,
+        behind=place.behind,
+        but=place.seen,
+        since=lead["created_at"] - CLOCKS,
+        limit=query.limit + 1,
+    )
+    shown, more = found[: query.limit], len(found) > query.limit
+    ids = [known.envelope.id for known in shown]
+    handled = merge(await executions(tx.connection, ids), await effects(tx.connection, ids))
+    return Page[LeadEvent](
+        items=[_event(known, handled.get(known.envelope.id, {}).values()) for known in shown],
+        next_cursor=place.after(map(UUID, ids)).encode() if more else None,
+    )
 
 
-async def _select(connection: Connection, organization: str, lead_id: UUID, query: TimelineQuery) -> Sequence[Row]:
-    return await connection.fetch(_SELECT, organization, str(lead_id), query.cursor or 0, query.limit + 1)
+def merge(executed: Sequence[Execution], committed: Sequence[Effect]) -> dict[str, dict[str, Handled]]:
+    """By event and group, what came of the last execution. `executed` in the order in which they ended.
+
+    An effect that is there tells of a later one than any that failed before it, if that is not on record yet."""
+    found: dict[str, dict[str, Handled]] = {}
+    for execution in executed:
+        found.setdefault(execution.event_id, {})[execution.group] = Handled(
+            group=execution.group,
+            at=execution.finished_at,
+            outcome=execution.outcome,
+            attempts=execution.attempt,
+            error=execution.error,
+        )
+    for effect in committed:
+        groups = found.setdefault(effect.event_id, {})
+        known = groups.get(effect.group)
+        if known is None or (known.outcome is not Ending.COMPLETED and known.at < effect.committed_at):
+            groups[effect.group] = Handled(
+                group=effect.group, at=effect.committed_at, outcome=Ending.COMPLETED, attempts=None, error=None
+            )
+    return found
 
 
-def _event(row: Row) -> LeadEvent:
-    envelope = envelope_of(row)
+def _event(known: Known, handled: Iterable[Handled]) -> LeadEvent:
+    envelope = known.envelope
     return LeadEvent.model_validate(
         {
             "id": envelope.id,
             "type": envelope.type,
             "time": envelope.time,
-            "due_at": row["due_at"],
+            "due_at": known.due_at,
+            "version": known.version,
             "data": orjson.loads(envelope.data),
             "metadata": envelope.metadata,
             "correlation_id": envelope.correlation,
             "causation_id": envelope.causation_id,
-            "handled_by": row["handled_by"],
+            "handled_by": sorted(handled, key=attrgetter("at", "group")),
         }
     )

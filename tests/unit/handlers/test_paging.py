@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from handlers.lead.models import TimelineQuery
+from handlers.message.models import HistoryQuery
 from handlers.paging import PageQuery, cut, encode_cursor
 
 KEY = UUID("01a20176-e951-7000-bf62-337e538f3d95")
@@ -14,7 +14,7 @@ KEY = UUID("01a20176-e951-7000-bf62-337e538f3d95")
 
 def test_a_cursor_comes_back_as_its_key() -> None:
     assert PageQuery.model_validate({"cursor": encode_cursor(KEY)}).cursor == KEY
-    assert TimelineQuery.model_validate({"cursor": encode_cursor(7)}).cursor == 7
+    assert HistoryQuery.model_validate({"cursor": encode_cursor(7)}).cursor == 7
     assert encode_cursor(KEY).isascii()
     assert "=" not in encode_cursor(KEY)
 
@@ -28,7 +28,7 @@ def test_another_cursor_is_refused(cursor: str) -> None:
 @pytest.mark.parametrize("cursor", [encode_cursor(KEY), encode_cursor(-1), encode_cursor(2**63), "abc"])
 def test_another_position_is_refused(cursor: str) -> None:
     with pytest.raises(ValidationError):
-        TimelineQuery.model_validate({"cursor": cursor})
+        HistoryQuery.model_validate({"cursor": cursor})
 
 
 def test_a_page_ends_where_rows_end() -> None:

@@ -1,0 +1,91 @@
+"""All that is known of the events about one thing, wherever it is kept: what is on its way is in the outbox alone, what
+was published straight to Redis is in the event store alone, and what is older than both keep is with its aggregate."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from eventbus.aggregates import Aggregate
+from eventbus.event import Envelope
+from eventbus.postgres.history import made
+from eventbus.postgres.outbox import envelope_of
+from eventbus.transaction import Connection, Row
+
+_BEGINNING = UUID(int=0)
+
+# Each part ends behind as many rows as are wanted, so that their union has the first of all. What several have is the
+# same event: told once, with what one of them alone knows.
+_ABOUT = """
+SELECT DISTINCT ON (event_id) event_id, type, meta, data,
+       max(due_at) OVER same AS due_at, max(version) OVER same AS version
+FROM (
+    (SELECT event_id, type, meta, data, due_at, NULL::bigint AS version FROM eventbus_outbox
+     WHERE organization = $1 AND subject = $2 AND event_id > $4 AND event_id <> ALL($5::uuid[])
+     ORDER BY event_id LIMIT $6)
+    UNION ALL
+    (SELECT event_id, type, meta, data, NULL, NULL FROM eventbus_events
+     WHERE organization = $1 AND subject = $2 AND event_id > $4 AND event_id <> ALL($5::uuid[]) AND made_at >= $7
+     ORDER BY event_id LIMIT $6)
+    UNION ALL
+    (SELECT event_id, type, meta, data, NULL, version FROM eventbus_aggregate_events
+     WHERE organization = $1 AND id = $2 AND name = $3 AND event_id > $4 AND event_id <> ALL($5::uuid[])
+     ORDER BY event_id LIMIT $6)
+) AS known
+WINDOW same AS (PARTITION BY event_id)
+ORDER BY event_id LIMIT $6
+"""
+
+
+class Known(NamedTuple):
+    """`due_at`: of an event that was delayed, while the outbox knows. `version`: that it led its aggregate to."""
+
+    envelope: Envelope
+    due_at: datetime | None
+    version: int | None
+
+
+async def about(
+    connection: Connection,
+    organization: str,
+    subject: str,
+    aggregate: type[Aggregate],
+    *,
+    behind: UUID = _BEGINNING,
+    but: Collection[UUID] = (),
+    since: datetime | None = None,
+    limit: int = 100,
+) -> list[Known]:
+    """In the order of their ids, which is that of the times at which they were made.
+
+    behind  an id; those that come later
+    but     of those, the ones that are not wanted
+    since   when the first of them can have been made: what is older need not be looked for
+    """
+    earliest = made(str(behind))
+    earliest = earliest if since is None else max(earliest, since)
+    rows = await connection.fetch(
+        _ABOUT, organization, subject, aggregate.aggregate_name, behind, list(but), limit, earliest
+    )
+    return [_known(row) for row in rows]
+
+
+def _known(row: Row) -> Known:
+    return Known(envelope_of(row), row["due_at"], row["version"])
+
+
+class Effect(NamedTuple):
+    """A group has committed what it made of an event."""
+
+    event_id: str
+    group: str
+    committed_at: datetime
+
+
+_EFFECTS = "SELECT event_id, group_name, processed_at FROM eventbus_inbox WHERE event_id = ANY($1::uuid[])"
+
+
+async def effects(connection: Connection, event_ids: Sequence[str]) -> list[Effect]:
+    """Of all these events, as far as the inbox still knows."""
+    rows = await connection.fetch(_EFFECTS, list(event_ids))
+    return [Effect(str(row["event_id"]), row["group_name"], row["processed_at"]) for row in rows]

@@ -1,0 +1,61 @@
+"""Where the reader of a timeline is, between two pages.
+
+Events come in the order of their ids, which is that of the times at which they were made. One can be seen somewhat
+later than it was made: when its transaction commits, or, published straight to Redis, when it is recorded. A reader who
+went on behind the last id that he has seen would never see those that came in before it meanwhile. So he goes on behind
+what was made LATE ago; of what is younger, the cursor names what he has seen already.
+"""
+
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple, Self
+from uuid import UUID
+
+from pydantic import PlainValidator, WithJsonSchema
+
+LATE = 60.0  # seconds
+MOST_SEEN = 100  # ids in a cursor: with as many it still fits into any URL
+
+_BYTES = 16  # of an id
+_LAST = UUID(int=1 << 124)  # in the year 2527: behind it are no ids of events
+
+
+class Place(NamedTuple):
+    """`behind`: no event up to this id is left. `seen`: of the later ones, those that are not left, either."""
+
+    behind: UUID = UUID(int=0)
+    seen: frozenset[UUID] = frozenset()
+
+    def after(self, page: Iterable[UUID]) -> Self:
+        """When this page, which is not empty, has been seen as well."""
+        shown = list(page)
+        behind = max(self.behind, min(shown[-1], _first_id(time.time() - LATE)))
+        seen = sorted(each for each in self.seen.union(shown) if each > behind)
+        if len(seen) > MOST_SEEN:
+            behind = seen[-MOST_SEEN - 1]
+        return type(self)(behind, frozenset(seen[-MOST_SEEN:]))
+
+    def encode(self) -> str:
+        """Opaque to clients, so that what it holds may change."""
+        packed = b"".join(each.bytes for each in (self.behind, *sorted(self.seen)))
+        return urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _decode(cursor: object) -> Place:
+    try:
+        packed = urlsafe_b64decode(f"{cursor}==")
+        behind, *seen = [UUID(bytes=packed[at : at + _BYTES]) for at in range(0, len(packed), _BYTES)]
+    except ValueError:
+        raise ValueError("not a cursor of this list") from None
+    if len(seen) > MOST_SEEN or behind >= _LAST:
+        raise ValueError("not a cursor of this list")
+    return Place(behind, frozenset(seen))
+
+
+PlaceCursor = Annotated[Place, PlainValidator(_decode), WithJsonSchema({"type": "string"})]
+
+
+def _first_id(seconds: float) -> UUID:
+    """Before all ids that are made at this time or later: a UUIDv7 begins with its milliseconds."""
+    return UUID(int=int(seconds * 1000) << 80)
