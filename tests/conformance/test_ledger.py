@@ -91,8 +91,9 @@ async def test_so_it_is_in_redis(
 async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTransport, raw: Link) -> None:
     for minute in range(MINUTES):
         await _note(raw, minute, b"999999999 99999999 99999999 999999999 999999999999")
-    await redis_transport.ledger.add("one", 1, [Share("acme", MIXED, [failure(1)])])
+    await redis_transport.ledger.add("one", 1, [Share("acme", MIXED, [failure(n) for n in range(30)])])
     keys = ledger_keys("eb", "acme")
+    assert await raw.execute("LLEN", keys.failures) == FAILURES
     assert await raw.execute("OBJECT", "ENCODING", keys.minutes) == b"listpack"
     for key in (*keys, keys.prefix + "one"):
         assert 0 < await raw.execute("PTTL", key) <= KEPT * 1000

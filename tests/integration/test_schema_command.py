@@ -100,6 +100,8 @@ async def test_what_all_groups_have_settled_is_not_looked_at(transport: RedisTra
         "schemacmd.paid 1": {"stream": 6, "dead": 1},
         "schemacmd.paid 2": {"scheduled": 1},
     }
+    await receive(transport, consumer(group="late", stream="schemacmd"), 11)
+    assert await looked_at(any_redis_url, "--in", "stream") == {"schemacmd.paid 1": {"stream": 11}}, "each once"
     assert await looked_at(any_redis_url, "--in", "dead") == {"schemacmd.paid 1": {"dead": 1}}
     assert await looked_at(any_redis_url, "--stream", "elsewhere") == {}
 
