@@ -50,7 +50,7 @@ class Share(NamedTuple):
     failures: Sequence[bytes] = ()
 
 
-class Ledger(Protocol):
+class Tallies(Protocol):
     """Where all workers' counts are added up. Losing it loses no event."""
 
     async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
@@ -91,11 +91,11 @@ class Activity(NamedTuple):
     failures: Sequence[DeadEvent]
 
 
-async def activity(ledger: Ledger, organization: str | None, window: timedelta) -> Activity:
+async def activity(tallies: Tallies, organization: str | None, window: timedelta) -> Activity:
     """Raises ValueError for another window than WINDOWS."""
     if window not in WINDOWS:
         raise ValueError(f"activity of {window}: counts are kept for {' and '.join(map(str, WINDOWS))}")
-    now, sums, failures = await ledger.read(organization, window // timedelta(minutes=1))
+    now, sums, failures = await tallies.read(organization, window // timedelta(minutes=1))
     since = now.replace(second=0, microsecond=0) - window
     processed = sums.done + sums.dead
     return Activity(

@@ -388,7 +388,7 @@ class EventBus:
     async def activity(self, organization: str | None, window: timedelta = FIVE_MINUTES) -> Activity:
         """What all workers have made of an organization's events within the last five minutes, or the last hour; None:
         of events that have no organization. A second old, or so. Raises Unavailable."""
-        return await activity.activity(self.transport.ledger, organization, window)
+        return await activity.activity(self.transport.tallies, organization, window)
 
     # Resources --------------------------------------------------------------------------------------------------------
 

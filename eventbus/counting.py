@@ -13,7 +13,7 @@ from itertools import islice
 import orjson
 import structlog
 
-from eventbus.activity import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Ledger, Share, Sums
+from eventbus.activity import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Share, Sums, Tallies
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
 from eventbus.transport import Ack, Dead, Outcome, Retry
@@ -27,7 +27,7 @@ FAILURES_LIMIT = 1_000  # failures that may wait, of all organizations; those be
 log = structlog.get_logger("eventbus.counting")
 
 
-class _Tally:
+class _Counts:
     """Of one organization, since the last write."""
 
     __slots__ = ("dead", "done", "failures", "ran", "retried", "seconds")
@@ -45,45 +45,45 @@ class _Tally:
 class Counter:
     """Is told of executions, and the role that writes. An idle one writes nothing."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
         self._writer = secrets.token_hex(6)
         self._number = 1  # of the next write
-        self._tallies: dict[str | None, _Tally] = {}
-        self._leaving: dict[str | None, _Tally] = {}  # what is being written; not changed any more
-        self._failures = 0  # that wait in the tallies
+        self._counted: dict[str | None, _Counts] = {}
+        self._leaving: dict[str | None, _Counts] = {}  # what is being written; not changed any more
+        self._failures = 0  # that wait
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
         self._trouble = False
 
     def count(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
         """An execution: see eventbus.lifecycle.Finished. Runs for every event; nothing here may take long."""
-        tally = self._tallies.get(envelope.organization if envelope is not None else None)
-        if tally is None:
-            tally = self._begin(envelope)
+        counts = self._counted.get(envelope.organization if envelope is not None else None)
+        if counts is None:
+            counts = self._begin(envelope)
         kind: type[Outcome] = type(outcome)
         if kind is Ack:
-            tally.done += 1
+            counts.done += 1
         elif kind is Retry:
-            tally.retried += 1
+            counts.retried += 1
         elif isinstance(outcome, Dead):
-            tally.dead += 1
-            self._tell(tally, group, outcome, envelope)
+            counts.dead += 1
+            self._tell(counts, group, outcome, envelope)
         else:
             return
         if seconds:  # else nothing ran
-            tally.ran += 1
-            tally.seconds += seconds
+            counts.ran += 1
+            counts.seconds += seconds
 
-    def _begin(self, envelope: Envelope | None) -> _Tally:
-        if len(self._tallies) >= LIMIT:
+    def _begin(self, envelope: Envelope | None) -> _Counts:
+        if len(self._counted) >= LIMIT:
             self._note("there are too many organizations")
-            return _Tally()
+            return _Counts()
         self._due.set()
-        tally = self._tallies[envelope.organization if envelope is not None else None] = _Tally()
-        return tally
+        counts = self._counted[envelope.organization if envelope is not None else None] = _Counts()
+        return counts
 
-    def _tell(self, tally: _Tally, group: str, outcome: Dead, envelope: Envelope | None) -> None:
+    def _tell(self, counts: _Counts, group: str, outcome: Dead, envelope: Envelope | None) -> None:
         """Of what cannot be decoded nobody knows whose it is: it is counted, and told in the dead letters."""
         if envelope is None or self._failures >= FAILURES_LIMIT:
             return
@@ -95,9 +95,9 @@ class Counter:
             "attempts": outcome.attempts,
         }
         self._failures += 1
-        tally.failures.append(orjson.dumps(told))
-        if len(tally.failures) > FAILURES:
-            del tally.failures[0]
+        counts.failures.append(orjson.dumps(told))
+        if len(counts.failures) > FAILURES:
+            del counts.failures[0]
             self._failures -= 1
 
     # Writing ----------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Counter:
         """Write what is left, if the server is there to take it."""
         try:
             async with asyncio.timeout(CLOSE_GRACE):
-                while (self._leaving or self._tallies) and await self.write():
+                while (self._leaving or self._counted) and await self.write():
                     pass
         except TimeoutError:
             log.warning("counts are not written", reason="the server did not answer in time")
@@ -123,11 +123,11 @@ class Counter:
         """What is left of the last write, or else all that has been counted. False if the server is away."""
         async with self._writing:
             if not self._leaving:
-                self._leaving, self._tallies, self._failures = self._tallies, {}, 0
+                self._leaving, self._counted, self._failures = self._counted, {}, 0
             while self._leaving:
                 batch = dict(islice(self._leaving.items(), BATCH))
                 try:
-                    await self._ledger.add(self._writer, self._number, _shares(batch))
+                    await self._tallies.add(self._writer, self._number, _shares(batch))
                 except Unavailable:
                     return False
                 except EventBusError as error:  # no memory: counts are worth less than events
@@ -145,5 +145,5 @@ class Counter:
         self._trouble = True
 
 
-def _shares(tallies: Mapping[str | None, _Tally]) -> list[Share]:
-    return [tally.share(organization) for organization, tally in tallies.items()]
+def _shares(counted: Mapping[str | None, _Counts]) -> list[Share]:
+    return [counts.share(organization) for organization, counts in counted.items()]

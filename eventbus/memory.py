@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from eventbus.activity import Ledger
+from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.dedupe import Once
@@ -18,7 +18,7 @@ from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, Gro
 from eventbus.lanes import LANES, shares
 from eventbus.limits import RateLimit
 from eventbus.memory_records import MemoryRecords
-from eventbus.memory_state import MemoryCircuits, MemoryLedger, MemoryRecent
+from eventbus.memory_state import MemoryCircuits, MemoryRecent, MemoryTallies
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -88,7 +88,7 @@ class MemoryTransport:
         self.records: Records = MemoryRecords(clock)
         self.circuits: Circuits = MemoryCircuits(clock)
         self.recent: Recent = MemoryRecent(clock)
-        self.ledger: Ledger = MemoryLedger(self._now)
+        self.tallies: Tallies = MemoryTallies(self._now)
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._windows: dict[str, Window] = {}

@@ -91,8 +91,8 @@ class _Kept:
     last: dict[str, int] = field(default_factory=dict)  # the number of each writer's last addition
 
 
-class MemoryLedger:
-    """See eventbus.activity.Ledger. Kept for as long as the process lives: nobody has more organizations than fit."""
+class MemoryTallies:
+    """See eventbus.activity.Tallies. Kept for as long as the process lives: nobody has more organizations than fit."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now

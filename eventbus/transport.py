@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from eventbus.activity import Ledger
+from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
@@ -379,7 +379,7 @@ class Transport(Appender, Protocol):
         """Copies of the last things of something, kept for a while."""
 
     @property
-    def ledger(self) -> Ledger:
+    def tallies(self) -> Tallies:
         """What has become of each organization's events lately, counted by all workers."""
 
     async def discard(self, letter: DeadLetter) -> bool:

@@ -82,7 +82,7 @@ class Worker:
         isolation = Isolation()
         aborting = Aborting(self._bus.transport)
         tracker = Tracker(self._bus.transport.records, [group for group in self._groups if group.track])
-        counter = Counter(self._bus.transport.ledger)
+        counter = Counter(self._bus.transport.tallies)
         executors = [self._executor(group, aborting, tracker, counter) for group in self._groups]
         self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)

@@ -73,8 +73,8 @@ def quota_key(namespace: str, quota: str) -> str:
     return f"{namespace}:{{~{blake2b(quota.encode(), digest_size=16).hexdigest()}}}:quota"
 
 
-class LedgerKeys(NamedTuple):
-    """What the groups have made of an organization's events: see scripts/ledger.lua. Losing it loses counts."""
+class TallyKeys(NamedTuple):
+    """What the groups have made of an organization's events: see scripts/tally.lua. Losing it loses counts."""
 
     minutes: str
     failures: str
@@ -85,10 +85,10 @@ class LedgerKeys(NamedTuple):
         return self.minutes + ":"
 
 
-def ledger_keys(namespace: str, organization: str | None) -> LedgerKeys:
+def tally_keys(namespace: str, organization: str | None) -> TallyKeys:
     """A name of an organization may be anything; a digest has bounds, and a tag of its own."""
-    tag = f"{namespace}:{{~{blake2b((organization or '').encode(), digest_size=16).hexdigest()}}}"
-    return LedgerKeys(f"{tag}:activity", f"{tag}:activity:failures")
+    tag = f"{namespace}:{{~{blake2b((organization or '').encode(errors='surrogatepass'), digest_size=16).hexdigest()}}}"
+    return TallyKeys(f"{tag}:activity", f"{tag}:activity:failures")
 
 
 class TrackingKeys(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from eventbus.activity import Ledger
+from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
@@ -20,7 +20,6 @@ from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scrip
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
-from eventbus.redis.ledger import RedisLedger
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
@@ -28,6 +27,7 @@ from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.tallies import RedisTallies
 from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -68,7 +68,7 @@ class RedisTransport:
         self.records: Records = RedisRecords(self._link, url, namespace)
         self.circuits: Circuits = RedisCircuits(self._link, namespace)
         self.recent: Recent = RedisRecent(self._link, namespace)
-        self.ledger: Ledger = RedisLedger(self._link, namespace)
+        self.tallies: Tallies = RedisTallies(self._link, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import Activity, Backoff, Context, Event, EventBus, Group, Reject, RetryPolicy
-from eventbus.redis.keys import ledger_keys
+from eventbus.redis.keys import tally_keys
 from tests.integration.test_costs import cost, url
 from tests.waiting import eventually
 from tests.working import working
@@ -133,7 +133,7 @@ async def test_processes_are_added_up_also_behind_one_that_was_killed(redis_url:
 
 async def _writers(url: str) -> int:
     """How many processes have added to what is known of acme."""
-    keys = ledger_keys("eb", "acme")
+    keys = tally_keys("eb", "acme")
     async with Redis.from_url(url, decode_responses=True) as client:
         return len(set(await client.keys(keys.prefix + "*")) - {keys.failures})
 

@@ -65,7 +65,7 @@ INSPECT = Script("inspect")
 CIRCUIT_ASK = Script("circuit_ask")
 CIRCUIT_FAILED = Script("circuit_failed")
 RECENT = Script("recent")
-LEDGER = Script("ledger")
+TALLY = Script("tally")
 SCHEDULED = Script("scheduled")
 
 

@@ -9,7 +9,7 @@ import pytest
 from eventbus.activity import FAILURES, FIVE_MINUTES, HOUR, KEPT, MINUTES, DeadEvent, Share, Sums, activity
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
-from eventbus.redis.keys import ledger_keys
+from eventbus.redis.keys import tally_keys
 from eventbus.redis.link import Link
 from eventbus.transport import Transport
 
@@ -23,13 +23,13 @@ def failure(number: int) -> bytes:
 
 
 async def sums(transport: Transport, organization: str | None = "acme", minutes: int = 5) -> Sums:
-    return (await transport.ledger.read(organization, minutes)).sums
+    return (await transport.tallies.read(organization, minutes)).sums
 
 
 async def test_all_writers_are_added_up_and_organizations_are_not(transport: Transport) -> None:
-    await transport.ledger.add("one", 1, [Share("acme", DONE), Share("umbrella", MIXED), Share(None, MIXED)])
-    await asyncio.gather(*(transport.ledger.add(writer, 1, [Share("acme", MIXED)]) for writer in ("two", "three")))
-    await transport.ledger.add("one", 2, [Share("acme", DONE)])
+    await transport.tallies.add("one", 1, [Share("acme", DONE), Share("umbrella", MIXED), Share(None, MIXED)])
+    await asyncio.gather(*(transport.tallies.add(writer, 1, [Share("acme", MIXED)]) for writer in ("two", "three")))
+    await transport.tallies.add("one", 2, [Share("acme", DONE)])
     assert await sums(transport) == DONE.plus(DONE).plus(MIXED).plus(MIXED)
     assert await sums(transport, "umbrella") == await sums(transport, None) == MIXED
     assert await sums(transport, "nobody") == Sums()
@@ -39,16 +39,16 @@ async def test_all_writers_are_added_up_and_organizations_are_not(transport: Tra
 async def test_an_addition_whose_reply_was_lost_counts_once(transport: Transport) -> None:
     share = Share("acme", MIXED, [failure(1)])
     for _ in range(3):
-        await transport.ledger.add("one", 7, [share])
-    found = await transport.ledger.read("acme", 5)
+        await transport.tallies.add("one", 7, [share])
+    found = await transport.tallies.read("acme", 5)
     assert (found.sums, len(found.failures)) == (MIXED, 1)
 
 
 async def test_the_last_failures_are_kept_and_their_times_are_the_server_s(transport: Transport) -> None:
-    await transport.ledger.add("one", 1, [Share("acme", Sums(dead=2), [failure(1), failure(2)])])
-    await transport.ledger.add("two", 1, [Share("acme", Sums(dead=30), [failure(n) for n in range(3, 33)])])
-    await transport.ledger.add("one", 2, [Share("umbrella", Sums(dead=1), [failure(99)])])
-    now, _, failures = await transport.ledger.read("acme", 5)
+    await transport.tallies.add("one", 1, [Share("acme", Sums(dead=2), [failure(1), failure(2)])])
+    await transport.tallies.add("two", 1, [Share("acme", Sums(dead=30), [failure(n) for n in range(3, 33)])])
+    await transport.tallies.add("one", 2, [Share("umbrella", Sums(dead=1), [failure(99)])])
+    now, _, failures = await transport.tallies.read("acme", 5)
     assert [one.event_id for one in failures] == [str(number) for number in range(32, 32 - FAILURES, -1)]
     assert failures[0] == DeadEvent("32", "a.b", "g", "ValueError: ä", 32, failures[0].at)
     assert abs((now - failures[0].at).total_seconds()) < 5
@@ -56,8 +56,8 @@ async def test_the_last_failures_are_kept_and_their_times_are_the_server_s(trans
 
 
 async def test_a_name_may_be_anything(transport: Transport) -> None:
-    names = ["{a}:b", "a b\r\n", "ü" * 5_000, "acme:activity", "acme"]
-    await transport.ledger.add("one", 1, [Share(name, Sums(done=i)) for i, name in enumerate(names)])
+    names = ["\ud800", "{a}:b", "a b\r\n", "ü" * 5_000, "acme:activity", "acme"]
+    await transport.tallies.add("one", 1, [Share(name, Sums(done=i)) for i, name in enumerate(names)])
     assert [(await sums(transport, name)).done for name in names] == list(range(len(names)))
 
 
@@ -67,7 +67,7 @@ async def test_a_name_may_be_anything(transport: Transport) -> None:
 async def test_a_window_is_its_minutes_and_the_running_one(minutes_ago: int, in_five: int, in_hour: int) -> None:
     now = 0.0
     transport = MemoryTransport(lambda: now)
-    await transport.ledger.add("one", 1, [Share("acme", DONE)])
+    await transport.tallies.add("one", 1, [Share("acme", DONE)])
     now = minutes_ago * 60.0
     assert [(await sums(transport, "acme", minutes)).done for minutes in (5, 60)] == [in_five, in_hour]
 
@@ -79,10 +79,10 @@ async def test_so_it_is_in_redis(
     redis_transport: RedisTransport, raw: Link, minutes_ago: int, in_five: int, in_hour: int
 ) -> None:
     await _begin_of_a_minute(raw)
-    key = ledger_keys("eb", "acme").minutes
+    key = tally_keys("eb", "acme").minutes
     await _note(raw, minutes_ago)
     assert [(await sums(redis_transport, "acme", minutes)).done for minutes in (5, 60)] == [in_five, in_hour]
-    await redis_transport.ledger.add("one", 1, [Share("acme", DONE)])
+    await redis_transport.tallies.add("one", 1, [Share("acme", DONE)])
     expected = 6 if minutes_ago <= 60 else 3
     assert (await sums(redis_transport, "acme", 60)).done == expected
     assert await raw.execute("HLEN", key) == (1 if minutes_ago in {0, MINUTES} else 2), "a ring"
@@ -91,8 +91,8 @@ async def test_so_it_is_in_redis(
 async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTransport, raw: Link) -> None:
     for minute in range(MINUTES):
         await _note(raw, minute, b"999999999 99999999 99999999 999999999 999999999999")
-    await redis_transport.ledger.add("one", 1, [Share("acme", MIXED, [failure(n) for n in range(30)])])
-    keys = ledger_keys("eb", "acme")
+    await redis_transport.tallies.add("one", 1, [Share("acme", MIXED, [failure(n) for n in range(30)])])
+    keys = tally_keys("eb", "acme")
     assert await raw.execute("LLEN", keys.failures) == FAILURES
     assert await raw.execute("OBJECT", "ENCODING", keys.minutes) == b"listpack"
     for key in (*keys, keys.prefix + "one"):
@@ -100,16 +100,16 @@ async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTrans
 
 
 async def test_rates_are_none_of_nothing_and_those_of_what_was_counted_else(transport: Transport) -> None:
-    nothing = await activity(transport.ledger, "acme", FIVE_MINUTES)
+    nothing = await activity(transport.tallies, "acme", FIVE_MINUTES)
     assert (nothing.processed, nothing.success_rate, nothing.average_seconds, nothing.per_minute) == (0, None, None, 0)
-    await transport.ledger.add("one", 1, [Share("acme", Sums(done=9, dead=3, retried=4, ran=16, micros=8_000_000))])
+    await transport.tallies.add("one", 1, [Share("acme", Sums(done=9, dead=3, retried=4, ran=16, micros=8_000_000))])
     for window, minutes in ((FIVE_MINUTES, 5), (HOUR, 60)):
-        told = await activity(transport.ledger, "acme", window)
+        told = await activity(transport.tallies, "acme", window)
         assert (told.processed, told.success_rate, told.average_seconds, told.retries) == (12, 0.75, 0.5, 4)
         assert (told.window, told.since.second, told.since.microsecond) == (window, 0, 0)
         assert 12 / (minutes + 1) <= told.per_minute <= 12 / minutes
     with pytest.raises(ValueError, match="0:10:00"):
-        await activity(transport.ledger, "acme", 2 * FIVE_MINUTES)
+        await activity(transport.tallies, "acme", 2 * FIVE_MINUTES)
 
 
 async def _begin_of_a_minute(raw: Link) -> None:
@@ -122,4 +122,4 @@ async def _begin_of_a_minute(raw: Link) -> None:
 async def _note(raw: Link, minutes_ago: int, counts: bytes = b"3 0 0 3 6000") -> None:
     """As if it had been counted then."""
     minute = int((await raw.execute("TIME"))[0]) // 60 - minutes_ago
-    await raw.execute("HSET", ledger_keys("eb", "acme").minutes, minute % MINUTES, b"%d " % minute + counts)
+    await raw.execute("HSET", tally_keys("eb", "acme").minutes, minute % MINUTES, b"%d " % minute + counts)

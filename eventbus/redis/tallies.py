@@ -7,13 +7,13 @@ import orjson
 
 from eventbus.activity import FAILURES, KEPT, MINUTES, DeadEvent, Found, Share, Sums, minute_of, moment_of
 from eventbus.redis import scripts
-from eventbus.redis.keys import ledger_keys
+from eventbus.redis.keys import tally_keys
 from eventbus.redis.link import Link
 from eventbus.redis.scripts import Command, ms
 
 
-class RedisLedger:
-    """See eventbus.activity.Ledger."""
+class RedisTallies:
+    """See eventbus.activity.Tallies."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link
@@ -23,7 +23,7 @@ class RedisLedger:
         await scripts.run_all(self._link, [self._addition(writer, number, share) for share in shares])
 
     async def read(self, organization: str | None, minutes: int) -> Found:
-        keys = ledger_keys(self._namespace, organization)
+        keys = tally_keys(self._namespace, organization)
         look: list[Command] = [("TIME",), ("HVALS", keys.minutes), ("LRANGE", keys.failures, 0, FAILURES - 1)]
         (seconds, micros), rows, failures = await scripts.run_all(self._link, look)
         now = moment_of(int(seconds) * 1000) + timedelta(microseconds=int(micros))
@@ -35,9 +35,9 @@ class RedisLedger:
         return Found(now, sums, [_failure(told) for told in failures])
 
     def _addition(self, writer: str, number: int, share: Share) -> Command:
-        keys = ledger_keys(self._namespace, share.organization)
+        keys = tally_keys(self._namespace, share.organization)
         kept = (ms(KEPT), MINUTES, FAILURES)
-        return scripts.LEDGER((*keys, keys.prefix + writer), number, *kept, *share.sums, *share.failures)
+        return scripts.TALLY((*keys, keys.prefix + writer), number, *kept, *share.sums, *share.failures)
 
 
 def _failure(told: bytes) -> DeadEvent:
