@@ -80,7 +80,7 @@ class Replaying:
         _check_read({stream_of(name) for name in self._wanted.types}, group, streams)
         if not (self._wanted.types or self._wanted.ids):  # so what the group reads is meant
             self._wanted = replace(self._wanted, types=sorted(f"{stream}.*" for stream in streams))
-        counted = await self._replays.count(self._wanted, group)
+        counted = await self._replays.count(self._wanted, group, copies=not self._new_ids)
         if self._wanted.ids:
             _check_read({stream_of(found.type) for found in counted}, group, streams)
         forgotten = 0 if self._all else sum(found.forgotten for found in counted)
@@ -134,7 +134,8 @@ class Replaying:
 
     async def _pages(self, size: int) -> AsyncIterator[list[Envelope]]:
         group, wanted = self.result.group, self._wanted
-        while page := await self._replays.page(wanted, group, forgotten=self._all, limit=PAGE):
+        copies = not self._new_ids  # one of a copy would be the third of its kind
+        while page := await self._replays.page(wanted, group, copies=copies, forgotten=self._all, limit=PAGE):
             for start in range(0, len(page), size):
                 yield page[start : start + size]
             wanted = replace(wanted, after=page[-1].id)

@@ -49,14 +49,17 @@ class Matched(NamedTuple):
 
 
 class Replays(Protocol):
-    """The database's part. All raise Unavailable while PostgreSQL is away."""
+    """The database's part. All raise Unavailable while PostgreSQL is away.
 
-    async def count(self, wanted: Selection, group: str) -> list[Matched]:
+    What was addressed to another group is never among the events: it is a copy, whose original is there as well. What
+    was addressed to this group alone is, with `copies`."""
+
+    async def count(self, wanted: Selection, group: str, *, copies: bool) -> list[Matched]:
         """By type. An event is forgotten if the group may have had its effect so long ago that the inbox row of it has
         been pruned: handled again, it would have the effect once more. Not so if all that is recorded of it in this
         group are failures."""
 
-    async def page(self, wanted: Selection, group: str, *, forgotten: bool, limit: int) -> list[Envelope]:
+    async def page(self, wanted: Selection, group: str, *, copies: bool, forgotten: bool, limit: int) -> list[Envelope]:
         """Oldest first; those that are forgotten among them or not."""
 
     async def keep(self, replay: Replay) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
+import orjson
+
 from eventbus.event import Envelope
 from eventbus.history import Selection
 from eventbus.postgres.history import conditions
@@ -28,6 +30,11 @@ _FORGOTTEN = """
           AND done.group_name = $1
     ), true)
 """
+# $3: the group as `meta` has it, or nothing if copies for it are unwanted. `only` is the last attribute there but for two
+# that may be missing (eventbus.codec), so that nothing of the same name further inside is taken for it.
+_FOR_IT = r"""
+    coalesce(substring(meta FROM '"only":"((?:[^"\\]|\\.)*)"(?:,"version":[0-9]+)?(?:,"replayed":true)?\}$') = $3, true)
+"""
 _KEEP = """
 INSERT INTO eventbus_replays VALUES ($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11::uuid, $12)
 ON CONFLICT (replay_id) DO UPDATE
@@ -42,25 +49,27 @@ class PostgresReplays:
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._connect = connect
 
-    async def count(self, wanted: Selection, group: str) -> list[Matched]:
-        where, values = conditions(wanted, 3)
+    async def count(self, wanted: Selection, group: str, *, copies: bool) -> list[Matched]:
+        where, values = conditions(wanted, 4)
         query = f"""
         SELECT type, count(*) AS total, count(*) FILTER (WHERE {_FORGOTTEN}) AS forgotten
-        FROM eventbus_events WHERE {where} GROUP BY type ORDER BY type
+        FROM eventbus_events WHERE {where} AND {_FOR_IT} GROUP BY type ORDER BY type
         """  # noqa: S608 - of parts written here
         async with self._connect() as connection:
-            rows = await connection.fetch(query, group, _remembered_since(), *values)
+            rows = await connection.fetch(query, group, _remembered_since(), _only(group, copies), *values)
         return [Matched(row["type"], row["total"], row["forgotten"]) for row in rows]
 
-    async def page(self, wanted: Selection, group: str, *, forgotten: bool, limit: int) -> list[Envelope]:
-        where, values = conditions(wanted, 3)
-        place = len(values) + 3
+    async def page(self, wanted: Selection, group: str, *, copies: bool, forgotten: bool, limit: int) -> list[Envelope]:
+        where, values = conditions(wanted, 4)
+        place = len(values) + 4
         query = f"""
         SELECT event_id, type, meta, data FROM eventbus_events
-        WHERE {where} AND (${place} OR NOT ({_FORGOTTEN})) ORDER BY event_id LIMIT ${place + 1}
+        WHERE {where} AND {_FOR_IT} AND (${place} OR NOT ({_FORGOTTEN})) ORDER BY event_id LIMIT ${place + 1}
         """  # noqa: S608 - of parts written here
         async with self._connect() as connection:
-            rows = await connection.fetch(query, group, _remembered_since(), *values, forgotten, limit)
+            rows = await connection.fetch(
+                query, group, _remembered_since(), _only(group, copies), *values, forgotten, limit
+            )
         return [envelope_of(row) for row in rows]
 
     async def keep(self, replay: Replay) -> None:
@@ -74,6 +83,10 @@ class PostgresReplays:
     async def latest(self, limit: int) -> list[Replay]:
         async with self._connect() as connection:
             return [_replay(row) for row in await connection.fetch(_LATEST, limit)]
+
+
+def _only(group: str, copies: bool) -> str:
+    return orjson.dumps(group).decode()[1:-1] if copies else ""
 
 
 def _remembered_since() -> datetime:

@@ -258,6 +258,27 @@ async def test_an_effect_that_has_committed_is_not_repeated_and_with_new_ids_it_
         assert await booked() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+async def test_copies_are_none_of_what_happened(bus: EventBus) -> None:
+    """Otherwise the copy that one group was sent would be news to another, which has handled the original."""
+    metadata = {"only": "shipping", "x": '"only":"shipping"'}
+    original = event(60)._replace(metadata=metadata)
+    copies = [event(60)._replace(only=group, replayed=True, metadata=metadata) for group in ("accounts", 'ship"ping')]
+    newer = event(60)._replace(only="shipping", version=3, replayed=True)
+    mine, *_ = copies
+    async with bus.transaction() as tx:
+        await record(tx.connection, [original, *copies, newer])
+    wanted = Selection(subject="bill-60")
+    done = await bus.replay("accounts", wanted, why="test")
+    assert (done.matched, done.done) == ({"bill.paid": 2}, 2)
+    assert {one.id for one in await entries(bus.transport, "accounts")} == {original.id, mine.id}
+    done = await bus.replay("accounts", wanted, why="test", new_ids=True)
+    assert (done.matched, done.done) == ({"bill.paid": 1}, 1), "two would be four the next time"
+    assert [one.causation_id for one in await entries(bus.transport, "accounts")] == [original.id]
+    done = await bus.replay("shipping", wanted, why="test")
+    given = [one.id for one in await entries(bus.transport, "shipping") if one.only == "shipping"]
+    assert given == [original.id, newer.id]
+
+
 OLD = timedelta(days=10)
 
 
