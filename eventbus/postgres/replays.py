@@ -30,8 +30,8 @@ _FORGOTTEN = """
           AND done.group_name = $1
     ), true)
 """
-# $3: the group as `meta` has it, or nothing if copies for it are unwanted. `only` is the last attribute there but for two
-# that may be missing (eventbus.codec), so that nothing of the same name further inside is taken for it.
+# $3: the group as `meta` has it, or nothing if copies for it are unwanted. Behind `only` stand at most two attributes
+# (eventbus.codec), so that nothing of the same name further inside is taken for it.
 _FOR_IT = r"""
     coalesce(substring(meta FROM '"only":"((?:[^"\\]|\\.)*)"(?:,"version":[0-9]+)?(?:,"replayed":true)?\}$') = $3, true)
 """

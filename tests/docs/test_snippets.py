@@ -22,8 +22,9 @@ from eventbus.event import uuid7
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
-from eventbus.transport import Outgoing
+from eventbus.transport import Outgoing, Subscription
 from tests.docs.pages import PAGES, Block, blocks
+from tests.stored import partition, record
 from tests.waiting import eventually, until
 from tests.working import working
 
@@ -35,7 +36,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "write_report": "completed at 100 %",
 }
 # No programs by themselves: each has a test below that drives it.
-PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp"}
+PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again"}
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -199,6 +200,18 @@ async def test_a_parcel_of_each_version_is_stamped(capsys: pytest.CaptureFixture
             await bus.forward([Outgoing(Envelope(uuid7(), "parcel.posted", data, version=version))])
         await until(enough)
     assert sorted(said) == [f"Ada: 1500 g, published as version {version}" for version in (1, 2, 3)]
+
+
+async def test_what_a_ledger_has_missed_is_sent_again(redis_url: str, database_url: str) -> None:
+    snippet = _module("send_again")
+    placed = [Envelope(uuid7(), "order.placed", b"{}", None, organization, "c-1") for organization in ("a", "a", "b")]
+    ledger = Subscription("order", "ledger", "test", 30.0, 3)
+    async with _prepared(database_url) as connection, EventBus(redis_url, database=database_url) as bus:
+        await bus.transport.read(ledger, 1, 0.0)
+        await partition(connection)
+        await record(connection, placed)
+        assert await snippet.send_again(bus, "a", "ann") == 2
+        assert len(await bus.transport.read(ledger, 9, 0.0)) == 2
 
 
 @contextmanager
