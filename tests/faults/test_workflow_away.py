@@ -1,0 +1,138 @@
+"""The workflow service is out of order or hangs, as the application meets it in production: its own processes, its own
+pauses. FAULTS_OUTAGE and FAULTS_HANG: for how many seconds; a call that hangs is given up after at most 120."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from handlers.message.workflow import PAUSE
+from tests.faults.crm import Crm
+from tests.faults.test_messages import agent, ask, check_answered_once, ended
+from tests.gateway import n8n as workflow
+from tests.gateway.n8n import N8N, Asked, echo
+from tests.servers import OwnRedis
+from tests.waiting import eventually, until
+
+OUTAGE = float(os.environ.get("FAULTS_OUTAGE", "3"))
+HANG = float(os.environ.get("FAULTS_HANG", "6"))
+MESSAGES = 40
+HANGING = 3  # fewer than a worker has under way at a time
+HEALED = 30.0  # seconds from the end of an outage in which all are answered: a pause, and the retries behind it
+PROMPT = 10.0  # seconds that others may take
+
+
+@pytest.fixture
+async def n8n(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[N8N]:
+    async with workflow.serving() as n8n:
+        monkeypatch.setenv("N8N_BASE_URL", n8n.url)
+        monkeypatch.setenv("N8N_TIMEOUT", str(HANG))
+        yield n8n
+
+
+@pytest.fixture
+async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, n8n: N8N) -> AsyncIterator[Crm]:
+    crm = Crm(tmp_path, own_redis().url, database_url)
+    await crm.migrate()
+    await crm.start_gateway()
+    crm.workers.start()
+    yield crm
+    crm.end()
+
+
+async def new_agent(client: aiohttp.ClientSession, flow: str) -> str:
+    async with client.post("/api/agents", json={"name": flow.title(), "workflow": flow}) as response:
+        found: str = (await response.json())["id"]
+        return found
+
+
+async def open_circuits(client: aiohttp.ClientSession) -> int:
+    async with client.get("/readyz?verbose") as response:
+        found: int = (await response.json())["details"]["circuits"]["open"]
+        return found
+
+
+@pytest.mark.timeout(OUTAGE + 120)
+async def test_an_outage_opens_the_circuit_and_all_messages_complete(crm: Crm, n8n: N8N) -> None:
+    """4xx is no outage: it is final, with its reason."""
+    down = True
+
+    async def answer(asked: Asked) -> web.Response:
+        if asked.workflow == "strict":
+            return web.Response(status=422, text="no such tool")
+        return web.Response(status=500) if down else await echo(asked)
+
+    n8n.answer = answer
+    async with crm.client() as client:
+        broken, strict = await new_agent(client, "broken"), await new_agent(client, "strict")
+        began = time.monotonic()
+        posted = [await ask(client, broken, f"Message {number}") for number in range(MESSAGES)]
+
+        async def is_open() -> bool:
+            return await open_circuits(client) == 1
+
+        await eventually(is_open)
+        refused = await ask(client, strict, "Rain?")
+        [told] = await ended(client, [refused], within=PROMPT)
+        assert (told["state"], told["attempts"]) == ("failed", 1)
+        assert "422" in told["error"]
+        assert "no such tool" in told["error"]
+        await asyncio.sleep(max(0.0, began + OUTAGE - time.monotonic()))
+        assert await is_open()
+        calls = len(n8n.asked)
+        assert calls <= 3 + 5 + OUTAGE / PAUSE + 2, "those under way when it opened, one a pause, and the refused"
+        down, healed = False, time.monotonic()
+        ends = await ended(client, posted, within=HEALED)
+        assert Counter(one["state"] for one in ends) == {"completed": MESSAGES}
+        seconds = time.monotonic() - healed
+        assert await open_circuits(client) == 0
+    await check_answered_once(crm, posted, refused={refused})
+    [letter] = await crm.dead()
+    assert letter.startswith("message: ")
+    assert "no such tool" in letter
+    print(f"{OUTAGE:.0f} s of 500: {calls} calls meanwhile; all {MESSAGES} completed {seconds:.1f} s behind it")
+
+
+@pytest.mark.timeout(4 * HANG + 120)
+async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered(crm: Crm, n8n: N8N) -> None:
+    healthy = False
+
+    async def answer(asked: Asked) -> web.Response:
+        if asked.workflow == "slow" and not healthy:
+            await asyncio.sleep(4 * HANG)
+        return await echo(asked)
+
+    n8n.answer = answer
+    async with crm.client() as client:
+        slow, quick = await new_agent(client, "slow"), await agent(client)
+        hanging = [await ask(client, slow, f"Slow {number}") for number in range(HANGING)]
+        await until(lambda: len(n8n.asked) == HANGING)
+        began = time.monotonic()
+        others = [await ask(client, quick, f"Quick {number}") for number in range(MESSAGES)]
+        ends = await ended(client, others, within=PROMPT)
+        assert Counter(one["state"] for one in ends) == {"completed": MESSAGES}
+        prompt = time.monotonic() - began
+        assert prompt < HANG, "they did not wait for it"
+
+        async def given_up() -> dict[str, Any]:
+            async with client.get(f"/api/messages/{hanging[0]}/status") as response:
+                told: dict[str, Any] = (await response.json())["data"]
+            return told if told.get("error") else {}
+
+        told = await eventually(given_up, timeout=HANG + 10)
+        bound = time.monotonic() - began
+        assert f"has not answered within {HANG:g} s" in told["error"]
+        assert HANG - 1 <= bound <= HANG + 5
+        healthy = True
+        ends = await ended(client, hanging, within=HEALED + HANG)
+        assert Counter(one["state"] for one in ends) == {"completed": HANGING}
+    await check_answered_once(crm, [*hanging, *others])
+    assert await crm.dead() == []
+    print(f"{HANGING} calls hung and were given up after {bound:.1f} s; {MESSAGES} others took {prompt:.1f} s")
