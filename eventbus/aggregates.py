@@ -32,7 +32,9 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+LONGEST = 300  # characters of an organization or an id: with a name, they fit into an entry of PostgreSQL's index
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _OURS = frozenset({"organization", "id", "version"})
 
 A = TypeVar("A", bound="Aggregate")
@@ -97,7 +99,9 @@ class Aggregate(BaseModel):
         super().__init_subclass__(**kwargs)
         cls.aggregate_name, cls.aggregate_version, cls.snapshot_every = name, version, snapshot_every
         if name and not _NAME.fullmatch(name):
-            raise ConfigurationError(f"{cls.__qualname__}: name {name!r} is not lower-case letters, digits, - and _")
+            raise ConfigurationError(
+                f"{cls.__qualname__}: name {name!r} is not up to 63 lower-case letters, digits, - and _"
+            )
         if version < 1 or (snapshot_every is not None and snapshot_every < 1):
             raise ConfigurationError(f"{cls.__qualname__}: version and snapshot_every must be at least 1")
 
@@ -190,8 +194,9 @@ def key_of(cls: type[Aggregate], organization: str, aggregate_id: str) -> Key:
     """Raises ConfigurationError for a class without a name, ValueError for an id that PostgreSQL cannot keep."""
     if not cls.aggregate_name:
         raise ConfigurationError(f"{cls.__qualname__} has no name: declare it with class …(Aggregate, name='…')")
-    if not aggregate_id or "\0" in organization + aggregate_id:
-        raise ValueError(f"{cls.aggregate_name} {aggregate_id!r} of {organization!r}: an id is text without NUL")
+    if not aggregate_id or any("\0" in text or len(text) > LONGEST for text in (organization, aggregate_id)):
+        named = f"{cls.aggregate_name} {aggregate_id[:LONGEST]!r} of {organization[:LONGEST]!r}"
+        raise ValueError(f"{named}: an id is text without NUL, 1 to {LONGEST} characters")
     return Key(organization, cls.aggregate_name, aggregate_id)
 
 

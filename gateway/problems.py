@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from eventbus import Full, Unavailable
+from eventbus import Conflict, Full, Unavailable
 from gateway.correlation import correlation_id
 from handlers.errors import Invalid, NotFound, Refused
 
@@ -82,6 +82,9 @@ def _explain(error: Exception, request: web.Request) -> Problem:
         case Unavailable() | Full() | TimeoutError():
             log.warning("request refused", path=request.path, reason=str(error) or "the deadline has passed")
             return Problem(503, "a server is away, try again", headers={"Retry-After": str(RETRY_AFTER)})
+        case Conflict():
+            log.warning("request lost to another", path=request.path, reason=str(error))
+            return Problem(503, "another request was in the way, try again", headers={"Retry-After": "1"})
         case web.HTTPException() if error.status >= 400:
             return _of_aiohttp(error)
         case _:

@@ -6,9 +6,8 @@ went on behind the last id that he has seen would never see those that came in b
 what was made LATE ago; of what is younger, the cursor names what he has seen already.
 """
 
-import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple, Self
 from uuid import UUID
 
@@ -27,11 +26,10 @@ class Place(NamedTuple):
     behind: UUID = UUID(int=0)
     seen: frozenset[UUID] = frozenset()
 
-    def after(self, page: Iterable[UUID]) -> Self:
-        """When this page, which is not empty, has been seen as well."""
-        shown = list(page)
-        behind = max(self.behind, min(shown[-1], _first_id(time.time() - LATE)))
-        seen = sorted(each for each in self.seen.union(shown) if each > behind)
+    def after(self, page: Sequence[UUID], now: float) -> Self:
+        """When this page, which is not empty, has been seen as well. `now`: seconds since the epoch."""
+        behind = max(self.behind, min(page[-1], _first_id(now - LATE)))
+        seen = sorted(each for each in self.seen.union(page) if each > behind)
         if len(seen) > MOST_SEEN:
             behind = seen[-MOST_SEEN - 1]
         return type(self)(behind, frozenset(seen[-MOST_SEEN:]))

@@ -4,6 +4,7 @@ Events about a lead come from its own facts (handlers.lead.facts), the event sto
 them from the executions that are recorded, and from the inbox, which knows of an effect as soon as it is there.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from operator import attrgetter
@@ -47,7 +48,7 @@ async def page(tx: Transaction, organization: str, lead_id: UUID, query: Timelin
     handled = merge(await executions(tx.connection, ids), await effects(tx.connection, ids))
     return Page[LeadEvent](
         items=[_event(known, handled.get(known.envelope.id, {}).values()) for known in shown],
-        next_cursor=place.after(map(UUID, ids)).encode() if more else None,
+        next_cursor=place.after([UUID(each) for each in ids], time.time()).encode() if more else None,
     )
 
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 import pytest
 import structlog
 
-from eventbus import EventBus
+from eventbus import EventBus, WrongVersion
 from gateway.dispatch import MAX_BODY
 from handlers.lead import service
 from tests.gateway.client import Answer, Client, Gateway, say
@@ -114,6 +114,18 @@ async def test_the_unexpected_is_logged_and_not_told(
     assert "secret" not in str(answer)
     [line] = [line for line in logs if line["event"] == "request failed"]
     assert str(line["exc_info"]) == "the secret is 42"
+
+
+async def test_who_loses_to_another_request_may_try_again(
+    ann: Client, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(*_arguments: object) -> None:
+        raise WrongVersion("lead 'x' of 'acme'", 1, 2)
+
+    monkeypatch.setattr(service, "create", lose)
+    answer = await ann.post("/api/leads", {"name": "Lea"})
+    assert_problem(answer, 503, "/api/leads")
+    assert answer.headers["Retry-After"] == "1"
 
 
 async def test_a_failure_behind_the_effect_stores_nothing(

@@ -199,7 +199,7 @@ def _never() -> object:
     ("declare", "why"),
     [
         (_nameless, "has no name"),
-        (_shouting, "'LEAD' is not lower-case"),
+        (_shouting, "'LEAD' is not up to 63 lower-case"),
         (_without_default, r"\['must'\] need a default"),
         (_ours, r"\['version'\]"),
         (_twice, "one applies jar.emptied already"),
@@ -213,8 +213,8 @@ def test_a_class_that_cannot_work_is_refused(declare: Any, why: str) -> None:
         declare()
 
 
-@pytest.mark.parametrize("wrong", ["", "a\0b"])
+@pytest.mark.parametrize("wrong", ["", "a\0b", "x" * 301])
 def test_an_id_is_text_that_can_be_kept(wrong: str) -> None:
-    with pytest.raises(ValueError, match="NUL"):
+    with pytest.raises(ValueError, match="text without NUL, 1 to 300 characters"):
         key_of(Jar, "acme", wrong)
     assert str(key_of(Jar, "acme", "j-1")) == "jar 'j-1' of 'acme'"
