@@ -36,7 +36,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "write_report": "completed at 100 %",
 }
 # No programs by themselves: each has a test below that drives it.
-PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again"}
+PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again", "pay_in"}
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -212,6 +212,22 @@ async def test_what_a_ledger_has_missed_is_sent_again(redis_url: str, database_u
         await record(connection, placed)
         assert await snippet.send_again(bus, "a", "ann") == 2
         assert len(await bus.transport.read(ledger, 9, 0.0)) == 2
+
+
+async def test_an_account_is_never_overdrawn(redis_url: str, database_url: str) -> None:
+    snippet = _module("pay_in")
+    told: list[Finished] = []
+    snippet.teller.on_completed(told.append)
+    snippet.teller.on_error(told.append)
+    async with _prepared(database_url), EventBus(redis_url, database=database_url) as bus:
+        assert [await snippet.pay_in(bus, "a-1", amount) for amount in (70, 30)] == [70, 100]
+        async with working(bus, snippet.teller):
+            await bus.publish_many([snippet.WithdrawMoney(account="a-1", amount=30) for _ in range(5)])
+            await until(lambda: len(told) == 5)
+        assert [repr(finished.error) for finished in told if finished.error] == ["Reject('there are 10 in it')"] * 2
+        async with bus.transaction() as tx:
+            account = await tx.load(snippet.Account, "acme", "a-1")
+        assert (account.balance, account.version) == (10, 5)
 
 
 @contextmanager
