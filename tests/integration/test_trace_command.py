@@ -16,7 +16,7 @@ from tests.integration.commands import eventbus_here as eventbus
 from tests.stored import execution, partition, record, record_executions
 
 
-class Placed(Event, type="order.placed"):
+class Placed(Event, type="purchase.placed"):
     number: int = 0
 
 
@@ -24,11 +24,11 @@ def event(name: str, cause: Envelope | None = None, correlation: str = "c-1") ->
     return Envelope(uuid7(), name, b"{}", "order-1", "acme", correlation, cause.id if cause else None)
 
 
-ROOT = event("order.placed")
+ROOT = event("purchase.placed")
 PAID = event("invoice.paid", ROOT)
 SENT = event("mail.sent", PAID)
 SHIPPED = event("parcel.shipped", ROOT)
-THEIRS = event("order.placed", correlation="c-2")
+THEIRS = event("purchase.placed", correlation="c-2")
 DONE = [
     execution(ROOT, "billing", Ending.FAILED, 1, "OSError: bank away"),
     execution(ROOT, "billing", Ending.COMPLETED, 2),
@@ -83,7 +83,7 @@ def test_a_person_sees_what_failed_on_one_screen(bus: EventBus, here: dict[str, 
     assert_fits(run, width=120)
     lines = run.stdout.splitlines()
     assert lines[0].startswith("request c-1, ")
-    assert lines[1].startswith(f"└─ +0.000s order.placed {ROOT.id} order-1 of acme")
+    assert lines[1].startswith(f"└─ +0.000s purchase.placed {ROOT.id} order-1 of acme")
     assert "!! billing failed, attempt 1, 250 ms, until +1.000s: OSError: bank away" in lines[2]
     assert [line[:6] for line in lines if SHIPPED.id in line] == ["   └─ "]
     [dead] = [line for line in lines if "dead, attempt" in line]
@@ -108,7 +108,7 @@ async def test_what_waits_is_in_the_tree_too(bus: EventBus, here: dict[str, str]
 async def test_the_first_event_may_not_be_recorded_and_name_no_correlation(bus: EventBus, here: dict[str, str]) -> None:
     async with bus.transaction() as tx:
         first = await tx.publish(Placed())
-    effect = event("order.placed", correlation=first)._replace(causation_id=first)
+    effect = event("purchase.placed", correlation=first)._replace(causation_id=first)
     async with bus.transaction() as tx:
         await record(tx.connection, [effect])
     assert [(node["eventId"], node["place"]) for node in traced(effect.id, here)] == [
@@ -118,7 +118,7 @@ async def test_the_first_event_may_not_be_recorded_and_name_no_correlation(bus: 
 
 
 async def test_one_that_is_in_redis_alone_is_found(bus: EventBus, here: dict[str, str]) -> None:
-    alone = event("order.placed", ROOT)
+    alone = event("purchase.placed", ROOT)
     await bus.transport.append([Outgoing(alone)])
     told = {node["eventId"]: node["place"] for node in traced(alone.id, here)}
     assert told == {ROOT.id: "recorded", PAID.id: "recorded", SENT.id: "recorded", SHIPPED.id: "recorded"} | {
