@@ -7,6 +7,10 @@ EventBusError
 ├── Conflict                PostgreSQL rolled a transaction back in favour of another: the whole of it may succeed again
 │   └── WrongVersion        an aggregate has had events meanwhile that its writer has not seen
 ├── MissingEvents           an aggregate cannot be rebuilt: events of it are gone
+├── SessionRefused          a session does not take what was asked of it, and nothing has changed
+│   ├── NoSuchSession       it was never there, or is not any more, or is another organization's
+│   ├── WrongState          not in the state that it is in
+│   └── SessionFull         it would hold too many events, or too much
 ├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
 │   └── UnknownEventType    no class with this type is imported in this process
 └── verdicts, for handlers to raise
@@ -67,6 +71,29 @@ class MissingEvents(EventBusError):
 
     def __init__(self, aggregate: str, first: int, last: int) -> None:
         super().__init__(f"{aggregate} cannot be rebuilt: of its events up to {last}, number {first} is missing")
+
+
+class SessionRefused(EventBusError):
+    """A session does not take what was asked of it; nothing has changed."""
+
+
+class NoSuchSession(SessionRefused):
+    """It was never there, or is not any more, or is another organization's."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such session")
+
+
+class WrongState(SessionRefused):
+    """`status`: what the session is."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"the session is {status}")
+        self.status = status
+
+
+class SessionFull(SessionRefused):
+    """It would hold more events, or more bytes of JSON, than a session may."""
 
 
 class CodecError(EventBusError):

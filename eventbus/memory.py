@@ -16,8 +16,10 @@ from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
 from eventbus.lanes import LANES, shares
+from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
 from eventbus.memory_records import MemoryRecords
+from eventbus.memory_sessions import MemoryLedger
 from eventbus.memory_state import MemoryCircuits, MemoryRecent, MemoryTallies
 from eventbus.recent import Recent
 from eventbus.retention import Retention
@@ -89,6 +91,7 @@ class MemoryTransport:
         self.circuits: Circuits = MemoryCircuits(clock)
         self.recent: Recent = MemoryRecent(clock)
         self.tallies: Tallies = MemoryTallies(self._now)
+        self.sessions: Ledger = MemoryLedger(self._now, lambda event: self._store(self._log(event.stream), event))
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._windows: dict[str, Window] = {}

@@ -28,6 +28,7 @@ from eventbus.dedupe import Once
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, StreamState
+from eventbus.ledger import Ledger
 from eventbus.limits import Limit, RateLimit
 from eventbus.recent import Recent
 from eventbus.retention import Retention
@@ -381,6 +382,10 @@ class Transport(Appender, Protocol):
     @property
     def tallies(self) -> Tallies:
         """What has become of each organization's events lately, counted by all workers."""
+
+    @property
+    def sessions(self) -> Ledger:
+        """Events that are collected, and then published together or not at all."""
 
     async def discard(self, letter: DeadLetter) -> bool:
         """Forget a dead letter for good; False if it is gone already."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.lanes import LANES
+from eventbus.ledger import SessionId
 from eventbus.transport import Scope
 
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
@@ -126,6 +127,43 @@ def circuits_key(namespace: str) -> str:
 def recent_key(namespace: str, name: str) -> str:
     """The last things of something (ZSET by position). Losing it loses a copy."""
     return f"{namespace}:recent:{name}"
+
+
+class SessionKeys(NamedTuple):
+    """Of one session, all of an organization's with one hash tag, so that `active` (ZSET: session id by ms at which it
+    expires) changes with the session itself. `state` (HASH): see scripts/session.lua; `events` (LIST); `additions` (SET
+    of those that were made)."""
+
+    state: str
+    active: str
+    events: str
+    additions: str
+
+
+def session_keys(namespace: str, session: SessionId) -> SessionKeys:
+    """Whatever an organization is called, no two sessions share a key: each ends with the id, which is of one form."""
+    state = f"{namespace}:{{session:{session.organization}}}:{session.id}"
+    return SessionKeys(state, active_sessions_key(namespace, session.organization), f"{state}:events", f"{state}:adds")
+
+
+def active_sessions_key(namespace: str, organization: str) -> str:
+    return f"{namespace}:{{session:{organization}}}:active"
+
+
+def cursor_key(namespace: str, stream: str, session: SessionId) -> str:
+    """STRING: all events of the session before this position that go to this stream are there. It outlives the session:
+    see eventbus.ledger."""
+    return f"{namespace}:{{{stream}}}:session:{session.organization}:{session.id}"
+
+
+def committing_key(namespace: str) -> str:
+    """ZSET, by ms: sessions that somebody began to commit, as 'id organization'."""
+    return f"{namespace}:{{@sessions}}:committing"
+
+
+def recovering_key(namespace: str) -> str:
+    """STRING that expires: somebody has looked at `committing_key`."""
+    return f"{namespace}:{{@sessions}}:recovering"
 
 
 def entry_name(lane: str, entry_id: str) -> str:

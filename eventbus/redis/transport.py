@@ -14,6 +14,7 @@ from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, StreamState
+from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
 from eventbus.recent import Recent
 from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
@@ -27,6 +28,7 @@ from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
 from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
@@ -69,6 +71,7 @@ class RedisTransport:
         self.circuits: Circuits = RedisCircuits(self._link, namespace)
         self.recent: Recent = RedisRecent(self._link, namespace)
         self.tallies: Tallies = RedisTallies(self._link, namespace)
+        self.sessions: Ledger = RedisLedger(self._link, namespace)
 
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")

@@ -16,14 +16,15 @@ from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 Command = tuple[Argument, ...]
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text()
+_SESSION = files(__name__).joinpath("session.lua").read_text()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Script:
-    """`script(keys, args)` is the command that calls it."""
+    """`script(keys, args)` is the command that calls it. `behind`: another text that stands before its own."""
 
-    def __init__(self, name: str) -> None:
-        own = files(__name__).joinpath(f"{name}.lua").read_text()
+    def __init__(self, name: str, behind: str = "") -> None:
+        own = behind + files(__name__).joinpath(f"{name}.lua").read_text()
         self.text = own if own.startswith("#!") else _LANES + own  # flags must stand in the first line
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         _texts[self.digest] = self.text
@@ -67,6 +68,15 @@ CIRCUIT_FAILED = Script("circuit_failed")
 RECENT = Script("recent")
 TALLY = Script("tally")
 SCHEDULED = Script("scheduled")
+SESSION_START = Script("session_start", _SESSION)
+SESSION_ADD = Script("session_add", _SESSION)
+SESSION_BEGIN = Script("session_begin", _SESSION)
+SESSION_FINISH = Script("session_finish", _SESSION)
+SESSION_ROLL_BACK = Script("session_roll_back", _SESSION)
+SESSION_FIND = Script("session_find", _SESSION)
+SESSION_PUBLISH = Script("session_publish")
+SESSION_NOTE = Script("session_note")
+SESSION_UNFINISHED = Script("session_unfinished")
 
 
 def by_text(command: Command) -> Command:
