@@ -13,14 +13,19 @@ from eventbus.errors import (
     EventBusError,
     Full,
     MissingEvents,
+    NoSuchSession,
     Reject,
     RetryLater,
+    SessionFull,
+    SessionRefused,
     SnoozeFor,
     Unavailable,
     WrongVersion,
+    WrongState,
 )
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
+from eventbus.ledger import SessionStatus
 from eventbus.lifecycle import Finished, Listener
 from eventbus.limits import InFlight, RateLimit
 from eventbus.middleware import CallNext, Middleware
@@ -28,6 +33,7 @@ from eventbus.policy import Backoff, RetryPolicy
 from eventbus.resources import Resource, Use
 from eventbus.retention import Retention
 from eventbus.schedule import Tick
+from eventbus.sessions import Session
 from eventbus.states import Counts, Notice, Occasion, Phase, State
 from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
@@ -59,6 +65,7 @@ __all__ = [
     "Listener",
     "Middleware",
     "MissingEvents",
+    "NoSuchSession",
     "Notice",
     "Occasion",
     "Origin",
@@ -70,6 +77,10 @@ __all__ = [
     "Retention",
     "RetryLater",
     "RetryPolicy",
+    "Session",
+    "SessionFull",
+    "SessionRefused",
+    "SessionStatus",
     "SnoozeFor",
     "State",
     "Status",
@@ -80,4 +91,5 @@ __all__ = [
     "Worker",
     "WrongVersion",
     "applies",
+    "WrongState",
 ]

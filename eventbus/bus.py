@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from pydantic import JsonValue
+
 from eventbus import aborting, activity, circuits, control, crash, tracked
 from eventbus.aborting import WITHIN
 from eventbus.activity import FIVE_MINUTES, Activity
@@ -30,6 +32,7 @@ from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.replaying import Replayed, Replaying, replay
 from eventbus.resources import Resource, Resources
 from eventbus.retention import Retention
+from eventbus.sessions import Contingency, Known, Recovery, Session, Sessions, opened
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
 from eventbus.states import Counts, Notice, State
@@ -107,14 +110,12 @@ class EventBus:
         )
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
+        server = f"Redis at {hide_password(target)}"
         self._publisher = Publisher(
-            transport,
-            self.spool,
-            self._breaker,
-            server=f"Redis at {hide_password(target)}",
-            timeout=publish_timeout,
-            limit=max_publishes,
+            transport, self.spool, self._breaker, server=server, timeout=publish_timeout, limit=max_publishes
         )
+        self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
+        self._known = Known()
         self.database = _open_database(database, max_payload) if database else None
 
     @property
@@ -268,6 +269,27 @@ class EventBus:
         Raises Unavailable if Redis did not answer; then it may have been cancelled."""
         name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
         return await self.transport.cancel(event_id, name and stream_of(name))
+
+    # Sessions ---------------------------------------------------------------------------------------------------------
+
+    def session(
+        self, *, organization: str = "", metadata: Mapping[str, JsonValue] = {}, origin: Origin = Origin()
+    ) -> AbstractAsyncContextManager[Session]:
+        """`async with bus.session() as session:` events that are added are published together at the end of the block,
+        each once and in order, or none of them if it raises. See eventbus.sessions.
+
+        organization  that of all its events; default: as `publish`
+        metadata      kept with the session, for whoever looks at it"""
+        return opened(self.sessions, organization, metadata, origin, self._max_payload)
+
+    @property
+    def sessions(self) -> Sessions:
+        """For eventbus.sessions.commands and queries: sessions that last longer than a block."""
+        return Sessions(self.transport.sessions, self._contingency, self._known)
+
+    def recovery(self) -> Recovery:
+        """Ends commits of sessions whose process has died. Workers run it by themselves."""
+        return Recovery(self.transport)
 
     # Transactions -----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,11 @@ Unset, as it always is outside of tests, a point is an empty function.
     spool.rejected      bad lines of the spool were set aside, not yet marked
     spool.replayed      a batch of the spool was appended, not yet marked
     spool.marked        it is marked
+    session.registered  a commit was noted for those who recover it, the session is still ACTIVE
+    session.committing  it is COMMITTING, nothing is published
+    session.appended    a batch of its events is in its stream
+    session.published   all are, and it is not COMMITTED
+    session.committed   it is COMMITTED, and still noted
     delivery.sent       the service outside has confirmed a message, its record does not say so yet
     delivery.recorded   the record says so
     import.committed    a page of a WhatsApp history and its cursor were committed

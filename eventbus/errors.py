@@ -95,6 +95,9 @@ class WrongState(SessionRefused):
 class SessionFull(SessionRefused):
     """It would hold more events, or more bytes of JSON, than a session may."""
 
+    def __init__(self) -> None:
+        super().__init__("the session would be too large: commit it, and start another one for the rest")
+
 
 class CodecError(EventBusError):
     """An envelope cannot be decoded or published, or its data does not fit the event's type."""

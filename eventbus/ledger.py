@@ -122,7 +122,9 @@ class Ledger(Protocol):
         """Note that it is about to be committed; the time of the note."""
 
     async def begin(self, session: SessionId, note: int, at: datetime | None = None) -> tuple[SessionState, Run]:
-        """COMMITTING from now on, or committed before. Raises Stale, NoSuchSession, WrongState."""
+        """COMMITTING from now on, or committed before.
+
+        Raises Stale, NoSuchSession, WrongState, or SessionRefused if events of it are not there any more."""
 
     async def publish(self, run: Run, portion: Portion) -> int:
         """Append what of it is not there; returns the cursor as it was before. One below `since`: nothing was done,

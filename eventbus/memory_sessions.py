@@ -62,7 +62,7 @@ class MemoryLedger:
         count = kept.state.event_count + len(events)
         size = kept.state.size + sum(len(event.data) for event in events)
         if count > MAX_EVENTS or size > MAX_BYTES:
-            raise SessionFull(f"a session has at most {MAX_EVENTS:,} events and {MAX_BYTES:,} bytes of JSON")
+            raise SessionFull
         kept.events += events
         kept.additions.add(addition)
         kept.state = kept.state._replace(event_count=count, size=size)

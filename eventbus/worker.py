@@ -145,6 +145,7 @@ class Worker:
         roles: list[Role] = [
             Housekeeping(self._bus.transport, streams, self._bus.retention),
             Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
+            self._bus.recovery(),
         ]
         keeper = self._bus.transport.keeper()
         if keeper is not None:

@@ -34,12 +34,14 @@ _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class Call(NamedTuple):
-    """Who asks, and what it is answered with. `origin`: what the events of the request descend from."""
+    """Who asks, and what it is answered with. `origin`: what the events of the request descend from. `key`: the same
+    for each repeat of a request that has an Idempotency-Key, and for no other; '' without."""
 
     caller: Caller
     bus: EventBus
     origin: Origin
     transaction: Transaction | None
+    key: str = ""
 
     @property
     def tx(self) -> Transaction:

@@ -1,5 +1,9 @@
 """The gateway, put together."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
 from aiohttp import web
 
 from eventbus import EventBus
@@ -28,4 +32,14 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     mount(app, ENDPOINTS)
     describe(app, ENDPOINTS)
     websocket.mount(app, bus)
+    app.cleanup_ctx.append(recovering)
     return app
+
+
+async def recovering(app: web.Application) -> AsyncIterator[None]:
+    """Commits of gateways that have died are ended by those that live, also where no worker runs."""
+    role = asyncio.create_task(app[BUS].recovery().run(), name="eventbus-session-recovery")
+    yield
+    role.cancel()
+    with suppress(asyncio.CancelledError):
+        await role

@@ -53,9 +53,10 @@ def _handler(endpoint: Endpoint) -> Handler:
             arguments["body"] = _parse_body(endpoint.body, raw)
         scope = _scope(endpoint, request, caller)
         bus, cause = request.app[BUS], origin(request, caller.organization, caller.user)
+        key = "" if scope is None else scope.digest(raw)
 
         async def act(tx: Transaction | None) -> Reply:
-            return _reply(endpoint, await endpoint.operation(Call(caller, bus, cause, tx), **arguments))
+            return _reply(endpoint, await endpoint.operation(Call(caller, bus, cause, tx, key), **arguments))
 
         async def transact() -> Reply:
             async with bus.transaction(cause) as tx:

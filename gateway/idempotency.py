@@ -61,6 +61,10 @@ class Scope(NamedTuple):
         digest = hashlib.sha256("\0".join(self).encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
+    def digest(self, body: bytes) -> str:
+        """Of a request: what it does beside the transaction can be known again by this when it is repeated."""
+        return hashlib.sha256("\0".join(self).encode() + fingerprint(body)).hexdigest()
+
 
 def scope_of(request: web.Request, caller: Caller, path: str) -> Scope | None:
     """None if the request has no key. Raises Problem(422) for one that no header should hold."""

@@ -51,7 +51,7 @@ _REASONS = {
     403: "The token has not the role that this needs.",
     404: "There is no such thing, or it is somebody else's.",
     409: "It does not go with what is there, or the first request with this key is still running.",
-    413: "The body is over 1 MiB.",
+    413: "The body is over 1 MiB, or what it is to be added to would be too large.",
     415: "Another content type is wanted.",
     422: "It is not valid; `errors` says where.",
     429: "The caller's quota is used up.",

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from eventbus import Conflict, Full, Unavailable
+from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
 from gateway.correlation import correlation_id
 from handlers.errors import Invalid, NotFound, Refused
 
@@ -77,7 +77,7 @@ def _explain(error: Exception, request: web.Request) -> Problem:
     match error:
         case Problem():
             return error
-        case Refused():
+        case Refused() | SessionRefused():
             return _of_service(error)
         case Unavailable() | Full() | TimeoutError():
             log.warning("request refused", path=request.path, reason=str(error) or "the deadline has passed")
@@ -92,10 +92,12 @@ def _explain(error: Exception, request: web.Request) -> Problem:
             return Problem(500, "an unexpected error; its traceback is in the log under this correlation id")
 
 
-def _of_service(error: Refused) -> Problem:
+def _of_service(error: Refused | SessionRefused) -> Problem:
     match error:
-        case NotFound():
+        case NotFound() | NoSuchSession():
             return Problem(404, str(error))
+        case SessionFull():
+            return Problem(413, str(error))
         case Invalid():
             loc = ["body", *([error.field] if error.field else [])]
             return Problem(422, "the body is not valid", errors=[{"loc": loc, "msg": str(error)}])

@@ -51,10 +51,11 @@ async def _outbox(bus: EventBus) -> Details:
 
 
 async def _spool(bus: EventBus) -> Details:
-    """Publishes on this machine's disk, for a Redis that was away."""
+    """What is on this machine's disk, for a Redis that was away."""
     if bus.spool is None:
         return {"configured": False}
-    return {"records": await asyncio.to_thread(lambda spool: spool.records, bus.spool), "bytes": bus.spool.size}
+    found = await asyncio.to_thread(bus.spool.file.status)
+    return {"records": found.records, "bytes": found.bytes, "oldest": found.oldest, "rejected": found.rejected}
 
 
 async def _streams(bus: EventBus) -> Details:

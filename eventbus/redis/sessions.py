@@ -7,7 +7,7 @@ import orjson
 from pydantic import JsonValue
 
 from eventbus.codec import decode, encode, pairs
-from eventbus.errors import NoSuchSession, SessionFull, WrongState
+from eventbus.errors import NoSuchSession, SessionFull, SessionRefused, WrongState
 from eventbus.event import Envelope
 from eventbus.ledger import (
     CURSOR_HOLDS,
@@ -147,9 +147,11 @@ def _state(session: SessionId, reply: Reply) -> SessionState:
     if word == b"STATE":
         raise WrongState(status.decode())
     if word == b"FULL":
-        raise SessionFull(f"a session has at most {MAX_EVENTS:,} events and {MAX_BYTES:,} bytes of JSON")
+        raise SessionFull
     if word == b"STALE":
         raise Stale(f"session {session.id}: it was noted for its commit too long ago")
+    if word == b"LOST":
+        raise SessionRefused("events of the session are not there any more: has Redis evicted them?")
     found = pairs(flat)
     return SessionState(
         session.id,

@@ -1,4 +1,4 @@
-"""The contingency log: publishes are written here, to the disk, while Redis cannot take them.
+"""The contingency log: what was asked for is written here, to the disk, while Redis cannot take it.
 
 record  what a line looks like            file    the file that several processes share
 replay  from the file back to Redis       here    many publishes, one write and one fsync
@@ -14,11 +14,21 @@ from pathlib import Path
 from eventbus.breaker import Breaker
 from eventbus.errors import ConfigurationError, Full, Unavailable
 from eventbus.spool.file import SpoolFile, SpoolStatus
-from eventbus.spool.record import pack
+from eventbus.spool.record import Operation, Refused, Spooled, pack, spoolable
 from eventbus.spool.replay import Replayed, Replayer, replay
 from eventbus.transport import Outgoing, Transport
 
-__all__ = ["SPOOL_BYTES", "Replayed", "Spool", "SpoolFile", "SpoolStatus", "replay"]
+__all__ = [
+    "SPOOL_BYTES",
+    "Operation",
+    "Refused",
+    "Replayed",
+    "Spool",
+    "SpoolFile",
+    "SpoolStatus",
+    "replay",
+    "spoolable",
+]
 
 SPOOL_BYTES = 64 * 2**20
 
@@ -60,11 +70,15 @@ class Spool:
         self._threads.shutdown(wait=False)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> None:
+        """As `keep`, of publishes."""
+        now = time.time()
+        await self.keep([Spooled.of(item, now) for item in outgoing])
+
+    async def keep(self, operations: Sequence[Operation]) -> None:
         """On the disk when it returns, all of them. Those who come while a write is under way share the next one.
 
         Raises Full (nothing is kept), Unavailable if the disk fails (nothing is kept), CodecError."""
-        now = time.time()
-        lines = [pack(item, now) for item in outgoing]
+        lines = [pack(operation) for operation in operations]
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((lines, written))
         if self._writing is None or self._writing.done():
@@ -96,6 +110,16 @@ class Spool:
     def size(self) -> int:
         """Bytes; the size of the file. Any thread may ask."""
         return self.file.size()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is in it that may not be in Redis: of this process, and of those that share the file."""
+        return self.file.size() > 0
+
+    @property
+    def rejected(self) -> int:
+        """How many lines were set aside, and wait for somebody to look at them. Any thread may ask; it reads a file."""
+        return self.file.rejected()
 
     @property
     def name(self) -> str:

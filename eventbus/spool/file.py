@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eventbus.errors import CodecError
-from eventbus.spool.record import MARK, Mark, Spooled, digest, pack_mark, unpack
+from eventbus.spool.record import MARK, Mark, Operation, digest, pack_mark, unpack
 
 BATCH = 500  # records
 BATCH_BYTES = 2**20
@@ -33,14 +33,14 @@ _SEAM = re.compile(rb'(?<="}).?(?={")')  # between two records; inside of one, s
 class Batch(NamedTuple):
     """What stands between two bytes of the file. `tail`: its last bytes, by which `mark` knows the file again."""
 
-    records: list[Spooled]
+    records: list[Operation]
     rejected: list[bytes]
     end: int
     tail: bytes
 
 
 class SpoolStatus(NamedTuple):
-    """`records` wait, `oldest` (ISO 8601, when the event was made) before all; `rejected` lines were set aside."""
+    """`records` wait, `oldest` (ISO 8601, when it was made) before all; `rejected` lines were set aside."""
 
     path: str
     records: int
@@ -169,10 +169,13 @@ class SpoolFile:
             start = self.replayed()
             while (batch := self.batch(start)).end > start:
                 if oldest is None and batch.records:
-                    oldest = min(record.envelope.time for record in batch.records).isoformat()
+                    oldest = min(record.time for record in batch.records).isoformat()
                 records, start = records + len(batch.records), batch.end
-        rejected = self.rejected_path.read_bytes().count(b"\n") if self.rejected_path.exists() else 0
-        return SpoolStatus(str(self.path), records, size, oldest, rejected)
+        return SpoolStatus(str(self.path), records, size, oldest, self.rejected())
+
+    def rejected(self) -> int:
+        """How many lines were set aside."""
+        return self.rejected_path.read_bytes().count(b"\n") if self.rejected_path.exists() else 0
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -204,7 +207,7 @@ def _sort(line: bytes, batch: Batch) -> None:
             for piece in pieces:
                 _sort(piece, batch)
     else:
-        batch.records.extend(record for record in found if isinstance(record, Spooled))
+        batch.records.extend(record for record in found if not isinstance(record, Mark))
 
 
 def _true_mark(file: int, line: bytes) -> Mark | None:

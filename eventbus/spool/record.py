@@ -1,7 +1,12 @@
 """A line of the spool: JSON whose last member is the checksum of all that stands before it.
 
     {"id":"…","type":"lead.created","meta":{…},"data":"{…}","dueAt":"…","checksum":"…"}    an event
+    {"operation":"session.add",…,"checksum":"…"}                                           any other operation
     {"replayed":12345,"behind":"…","checksum":"…"}                                         a mark
+
+An operation is what was acknowledged and Redis has not heard of. It knows how it is replayed; what others than events
+are is said where they come from, with `spoolable`. No line may hold `"}` before `{"`, whatever stands between the two
+(text in strings cannot): that is where two lines are told apart that have lost what was between them.
 
 `meta` and `data` are those of a stream entry (eventbus.codec); `data` is a string, so that every byte of it comes back.
 `dueAt`, of delayed events alone, is wall-clock time; `dedupe` is there if the event has a dedupe key. A mark says that
@@ -10,9 +15,11 @@ file it was not made for says nothing.
 """
 
 import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
@@ -20,12 +27,43 @@ from eventbus.codec import decode, encode
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
-from eventbus.transport import Outgoing
+from eventbus.transport import Outgoing, Transport
 
 MARK = b'{"replayed":'  # how the line of a mark begins
 
 _TAIL = b',"checksum":"'
 _CLOSING = b'"}'
+
+Parts = Mapping[str, Any]  # of a line, as JSON has them
+
+
+class Operation(Protocol):
+    """Acknowledged, and kept on the disk until Redis has it."""
+
+    @property
+    def time(self) -> datetime:
+        """When it was made."""
+
+    def parts(self) -> dict[str, object]:
+        """All that is needed to replay it, for a line."""
+
+    @classmethod
+    async def replay(cls, run: "Sequence[Self]", transport: Transport) -> "list[Refused]":
+        """Apply these, in order. What was applied before changes nothing.
+
+        Raises Unavailable or Full: then they stay in the spool, all of them. What can never be applied is returned."""
+
+
+class Refused(NamedTuple):
+    """An operation that was acknowledged and cannot be applied, and why."""
+
+    operation: Operation
+    reason: str
+
+
+O = TypeVar("O", bound=Operation)  # noqa: E741
+
+_read: dict[str, Callable[[Parts], Operation]] = {}
 
 
 class Spooled(NamedTuple):
@@ -36,9 +74,47 @@ class Spooled(NamedTuple):
     due: float | None
     once: Once | None = None
 
+    @classmethod
+    def of(cls, item: Outgoing, now: float) -> Self:
+        """What is to be published, spooled at this time of the wall clock."""
+        due = None
+        if item.later:
+            due = item.at.timestamp() if item.at is not None else now + item.delay
+            due = math.ceil(due * 1000) / 1000  # never early
+        return cls(item.envelope, due, item.once)
+
     def outgoing(self, now: float) -> Outgoing:
         """What is to be appended at this time of the wall clock: overdue events at once."""
         return Outgoing(self.envelope, 0.0 if self.due is None else max(0.0, self.due - now), once=self.once)
+
+    @property
+    def time(self) -> datetime:
+        return self.envelope.time
+
+    def parts(self) -> dict[str, object]:
+        event_id, kind, meta, content = encode(self.envelope)[1::2]
+        assert isinstance(content, bytes)
+        parts: dict[str, object] = {
+            "id": event_id,
+            "type": kind,
+            "meta": orjson.Fragment(meta or b"{}"),
+            "data": content.decode(),
+        }
+        if self.due is not None:
+            parts["dueAt"] = datetime.fromtimestamp(self.due, UTC).isoformat()
+        if self.once is not None:
+            parts["dedupe"] = self.once._asdict()
+        return parts
+
+    @classmethod
+    def read(cls, parts: Parts) -> Self:
+        return cls(_envelope(parts), _due(parts), Once(**parts["dedupe"]) if "dedupe" in parts else None)
+
+    @classmethod
+    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+        now = time.time()
+        await transport.append([record.outgoing(now) for record in run], again=True)
+        return []
 
 
 class Mark(NamedTuple):
@@ -48,31 +124,21 @@ class Mark(NamedTuple):
     behind: str
 
 
-def pack(item: Outgoing, now: float) -> bytes:
-    """The line of an event that is spooled at this time of the wall clock, its newline included."""
-    fields = encode(item.envelope)
-    event_id, kind, meta, content = fields[1::2]
-    assert isinstance(content, bytes)
-    parts: dict[str, object] = {
-        "id": event_id,
-        "type": kind,
-        "meta": orjson.Fragment(meta or b"{}"),
-        "data": content.decode(),
-    }
-    if item.later:
-        due = item.at.timestamp() if item.at is not None else now + item.delay
-        due = math.ceil(due * 1000) / 1000  # never early
-        parts["dueAt"] = datetime.fromtimestamp(due, UTC).isoformat()
-    if item.once is not None:
-        parts["dedupe"] = item.once._asdict()
-    return _sealed(orjson.dumps(parts))
+def spoolable(name: str, read: Callable[[Parts], O]) -> None:
+    """Lines whose `operation` is `name` are read by this function; it may raise what a missing or odd part raises."""
+    _read[name] = read
+
+
+def pack(operation: Operation) -> bytes:
+    """The line of an operation, its newline included."""
+    return _sealed(orjson.dumps(operation.parts()))
 
 
 def pack_mark(mark: Mark) -> bytes:
     return _sealed(orjson.dumps(mark._asdict()))
 
 
-def unpack(line: bytes) -> Spooled | Mark:
+def unpack(line: bytes) -> Operation | Mark:
     """A line without its newline. Raises CodecError if it is torn, changed, or none of ours."""
     body, tail, checksum = line.rpartition(_TAIL)
     if not tail or checksum != digest(body).encode() + _CLOSING:
@@ -81,7 +147,7 @@ def unpack(line: bytes) -> Spooled | Mark:
         parts = orjson.loads(body + b"}")
         if body.startswith(MARK):
             return Mark(int(parts["replayed"]), str(parts["behind"]))
-        return Spooled(_envelope(parts), _due(parts), Once(**parts["dedupe"]) if "dedupe" in parts else None)
+        return _read[parts["operation"]](parts) if "operation" in parts else Spooled.read(parts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CodecError(f"it is no record of the spool: {error!r}") from None
 
@@ -95,7 +161,7 @@ def _sealed(body: bytes) -> bytes:
     return b"".join((body, _TAIL, digest(body).encode(), _CLOSING, b"\n"))
 
 
-def _envelope(parts: dict[str, Any]) -> Envelope:
+def _envelope(parts: Parts) -> Envelope:
     meta = parts["meta"]
     return decode(
         {
@@ -107,5 +173,5 @@ def _envelope(parts: dict[str, Any]) -> Envelope:
     )
 
 
-def _due(parts: dict[str, Any]) -> float | None:
+def _due(parts: Parts) -> float | None:
     return datetime.fromisoformat(parts["dueAt"]).timestamp() if "dueAt" in parts else None

@@ -1,12 +1,12 @@
-"""From the spool to the streams: in order, batch by batch, each marked when it is there.
+"""From the spool to Redis: in order, batch by batch, each marked when it is there.
 
-A replay that dies between append and mark leaves a batch that is in Redis already; the next one appends it again, by
-the event ids, and nothing is stored twice.
+A replay that dies between the two leaves a batch that is in Redis already; the next one applies it again, and each
+operation knows what it has done: events by their ids, additions to sessions by theirs.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
+from itertools import groupby
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import structlog
@@ -15,6 +15,7 @@ from eventbus import crash
 from eventbus.breaker import Breaker
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.spool.file import Batch, SpoolFile
+from eventbus.spool.record import Operation, Refused, pack
 from eventbus.transport import Transport
 
 PAUSE = 0.5  # seconds between looks at the file, and between tries while Redis is away
@@ -27,7 +28,7 @@ log = structlog.get_logger("eventbus.spool")
 
 
 class Replayed(NamedTuple):
-    """How many events were handed to Redis, and how many lines set aside."""
+    """How many operations were handed to Redis, and how many lines set aside."""
 
     records: int = 0
     rejected: int = 0
@@ -47,21 +48,39 @@ async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
                 await _in_thread(file.reject, batch.rejected)
                 log.error("spool: lines set aside", path=str(file.rejected_path), count=len(batch.rejected))
                 crash.point("spool.rejected")
-            await _append(batch, transport)
+            refused = await _apply(batch, transport)
+            if refused:
+                await _set_aside(file, refused)
             crash.point("spool.replayed")
             start = await _in_thread(file.mark, batch)
             crash.point("spool.marked")
-            done = Replayed(done.records + len(batch.records), done.rejected + len(batch.rejected))
+            aside = len(batch.rejected) + len(refused)
+            done = Replayed(done.records + len(batch.records) - len(refused), done.rejected + aside)
         return done
 
 
-async def _append(batch: Batch, transport: Transport) -> None:
+async def _apply(batch: Batch, transport: Transport) -> list[Refused]:
+    """All of a batch, in order: those of one kind that follow each other together."""
     if not batch.records:
-        return
-    # A server that was frozen works off what its sockets hold: first, for these events may be among it.
+        return []
+    # A server that was frozen works off what its sockets hold: first, for these may be among it.
     await transport.connect()
-    now = time.time()
-    await transport.append([record.outgoing(now) for record in batch.records], again=True)
+    refused: list[Refused] = []
+    for kind, run in groupby(batch.records, key=_kind):
+        refused += await kind.replay(list(run), transport)
+    return refused
+
+
+def _kind(operation: Operation) -> type[Operation]:
+    return type(operation)
+
+
+async def _set_aside(file: SpoolFile, refused: list[Refused]) -> None:
+    """Somebody was told that this is done, and it never will be: people must see it."""
+    await _in_thread(file.reject, [pack(operation).rstrip(b"\n") for operation, _ in refused])
+    for operation, reason in refused:
+        kind = type(operation).__name__
+        log.error("spool: refused and set aside", path=str(file.rejected_path), operation=kind, reason=reason)
 
 
 class Replayer:

@@ -14,6 +14,7 @@ from gateway.routes.leads import leads
 from gateway.routes.messages import conversations, messages
 from gateway.routes.metrics import metrics
 from gateway.routes.notifications import notifications
+from gateway.routes.sessions import sessions
 from gateway.routes.subscriptions import subscriptions
 from gateway.routes.tasks import tasks
 from gateway.routes.tickets import tickets
@@ -34,6 +35,7 @@ ENDPOINTS: list[Endpoint] = [
     *webhooks.endpoints,
     *events.endpoints,
     *activity.endpoints,
+    *sessions.endpoints,
     *chat.endpoints,
     *health.endpoints,
     *metrics.endpoints,

@@ -35,10 +35,12 @@ events = Routes(PATH)
 
 
 class Published(Answer):
-    """`event_id`: of a duplicate, that of the event which was stored before."""
+    """`event_id`: of a duplicate, that of the event which was stored before. `contingency`: Redis is away, and the
+    event is kept on this machine's disk until it is back."""
 
     event_id: str
     status: Status
+    contingency: bool = False
 
 
 @events.raw(
@@ -90,8 +92,9 @@ async def _publish_once(bus: EventBus, mode: Mode, items: Sequence[Outgoing], sc
         return await once(tx, scope, mark, act)
 
 
-def _told(receipt: Receipt) -> dict[str, str]:
-    return {"eventId": receipt.id, "status": receipt.status}
+def _told(receipt: Receipt) -> dict[str, str | bool]:
+    told: dict[str, str | bool] = {"eventId": receipt.id, "status": receipt.status}
+    return told | {"contingency": True} if receipt.status is Status.SPOOLED else told
 
 
 @events.get("/{event_id}")

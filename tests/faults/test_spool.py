@@ -15,7 +15,7 @@ from eventbus.memory import MemoryTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, replay
 from eventbus.spool.file import BATCH
-from eventbus.spool.record import pack
+from eventbus.spool.record import Spooled, pack
 from eventbus.transport import Outgoing
 from tests.conformance.reach import connected
 from tests.samples import STREAM, consumer, envelope, numbers
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> SpoolFile:
 
 
 def lines(*found: int) -> list[bytes]:
-    return [pack(Outgoing(envelope(number, id=uuid7())), 0.0) for number in found]
+    return [pack(Spooled.of(Outgoing(envelope(number, id=uuid7())), 0.0)) for number in found]
 
 
 async def replayed(file: SpoolFile) -> list[int]:

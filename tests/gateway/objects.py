@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from gateway.api import JSON, Endpoint
 from gateway.cloudevents import STRUCTURED
+from gateway.collecting import NewEvents, NewSession
 from gateway.routes import ENDPOINTS
 from handlers.agent.models import NewAgent
 from handlers.channel.models import NewConnection
@@ -129,6 +130,10 @@ async def _subscription(scene: Scene) -> str:
     return str((await _create(scene, "/api/push-subscriptions", NewSubscription))["id"])
 
 
+async def _session(scene: Scene) -> str:
+    return str((await _create(scene, "/api/sessions", NewSession))["sessionId"])
+
+
 MAKERS: dict[str, Maker] = {
     "funnel_id": _funnel,
     "step_id": _step,
@@ -141,6 +146,7 @@ MAKERS: dict[str, Maker] = {
     "conversation_id": _conversation,
     "connection_id": _connection,
     "subscription_id": _subscription,
+    "session_id": _session,
 }
 
 
@@ -184,6 +190,14 @@ async def _new_subscription(_scene: Scene) -> dict[str, Any]:
     return browser("https://push.example.com/1").subscription
 
 
+async def _new_session(_scene: Scene) -> dict[str, Any]:
+    return {"metadata": {"from": "tests"}}
+
+
+async def _new_events(scene: Scene) -> dict[str, Any]:
+    return {"type": "lead.enrich", "data": {"leadId": await scene.id_of("lead_id")}}
+
+
 BODIES: dict[type[BaseModel], Callable[[Scene], Awaitable[dict[str, Any]]]] = {
     NewFunnel: _new_funnel,
     NewLead: _new_lead,
@@ -194,6 +208,8 @@ BODIES: dict[type[BaseModel], Callable[[Scene], Awaitable[dict[str, Any]]]] = {
     NewMessage: _new_message,
     NewConnection: _new_connection,
     NewSubscription: _new_subscription,
+    NewSession: _new_session,
+    NewEvents: _new_events,
 }
 
 

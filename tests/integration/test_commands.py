@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.spool.record import pack
+from eventbus.spool.record import Spooled, pack
 from eventbus.transport import Outgoing
 from tests.integration.commands import eventbus
 from tests.samples import envelope
@@ -88,7 +88,7 @@ def test_dead_list_as_json_is_nothing_but_json(redis_url: str) -> None:
 
 def test_the_spool_is_shown_and_replayed(redis_url: str, tmp_path: Path) -> None:
     spool = str(tmp_path / "log.jsonl")
-    line = pack(Outgoing(envelope(1)), 0.0)
+    line = pack(Spooled.of(Outgoing(envelope(1)), 0.0))
     (tmp_path / "log.jsonl").write_bytes(line + line[:30])
     shown = json.loads(eventbus("spool", "status", "--json", EVENTBUS_SPOOL_PATH=spool).stdout)
     assert (shown["path"], shown["records"], shown["bytes"], shown["rejected"]) == (spool, 1, len(line) + 30, 0)

@@ -1,0 +1,74 @@
+"""A commit: all events of a session into their streams, each once, whoever dies meanwhile and however often it is run.
+
+See eventbus.ledger for its steps. No process owns a commit: whoever runs it again, at any moment and beside others that
+run it, goes the same way and finds done what is done.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from eventbus import crash
+from eventbus.errors import NoSuchSession, Unavailable, WrongState
+from eventbus.event import Envelope
+from eventbus.ledger import Ledger, Portion, Run, SessionId, SessionState, SessionStatus, Stale
+
+BATCH = 250  # events that are read at a time; those of one stream among them are appended in one step
+TRIES = 3
+
+_COMMITTABLE = {SessionStatus.ACTIVE, SessionStatus.COMMITTING, SessionStatus.COMMITTED}
+
+
+async def commit(ledger: Ledger, session: SessionId, at: datetime | None = None) -> SessionState:
+    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.ledger.
+
+    Raises NoSuchSession, WrongState: nothing has changed. Raises Unavailable or Full: it may be COMMITTING, and then
+    somebody's `Recovery` ends it."""
+    found = await ledger.find(session)
+    if found is None:
+        raise NoSuchSession
+    if found.status not in _COMMITTABLE and at is None:
+        raise WrongState(found.status)
+    for _ in range(TRIES):
+        with suppress(Stale):  # this process has slept: from the beginning
+            return await _commit(ledger, session, at)
+    raise Unavailable("Redis", "its clocks or this process' own pauses let no commit come to its end")
+
+
+async def _commit(ledger: Ledger, session: SessionId, at: datetime | None) -> SessionState:
+    note = await ledger.register(session)
+    crash.point("session.registered")
+    state, run = await ledger.begin(session, note, at)
+    crash.point("session.committing")
+    if state.status is not SessionStatus.COMMITTED:
+        batches, streams = await _publish(ledger, run)
+        crash.point("session.published")
+        state = await ledger.finish(session, batches, streams)
+        crash.point("session.committed")
+    await ledger.forget(session, state.streams)
+    return state
+
+
+async def _publish(ledger: Ledger, run: Run) -> tuple[int, list[str]]:
+    """How many batches that were, and the streams that they went to."""
+    batches, position, reached = 0, 0, dict[str, int]()
+    while events := await ledger.events(run.session, position, BATCH):
+        for portion in portions(events, position, reached):
+            cursor = await ledger.publish(run, portion)
+            if cursor < portion.since:  # Redis has lost what was there: again from where it is now
+                raise Stale(f"session {run.session.id}: the cursor of {portion.stream} went back")
+            crash.point("session.appended")
+            reached[portion.stream] = portion.until
+            batches += 1
+        position += len(events)
+    return batches, sorted(reached)
+
+
+def portions(events: Sequence[Envelope], position: int, reached: dict[str, int]) -> Iterator[Portion]:
+    """These events, the first of which has this position in the session, by stream. `reached`: where those before them
+    end in each stream."""
+    streams: dict[str, list[tuple[int, Envelope]]] = {}
+    for place, event in enumerate(events, position):
+        streams.setdefault(event.stream, []).append((place, event))
+    for stream, found in streams.items():
+        yield Portion(stream, reached.get(stream, 0), found[-1][0] + 1, found)

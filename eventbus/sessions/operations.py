@@ -1,0 +1,125 @@
+"""What is asked of sessions while Redis is away, as the spool keeps it. Each has an id, and is applied once: for its
+start and its end a session's own, for what is added one of the addition's."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, Self, TypeVar
+
+import orjson
+from pydantic import JsonValue
+
+from eventbus.codec import decode, encode
+from eventbus.errors import SessionRefused
+from eventbus.event import Envelope
+from eventbus.ledger import LIFETIME, SessionId
+from eventbus.sessions.committing import commit
+from eventbus.spool import Operation, Refused, spoolable
+from eventbus.spool.record import Parts
+from eventbus.transport import Transport
+
+O = TypeVar("O", bound=Operation)  # noqa: E741
+
+_FIELDS = (b"id", b"type", b"meta", b"data")
+
+
+class StartSession(NamedTuple):
+    session: SessionId
+    time: datetime
+    metadata: Mapping[str, JsonValue]
+
+    def parts(self) -> dict[str, object]:
+        return _parts("session.start", self.session, self.time) | {"metadata": orjson.dumps(self.metadata).decode()}
+
+    @classmethod
+    def read(cls, parts: Parts) -> Self:
+        return cls(*_read(parts), orjson.loads(parts["metadata"]))
+
+    @classmethod
+    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+        return await _each(run, lambda it: transport.sessions.start(it.session, it.metadata, LIFETIME))
+
+
+class AddEvents(NamedTuple):
+    session: SessionId
+    time: datetime
+    addition: str
+    events: Sequence[Envelope]
+
+    def parts(self) -> dict[str, object]:
+        packed = [[_text(part) for part in encode(event)[1::2]] for event in self.events]
+        return _parts("session.add", self.session, self.time) | {"addition": self.addition, "events": packed}
+
+    @classmethod
+    def read(cls, parts: Parts) -> Self:
+        events = [
+            decode({name: part.encode() for name, part in zip(_FIELDS, packed, strict=True)})
+            for packed in parts["events"]
+        ]
+        return cls(*_read(parts), str(parts["addition"]), events)
+
+    @classmethod
+    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+        return await _each(run, lambda it: transport.sessions.add(it.session, it.addition, it.events, it.time))
+
+
+class CommitSession(NamedTuple):
+    session: SessionId
+    time: datetime
+
+    def parts(self) -> dict[str, object]:
+        return _parts("session.commit", self.session, self.time)
+
+    @classmethod
+    def read(cls, parts: Parts) -> Self:
+        return cls(*_read(parts))
+
+    @classmethod
+    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+        return await _each(run, lambda it: commit(transport.sessions, it.session, it.time))
+
+
+class RollBackSession(NamedTuple):
+    session: SessionId
+    time: datetime
+
+    def parts(self) -> dict[str, object]:
+        return _parts("session.roll_back", self.session, self.time)
+
+    @classmethod
+    def read(cls, parts: Parts) -> Self:
+        return cls(*_read(parts))
+
+    @classmethod
+    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+        return await _each(run, lambda it: transport.sessions.roll_back(it.session, it.time))
+
+
+SessionOperation = StartSession | AddEvents | CommitSession | RollBackSession
+
+spoolable("session.start", StartSession.read)
+spoolable("session.add", AddEvents.read)
+spoolable("session.commit", CommitSession.read)
+spoolable("session.roll_back", RollBackSession.read)
+
+
+async def _each(run: Sequence[O], step: Callable[[O], Awaitable[object]]) -> list[Refused]:
+    refused: list[Refused] = []
+    for operation in run:
+        try:
+            await step(operation)
+        except SessionRefused as error:
+            refused.append(Refused(operation, str(error)))
+    return refused
+
+
+def _parts(name: str, session: SessionId, time: datetime) -> dict[str, object]:
+    return {"operation": name, **session._asdict(), "time": time.isoformat()}
+
+
+def _read(parts: Parts) -> tuple[SessionId, datetime]:
+    time = datetime.fromisoformat(parts["time"]).astimezone(UTC)
+    return SessionId(str(parts["organization"]), str(parts["id"])), time
+
+
+def _text(part: bytes | str) -> str:
+    return part if isinstance(part, str) else part.decode()

@@ -1,0 +1,28 @@
+"""What can be asked of sessions. Each raises Unavailable."""
+
+from eventbus.errors import NoSuchSession, Unavailable
+from eventbus.event import Envelope
+from eventbus.ledger import SessionId, SessionState
+from eventbus.sessions.commands import Sessions
+
+
+async def status(sessions: Sessions, session: SessionId) -> SessionState:
+    """What it is. Raises NoSuchSession; Unavailable as well while it may be in the spool, and nowhere else."""
+    waited = sessions.contingency.waits  # before it is looked for: it may get there meanwhile
+    found = await sessions.ledger.find(session)
+    if found is not None:
+        return found
+    if waited:
+        raise Unavailable("this session", "it may be in the spool, which is not replayed yet")
+    raise NoSuchSession
+
+
+async def events(sessions: Sessions, session: SessionId, start: int = 0, count: int = 100) -> list[Envelope]:
+    """From this position on, in the order of adding; none of what is in the spool. Raises NoSuchSession."""
+    await status(sessions, session)
+    return await sessions.ledger.events(session, start, count)
+
+
+async def active(sessions: Sessions, organization: str) -> int:
+    """How many of an organization's sessions are ACTIVE."""
+    return await sessions.ledger.active(organization)

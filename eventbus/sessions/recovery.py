@@ -1,0 +1,58 @@
+"""Commits whose process has died are ended by another one, without anybody's help.
+
+Every worker and every gateway looks; of those that look within the same seconds one is told. A look that finds nothing
+is one command.
+"""
+
+import asyncio
+import random
+
+import structlog
+
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.ledger import NOTE_STANDS, Note, SessionStatus
+from eventbus.sessions.committing import commit
+from eventbus.transport import Transport
+
+INTERVAL = 5.0  # seconds between looks
+GRACE = 5.0  # seconds that a commit is left to who began it; a second one beside it would be harmless
+
+log = structlog.get_logger("eventbus.sessions")
+
+
+class Recovery:
+    """A Role: `run()` for ever."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Unavailable:  # who it is that is away has been said
+                pass
+            except Exception as error:  # noqa: BLE001 - a role that ends takes its worker along
+                log.error("sessions are not recovered", error=str(error))  # noqa: TRY400
+            await asyncio.sleep(INTERVAL * random.uniform(1.0, 1.2))  # noqa: S311 - they were all started at once
+
+    async def look(self) -> None:
+        """End the commits that nobody has ended."""
+        for note in await self._transport.sessions.unfinished(GRACE, INTERVAL / 2):
+            try:
+                await self._mend(note)
+            except Unavailable:
+                raise
+            except EventBusError as error:
+                log.error("a session is not recovered", session=note.session.id, error=str(error))  # noqa: TRY400
+
+    async def _mend(self, note: Note) -> None:
+        ledger, session = self._transport.sessions, note.session
+        state = await ledger.find(session)
+        if state is not None and state.status is SessionStatus.COMMITTING:
+            state = await commit(ledger, session)
+            log.warning("session recovered", session=session.id, published=state.published, batches=state.batches)
+        elif state is not None and state.status is SessionStatus.COMMITTED:
+            await ledger.forget(session, state.streams)
+        elif note.age > NOTE_STANDS:  # before that, who has made the note may still begin
+            await ledger.forget(session, ())

@@ -1,0 +1,52 @@
+"""JSON from outside becomes an event of its type, or is told what is wrong with it, field by field."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+
+from pydantic import JsonValue, ValidationError
+from pydantic_core import to_json
+
+from eventbus import Event
+from eventbus.errors import UnknownEventType
+from eventbus.event import event_class, event_types
+from gateway.cloudevents import Location
+from gateway.problems import message_of
+
+
+class Misfit(Exception):
+    """An event that cannot be published; `faults` by attribute."""
+
+    def __init__(self, *faults: tuple[Location, str]) -> None:
+        super().__init__()
+        self.faults = faults
+
+
+def class_of(event_type: str) -> type[Event]:
+    """Raises Misfit."""
+    try:
+        return event_class(event_type)
+    except UnknownEventType:
+        alike = get_close_matches(event_type, event_types(), n=1)
+        hint = f": did you mean {alike[0]}?" if alike else ""
+        raise Misfit((("type",), f"no event of this type is registered{hint}")) from None
+
+
+@lru_cache(1024)
+def organization_field(cls: type[Event]) -> str | None:
+    """What it is called on the wire; None if these events have none."""
+    found = cls.model_fields.get("organization_id")
+    return None if found is None else found.alias or "organization_id"
+
+
+def event_of(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
+    """As JSON, for what JSON has no type for: a UUID is text there. Strict, and by the names on the wire alone.
+
+    Raises Misfit."""
+    try:
+        event: Event = cls.__pydantic_validator__.validate_json(
+            to_json(fields), strict=True, by_alias=True, by_name=False
+        )
+    except ValidationError as error:
+        raise Misfit(*((("data", *fault["loc"]), message_of(fault)) for fault in error.errors())) from None
+    return event
