@@ -43,7 +43,7 @@ class MemoryLedger:
         self._sessions: dict[SessionId, _Kept] = {}
         self._cursors: dict[tuple[SessionId, str], int] = {}
         self._notes: dict[SessionId, datetime] = {}
-        self._looked_at: datetime | None = None
+        self._told_until: datetime | None = None
 
     async def start(self, session: SessionId, metadata: Mapping[str, JsonValue], seconds: float) -> SessionState:
         now, time = self._now(), timedelta(seconds=seconds)
@@ -113,12 +113,12 @@ class MemoryLedger:
 
     async def unfinished(self, after: float, interval: float) -> list[Note]:
         now = self._now()
-        if self._looked_at is not None and (now - self._looked_at).total_seconds() < interval:
+        if self._told_until is not None and now < self._told_until:
             return []
         ages = [Note(session, (now - noted).total_seconds()) for session, noted in self._notes.items()]
         found = sorted((note for note in ages if note.age >= after), key=lambda note: -note.age)
         if found:
-            self._looked_at = now
+            self._told_until = now + timedelta(seconds=interval)
         return found
 
     async def find(self, session: SessionId) -> SessionState | None:
