@@ -20,8 +20,8 @@ from eventbus.errors import (
     SessionRefused,
     SnoozeFor,
     Unavailable,
-    WrongVersion,
     WrongState,
+    WrongVersion,
 )
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
@@ -89,7 +89,7 @@ __all__ = [
     "Unavailable",
     "Use",
     "Worker",
+    "WrongState",
     "WrongVersion",
     "applies",
-    "WrongState",
 ]

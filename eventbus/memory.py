@@ -91,7 +91,7 @@ class MemoryTransport:
         self.circuits: Circuits = MemoryCircuits(clock)
         self.recent: Recent = MemoryRecent(clock)
         self.tallies: Tallies = MemoryTallies(self._now)
-        self.sessions: Ledger = MemoryLedger(self._now, lambda event: self._store(self._log(event.stream), event))
+        self.sessions: Ledger = MemoryLedger(self._now, self._store_collected)
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
         self._turnstiles: dict[Scope, Turnstile] = {}
         self._windows: dict[str, Window] = {}
@@ -158,6 +158,10 @@ class MemoryTransport:
         log.stored_at[entry_id] = self._clock()
         log.event_ids.add(envelope.id)
         log.news.set()
+
+    def _store_collected(self, envelope: Envelope) -> None:
+        """An event of a session that is being committed."""
+        self._store(self._log(envelope.stream), envelope)
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
         logs = self._logs.values() if stream is None else [self._log(stream)]

@@ -93,6 +93,8 @@ class Contingency:
                 await spool.keep([operation])
         except (Unavailable, Full, TimeoutError) as refused:
             reason = str(refused) or f"{spool.name} has not confirmed in time"
-            if isinstance(error, Full) and isinstance(refused, Full):
+            if isinstance(error, Unavailable):
+                raise Unavailable(error.server, f"{error.detail}; and {reason}") from None
+            if isinstance(refused, Full):
                 raise Full(f"{error}; and {reason}") from None
             raise Unavailable(self._server, f"{error}; and {reason}") from None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from eventbus.event import Status
+from eventbus.event import Envelope, Status
 from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
 from eventbus.transport import DeadLetter, Outgoing, Request, Settlement
@@ -26,6 +26,10 @@ class RecordingTransport(MemoryTransport):
         pairs = zip(outgoing, statuses, strict=True)
         self.appended += [item for item, status in pairs if status is not Status.DUPLICATE]
         return statuses
+
+    def _store_collected(self, envelope: Envelope) -> None:
+        super()._store_collected(envelope)
+        self.appended.append(Outgoing(envelope))
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await super().settle(settlements)
