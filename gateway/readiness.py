@@ -54,8 +54,8 @@ async def _spool(bus: EventBus) -> Details:
     """What is on this machine's disk, for a Redis that was away."""
     if bus.spool is None:
         return {"configured": False}
-    found = await asyncio.to_thread(bus.spool.file.status)
-    return {"records": found.records, "bytes": found.bytes, "oldest": found.oldest, "rejected": found.rejected}
+    records, rejected = await asyncio.to_thread(lambda spool: (spool.records, spool.rejected), bus.spool)
+    return {"records": records, "bytes": bus.spool.size, "rejected": rejected}
 
 
 async def _streams(bus: EventBus) -> Details:

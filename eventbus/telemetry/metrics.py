@@ -57,20 +57,23 @@ DEFINITIONS = (
     Definition(
         "eventbus_oldest_unacked_seconds", "gauge", ("stream", "group"), "Age of the oldest pending; 0 if none."
     ),
-    Definition("eventbus_spool_records", "gauge", (), "Publishes that wait in this process' spool."),
+    Definition("eventbus_spool_records", "gauge", (), "Operations that wait in this process' spool."),
     Definition("eventbus_spool_bytes", "gauge", (), "Size of this process' spool."),
+    Definition("eventbus_spool_rejected", "gauge", (), "Lines that were set aside from it, for somebody to look at."),
     Definition("eventbus_circuits_open", "gauge", (), "Services outside that are not called now, for they fail."),
     Definition("eventbus_up", "gauge", ("server",), "Whether redis and postgres answered the last survey."),
 )
 
 
 class Spool(Protocol):
-    """What metrics ask of the spool. Both may be read from any thread."""
+    """What metrics ask of the spool. All may be read from any thread."""
 
     @property
     def records(self) -> int: ...
     @property
     def size(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
 
 
 class Histogram:

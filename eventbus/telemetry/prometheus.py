@@ -94,6 +94,7 @@ def _counted(metrics: Metrics) -> dict[str, list[Row]]:
         "eventbus_in_process": _in_process(metrics),
         "eventbus_spool_records": [] if spool is None else [((), spool.records)],
         "eventbus_spool_bytes": [] if spool is None else [((), spool.size)],
+        "eventbus_spool_rejected": [] if spool is None else [((), spool.rejected)],
     }
 
 

@@ -162,12 +162,13 @@ def test_a_lag_that_is_unknown_is_not_shown_as_0() -> None:
 
 def test_a_spool_is_shown_if_there_is_one() -> None:
     class Full:
-        records, size = 3, 512
+        records, size, rejected = 3, 512, 1
 
     metrics = Metrics()
     assert ("eventbus_spool_records",) not in scrape(metrics)
     metrics.spool = Full()
-    assert (scrape(metrics)["eventbus_spool_records",], scrape(metrics)["eventbus_spool_bytes",]) == (3, 512)
+    told = scrape(metrics)
+    assert [told[f"eventbus_spool_{name}",] for name in ("records", "bytes", "rejected")] == [3, 512, 1]
 
 
 def test_counting_and_scraping_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
