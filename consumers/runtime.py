@@ -13,7 +13,12 @@ async def open_bus(settings: Settings) -> AsyncIterator[EventBus]:
     """A connected bus on a database that is up to date.
 
     Raises Unavailable if a server is away, ConfigurationError if one is not configured or migrations are pending."""
-    bus = EventBus(settings.require_redis_url(), database=settings.require_database_url(), spool=settings.spool_path)
+    bus = EventBus(
+        settings.require_redis_url(),
+        database=settings.require_database_url(),
+        spool=settings.spool_path,
+        history=settings.history,
+    )
     async with bus:
         assert isinstance(bus.database, Database), "opened with a database"
         await require(bus.database, installed())

@@ -36,6 +36,7 @@ from eventbus.sessions import Contingency, Known, Recovery, Session, Sessions, o
 from eventbus.settings import Settings
 from eventbus.spool import SPOOL_BYTES, Spool
 from eventbus.states import Counts, Notice, State
+from eventbus.tap import Passing
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
 from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
@@ -64,6 +65,8 @@ class EventBus:
     spool_bytes  how large that file may grow
     max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
     retention  how long workers keep what is settled, and dead letters
+    history    how long the database keeps every event, and what groups made of it: see eventbus.recording; None keeps
+               nothing
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
     tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
@@ -83,6 +86,7 @@ class EventBus:
         spool_bytes: int = SPOOL_BYTES,
         max_payload: int = MAX_PAYLOAD,
         retention: Retention = Retention(),
+        history: timedelta | None = None,
         namespace: str = "eb",
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
@@ -92,11 +96,14 @@ class EventBus:
         positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
         positive["max_payload"] = max_payload
         wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
+        if history is not None and (database is None or history <= timedelta()):
+            wrong.append(f"history={history} needs database=…, and must be above 0, or None")
         if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
         self._max_payload = max_payload
         self.retention = retention
+        self.history_kept = history
         self.middleware = tuple(middleware)
         self.metrics = Metrics()
         self.listeners = tuple(listeners)
@@ -341,6 +348,10 @@ class EventBus:
         replays, name = self._require_database().replays, _named(group)[0]
         replaying = Replaying(self.transport, replays, name, wanted, new_ids=new_ids, forgotten=forgotten)
         return await replay(replaying, why=why, by=by, rate=rate, dry_run=dry_run)
+
+    async def record(self, events: Sequence[Passing]) -> None:
+        """Keep events as they pass: what the group of eventbus.recording does."""
+        await self._require_database().recorder.record(events)
 
     def _require_database(self) -> Database:
         if self.database is None:

@@ -9,8 +9,9 @@ Each loop outlives a server that is away: it tries again, and the transport says
 """
 
 import asyncio
+import functools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -19,15 +20,18 @@ from eventbus import crash
 from eventbus.admission import Admission, Gate
 from eventbus.errors import Full, Unavailable
 from eventbus.executor import Executor
+from eventbus.gathering import Gathering
 from eventbus.group import Group
 from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
 from eventbus.runners import Runners
-from eventbus.transport import Ack, Delivery, Outcome, Release, Settlement, Snooze, Subscription, Transport
+from eventbus.tapping import TapExecutor
+from eventbus.transport import Ack, Delivery, Outcome, Reclaimed, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
+TAP_READ_WAIT = 15.0  # of a tap, which reads many streams and is in no hurry
 INTERRUPT_INTERVAL = 0.02  # seconds
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
@@ -41,30 +45,43 @@ log = structlog.get_logger("eventbus.consumer")
 class Consumer:
     """`run()` until `stop()`. Every delivery in hand is in `_held` from its arrival until it is settled."""
 
-    def __init__(self, transport: Transport, group: Group, executor: Executor, name: str, isolation: Isolation) -> None:
+    def __init__(
+        self, transport: Transport, group: Group, executor: Executor | TapExecutor, name: str, isolation: Isolation
+    ) -> None:
         self._transport = transport
         self._group = group
         self._executor = executor
         self._isolation = isolation
-        self._subscriptions = [
-            Subscription(stream, group.name, name, group.lease, group.crash_budget) for stream in group.streams
-        ]
+        self._name = name
+        self._subscriptions = [self._subscription(stream) for stream in group.streams]
+        self._read_wait = READ_WAIT if group.tapping is None else TAP_READ_WAIT
+        self._sources: list[asyncio.Task[None]] = []
         self._in_hand = group.in_hand
         self._pace = Pace(group.in_hand)
         self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
         self._held: dict[Delivery, float] = {}
-        self._runners = Runners(group.in_hand, self._execute, self._finish, self._look_for_room)
+        self._runners = self._make_runners()
         self._ready, self._running = self._runners.ready, self._runners.running
         self._outcomes: list[Settlement] = []
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
         self._settle_due = asyncio.Event()
+        self._begun = False
         self._paused = False
         self._pausing: asyncio.Future[None] | None = None
         self._admission = Admission(transport, group)
         self._gate = Gate(self._admission, self._admit, self._put_off) if self._admission.needed else None
         self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
+
+    @property
+    def taps(self) -> bool:
+        return self._group.tapping is not None
+
+    @property
+    def taps_all(self) -> bool:
+        """Whether it wants to be told of streams: see `follow`."""
+        return self._group.tapping is not None and not self._group.tapping.streams
 
     @property
     def group_name(self) -> str:
@@ -75,11 +92,8 @@ class Consumer:
 
         Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing."""
         self._room.set()
-        sources = [
-            asyncio.create_task(loop(subscription), name=f"{loop.__name__}:{subscription.group}:{subscription.stream}")
-            for subscription in self._subscriptions
-            for loop in (self._read, self._reclaim)
-        ]
+        sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
+        self._begun = True
         settling = asyncio.create_task(self._settle(), name=f"settle:{self._group.name}")
         renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
         if self._gate is not None:
@@ -94,6 +108,34 @@ class Consumer:
             if self._running:
                 await self._end_handlers()
             await asyncio.gather(*sources, settling, renewing, *self._runners.launched, return_exceptions=True)
+
+    def follow(self, stream: str) -> None:
+        """Read this stream, too, from now on."""
+        if self._stopping.is_set() or any(known.stream == stream for known in self._subscriptions):
+            return
+        subscription = self._subscription(stream)
+        self._subscriptions.append(subscription)
+        self._nudges[subscription] = asyncio.Event()
+        if self._begun:
+            self._sources += self._begin(subscription)
+
+    def _subscription(self, stream: str) -> Subscription:
+        group = self._group
+        return Subscription(stream, group.name, self._name, group.lease, group.crash_budget)
+
+    def _begin(self, subscription: Subscription) -> list[asyncio.Task[None]]:
+        return [
+            asyncio.create_task(loop(subscription), name=f"{loop.__name__}:{subscription.group}:{subscription.stream}")
+            for loop in (self._read, self._reclaim)
+        ]
+
+    def _make_runners(self) -> Runners | Gathering:
+        group, executor = self._group, self._executor
+        if isinstance(executor, TapExecutor):
+            assert group.tapping is not None, "a group with a tap"
+            execute_all = functools.partial(self._execute_all, executor)
+            return Gathering(group.tapping, group.concurrency, execute_all, self._finish, self._look_for_room)
+        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room)
 
     def in_hand(self) -> InHand:
         """May be called from another thread: copying a dict is one step of the interpreter."""
@@ -153,7 +195,7 @@ class Consumer:
                     return
                 self._reading += 1
                 try:
-                    deliveries = await self._transport.read(subscription, wanted, READ_WAIT)
+                    deliveries = await self._transport.read(subscription, wanted, self._read_wait)
                 finally:
                     self._reading -= 1
                 if deliveries:
@@ -178,10 +220,14 @@ class Consumer:
                 return
             if found.deliveries and len(found.deliveries) >= share:
                 return  # there may be more
-            pause = RECLAIM_INTERVAL if found.next_due is None else min(found.next_due, RECLAIM_INTERVAL)
-            await _within(pause, nudge.wait())
+            await _within(self._reclaim_pause(found), nudge.wait())
 
         await self._repeat(step)
+
+    def _reclaim_pause(self, found: Reclaimed) -> float:
+        if self._group.tapping is not None:  # others promote what is scheduled; its own retries and leases can wait
+            return max(RECLAIM_INTERVAL, found.quiet)
+        return RECLAIM_INTERVAL if found.next_due is None else min(found.next_due, RECLAIM_INTERVAL)
 
     async def _run_suspect(self, subscription: Subscription) -> None:
         """See eventbus.isolation: the suspect is taken over when nothing else runs, and not before."""
@@ -266,6 +312,17 @@ class Consumer:
             return Release()
         try:
             return await self._executor.execute(delivery)
+        finally:
+            self._isolation.leave()
+
+    async def _execute_all(self, executor: TapExecutor, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        try:
+            if not self._isolation.enter_at_once():
+                await self._isolation.enter()
+        except asyncio.CancelledError:
+            return [Release()] * len(deliveries)
+        try:
+            return await executor.execute_all(deliveries)
         finally:
             self._isolation.leave()
 

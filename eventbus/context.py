@@ -16,6 +16,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.resources import Resource
 from eventbus.states import check_progress
+from eventbus.tap import Passing
 from eventbus.transaction import OpenBatchInbox, OpenTransaction
 from eventbus.transport import Delivery
 
@@ -51,6 +52,7 @@ class Publisher(Protocol):
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
     def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
+    async def record(self, events: Sequence[Passing]) -> None: ...
 
 
 class Context:

@@ -23,6 +23,8 @@ Unset, as it always is outside of tests, a point is an empty function.
     delivery.sent       the service outside has confirmed a message, its record does not say so yet
     delivery.recorded   the record says so
     import.committed    a page of a WhatsApp history and its cursor were committed
+    history.record      a batch is about to be written to the event store
+    history.recorded    it is written, nothing is acknowledged
     gateway.committed   a request's transaction has committed, its answer is not sent
 """
 

@@ -22,7 +22,7 @@ from eventbus.lifecycle import Announcer, AnyListener, Finished
 from eventbus.middleware import CallNext, Middleware, compose
 from eventbus.policy import RetryPolicy
 from eventbus.registration import AnyRegistration, BatchRegistration
-from eventbus.transport import SUSPECT_FROM, Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, until a transaction that lost is begun again
 _DONE = Ack()
@@ -76,7 +76,7 @@ class Executor:
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """Never raises but for cancellation before the handler started; return is success, raise is failure."""
-        suspect = delivery.crashes >= SUSPECT_FROM
+        suspect = delivery.crashes >= delivery.subscription.suspect_from
         if suspect and delivery.crashes >= delivery.subscription.condemned_from:
             return self._conclude(delivery, self._bury_crasher(delivery))
         envelope = None

@@ -18,6 +18,8 @@ from eventbus.policy import RetryPolicy
 from eventbus.registration import (
     MAX_SIZE,
     MAX_WAIT,
+    TAP_SIZE,
+    TAP_WAIT,
     AnyBatchHandler,
     AnyHandler,
     AnyRegistration,
@@ -27,6 +29,8 @@ from eventbus.registration import (
     Handler,
     Overrides,
     Registration,
+    Tap,
+    TapHandler,
     label_of,
 )
 from eventbus.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
@@ -48,7 +52,8 @@ class Group:
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
     max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
     rate_limit    how many may start in a span of time across all processes; several may be given
-    crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered
+    crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered; with None
+                  nothing is made of a worker's death, for groups that do the same with every event
     track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
     keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.middleware
@@ -64,7 +69,7 @@ class Group:
         concurrency: int = 10,
         timeout: float | None = 60.0,
         lease: float = 10.0,
-        crash_budget: int = 3,
+        crash_budget: int | None = 3,
         max_in_flight: int | InFlight | Sequence[InFlight] | None = None,
         rate_limit: RateLimit | Sequence[RateLimit] | None = None,
         track: bool = False,
@@ -79,7 +84,7 @@ class Group:
                 (concurrency < 1, f"concurrency={concurrency} must be at least 1"),
                 (timeout is not None and timeout <= 0, f"timeout={timeout} must be above 0 seconds, or None"),
                 (lease < 0.1, f"lease={lease} must be at least 0.1 seconds"),
-                (crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
+                (crash_budget is not None and crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
                 (keep_completed < 0, f"keep_completed={keep_completed} must be at least 0"),
                 (keep_failed < 0, f"keep_failed={keep_failed} must be at least 0"),
             )
@@ -101,21 +106,25 @@ class Group:
         self.handlers: dict[str, AnyRegistration] = {}
         self.listeners: list[AnyListener] = []
         self.recurring: list[Recurring] = []
+        self.tapping: Tap | None = None
 
     @property
     def streams(self) -> list[str]:
-        """The streams that this group reads, sorted."""
-        return sorted({stream_of(event_type) for event_type in self.handlers})
+        """The streams that this group is known to read, sorted. One that taps all of them finds them as it runs."""
+        named = () if self.tapping is None else self.tapping.streams
+        return sorted({*(stream_of(event_type) for event_type in self.handlers), *named})
 
     @property
     def in_hand(self) -> int:
         """Events that one process may have in its hands: enough to fill a batch for every handler that may run."""
+        if self.tapping is not None:
+            return 2 * self.concurrency * self.tapping.max_size  # while one batch is dealt with, the next one gathers
         sizes = [found.max_size for found in self.handlers.values() if isinstance(found, BatchRegistration)]
         return self.concurrency * max(sizes, default=1)
 
     def label_of(self, event_type: bytes) -> str:
         """The name of the handler of a type, as it is on the wire; for people."""
-        found = self.handlers.get(event_type.decode(errors="replace"))
+        found = self.tapping or self.handlers.get(event_type.decode(errors="replace"))
         return "none" if found is None else found.label
 
     # One overload for each number of classes, up to three: a function of `A | B` is one for A and one for B, and no
@@ -193,6 +202,48 @@ class Group:
 
         return register
 
+    def tap(
+        self,
+        *streams: str,
+        max_size: int = TAP_SIZE,
+        max_wait: float = TAP_WAIT,
+        timeout: float | EllipsisType | None = ...,
+    ) -> Callable[[TapHandler], TapHandler]:
+        """Register `async def handler(events, bus)` for whatever passes on these streams; without any, on all that
+        there are or will be. See eventbus.tap.
+
+        max_size  events that it is handed at a time, at the most
+        max_wait  seconds that the first of them waits for others
+        timeout   of each attempt at a batch; left out, it is the group's
+
+        What the handler raises is about all that it was handed: it is called again with them, in its worker's hands, as
+        often and as late as the group's policy says, and each second while a server is away. What single events were
+        failed with is judged as in any other group. Such a group has no other handlers, and what is for typed events
+        is not for it: middleware, limits, `track`.
+
+        Raises ConfigurationError for any of this."""
+
+        def register(handler: TapHandler) -> TapHandler:
+            seconds = self.timeout if isinstance(timeout, EllipsisType) else timeout
+            tap = Tap(handler, streams, seconds, max_size, max_wait)
+            faults = [
+                fault
+                for wrong, fault in (
+                    (not inspect.iscoroutinefunction(handler), "it must be an async function"),
+                    (max_size < 1 or not 0 <= max_wait < math.inf, f"max_size={max_size}, max_wait={max_wait}"),
+                    (seconds is not None and seconds <= 0, f"timeout={seconds} must be above 0 seconds, or None"),
+                    (bool(self.handlers) or self.tapping is not None, "the group has a handler already"),
+                    (bool(self.middleware or self.limits or self.track), "no middleware, limits or track on a tap"),
+                )
+                if wrong
+            ]
+            if faults:
+                raise ConfigurationError(f"{self.name}: {tap.label} cannot tap: {'; '.join(faults)}")
+            self.tapping = tap
+            return handler
+
+        return register
+
     def every(
         self, period: float | timedelta, *, name: str | None = None, catch_up: float = CATCH_UP
     ) -> Callable[[Handler[Tick]], Handler[Tick]]:
@@ -257,6 +308,10 @@ class Group:
 
     def _add(self, event_classes: Sequence[type[Event]], registration: AnyRegistration) -> None:
         what, timeout = registration.label, registration.timeout
+        if self.tapping is not None:
+            raise ConfigurationError(
+                f"{self.name} is a tap and has no other handlers: register {what} on another group"
+            )
         if not inspect.iscoroutinefunction(registration.handler):
             raise ConfigurationError(f"{self.name}: {what} must be an async function")
         if timeout is not None and timeout <= 0:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from eventbus.event import Envelope
+from eventbus.tap import Passing
 
 
 class Ending(StrEnum):
@@ -73,3 +74,19 @@ class History(Protocol):
 
     async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
         """Of all these events, in the order in which they ended."""
+
+
+class Recorder(Protocol):
+    """Writes of the event store. All raise Unavailable while PostgreSQL is away."""
+
+    async def record(self, events: Sequence[Passing]) -> None:
+        """Each event once, however often it passes. Fails those that PostgreSQL cannot hold; all others are stored."""
+
+    async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
+        """Each once by the id that it is given with, a UUID."""
+
+    async def prepare(self) -> None:
+        """Make room for what will be written next."""
+
+    async def expire(self, keep: timedelta) -> None:
+        """Drop, in whole months, what was made longer ago than that."""

@@ -23,13 +23,24 @@ class Housekeeping:
 
     def __init__(self, transport: Transport, streams: Sequence[str], retention: Retention) -> None:
         self._transport = transport
-        self._streams = streams
+        self._streams = list(streams)
+        self._rounds: asyncio.TaskGroup | None = None
         self._retention = retention
         self._missing: dict[str, Sequence[str]] = {}
 
     async def run(self) -> None:
         """Each stream at a pace of its own."""
-        await asyncio.gather(*(self._run(stream) for stream in self._streams))
+        async with asyncio.TaskGroup() as self._rounds:
+            for stream in self._streams:
+                self._rounds.create_task(self._run(stream))
+            await asyncio.Event().wait()
+
+    def follow(self, stream: str) -> None:
+        """Look after this one, too."""
+        if stream not in self._streams:
+            self._streams.append(stream)
+            if self._rounds is not None:
+                self._rounds.create_task(self._run(stream))
 
     async def _run(self, stream: str) -> None:
         pause, spread = FIRST_INTERVAL, random.random()  # noqa: S311 - workers that were started at once come one by one

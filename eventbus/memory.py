@@ -26,7 +26,6 @@ from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.transport import (
     ASK_AGAIN,
-    SUSPECT_FROM,
     Ack,
     Dead,
     DeadLetter,
@@ -215,7 +214,7 @@ class MemoryTransport:
         found = Reclaimed()
         credit = min(credit, 1) if suspect else credit
         for entry_id, pending, crashes in _claimable(cursor, subscription, now):
-            dangerous = SUSPECT_FROM <= crashes < subscription.condemned_from
+            dangerous = subscription.suspect_from <= crashes < subscription.condemned_from
             if dangerous and not suspect:
                 found.suspects = True
             elif dangerous == suspect and len(found.deliveries) < credit:

@@ -1,15 +1,17 @@
 """A handler as a group keeps it: the function, and the policy for what it handles."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 from eventbus.batch import Batch
-from eventbus.context import Context
+from eventbus.context import Context, Publisher
 from eventbus.event import Event
 from eventbus.policy import RetryPolicy
+from eventbus.tap import Passing
 
 MAX_SIZE, MAX_WAIT = 100, 0.5
+TAP_SIZE, TAP_WAIT = 1_000, 0.05
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[E, Context], Awaitable[None]]
@@ -17,6 +19,7 @@ BatchHandler = Callable[[Batch[E]], Awaitable[None]]
 # A group holds handlers of many event types; each was checked against its own type where it was registered.
 AnyHandler = Callable[[Any, Context], Awaitable[None]]
 AnyBatchHandler = Callable[[Batch[Any]], Awaitable[None]]
+TapHandler = Callable[[Sequence[Passing], Publisher], Awaitable[None]]
 
 
 class Overrides(TypedDict, total=False):
@@ -62,6 +65,21 @@ class BatchRegistration:
 
 
 AnyRegistration = Registration | BatchRegistration
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tap:
+    """The handler of a group that reads whole streams: these, or with none of them all that there are."""
+
+    handler: TapHandler
+    streams: tuple[str, ...]
+    timeout: float | None
+    max_size: int
+    max_wait: float
+
+    @property
+    def label(self) -> str:
+        return label_of(self.handler)
 
 
 def label_of(handler: Callable[..., object]) -> str:

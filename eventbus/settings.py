@@ -1,6 +1,7 @@
 """Settings of the bus: environment, then `.env`, prefix EVENTBUS_. REDIS_URL, REDIS_HOST/PORT/PASSWORD and DATABASE_URL
 are honoured where the prefixed name is absent."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -46,11 +47,22 @@ class Settings(Environment):
     log_format: Literal["console", "json"] = "console"
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     metrics_host: str = "127.0.0.1"
+    history_days: float | None = Field(default=365.0, ge=0, le=1_000_000)  # the empty text, and 0: nothing is kept
 
     @field_validator("spool_path", mode="before")
     @classmethod
     def _no_spool(cls, path: object) -> object:
         return None if path == "" else path
+
+    @field_validator("history_days", mode="before")
+    @classmethod
+    def _no_history(cls, days: object) -> object:
+        return None if days == "" else days
+
+    @property
+    def history(self) -> timedelta | None:
+        """As EventBus takes it."""
+        return timedelta(days=self.history_days) if self.history_days else None
 
     def find_redis_url(self) -> str | None:
         """The configured server, or None."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from eventbus.aggregates import Aggregate
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.history import History
+from eventbus.history import History, Recorder
 from eventbus.replays import Replays
 from eventbus.transport import Appender
 
@@ -126,6 +126,8 @@ class Database(Protocol):
 
     @property
     def history(self) -> History: ...
+    @property
+    def recorder(self) -> Recorder: ...
 
     @property
     def replays(self) -> Replays: ...

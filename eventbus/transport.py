@@ -35,6 +35,7 @@ from eventbus.retention import Retention
 from eventbus.states import Records
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
+NEVER = 2**31  # crashes: of a group that makes nothing of them
 
 
 class NotBegun(EventBusError):
@@ -48,12 +49,17 @@ class Subscription(NamedTuple):
     group: str
     consumer: str
     lease: float
-    crash_budget: int
+    crash_budget: int | None
+
+    @property
+    def suspect_from(self) -> int:
+        """Crashes from which on an entry is handed out to run alone: see eventbus.isolation."""
+        return SUSPECT_FROM if self.crash_budget is not None else NEVER
 
     @property
     def condemned_from(self) -> int:
-        """Crashes, in company and alone, with which an entry is not run any more: see eventbus.isolation."""
-        return SUSPECT_FROM + self.crash_budget
+        """Crashes, in company and alone, with which an entry is not run any more."""
+        return SUSPECT_FROM + self.crash_budget if self.crash_budget is not None else NEVER
 
 
 @dataclass(slots=True, eq=False)
@@ -173,11 +179,13 @@ class Reclaimed:
 
     `next_due`: seconds until the next retry or scheduled event of the stream comes due, None if there is none.
     `suspects`: entries wait that may have killed their consumers; they are handed out one at a time, when asked for.
+    `quiet`: seconds until a lease can run out.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     next_due: float | None = None
     suspects: bool = False
+    quiet: float = 0.0
 
 
 class DeadLetter(NamedTuple):

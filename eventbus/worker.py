@@ -24,13 +24,17 @@ from eventbus.control import Watch
 from eventbus.counting import Counter
 from eventbus.errors import ConfigurationError
 from eventbus.event import event_class
+from eventbus.executions import Executions
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.housekeeping import Housekeeping
 from eventbus.isolation import Isolation
 from eventbus.lifecycle import AnyListener
 from eventbus.lifeline import Lifeline
+from eventbus.recording import Expiry, is_recorder
 from eventbus.recurrence import Recurrence
+from eventbus.seeking import Seeking
+from eventbus.tapping import TapExecutor
 from eventbus.telemetry import Survey
 from eventbus.tracking import Tracker
 from eventbus.transaction import Role
@@ -57,7 +61,8 @@ class Worker:
         relay: bool = True,
         listeners: Sequence[AnyListener] = (),
     ) -> None:
-        idle = [group.name for group in groups if not group.handlers]
+        groups = _wanted(bus, groups)
+        idle = [group.name for group in groups if not group.handlers and group.tapping is None]
         names = [group.name for group in groups]
         if not groups or idle:
             raise ConfigurationError(f"nothing to run: {', '.join(idle) or 'no groups'} (are the handlers imported?)")
@@ -82,8 +87,8 @@ class Worker:
         isolation = Isolation()
         aborting = Aborting(self._bus.transport)
         tracker = Tracker(self._bus.transport.records, [group for group in self._groups if group.track])
-        counter = Counter(self._bus.transport.tallies)
-        executors = [self._executor(group, aborting, tracker, counter) for group in self._groups]
+        counter, executions = Counter(self._bus.transport.tallies), self._executions()
+        executors = [self._executor(group, aborting, tracker, counter, executions) for group in self._groups]
         self._consumers = [
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
@@ -96,6 +101,7 @@ class Worker:
         watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
         background: list[Role] = [watch, tracker, counter, *self._roles()]
+        background += [executions] if executions is not None else []
         roles = [asyncio.ensure_future(role.run()) for role in background]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
@@ -108,7 +114,7 @@ class Worker:
                 consumer.stop()
             await asyncio.gather(*running)
             await _drain(executors, LISTENER_GRACE)
-            await asyncio.gather(tracker.close(), counter.close())
+            await asyncio.gather(*(writer.close() for writer in (tracker, counter, executions) if writer is not None))
         finally:
             for task in (stopping, *roles, *running):
                 task.cancel()
@@ -124,15 +130,21 @@ class Worker:
         """Ask `run` to drain and return. Returns at once; await the task of `run` to see the end."""
         self._stopping.set()
 
-    def _executor(self, group: Group, aborting: Aborting, tracker: Tracker, counter: Counter) -> Executor:
+    def _executor(
+        self, group: Group, aborting: Aborting, tracker: Tracker, counter: Counter, executions: Executions | None
+    ) -> Executor | TapExecutor:
+        if group.tapping is not None:
+            listeners = [*self._bus.listeners, *self._listeners]
+            return TapExecutor(group, self._bus, count=self._bus.metrics.count_finished, listeners=listeners)
         tracked = ([tracker.around], [tracker.ended]) if group.track else ([], [])
+        recorded = [executions.ended] if executions is not None else []
         return Executor(
             group,
             self._bus,
             aborting=aborting,
             counts=[self._bus.metrics.count_finished, counter.count],
             middleware=[*tracked[0], *self._bus.middleware],
-            listeners=[*tracked[1], *self._bus.listeners, *self._listeners],
+            listeners=[*tracked[1], *recorded, *self._bus.listeners, *self._listeners],
         )
 
     def nudge(self) -> None:
@@ -142,11 +154,18 @@ class Worker:
 
     def _roles(self) -> list[Role]:
         streams = sorted({stream for group in self._groups for stream in group.streams})
+        housekeeping = Housekeeping(self._bus.transport, streams, self._bus.retention)
         roles: list[Role] = [
-            Housekeeping(self._bus.transport, streams, self._bus.retention),
+            housekeeping,
             Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
             self._bus.recovery(),
         ]
+        taps = [consumer.follow for consumer in self._consumers if consumer.taps_all]
+        if taps:
+            roles.append(Seeking(self._bus.transport, [*taps, housekeeping.follow]))
+        database, kept = self._bus.database, self._bus.history_kept
+        if database is not None and kept is not None and any(is_recorder(group) for group in self._groups):
+            roles.append(Expiry(database.recorder, kept))
         keeper = self._bus.transport.keeper()
         if keeper is not None:
             shortest = min(group.lease for group in self._groups)
@@ -156,6 +175,11 @@ class Worker:
         if self._relay and (relay := self._bus.relay()) is not None:
             roles.append(relay)
         return roles
+
+    def _executions(self) -> Executions | None:
+        if self._bus.database is None or self._bus.history_kept is None:
+            return None
+        return Executions(self._bus.database.recorder)
 
     def _begin_stop(self) -> None:
         if self._deadline is None:
@@ -190,12 +214,21 @@ class Worker:
         return restore
 
 
-async def _drain(executors: list[Executor], seconds: float) -> None:
+def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:
+    """Without the group that records, where nothing is to be. Raises ConfigurationError if that leaves none."""
+    wanted = [group for group in groups if bus.history_kept is not None or not is_recorder(group)]
+    if groups and not wanted:
+        raise ConfigurationError("history is off: set EVENTBUS_HISTORY_DAYS, or EventBus(history=…)")
+    return wanted
+
+
+async def _drain(executors: Sequence[Executor | TapExecutor], seconds: float) -> None:
     await asyncio.gather(*(executor.drain(seconds) for executor in executors))
 
 
 def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[str, bytes]) -> None:
-    aborting.heed(controls, lambda: [each for consumer in consumers for each in consumer.in_hand().running.items()])
+    single = [consumer for consumer in consumers if not consumer.taps]  # a tap runs many in one task
+    aborting.heed(controls, lambda: [each for consumer in single for each in consumer.in_hand().running.items()])
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)

@@ -11,6 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from eventbus import Group
+from eventbus.recording import recorder
 from handlers.delivery.handlers import delivery
 from handlers.email.handlers import email
 from handlers.lead.automation import lead_automation
@@ -21,6 +22,10 @@ from handlers.task.handlers import task_automation
 from handlers.whatsapp.handlers import whatsapp_sync
 
 MIGRATIONS: Traversable = files("handlers") / "migrations"
-GROUPS: list[Group] = [task_automation, lead_automation, lead, email, notification, message, delivery, whatsapp_sync]
+history = recorder()
+GROUPS: list[Group] = [
+    *(task_automation, lead_automation, lead, email, notification),
+    *(message, delivery, whatsapp_sync, history),
+]
 
 __all__ = ["GROUPS", "MIGRATIONS"]

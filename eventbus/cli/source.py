@@ -12,6 +12,7 @@ from eventbus.apps import App, AppNotFound, choose, installed_apps, load_app
 from eventbus.bus import EventBus
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.group import Group
+from eventbus.recording import is_recorder
 from eventbus.settings import Settings
 
 MIGRATIONS = "eventbus.migrations"
@@ -69,7 +70,8 @@ async def open_bus(settings: Settings, apps: Sequence[App]) -> AsyncIterator[Eve
     names = {app.name for app in apps}
     needed = names & {entry.name for entry in entry_points(group=MIGRATIONS)}
     database = settings.require_database_url() if needed else settings.database_url
-    async with EventBus(url, database=database) as bus:
+    recorded = database is not None and any(is_recorder(group) for app in apps for group in app.groups)
+    async with EventBus(url, database=database, history=settings.history if recorded else None) as bus:
         await _check_migrated(bus, {"eventbus", *names})
         yield bus
 

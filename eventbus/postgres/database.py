@@ -20,6 +20,7 @@ from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
+from eventbus.postgres.recording import Recorder
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
 from eventbus.transaction import Connection
@@ -56,6 +57,7 @@ class Database:
         self._away = False
         self.history = EventStore(self.connection)
         self.replays = PostgresReplays(self.connection)
+        self.recorder = Recorder(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""

@@ -9,6 +9,8 @@ from eventbus.history import Ending, Execution, Recorded, Selection
 from eventbus.postgres.outbox import envelope_of
 from eventbus.transaction import Connection, Row
 
+COLUMN = 300  # characters: two of them in UTF-8, and an id, fit into an entry of an index
+
 _FIND = """
 SELECT event_id, type, meta, data, recorded_at FROM eventbus_events WHERE event_id = $1::uuid AND made_at = $2
 """
@@ -75,6 +77,14 @@ def made(event_id: str) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms(event_id))
 
 
+def column(text: str | None) -> str | None:
+    """A text as the columns have it that events are found by; whole it is in `meta`. PostgreSQL holds no zero in a
+    text, and no long one in an index."""
+    if text is None or (len(text) <= COLUMN and "\0" not in text):
+        return text
+    return text.replace("\0", "")[:COLUMN]
+
+
 def conditions(wanted: Selection, first: int = 1) -> tuple[str, list[object]]:
     """What stands behind WHERE, and the values for it: $`first`, and so on."""
     values: list[object] = []
@@ -85,7 +95,7 @@ def conditions(wanted: Selection, first: int = 1) -> tuple[str, list[object]]:
 
     parts = ["true"]
     if wanted.organization is not None:
-        parts.append(f"organization = {place(wanted.organization)}")
+        parts.append(f"organization = {place(column(wanted.organization))}")
     if wanted.ids:
         times = [made(event_id) for event_id in wanted.ids]
         parts.append(f"event_id = ANY({place(list(wanted.ids))}::uuid[])")
@@ -95,9 +105,9 @@ def conditions(wanted: Selection, first: int = 1) -> tuple[str, list[object]]:
         whole = place([name.removesuffix(".*") for name in wanted.types if name.endswith(".*")])
         parts.append(f"(type = ANY({exact}::text[]) OR split_part(type, '.', 1) = ANY({whole}::text[]))")
     if wanted.subject is not None:
-        parts.append(f"subject = {place(wanted.subject)}")
+        parts.append(f"subject = {place(column(wanted.subject))}")
     if wanted.correlation_id is not None:
-        parts.append(f"correlation_id = {place(wanted.correlation_id)}")
+        parts.append(f"correlation_id = {place(column(wanted.correlation_id))}")
     if wanted.since is not None:
         parts.append(f"made_at >= {place(wanted.since)}")
     if wanted.until is not None:

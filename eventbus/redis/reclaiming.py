@@ -10,7 +10,7 @@ from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.publishing import promotion
 from eventbus.redis.reading import Reader, create_group, failure_count
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import SUSPECT_FROM, Delivery, Reclaimed, Subscription
+from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
@@ -33,7 +33,8 @@ class Reclaiming:
         promoting = now >= schedule.look_at  # one look serves all groups of the stream
         quiet = now < reader.quiet_until and (not promoting or schedule.due is None)
         if quiet and not await self._peek(subscription, schedule if promoting else None):
-            return Reclaimed(next_due=None if schedule.due is None else max(0.0, schedule.due - now))
+            next_due = None if schedule.due is None else max(0.0, schedule.due - now)
+            return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
         commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         reclaimed, *promoted = await scripts.run(self._link, commands)
@@ -42,7 +43,7 @@ class Reclaiming:
         if isinstance(reclaimed, ReplyError):
             await create_group(self._link, self._namespace, subscription, reclaimed)
             return Reclaimed(next_due=0.0)
-        next_due, suspects, taken, pending = scripts.checked([reclaimed])[0]
+        due_ms, suspects, taken, pending = scripts.checked([reclaimed])[0]
         # What is delivered from now on keeps its lease for so long, and what is parked meanwhile a peek finds.
         reader.quiet_until = now + subscription.lease + QUIET_MARGIN if not pending else 0.0
         deliveries = [
@@ -50,8 +51,9 @@ class Reclaiming:
             for entry, fields, failures, crashes in taken
         ]
         dues = [schedule.due - now] if schedule.due is not None else []
-        dues += [next_due / 1000] if next_due >= 0 else []
-        return Reclaimed(reader.hand_out(deliveries), max(0.0, min(dues)) if dues else None, bool(suspects))
+        dues += [due_ms / 1000] if due_ms >= 0 else []
+        soonest = max(0.0, min(dues)) if dues else None
+        return Reclaimed(reader.hand_out(deliveries), soonest, bool(suspects), max(0.0, reader.quiet_until - now))
 
     def _reclamation(self, subscription: Subscription, credit: int, suspect: bool, now: float) -> Command:
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
@@ -60,7 +62,7 @@ class Reclaiming:
         return scripts.RECLAIM(
             (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
             *(group, subscription.consumer, ms(subscription.lease), credit),
-            *(SUSPECT_FROM, int(suspect), PARKED, int(young), subscription.condemned_from),
+            *(subscription.suspect_from, int(suspect), PARKED, int(young), subscription.condemned_from),
         )
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:

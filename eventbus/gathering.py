@@ -1,0 +1,85 @@
+"""Running deliveries many at a time: what eventbus.runners is to handlers of single events, for a tap.
+
+What is ready is run together when there is a batch of it, or when the first of it has waited long enough; one task for
+each batch, and nothing else is done for each event.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
+
+from eventbus.registration import Tap
+from eventbus.transport import Delivery, Outcome, Release
+
+ExecuteAll = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
+
+
+class Gathering:
+    """Used as eventbus.runners.Runners: put deliveries into `ready` and call `start`.
+
+    limit        batches that may run at a time
+    execute_all  runs one batch, and returns an outcome for each of its deliveries
+    ended        is told of each that was in `running` until then
+    turn         is called when a batch has ended
+
+    `running`: what has begun, and the task that runs it together with the others of its batch."""
+
+    def __init__(
+        self,
+        tap: Tap,
+        limit: int,
+        execute_all: ExecuteAll,
+        ended: Callable[[Delivery, Outcome], None],
+        turn: Callable[[], None],
+    ) -> None:
+        self.open = True
+        self.ready: deque[Delivery] = deque()
+        self.running: dict[Delivery, asyncio.Task[None]] = {}
+        self.launched: set[asyncio.Task[None]] = set()  # tasks that have not begun
+        self._tap = tap
+        self._limit = limit
+        self._execute_all = execute_all
+        self._ended = ended
+        self._turn = turn
+        self._batches = 0  # launched and not over
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin what may begin, and see to it that the rest does in time."""
+        if not self.ready or not self.open:
+            return
+        if len(self.ready) >= self._tap.max_size:
+            self._launch()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._tap.max_wait, self._launch)
+
+    def _launch(self) -> None:
+        """What is ready has waited long enough, or is enough. With every place taken it goes on gathering: the end of a
+        batch comes here again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.open and self.ready and self._batches < self._limit:
+            self._batches += 1
+            self.launched.add(asyncio.create_task(self._work()))
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.launched.discard(task)
+        ready = self.ready
+        batch = [ready.popleft() for _ in range(min(len(ready), self._tap.max_size))] if self.open else []
+        self.running.update(zip(batch, repeat(task)))  # endless, hence not strict
+        outcomes: Sequence[Outcome] = [Release()] * len(batch)
+        try:
+            if batch:
+                outcomes = await self._execute_all(batch)
+        finally:
+            self._batches -= 1
+            running, ended = self.running, self._ended
+            for delivery, outcome in zip(batch, outcomes, strict=True):
+                if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                    ended(delivery, outcome)
+            self._launch()  # what has gathered meanwhile has waited for a place
+            self._turn()
