@@ -73,7 +73,8 @@ class History(Protocol):
     async def count(self, wanted: Selection) -> int: ...
 
     async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
-        """Of all these events, in the order in which they ended."""
+        """Of all these events, in the order in which they ended. Where the worker died before it had written one down
+        whose effect was committed, that one is told of all the same, with no `seconds`."""
 
 
 class Recorder(Protocol):

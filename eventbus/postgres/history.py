@@ -1,6 +1,6 @@
 """Reading the event store."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,7 @@ _EXECUTIONS = """
 SELECT event_id, group_name, attempt, outcome, seconds, error, finished_at FROM eventbus_executions
 WHERE event_id = ANY($1::uuid[]) AND made_at BETWEEN $2 AND $3 ORDER BY finished_at, execution_id
 """
+_COMMITTED = "SELECT event_id, group_name, processed_at FROM eventbus_inbox WHERE event_id = ANY($1::uuid[])"
 
 
 class EventStore:
@@ -69,7 +70,20 @@ async def executions(connection: Connection, event_ids: Sequence[str]) -> list[E
         return []
     times = [made(event_id) for event_id in event_ids]
     rows = await connection.fetch(_EXECUTIONS, list(event_ids), min(times), max(times))
-    return [_execution(row) for row in rows]
+    found = [_execution(row) for row in rows]
+    found += _mended(found, await connection.fetch(_COMMITTED, list(event_ids)))
+    return sorted(found, key=lambda execution: execution.finished_at)
+
+
+def _mended(found: Sequence[Execution], committed: Sequence[Row]) -> Iterator[Execution]:
+    """Executions that nobody wrote down, for their worker died or has not come to it, though the inbox says that their
+    effect was committed. How long they took is not known."""
+    for row in committed:
+        event_id, group, at = str(row["event_id"]), row["group_name"], row["processed_at"]
+        mine = [each for each in found if (each.event_id, each.group) == (event_id, group)]
+        if not any(each.outcome is Ending.COMPLETED or each.finished_at >= at for each in mine):
+            attempt = 1 + max((each.attempt for each in mine if each.outcome is Ending.FAILED), default=0)
+            yield Execution(event_id, group, attempt, Ending.COMPLETED, 0.0, None, at)
 
 
 def made(event_id: str) -> datetime:
