@@ -1,7 +1,7 @@
 """`python -m benchmarks.history`: how fast the `history` group records while others work, and what an event costs.
 
 alone    a backlog, and nothing else at work: the most that one recording worker gets through
-beside   a publisher at a steady rate, a group that handles every event in a process of its own, and the recording worker
+beside   a publisher at a steady rate, and a group that handles every event in a process of its own
 
 Rates depend on what else the machine does; processor time for each event does so much less.
 """
@@ -197,13 +197,16 @@ def main(
         run(_handle(handle))
         return
     table = Table("", "events/s", "behind, s", "microseconds of processor time for each event", title=f"{machine()}")
-    with server() as redis_url, tempfile.TemporaryDirectory(prefix="eventbus-bench-") as folder:
-        with EmbeddedPostgres(Path(folder)) as postgres:
-            run(_migrate(postgres.url))
-            for name, wanted in (("alone", None), ("beside", rate)):
-                figures = run(_measure(redis_url, postgres.url, Path(folder), events, wanted))
-                costs = ", ".join(f"{who} {spent / events * 1e6:.0f}" for who, spent in figures.cpu.items() if spent)
-                table.add_row(name, f"{events / figures.seconds:,.0f}", f"{figures.lag:.1f}", costs)
+    with (
+        server() as redis_url,
+        tempfile.TemporaryDirectory(prefix="eventbus-bench-") as folder,
+        EmbeddedPostgres(Path(folder)) as postgres,
+    ):
+        run(_migrate(postgres.url))
+        for name, wanted in (("alone", None), ("beside", rate)):
+            figures = run(_measure(redis_url, postgres.url, Path(folder), events, wanted))
+            costs = ", ".join(f"{who} {spent / events * 1e6:.0f}" for who, spent in figures.cpu.items() if spent)
+            table.add_row(name, f"{events / figures.seconds:,.0f}", f"{figures.lag:.1f}", costs)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -1,13 +1,15 @@
-"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches and
---hasty for a short grace."""
+"""A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches,
+--history for the group that records what passes, and --hasty for a short grace."""
 
 import os
 import resource
 import sys
+from datetime import timedelta
 
 from eventbus import EventBus, Worker
 from eventbus.logs import configure
 from eventbus.loop import run
+from eventbus.recording import recorder
 from tests.faults import jobs
 from tests.faults.history import History
 from tests.faults.ticking import clock
@@ -18,11 +20,13 @@ MEMORY = 3 * 2**28  # bytes of address space: what hoards gets a MemoryError, an
 async def main() -> None:
     history = History(jobs.history_path())
     url, database = os.environ["FAULTS_REDIS"], os.environ["FAULTS_DATABASE"]
-    async with EventBus(url, database=database) as bus:
+    kept = timedelta(days=365) if "--history" in sys.argv else None
+    async with EventBus(url, database=database, history=kept) as bus:
         group = jobs.batches(history) if "--batches" in sys.argv else jobs.group(history)
         ticking = [clock(history)] if os.environ.get("FAULTS_TICKS") else []
         grace = 0.5 if "--hasty" in sys.argv else 10
-        worker = Worker(bus, [group, jobs.notes(history), *ticking], grace=grace)
+        recording = [recorder(lease=jobs.LEASE)] if kept is not None else []
+        worker = Worker(bus, [group, jobs.notes(history), *ticking, *recording], grace=grace)
         history.record("started")
         await worker.run()
     history.record("stopped")
