@@ -4,7 +4,7 @@ import pytest
 
 from eventbus import Event, RateLimit
 from eventbus.event import event_class
-from handlers import GROUPS
+from handlers import GROUPS, history
 from handlers.email.handlers import email
 
 # type -> fields; those with ? may be absent.
@@ -73,8 +73,12 @@ def test_the_groups_are_those_of_the_design() -> None:
         "message": (["message.received"], 3, 5, 2.0),
         "delivery": (["message.responded"], 3, 5, 2.0),
         "whatsapp-sync": (["whatsapp.connection_established"], 3, 1, 2.0),
+        "history": ([], None, 1, 1.0),
     }
-    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, 4.0, None, 4.0, 4.0, 4.0]
+    assert [group.retry.delay_after(2) for group in GROUPS] == [4.0, 4.0, 4.0, 4.0, None, 4.0, 4.0, 4.0, 2.0]
+    assert history.retry.delay_after(100) == 60.0
+    assert history.tapping is not None
+    assert history.tapping.streams == (), "all that there are"
 
 
 def test_mail_is_limited_and_kept_as_the_design_has_it() -> None:
