@@ -27,20 +27,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_(app: AppOption = None, *, as_json: JsonOption = False) -> None:
-    """The types that an application defines: version, the oldest that it opens, and who handles them."""
+    """The types that an application defines: the versions that it opens, its own the last, and who handles them."""
     groups = [group for found in find_apps(app) for group in found.groups]
     gaps = _gaps()
     if as_json:
         typer.echo(json.dumps({"types": [_described(name, groups) for name in event_types()], "gaps": gaps}, indent=2))
         return
     rows = [
-        (name, told["version"], told["opensFrom"], ", ".join(told["groups"]) or "none")
+        (name, _span(told["opensFrom"], told["version"]), ", ".join(told["groups"]) or "none")
         for name in event_types()
         for told in [_described(name, groups)]
     ]
-    numbers = ("version", "opens from")
-    typer.echo(columns(("type", *numbers, "handled by"), rows, right=numbers))
-    typer.echo("\n".join(f"GAP  {gap}" for gap in gaps), nl=bool(gaps))
+    typer.echo(columns(("type", "opens", "handled by"), rows))
+    for gap in gaps:
+        typer.echo(f"GAP: {gap}")
 
 
 @app.command()
@@ -63,6 +63,10 @@ def check(
     typer.echo(json.dumps(_told(found, gaps, looked), indent=2) if as_json else _screen(found, gaps, looked))
     if gaps or any(one.faults for one in found):
         raise typer.Exit(FAILED)
+
+
+def _span(oldest: int, version: int) -> str:
+    return str(version) if oldest == version else f"{oldest} to {version}"
 
 
 def _gaps() -> list[str]:
@@ -128,7 +132,7 @@ def _versions(one: Examined) -> str:
     """That of the events, and the one that this code has."""
     if one.known is None or one.version == one.known:
         return str(one.version or "-")
-    return f"{one.version} to {one.known}" if one.version < one.known else f"{one.version}, here {one.known}"
+    return _span(one.version, one.known) if one.version < one.known else f"{one.version}, here {one.known}"
 
 
 def _fault(one: Examined, fault: Fault) -> list[str]:

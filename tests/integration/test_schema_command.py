@@ -257,8 +257,8 @@ def test_the_list_tells_what_is_known() -> None:
     assert known["schemacmd.paid"] == {"type": "schemacmd.paid", "version": 2, "opensFrom": 1, "groups": ["bank"]}
     assert known["schemacmd.refunded"]["groups"] == []
     rows = [line.split() for line in eventbus("schema", "list", "--app", "schemacmd_bank").stdout.splitlines()]
-    assert ["schemacmd.paid", "2", "1", "bank"] in rows
-    assert ["schemacmd.refunded", "1", "1", "none"] in rows
+    assert ["schemacmd.paid", "1", "to", "2", "bank"] in rows
+    assert ["schemacmd.refunded", "1", "none"] in rows
 
 
 async def test_looking_changes_nothing(transport: RedisTransport, any_redis_url: str) -> None:
