@@ -107,7 +107,7 @@ class Counter:
             await self._due.wait()
             await asyncio.sleep(INTERVAL)
             self._due.clear()
-            if not await self.write():
+            if not await self.write() or self._counted:  # it may have been what was left of the last one
                 self._due.set()
 
     async def close(self) -> None:

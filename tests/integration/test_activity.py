@@ -11,8 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import Activity, Backoff, Context, Event, EventBus, Group, Reject, RetryPolicy
+from eventbus.counting import INTERVAL
 from eventbus.redis.keys import tally_keys
 from tests.integration.test_costs import cost, url
+from tests.proxy import Proxy
+from tests.servers import OwnRedis
 from tests.waiting import eventually
 from tests.working import working
 
@@ -24,7 +27,7 @@ class Poured(Event, type="tea.poured"):
 
 
 def teahouse(name: str = "teahouse") -> Group:
-    group = Group(name, retry=RetryPolicy(2, Backoff.fixed(0.01)))
+    group = Group(name, lease=1.0, retry=RetryPolicy(2, Backoff.fixed(0.01)))
 
     @group.on(Poured)
     async def pour(event: Poured, ctx: Context) -> None:
@@ -138,17 +141,47 @@ async def _writers(url: str) -> int:
         return len(set(await client.keys(keys.prefix + "*")) - {keys.failures})
 
 
+async def test_what_was_added_though_its_reply_was_lost_counts_once(redis_url: str) -> None:
+    addition = tally_keys("eb", "acme").failures.encode()  # no other command of this worker names it
+    async with (
+        EventBus(redis_url) as bus,
+        Proxy(redis_url) as proxy,
+        EventBus(proxy.url) as behind,
+        working(behind, teahouse()),
+    ):
+        for total in (5, 10):
+            lost = proxy.lose_reply_to(addition)
+            for _ in range(5):
+                await bus.publish(Poured(), organization="acme")
+            await lost.wait()
+            await bus.publish(Poured(), organization=f"sentinel-{total}")
+            await ends(bus, f"sentinel-{total}", 1)  # so what was lost has been sent again
+            assert (await bus.activity("acme")).processed == total
+
+
+async def test_a_server_that_was_away_has_all_counts_in_the_end(own_redis: OwnRedis) -> None:
+    redis = await asyncio.to_thread(own_redis)
+    async with EventBus(redis.url) as bus, working(bus, teahouse()):
+        await asyncio.gather(*(bus.publish(Poured(), organization="acme") for _ in range(100)))
+        await eventually(lambda: _settled(bus))
+        await asyncio.to_thread(redis.kill)
+        await asyncio.sleep(INTERVAL * 1.5)  # so that it was tried to write them
+        await asyncio.to_thread(redis.start)
+        await _pour(bus, 100, before=100)
+
+
 async def test_an_idle_worker_writes_no_counts(url: str) -> None:
     async with EventBus(url) as bus, working(bus, teahouse()):
         await bus.publish(Poured(), organization="acme")
         await ends(bus, "acme", 1)
         quiet = await cost(url, lambda: asyncio.sleep(2.5))
-        busy = await cost(url, lambda: _pour(bus, 300))
+        busy = await cost(url, lambda: _pour(bus, 300, before=1))
     assert not quiet.commands.get("lpush")
     assert not quiet.commands.get("hset")
     assert busy.commands["hset"] <= 3, "one a second"
 
 
-async def _pour(bus: EventBus, count: int) -> None:
+async def _pour(bus: EventBus, count: int, *, before: int = 0) -> None:
+    """And wait until they are counted, behind those before."""
     await asyncio.gather(*(bus.publish(Poured(), organization="acme") for _ in range(count)))
-    await ends(bus, "acme", count + 1)
+    await ends(bus, "acme", before + count)

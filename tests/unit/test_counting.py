@@ -13,19 +13,18 @@ from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport
 from eventbus.transport import Ack, Dead, Failure, Outcome, Release, Retry, Snooze
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 DONE = Ack()
 NO = Failure("ValueError: no")
 
 
 class FlakyTallies:
-    """One whose replies are lost as long as `away`; what was sent arrives all the same."""
+    """`away`: what is sent arrives, and its reply is lost. `gone`: nothing arrives. `full`: it is refused."""
 
     def __init__(self) -> None:
         self.kept = MemoryTransport().tallies
-        self.away = False
-        self.full = False
+        self.away = self.gone = self.full = False
         self.sent = 0
 
     async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
@@ -33,6 +32,8 @@ class FlakyTallies:
         await asyncio.sleep(0)
         if self.full:
             raise Full("no memory")
+        if self.gone:
+            raise Unavailable("Redis", "no connection")
         await self.kept.add(writer, number, shares)
         if self.away:
             raise Unavailable("Redis", "reply lost")
@@ -96,6 +97,26 @@ async def test_what_may_have_arrived_is_sent_again_and_counts_once(tallies: Flak
     assert (await sums(tallies)).done == 1, "what came later goes later"
     assert await counter.write()
     assert [(await sums(tallies, name)).done for name in ("acme", "umbrella")] == [2, 1]
+
+
+async def test_what_has_not_arrived_waits_and_what_is_counted_meanwhile_goes_behind_it(
+    tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "INTERVAL", 0.02)
+    counter = Counter(tallies)
+    running = asyncio.create_task(counter.run())
+    tallies.gone = True
+    count(counter)
+    await until(lambda: tallies.sent)
+    count(counter, organization="umbrella")  # nothing is counted behind it
+    await until(lambda: tallies.sent >= 3)
+    tallies.gone = False
+
+    async def both() -> bool:
+        return [(await sums(tallies, name)).done for name in ("acme", "umbrella")] == [1, 1]
+
+    await eventually(both)
+    running.cancel()
 
 
 async def test_batches_are_bounded_and_numbered_apart(tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch) -> None:
