@@ -13,7 +13,7 @@ import orjson
 from eventbus import Envelope, EventBus, Phase, Transaction
 from eventbus.event import event_types, stream_of
 from eventbus.inspection import EventStanding, GroupStanding, Standing, Trace
-from eventbus.postgres import effects, stored_envelope, trace
+from eventbus.postgres import effects, find, stored_envelope, trace
 from gateway.auth import Caller
 from handlers.errors import NotFound
 from handlers.fields import Answer
@@ -85,7 +85,7 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
     """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
     traced = await trace(tx.connection, event_id)
     standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
-    envelope = await stored_envelope(tx.connection, event_id) or await held(bus, standing)
+    envelope = await _remembered(tx, event_id) or await held(bus, standing)
     if envelope is None or not is_visible(envelope, caller):
         raise NotFound("event")
     caused, complete = await effects(tx.connection, event_id, caller.organization)
@@ -101,6 +101,15 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
         causes=caused,
         not_known=[*_unknown(place, groups), *_unknown_causes(complete)],
     )
+
+
+async def _remembered(tx: Transaction, event_id: str) -> Envelope | None:
+    """In the outbox for some days, and in the event store for longer."""
+    envelope = await stored_envelope(tx.connection, event_id)
+    if envelope is not None:
+        return envelope
+    recorded = await find(tx.connection, event_id)
+    return recorded and recorded.envelope
 
 
 def known_streams() -> list[str]:
@@ -136,7 +145,7 @@ def _place(standing: EventStanding, traced: Trace) -> Place:
         return Place.SCHEDULED
     if standing.stream is not None:
         return Place.STORED
-    return Place.GONE if traced.published else Place.OUTBOX
+    return Place.OUTBOX if traced.committed and not traced.published else Place.GONE
 
 
 def _due(standing: EventStanding, traced: Trace) -> datetime | None:

@@ -2,10 +2,12 @@
 
 import pytest
 
+from eventbus.event import Envelope, uuid7
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_events import EVENT, send
 from tests.gateway.test_problems import assert_problem
+from tests.stored import partition, record
 from tests.waiting import eventually
 
 
@@ -56,6 +58,18 @@ async def test_before_the_relay_and_after_the_trimming(ann: Client, tables: Tabl
     told = (await ann.get(f"/api/events/{event['id']}")).body
     assert (told["status"], told["groups"][0]["state"]) == ("gone", "completed")
     assert told["notKnown"][0].startswith("groups:")
+
+
+async def test_what_is_recorded_is_told_of_when_nobody_else_knows_it_any_more(
+    admin: Client, stranger: Client, tables: Tables
+) -> None:
+    recorded = Envelope(uuid7(), "lead.created", b'{"leadId":"lead-1"}', "lead-1", "acme", "way-1")
+    await partition(tables)
+    await record(tables, [recorded])
+    told = (await admin.get(f"/api/events/{recorded.id}")).body
+    assert (told["status"], told["envelope"]["data"], told["groups"]) == ("gone", {"leadId": "lead-1"}, [])
+    path = f"/api/events/{recorded.id}"
+    assert_problem(await stranger.get(path), 404, path)
 
 
 async def test_an_event_of_another_organization_is_not_found(

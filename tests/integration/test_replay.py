@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventbus import ConfigurationError, Context, Event, EventBus, Finished, Group, Unavailable
+from eventbus import (
+    ConfigurationError,
+    Context,
+    Event,
+    EventBus,
+    Finished,
+    Group,
+    Phase,
+    Reject,
+    RetryPolicy,
+    Unavailable,
+)
 from eventbus.codec import decode
 from eventbus.event import Envelope, uuid7
 from eventbus.history import Ending, Selection
@@ -16,7 +27,7 @@ from eventbus.replays import Replay
 from eventbus.transport import Outgoing, Transport
 from tests.samples import consumer, receive
 from tests.stored import execution, id_of, partition, record, record_executions
-from tests.waiting import until
+from tests.waiting import eventually, until
 from tests.working import working
 
 
@@ -307,6 +318,53 @@ async def test_what_the_inbox_has_forgotten_is_left_out_unless_it_is_asked_for(b
     assert unknown.id in {found.id for found in await entries(bus.transport, "accounts")}
     done = await bus.replay("accounts", wanted, why="test", new_ids=True)
     assert (done.forgotten, done.done) == (0, 4)
+
+
+async def test_nothing_is_sent_that_is_not_on_record(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(_replay: Replay) -> None:
+        raise Unavailable("PostgreSQL", "gone")
+
+    assert bus.database is not None
+    monkeypatch.setattr(bus.database.replays, "keep", away)
+    with pytest.raises(Unavailable):
+        await bus.replay("accounts", Selection(), why="test")
+    assert await entries(bus.transport, "accounts") == []
+
+
+async def test_the_state_of_a_tracked_event_is_that_of_its_replay(bus: EventBus) -> None:
+    accounts, broken = Group("accounts", track=True, retry=RetryPolicy(attempts=1)), False
+
+    @accounts.on(Paid)
+    async def book(event: Paid, ctx: Context) -> None:
+        if broken:
+            raise Reject("closed")
+
+    async with working(bus, accounts):
+        receipt = await bus.publish(Paid(number=70), key="bill-70")
+        assert await phase(bus, receipt.id, Phase.COMPLETED)
+        async with bus.transaction() as tx:
+            await record(tx.connection, [event(70)._replace(id=receipt.id)])
+        broken = True
+        await asyncio.sleep(0.002)  # what was made in this very millisecond is not replayed
+        await bus.replay("accounts", Selection(ids=[receipt.id]), why="test")
+        assert await phase(bus, receipt.id, Phase.FAILED)
+
+
+async def phase(bus: EventBus, event_id: str, wanted: Phase) -> bool:
+    async def reached() -> bool:
+        return (await bus.state("accounts", event_id)).phase is wanted
+
+    return await eventually(reached)
+
+
+async def test_a_publish_that_is_repeated_behind_a_replay_is_still_stored_once(bus: EventBus) -> None:
+    first = event(51)
+    await bus.transport.append([Outgoing(first)])
+    async with bus.transaction() as tx:
+        await record(tx.connection, [first])
+    await bus.replay("accounts", Selection(ids=[first.id]), why="test")
+    await bus.transport.append([Outgoing(first)], again=True)
+    assert [one.only for one in await entries(bus.transport, "accounts")] == [None, "accounts"]
 
 
 async def test_a_replay_is_no_repetition_of_a_publish(bus: EventBus) -> None:
