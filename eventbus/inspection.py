@@ -108,6 +108,13 @@ class EventStanding:
     envelope: Envelope | None = None
 
 
+class Related(NamedTuple):
+    """An event of the same request. `scheduled`: seconds until it is due, if it is kept back."""
+
+    envelope: Envelope
+    scheduled: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What a database remembers of an event.

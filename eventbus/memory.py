@@ -14,7 +14,7 @@ from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Standing, StreamState
+from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Related, Standing, StreamState
 from eventbus.lanes import LANES, shares
 from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
@@ -436,6 +436,16 @@ class MemoryTransport:
             if letters:
                 return EventStanding(event_id, name, groups=tuple(_dead(letter) for letter in letters))
         return EventStanding(event_id)
+
+    async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
+        logs = [log for name, log in self._logs.items() if streams is None or name in streams]
+        now = self._clock()
+        kept = [Related(envelope, max(0.0, due - now)) for log in logs for due, envelope in log.scheduled.values()]
+        for log in logs:
+            for fields in log.entries.values():
+                with suppress(CodecError):
+                    kept.append(Related(decode(fields), None))
+        return [found for found in kept if found.envelope.correlation == correlation_id]
 
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
         log = self._log(stream)

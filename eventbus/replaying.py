@@ -67,7 +67,9 @@ class Replaying:
         self._transport = transport
         self._replays = replays
         # What is made from now on is none of it: with new ids, this would send its own copies again, and never end.
+        # To the millisecond, as the times in ids are.
         now = datetime.now(UTC)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         self._wanted = replace(wanted, until=min(wanted.until or now, now))
         self._new_ids = new_ids
         self._all = forgotten or new_ids

@@ -6,12 +6,13 @@ effects of one cause that of time: an event stands behind what caused it, whiche
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 from eventbus.event import Envelope
 from eventbus.history import Ending, Execution
+from eventbus.inspection import Related
 
 LIMIT = 10_000  # events of one trace
 
@@ -37,6 +38,17 @@ class Found(NamedTuple):
     envelope: Envelope
     place: Place = Place.RECORDED
     due: datetime | None = None
+
+
+def carried(related: Iterable[Related]) -> list[Found]:
+    """Events that Redis has told of."""
+    now = datetime.now(UTC)
+    return [
+        Found(envelope, Place.STREAM)
+        if seconds is None
+        else Found(envelope, Place.SCHEDULED, now + timedelta(seconds=seconds))
+        for envelope, seconds in related
+    ]
 
 
 @dataclass(frozen=True, slots=True)

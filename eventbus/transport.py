@@ -27,7 +27,7 @@ from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import EventStanding, GroupStanding, StreamState
+from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import Limit, RateLimit
 from eventbus.recent import Recent
@@ -374,6 +374,10 @@ class Transport(Appender, Protocol):
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
         """How one entry stands that was given to the group and is not settled; None if there is none (any more). One
         round trip."""
+
+    async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
+        """The events of a correlation id among the newest entries of these streams, or of all, and among what comes due
+        first there. That is what can be told in passing, and not all that there is. An event may be told of twice."""
 
     @property
     def records(self) -> Records:

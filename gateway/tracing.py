@@ -3,18 +3,20 @@
 It is told as a list in the order of causes, each event with its depth: a chain may be longer than JSON should be deep.
 """
 
+import asyncio
 from datetime import datetime
 
-from eventbus import EventBus, Transaction
+from eventbus import EventBus, Transaction, Unavailable
 from eventbus.history import Ending, Execution
 from eventbus.postgres import executions, find, gather, stored_envelope
-from eventbus.traces import Found, Node, Place, Tree, unfold
+from eventbus.traces import Found, Node, Place, Tree, carried, unfold
 from gateway.auth import Caller
 from gateway.following import held, is_visible, known_streams
 from handlers.errors import NotFound
 from handlers.fields import Answer
 
 LIMIT = 2_000  # events of one answer
+PATIENCE = 1.0  # seconds that Redis is waited for
 
 
 class TracedExecution(Answer):
@@ -64,6 +66,7 @@ async def trace_event(bus: EventBus, tx: Transaction, caller: Caller, event_id: 
     if asked is None or not is_visible(asked.envelope, caller):
         raise NotFound("event")
     found, complete = await gather(tx.connection, asked.envelope, caller.organization, LIMIT)
+    found += await _carried(bus, asked.envelope.correlation)
     shown = [one for one in (*found, asked) if is_visible(one.envelope, caller)]
     done = await executions(tx.connection, list({one.envelope.id for one in shown}))
     return _shown(unfold(asked.envelope.correlation, shown, done, complete=complete))
@@ -78,6 +81,15 @@ async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
     if envelope is None:
         envelope = await held(bus, await bus.locate(event_id, known_streams()))
     return None if envelope is None else Found(envelope, Place.STREAM)
+
+
+async def _carried(bus: EventBus, correlation_id: str) -> list[Found]:
+    """What is in no table yet. The rest is told without it while Redis is away."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return carried(await bus.transport.related(correlation_id, known_streams()))
+    except (Unavailable, TimeoutError):
+        return []
 
 
 def _shown(tree: Tree) -> EventTrace:

@@ -12,13 +12,15 @@ from rich.text import Text
 from eventbus.cli import reach, store
 from eventbus.cli.columns import printable, screen_width
 from eventbus.cli.durations import ago, spoken
-from eventbus.errors import EventBusError
+from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
 from eventbus.history import Ending, Execution
+from eventbus.inspection import Related
 from eventbus.loop import run
 from eventbus.postgres import executions, find, gather, stored_envelope
 from eventbus.redis.explaining import explain
-from eventbus.traces import LIMIT, Found, Node, Place, Tree, unfold
+from eventbus.redis.relating import related
+from eventbus.traces import LIMIT, Found, Node, Place, Tree, carried, unfold
 
 DEEPEST = 12  # levels that are drawn; what is deeper stands there with its depth
 
@@ -60,6 +62,7 @@ async def _look(event_id: str) -> Tree:
         if first is None:
             raise NoTrace(f"nobody knows {event_id}: `eventbus explain {event_id}` says where else it may be")
         found, complete = await gather(connection, first, None, LIMIT)
+        found += carried(await _carried(first.correlation))
         found.append(Found(first, Place.STREAM))
         done = await executions(connection, list({one.envelope.id for one in found}))
     return unfold(first.correlation, found, done, complete=complete)
@@ -68,6 +71,16 @@ async def _look(event_id: str) -> Tree:
 async def _in_redis(event_id: str) -> Envelope | None:
     async with reach.redis() as link:
         return (await explain(link, reach.NAMESPACE, event_id)).envelope
+
+
+async def _carried(correlation_id: str) -> list[Related]:
+    """The store can be read while Redis is away."""
+    try:
+        async with reach.redis() as link:
+            return await related(link, reach.NAMESPACE, correlation_id)
+    except Unavailable as error:
+        typer.echo(f"what is in Redis alone is not looked at: {error}", err=True)
+        return []
 
 
 def _told(tree: Tree) -> dict[str, object]:

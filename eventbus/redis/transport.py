@@ -13,11 +13,11 @@ from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import EventStanding, GroupStanding, StreamState
+from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
 from eventbus.recent import Recent
-from eventbus.redis import dead, dedupe, explaining, inspection, limiting, scripts, settling
+from eventbus.redis import dead, dedupe, explaining, inspection, limiting, relating, scripts, settling
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
@@ -232,6 +232,9 @@ class RedisTransport:
 
     async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
         return await explaining.explain(self._link, self._namespace, event_id, streams)
+
+    async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
+        return await relating.related(self._link, self._namespace, correlation_id, streams)
 
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
         return await explaining.pending(self._link, self._namespace, stream, group, entry)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from eventbus import EventBus
 from eventbus.event import Envelope, uuid7
 from eventbus.history import Ending
+from eventbus.transport import Outgoing
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_problems import assert_problem
@@ -97,3 +99,15 @@ async def test_what_is_no_event(admin: Client) -> None:
     for event_id in ("x", "01a20176-0000-4000-8000-000000000001", "01a20176-0000-7000-8000-000000000001"):
         path = f"/api/events/{event_id}/trace"
         assert_problem(await admin.get(path), 404, path)
+
+
+async def test_what_is_in_redis_alone(admin: Client, stranger: Client, bus: EventBus, tables: Tables) -> None:
+    await fill(tables)
+    ours, theirs = event("lead.enrich", ROOT), event("lead.enrich", ROOT, organization="umbrella")
+    await bus.transport.append([Outgoing(one, 60.0) for one in (ours, theirs)])
+    told = (await admin.get(f"/api/events/{ROOT.id}/trace")).body
+    assert [(found["eventId"], found["place"]) for found in told["events"] if found["dueAt"]] == [
+        (ours.id, "scheduled")
+    ]
+    seen = (await stranger.get(f"/api/events/{THEIRS.id}/trace")).body["events"]
+    assert {found["eventId"] for found in seen} == {THEIRS.id, THEIR_EFFECT.id, theirs.id}

@@ -160,3 +160,18 @@ async def test_what_is_gathered_is_of_one_organization_and_has_an_end(bus: Event
         async with bus.transaction() as tx:
             found, whole = await gather(tx.connection, ROOT, organization, limit)
         assert ([one.envelope.id for one in found], whole) == (expected, complete), (organization, limit)
+
+
+async def test_what_was_published_without_the_outbox_is_seen_before_it_is_recorded(
+    bus: EventBus, here: dict[str, str]
+) -> None:
+    origin = Origin("c-1", PAID.id, "acme")
+    now, later = await bus.publish(Placed(), origin=origin), await bus.publish(Placed(), origin=origin, delay=600)
+    told = {node["eventId"]: node for node in traced(ROOT.id, here)}
+    assert [(told[one.id]["place"], told[one.id]["depth"]) for one in (now, later)] == [("stream", 2), ("scheduled", 2)]
+    assert told[later.id]["dueAt"] > told[later.id]["time"]
+    away = here | {"EVENTBUS_REDIS_URL": "redis://:sesame@127.0.0.1:1"}
+    run = eventbus("trace", ROOT.id, **away)
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "4 events, 4 executions, 1 failed, 1 dead")
+    assert "what is in Redis alone is not looked at" in run.stderr
+    assert "sesame" not in run.stderr

@@ -1,0 +1,35 @@
+"""What belongs to the same request, as far as Redis can tell in passing."""
+
+from collections.abc import Collection
+
+import orjson
+
+from eventbus.codec import decode, pairs
+from eventbus.errors import CodecError
+from eventbus.inspection import Related
+from eventbus.redis import scripts
+from eventbus.redis.inspection import find_streams
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link
+
+NEWEST = 200  # entries of each lane that are looked at: the server does nothing else meanwhile
+FIRST = 1_000  # of what is scheduled
+
+
+async def related(
+    link: Link, namespace: str, correlation_id: str, streams: Collection[str] | None = None
+) -> list[Related]:
+    names = await find_streams(link, namespace) if streams is None else streams
+    attribute = f'"correlationId":{orjson.dumps(correlation_id).decode()}'
+    found: list[Related] = []
+    for name in names:  # one after the other: others have their turn in between
+        keys = stream_keys(namespace, name)
+        command = scripts.RELATED((*keys.lanes, keys.due, keys.scheduled), correlation_id, attribute, NEWEST, FIRST)
+        for wait, fields in await scripts.call(link, command):
+            try:
+                envelope = decode(pairs(fields))
+            except CodecError:
+                continue
+            if envelope.correlation == correlation_id:  # and no metadata that looks like it
+                found.append(Related(envelope, None if wait < 0 else wait / 1000))
+    return found
