@@ -119,15 +119,19 @@ def test_a_snapshot_that_cannot_be_read_is_none(state: str) -> None:
     assert (jar.grams, jar.version) == (0, 0)
 
 
+def weighed(version: int) -> type[Aggregate]:
+    class Weighed(Jar, name="jar", version=version):
+        pass
+
+    return Weighed
+
+
 def test_a_fingerprint_tells_fields_and_versions_apart() -> None:
     class Counted(Jar, name="jar"):
         count: int = 0
 
-    class Weighed(Jar, name="jar", version=2):
-        pass
-
-    assert len({fingerprint(cls) for cls in (Jar, Counted, Weighed)}) == 3
-    assert fingerprint(Jar) == fingerprint(Jar)
+    assert len({fingerprint(cls) for cls in (Jar, Counted, weighed(1), weighed(2))}) == 4
+    assert fingerprint(weighed(1)) == fingerprint(weighed(1))
 
 
 # Classes --------------------------------------------------------------------------------------------------------------

@@ -27,27 +27,25 @@ def page_of(arrivals: dict[UUID, float], place: Place, limit: int, now: float) -
 
 
 # When each was made, in seconds before NOW, and how much later it arrived.
-EVENTS = st.lists(st.tuples(st.floats(0, 4 * LATE), st.floats(0, LATE - 1)), min_size=1, max_size=MOST_SEEN)
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 3 * int(LATE)), st.integers(0, int(LATE) - 1)), min_size=10, max_size=MOST_SEEN
+)
 
 
-@given(events=EVENTS, limit=st.integers(1, 7), pause=st.floats(0, 20))
-def test_what_arrives_late_is_seen_and_nothing_is_twice(
-    events: list[tuple[float, float]], limit: int, pause: float
-) -> None:
+@given(events=EVENTS, limit=st.integers(1, 5), pause=st.integers(1, 10))
+def test_what_arrives_late_is_seen_and_nothing_is_twice(events: list[tuple[int, int]], limit: int, pause: int) -> None:
     arrivals = {event_id(NOW - ago, number): NOW - ago + late for number, (ago, late) in enumerate(events)}
-    place, now, seen = Place(), NOW - 2 * LATE, list[UUID]()
-    while True:
+    place, now, seen = Place(), NOW - LATE, list[UUID]()
+    for _ in range(300):
         shown, following = page_of(arrivals, place, limit, now)
         assert shown == sorted(shown)
         if following is not None:
             seen += shown
             place = _returned(following)
-            now += pause
-        elif now < NOW + LATE:
-            now += LATE  # the last page: whoever wants to know what comes next asks for it again
-        else:
+        elif now > NOW + LATE:
             seen += shown
             break
+        now += pause  # behind the last page, too: whoever wants to know what comes next asks for it again
     assert len(seen) == len(set(seen)), "twice"
     assert set(seen) == set(arrivals), "never"
 
@@ -64,7 +62,7 @@ def test_what_was_there_all_the_time_is_seen_once_however_much_it_is() -> None:
     ids = [UUID(uuid7()) for _ in range(10 * MOST_SEEN)]
     arrivals, seen = dict.fromkeys(ids, 0.0), list[UUID]()
     following: Place | None = Place()
-    while following is not None:
+    while following is not None and len(seen) <= len(ids):
         assert len(following.encode()) < 2500, "it fits into a URL"
         shown, following = page_of(arrivals, _returned(following), 170, time.time())
         seen += shown
