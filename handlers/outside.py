@@ -62,6 +62,13 @@ class Answer(NamedTuple):
         except orjson.JSONDecodeError:
             raise Unreachable(f"the answer is no JSON: {quote(self.body)!r}") from None
 
+    def content(self) -> Any:
+        """As `json`, of an answer that counts whatever it says: None for what is no JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
 
 async def _open(_use: Use) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:

@@ -6,8 +6,6 @@ The token is in the URL, so the URL is in no message of ours. The API has no ide
 from functools import partial
 from typing import Any
 
-import orjson
-
 from eventbus import Context, Reject
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
@@ -40,11 +38,7 @@ async def _send(ctx: Context, chat_id: Any, text: str) -> str | None:
 
 def _id(answer: Answer) -> str | None:
     """It was taken, whatever the rest of the answer says."""
-    try:
-        content = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None
-    match content:
+    match answer.content():
         case {"result": {"message_id": int(found)}}:
             return str(found)
     return None

@@ -6,9 +6,6 @@ tried again.
 """
 
 from functools import partial
-from typing import Any
-
-import orjson
 
 from eventbus import Context, Reject
 from handlers.channel import store as channels
@@ -72,21 +69,14 @@ async def _send(ctx: Context, account: str | None, to: str, text: str) -> str | 
 
 def _id(answer: Answer) -> str | None:
     """It was taken, whatever the rest of the answer says."""
-    match _content(answer):
+    match answer.content():
         case {"messages": [{"id": str(found)}, *_]}:
             return found
     return None
 
 
 def _code(answer: Answer) -> int | None:
-    match _content(answer):
+    match answer.content():
         case {"error": {"code": int(code)}}:
             return code
     return None
-
-
-def _content(answer: Answer) -> Any:
-    try:
-        return orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None

@@ -19,12 +19,14 @@ from eventbus.transaction import Connection, Row
 from eventbus.transport import Outgoing
 from handlers.agent import store as agents
 from handlers.agent.known import KNOWN_AGENTS
+from handlers.delivery.guard import check_callback_url
 from handlers.errors import Conflict, Invalid, NotFound
 from handlers.looking import look
 from handlers.message import conversations, store
-from handlers.message.events import MessageReceived
+from handlers.message.events import Channel, MessageReceived
 from handlers.message.models import Accepted, HistoryQuery, Job, NewMessage, Said
 from handlers.paging import Page, cut
+from handlers.services import SERVICES
 
 WINDOW = 24 * 3_600.0  # seconds in which Redis knows an id again, as an Idempotency-Key is; then the row does
 PREMIUM = 2  # priorities that premium users are ahead
@@ -60,9 +62,11 @@ async def accept(tx: Transaction, organization: str, user: str, tier: str, new: 
 
 async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: NewMessage) -> Accepted:
     """Returns when the event is in Redis, or in the spool. The organization is the origin's. As `accept` otherwise;
-    PostgreSQL is asked for what is not known yet alone."""
+    PostgreSQL is asked for what is not known yet alone. Raises Invalid for an address that nothing would be sent to."""
     organization = origin.organization
     assert organization is not None, "the gateway knows whose request it is"
+    if new.channel is Channel.API:
+        await _check_callback(bus, new)
     known = await bus.use(KNOWN_AGENTS)
     if not await known.has(bus, organization, user, new.agent_id):
         raise Invalid("agentId", "there is no such agent")
@@ -81,6 +85,14 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
     if receipt.status is Status.DUPLICATE:
         await _check_first(bus, organization, user, event, receipt.id)
     return _accepted(event)
+
+
+async def _check_callback(bus: EventBus, new: NewMessage) -> None:
+    """As far as it can be told without asking for the name; the rest is refused when it is called."""
+    try:
+        check_callback_url(str(new.channel_metadata["callbackUrl"]), (await bus.use(SERVICES)).callback_allow)
+    except ValueError as error:
+        raise Invalid("channelMetadata", f"callbackUrl: {error}") from None
 
 
 async def _question(connection: Connection, organization: str, user: str, new: NewMessage) -> MessageReceived:

@@ -4,17 +4,15 @@ The API has no idempotency key: see handlers.delivery.record for what that means
 """
 
 from functools import partial
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-import orjson
 
 from eventbus import Context, Reject
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
 from handlers.notification.events import SendSms
-from handlers.outside import HTTP, Answer, Declined, call
+from handlers.outside import HTTP, Declined, call
 from handlers.services import SERVICES
 
 LIMIT = 1_600  # characters; Twilio makes as many segments of it as the network wants
@@ -42,18 +40,11 @@ async def _send(ctx: Context, to: str | None, text: str) -> str | None:
     try:
         answer = await call(await ctx.use(HTTP), "the SMS service", "POST", url, body=body, headers=headers, hide=token)
     except Declined as declined:
-        match _content(declined.answer):
+        match declined.answer.content():
             case {"code": int(code), "message": str(message)}:
                 raise Reject(f"the SMS service refused: {message.replace(token, '***')} ({code})") from None
         raise
-    match _content(answer):
+    match answer.content():
         case {"sid": str(found)}:
             return found
     return None
-
-
-def _content(answer: Answer) -> Any:
-    try:
-        return orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return None

@@ -14,7 +14,8 @@ from handlers.message import conversations
 from handlers.message.handlers import message as group
 from handlers.message.models import NewMessage
 from handlers.message.service import accept
-from tests.gateway.client import SECRET, Client, Gateway
+from handlers.services import SERVICES, Services
+from tests.gateway.client import SECRET, Answer, Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE
 from tests.waiting import eventually
@@ -173,6 +174,12 @@ async def test_a_conversation_goes_on_before_anything_of_it_is_written_down(
         ({"channel": "api", "channelMetadata": {"callbackUrl": "https://example.com:99999"}}, "channelMetadata"),
         ({"channel": "api", "channelMetadata": {"callbackUrl": "https://[::1"}}, "channelMetadata"),
         ({"channel": "api", "channelMetadata": {"callbackUrl": "https://a b"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "http://127.0.0.1:8080/"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "http://2130706433/"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "http://[::ffff:10.0.0.1]/"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "http://169.254.169.254/latest"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "http://db.internal/"}}, "channelMetadata"),
+        ({"channel": "api", "channelMetadata": {"callbackUrl": "https://example.com:25/"}}, "channelMetadata"),
     ],
 )
 async def test_what_is_no_message_is_refused_and_changes_nothing(
@@ -185,6 +192,18 @@ async def test_what_is_no_message_is_refused_and_changes_nothing(
     assert answer.body["errors"][0]["loc"] == ["body", field], answer
     assert await stored(redis_url) == []
     assert await tables.everything() == before
+
+
+async def test_an_address_inside_is_taken_where_the_house_allows_it(ann: Client, agent: str, bus: EventBus) -> None:
+    bus.provide(SERVICES, Services(callback_allow="127.0.0.1:8080"))
+
+    async def post(port: int) -> Answer:
+        place = {"channel": "api", "channelMetadata": {"callbackUrl": f"http://127.0.0.1:{port}/hook"}}
+        return await ann.post("/api/messages", {"agentId": agent, "message": "m", **place})
+
+    assert (await post(8080)).status == 202
+    [error] = (await post(8081)).body["errors"]
+    assert error["msg"] == "callbackUrl: 127.0.0.1 is no address of the public internet"
 
 
 async def test_a_fault_of_the_channels_place_is_named(ann: Client, agent: str) -> None:
