@@ -10,6 +10,7 @@ handlers.py  its consumer group
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+import handlers.retention  # noqa: F401 - what recurs is registered
 from eventbus import Group
 from eventbus.recording import recorder
 from handlers.delivery.handlers import delivery
