@@ -185,7 +185,7 @@ class Reclaimed:
     deliveries: list[Delivery] = field(default_factory=list)
     next_due: float | None = None
     suspects: bool = False
-    quiet: float = 0.0
+    quiet: float = field(default=0.0, compare=False)  # how long it may rest, not what it found
 
 
 class DeadLetter(NamedTuple):
