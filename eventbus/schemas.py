@@ -15,8 +15,10 @@ REASON_LIMIT, TYPE_LIMIT = 500, 200  # characters
 
 
 class Place(StrEnum):
-    """Where an event is found: in the outbox, delayed, in a stream and not settled, dead, in the event store."""
+    """Where an event is found: in a session, in the outbox, delayed, in a stream and not settled, dead, in the event
+    store."""
 
+    SESSION = "session"
     OUTBOX = "outbox"
     SCHEDULED = "scheduled"
     STREAM = "stream"

@@ -11,12 +11,12 @@ from eventbus.event import stream_of
 from eventbus.lanes import LANES
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.link import Link
-from eventbus.redis.unsettled import dead_letters, in_flight, scheduled
+from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
 from eventbus.schemas import Examination, Place
 from eventbus.settings import Settings
 from eventbus.transaction import Connection
 
-# Both in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
+# Looked at in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
 IN_DATABASE = (Place.OUTBOX, Place.STORED)
 IN_REDIS = (Place.SCHEDULED, Place.STREAM, Place.DEAD)
 
@@ -37,6 +37,10 @@ async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: in
     looked = Looked()
     in_database = [place for place in IN_DATABASE if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
+    if Place.SESSION in places:
+        async with reach.redis() as link:
+            source = _unnamed(in_sessions(link, reach.NAMESPACE), streams)
+            await _take(looked, Place.SESSION, source, limit, "some of all")
     if in_database:
         await _look_into_database(looked, in_database, streams, limit)
     if in_redis:
@@ -60,9 +64,11 @@ async def _look_at_stream(looked: Looked, link: Link, place: Place, stream: str,
                 await _take(looked, place, source, limit, f"the oldest of {stream}, priority {priority}")
 
 
-async def _unnamed(source: AsyncIterator[Fields]) -> AsyncGenerator[Named, None]:
+async def _unnamed(source: AsyncIterator[Fields], streams: Sequence[str] | None = None) -> AsyncGenerator[Named, None]:
+    """Those of these streams, or all."""
     async for fields in source:
-        yield None, fields
+        if not streams or stream_of(fields[b"type"].decode()) in streams:
+            yield None, fields
 
 
 async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None], limit: int, part: str) -> None:
@@ -86,7 +92,7 @@ async def _look_into_database(
         lacks = "no database is configured" if Settings().database_url is None else "asyncpg is not installed"
         looked.not_at.append(f"{', '.join(places)}: {lacks}")
         return
-    from eventbus.postgres.sampling import has  # noqa: PLC0415 - asyncpg is an extra
+    from eventbus.postgres.sampling import has, unpublished  # noqa: PLC0415 - asyncpg is an extra
 
     tables = {Place.OUTBOX: "eventbus_outbox", Place.STORED: "eventbus_events"}
     async with _connected() as connection:
@@ -94,7 +100,7 @@ async def _look_into_database(
             if not await has(connection, tables[place]):
                 looked.not_at.append(f"{place}: there is no table {tables[place]}; see `eventbus migrate`")
             elif place is Place.OUTBOX:
-                await _take(looked, place, _waiting(connection, streams), limit, "the oldest of all")
+                await _take(looked, place, _unnamed(unpublished(connection), streams), limit, "the oldest of all")
             else:
                 await _look_at_stored(looked, connection, streams, limit)
 
@@ -110,14 +116,6 @@ async def _connected() -> AsyncIterator[Connection]:
             yield connection
     finally:
         await database.close()
-
-
-async def _waiting(connection: Connection, streams: Sequence[str] | None) -> AsyncGenerator[Named, None]:
-    from eventbus.postgres.sampling import unpublished  # noqa: PLC0415 - asyncpg is an extra
-
-    async for fields in unpublished(connection):
-        if not streams or stream_of(fields[b"type"].decode()) in streams:
-            yield None, fields
 
 
 async def _look_at_stored(looked: Looked, connection: Connection, streams: Sequence[str] | None, limit: int) -> None:

@@ -18,6 +18,7 @@ from eventbus.schemas import Examined, Fault, Place
 from eventbus.upcasting import find_gaps, opens_from
 
 LIMIT = 1_000
+LEAST = 16  # characters of a type
 ROWS, FAULTS = 6, 3  # of each that are shown: all of it is one screen
 
 app = typer.Typer(help="Versions of events: what an application knows, and what it can open.", no_args_is_help=True)
@@ -120,9 +121,15 @@ def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> s
 
 
 def _table(found: Sequence[Examined]) -> list[str]:
-    rows = [(one.type, _versions(one), *(one.looked_at.get(place, "-") for place in Place), "") for one in found[:ROWS]]
+    """With a column for each place where there was something."""
+    places = [place for place in Place if any(place in one.looked_at for one in found)]
+    room = screen_width() - sum(len(f"  {name}") for name in ("version", *places))
+    rows = [
+        (cut(one.type, max(room, LEAST)), _versions(one), *(one.looked_at.get(place, "-") for place in places), "")
+        for one in found[:ROWS]
+    ]
     return [
-        columns(("type", "version", *Place, ""), rows, right=tuple(Place)),
+        columns(("type", "version", *places, ""), rows, right=places),
         *_more(len(found) - ROWS, "types and versions"),
         "",
     ]

@@ -146,6 +146,11 @@ def session_keys(namespace: str, session: SessionId) -> SessionKeys:
     return SessionKeys(state, active_sessions_key(namespace, session.organization), f"{state}:events", f"{state}:adds")
 
 
+def sessions_pattern(namespace: str) -> str:
+    """Of the `events` of all sessions, whosever they are; without that end it is the key of their `state`."""
+    return f"{namespace}:{{session:*}}:*:events"
+
+
 def active_sessions_key(namespace: str, organization: str) -> str:
     return f"{namespace}:{{session:{organization}}}:active"
 

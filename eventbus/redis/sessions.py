@@ -6,7 +6,7 @@ from datetime import datetime
 import orjson
 from pydantic import JsonValue
 
-from eventbus.codec import decode, encode, pairs
+from eventbus.codec import Fields, decode, encode, pairs
 from eventbus.errors import NoSuchSession, SessionFull, SessionRefused, WrongState
 from eventbus.event import Envelope
 from eventbus.ledger import (
@@ -179,7 +179,12 @@ def _pack(event: Envelope) -> bytes:
 
 
 def _unpack(packed: bytes) -> Envelope:
-    return decode(dict(zip(_FIELDS, packed.split(b"\n", 3), strict=True)))
+    return decode(unpacked(packed))
+
+
+def unpacked(packed: bytes) -> Fields:
+    """An event of a session, as it will stand in its stream."""
+    return dict(zip(_FIELDS, packed.split(b"\n", 3), strict=True))
 
 
 def _member(session: SessionId) -> str:

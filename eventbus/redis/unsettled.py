@@ -4,8 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from eventbus.codec import Fields, pairs
 from eventbus.redis import dead, scripts
-from eventbus.redis.keys import lane_key, stream_keys
+from eventbus.redis.keys import lane_key, sessions_pattern, stream_keys
 from eventbus.redis.link import Link, Reply
+from eventbus.redis.sessions import unpacked
 
 PAGE = 200  # entries a look
 
@@ -21,6 +22,29 @@ async def in_flight(link: Link, namespace: str, stream: str, priority: int) -> A
         yield fields
     async for fields in _behind(link, lane, read_by_all):
         yield fields
+
+
+async def in_sessions(link: Link, namespace: str) -> AsyncIterator[Fields]:
+    """Events of sessions that are open, or are being committed."""
+    cursor, seen = b"0", set[bytes]()
+    while True:
+        cursor, keys = await link.execute("SCAN", cursor, "MATCH", sessions_pattern(namespace), "COUNT", 1000)
+        for key in keys:
+            status = await link.execute("HGET", key.removesuffix(b":events"), "status")
+            if key not in seen and status in {b"ACTIVE", b"COMMITTING"}:
+                seen.add(key)
+                async for fields in _collected(link, key):
+                    yield fields
+        if cursor == b"0":
+            return
+
+
+async def _collected(link: Link, key: bytes) -> AsyncIterator[Fields]:
+    start = 0
+    while found := await link.execute("LRANGE", key, start, start + PAGE - 1):
+        for packed in found:
+            yield unpacked(packed)
+        start += len(found)
 
 
 async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fields]:

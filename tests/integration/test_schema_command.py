@@ -14,6 +14,7 @@ import pytest
 from eventbus import EventBus
 from eventbus.codec import encode
 from eventbus.event import Envelope, uuid7
+from eventbus.ledger import SessionId
 from eventbus.postgres import apply, installed
 from eventbus.postgres.outbox import insert
 from eventbus.redis import RedisTransport
@@ -104,6 +105,26 @@ async def test_what_all_groups_have_settled_is_not_looked_at(transport: RedisTra
     assert await looked_at(any_redis_url, "--in", "stream") == {"schemacmd.paid 1": {"stream": 11}}, "each once"
     assert await looked_at(any_redis_url, "--in", "dead") == {"schemacmd.paid 1": {"dead": 1}}
     assert await looked_at(any_redis_url, "--stream", "elsewhere") == {}
+
+
+async def test_open_sessions_are_looked_at(transport: RedisTransport, any_redis_url: str) -> None:
+    def kept(count: int, kind: str = "schemacmd.paid") -> list[Envelope]:
+        return [Envelope(uuid7(), kind, b'{"euros": 1, "note": "a\\nb"}') for _ in range(count)]
+
+    sessions = [SessionId(name, uuid7()) for name in ("acme", "umbrella: *{}", "acme", "acme")]
+    for session in sessions:
+        await transport.sessions.start(session, {}, 60.0)
+        await transport.sessions.add(session, "first", kept(230))
+    await transport.sessions.add(sessions[0], "second", kept(1, "other.thing"))
+    await transport.sessions.roll_back(sessions[2])
+    await transport.sessions.begin(sessions[3], await transport.sessions.register(sessions[3]))
+    await transport.sessions.finish(sessions[3], 1, ["schemacmd"])
+    assert await looked_at(any_redis_url, "--in", "session") == {
+        "other.thing 1": {"session": 1},
+        "schemacmd.paid 1": {"session": 460},
+    }
+    found = await looked_at(any_redis_url, "--in", "session", "--stream", "other")
+    assert found == {"other.thing 1": {"session": 1}}
 
 
 async def test_pages_are_put_together(transport: RedisTransport, any_redis_url: str) -> None:
