@@ -6,6 +6,7 @@ from enum import StrEnum
 from eventbus.activity import FIVE_MINUTES, HOUR
 from eventbus.errors import UnknownEventType
 from eventbus.event import event_class
+from eventbus.sessions import queries
 from gateway.api import Call, Routes
 from gateway.auth import Caller
 from handlers.fields import Answer, Query
@@ -68,7 +69,7 @@ async def get_activity(call: Call, query: ActivityQuery) -> Activity:
         average_duration_ms=None if average is None else round(average * 1000, 3),
         events_per_minute=round(found.per_minute, 3),
         retries=found.retries,
-        active_sessions=await _active_sessions(call),
+        active_sessions=await queries.active(call.bus.sessions, call.organization),
         recent_failures=[
             RecentFailure(**failure._asdict()) for failure in found.failures if _is_shown(failure.type, call.caller)
         ],
@@ -83,7 +84,3 @@ def _is_shown(event_type: str, caller: Caller) -> bool:
         return "user_id" not in event_class(event_type).model_fields
     except UnknownEventType:
         return False
-
-
-async def _active_sessions(_call: Call) -> int:
-    return 0

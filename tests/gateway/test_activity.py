@@ -82,6 +82,13 @@ async def test_what_has_happened_in_either_window(ann: Client, stranger: Client,
         assert (other["successRate"], other["recentFailures"]) == (1.0, [])
 
 
+async def test_active_sessions_are_the_organization_s(admin: Client, ann: Client, stranger: Client) -> None:
+    started = [(await admin.post("/api/sessions", {})).body["sessionId"] for _ in range(3)]
+    assert (await admin.post(f"/api/sessions/{started[0]}/rollback")).status == 200
+    assert (await ann.get(PATH)).body["activeSessions"] == 2
+    assert (await stranger.get(PATH)).body["activeSessions"] == 0
+
+
 async def test_what_is_meant_for_one_user_is_told_to_those_who_run_the_house(
     ann: Client, admin: Client, bus: EventBus
 ) -> None:
