@@ -38,6 +38,7 @@ async def start_session(call: Call, body: NewSession) -> Started:
 @sessions.post(
     "/{session_id}/events",
     status=202,
+    location=PATH + "/{session_id}",
     roles=PUBLISHERS,
     transaction=False,
     example={"type": "lead.enrich", "data": {"leadId": "lead-1"}},

@@ -8,7 +8,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
 from gateway.auth import make_token
 from tests.faults.crm import ORGANIZATION, SECRET, Crm
@@ -115,18 +116,34 @@ class Deaths:
             self.recovering += 1
 
     async def _one(self, point: str) -> str | None:
-        fleet = self._crm.gateway
-        await self._crm.start_gateway(crash=point)
-        [process] = fleet.processes
-        session = None
+        fleet, session = self._crm.gateway, None
+        process = fleet.start(crash=point)
         async with self._crm.client() as client:
+
+            async def answers() -> bool:
+                with suppress(aiohttp.ClientError):
+                    async with client.get("/livez"):
+                        return True
+                return process.poll() is not None
+
+            await eventually(answers, 30)
             with suppress(aiohttp.ClientError):
                 session = await fill(client)
                 await client.post(f"/api/sessions/{session}/commit")
                 raise AssertionError(f"it has outlived {point}")
-        assert await asyncio.to_thread(process.wait, 20) == -9
+        assert await asyncio.to_thread(process.wait, 20) == -9, fleet.log()
         fleet.processes.remove(process)
         return session
+
+
+@asynccontextmanager
+async def recovering(url: str) -> AsyncIterator[None]:
+    """Somebody lives, as in any house: this process."""
+    async with EventBus(url) as bus:
+        role = asyncio.create_task(bus.recovery().run())
+        yield
+        role.cancel()
+        await asyncio.gather(role, return_exceptions=True)
 
 
 async def states(crm: Crm, sessions: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -141,8 +158,9 @@ async def states(crm: Crm, sessions: Sequence[str]) -> dict[str, dict[str, Any]]
 
 async def test_a_gateway_killed_anywhere_in_a_commit_leaves_it_whole_or_untouched(crm: Crm) -> None:
     points, deaths = dict[str, str](), Deaths(crm)
-    for _, point in zip(range(TRIALS), boundaries(), strict=False):
-        points[await deaths.in_a_commit(point)] = point
+    async with recovering(crm.redis_url):
+        for _, point in zip(range(TRIALS), boundaries(), strict=False):
+            points[await deaths.in_a_commit(point)] = point
     await crm.start_gateway()
 
     async def nobody_commits() -> bool:

@@ -100,6 +100,7 @@ async def test_events_are_added_one_by_one_and_in_lists(feed: Client, bus: Event
     session = await start(feed)
     answers = [await feed.post(f"{session}/events", body) for body in (ENRICH, [SCORE, MAIL], [])]
     assert [answer.status for answer in answers] == [202] * 3
+    assert {answer.headers["Location"] for answer in answers} == {session}
     told = {"sessionId": session.rpartition("/")[2], "contingency": False}
     assert [answer.body for answer in answers] == [{**told, "eventCount": count} for count in (1, 3, 3)]
     shown = await feed.get(f"{session}/events")
@@ -299,6 +300,13 @@ async def test_nobodys_and_another_organizations_session_is_404(
 @pytest.mark.parametrize(("role", "status"), [("user", 403), ("admin", 201), ("system", 201)])
 async def test_who_may_publish_may_collect(role: str, status: int, gateway: Gateway) -> None:
     assert (await gateway.caller("ann", "acme", role).post(PATH, {})).status == status
+
+
+async def test_the_active_ones_are_counted(feed: Client, stranger: Client) -> None:
+    sessions = [await start(feed) for _ in range(3)]
+    await feed.post(f"{sessions[0]}/commit")
+    counts = [(await client.get("/api/metrics")).body["activeSessions"] for client in (feed, stranger)]
+    assert counts == [2, 0]
 
 
 # With Redis away ------------------------------------------------------------------------------------------------------
