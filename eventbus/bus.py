@@ -292,11 +292,11 @@ class EventBus:
     @property
     def sessions(self) -> Sessions:
         """For eventbus.sessions.commands and queries: sessions that last longer than a block."""
-        return Sessions(self.transport.sessions, self._contingency, self._known)
+        return Sessions(self.transport.sessions, self._contingency, self._known, self.metrics.count_collected)
 
     def recovery(self) -> Recovery:
         """Ends commits of sessions whose process has died. Workers run it by themselves."""
-        return Recovery(self.transport)
+        return Recovery(self.transport, self.metrics.count_collected)
 
     # Transactions -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from eventbus.errors import SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.ledger import LIFETIME, MAX_BYTES, MAX_EVENTS, Ledger, SessionId, SessionState, SessionStatus
+from eventbus.sessions.committing import Count
 from eventbus.sessions.committing import commit as run_commit
 from eventbus.sessions.contingency import Contingency
 from eventbus.sessions.known import Known
@@ -20,11 +21,13 @@ from eventbus.sessions.operations import AddEvents, CommitSession, RollBackSessi
 
 
 class Sessions(NamedTuple):
-    """What commands and queries need: where sessions are, and what to do while that is away."""
+    """What commands and queries need: where sessions are, and what to do while that is away. `counted`: is told of
+    what a commit has appended."""
 
     ledger: Ledger
     contingency: Contingency
     known: Known
+    counted: Count
 
 
 class Answer(NamedTuple):
@@ -59,7 +62,9 @@ async def add(sessions: Sessions, session: SessionId, events: Sequence[Envelope]
 async def commit(sessions: Sessions, session: SessionId) -> Answer:
     """Publish its events, each once. One that is committed already is told, and publishes nothing."""
     operation = CommitSession(session, datetime.now(UTC))
-    return await _do(sessions, operation, lambda: run_commit(sessions.ledger, session), _committing)
+    return await _do(
+        sessions, operation, lambda: run_commit(sessions.ledger, session, count=sessions.counted), _committing
+    )
 
 
 async def roll_back(sessions: Sessions, session: SessionId) -> Answer:

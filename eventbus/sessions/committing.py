@@ -4,7 +4,7 @@ See eventbus.ledger for its steps. No process owns a commit: whoever runs it aga
 run it, goes the same way and finds done what is done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -16,11 +16,20 @@ from eventbus.ledger import Ledger, Portion, Run, SessionId, SessionState, Sessi
 BATCH = 250  # events that are read at a time; those of one stream among them are appended in one step
 TRIES = 3
 
+Count = Callable[[Sequence[Envelope]], None]
+
 _COMMITTABLE = {SessionStatus.ACTIVE, SessionStatus.COMMITTING, SessionStatus.COMMITTED}
 
 
-async def commit(ledger: Ledger, session: SessionId, at: datetime | None = None) -> SessionState:
-    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.ledger.
+def _uncounted(_events: Sequence[Envelope]) -> None:
+    return
+
+
+async def commit(
+    ledger: Ledger, session: SessionId, at: datetime | None = None, *, count: Count = _uncounted
+) -> SessionState:
+    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.ledger. `count`: is told of
+    events that this run has appended.
 
     Raises NoSuchSession, WrongState: nothing has changed. Raises Unavailable or Full: it may be COMMITTING, and then
     somebody's `Recovery` ends it."""
@@ -31,17 +40,17 @@ async def commit(ledger: Ledger, session: SessionId, at: datetime | None = None)
         raise WrongState(found.status)
     for _ in range(TRIES):
         with suppress(Stale):  # this process has slept: from the beginning
-            return await _commit(ledger, session, at)
+            return await _commit(ledger, session, at, count)
     raise Unavailable("Redis", "its clocks or this process' own pauses let no commit come to its end")
 
 
-async def _commit(ledger: Ledger, session: SessionId, at: datetime | None) -> SessionState:
+async def _commit(ledger: Ledger, session: SessionId, at: datetime | None, count: Count) -> SessionState:
     note = await ledger.register(session)
     crash.point("session.registered")
     state, run = await ledger.begin(session, note, at)
     crash.point("session.committing")
     if state.status is not SessionStatus.COMMITTED:
-        batches, streams = await _publish(ledger, run)
+        batches, streams = await _publish(ledger, run, count)
         crash.point("session.published")
         state = await ledger.finish(session, batches, streams)
         crash.point("session.committed")
@@ -49,7 +58,7 @@ async def _commit(ledger: Ledger, session: SessionId, at: datetime | None) -> Se
     return state
 
 
-async def _publish(ledger: Ledger, run: Run) -> tuple[int, list[str]]:
+async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[str]]:
     """How many batches that were, and the streams that they went to."""
     batches, position, reached = 0, 0, dict[str, int]()
     while events := await ledger.events(run.session, position, BATCH):
@@ -58,6 +67,7 @@ async def _publish(ledger: Ledger, run: Run) -> tuple[int, list[str]]:
             if cursor < portion.since:  # Redis has lost what was there: again from where it is now
                 raise Stale(f"session {run.session.id}: the cursor of {portion.stream} went back")
             crash.point("session.appended")
+            count([event for place, event in portion.events if place >= cursor])
             reached[portion.stream] = portion.until
             batches += 1
         position += len(events)

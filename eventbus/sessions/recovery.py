@@ -11,7 +11,7 @@ import structlog
 
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.ledger import NOTE_STANDS, Note, SessionStatus
-from eventbus.sessions.committing import commit
+from eventbus.sessions.committing import Count, commit
 from eventbus.transport import Transport
 
 INTERVAL = 5.0  # seconds between looks
@@ -21,10 +21,11 @@ log = structlog.get_logger("eventbus.sessions")
 
 
 class Recovery:
-    """A Role: `run()` for ever."""
+    """A Role: `run()` for ever. `count`: see committing."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, count: Count) -> None:
         self._transport = transport
+        self._count = count
 
     async def run(self) -> None:
         while True:
@@ -50,7 +51,7 @@ class Recovery:
         ledger, session = self._transport.sessions, note.session
         state = await ledger.find(session)
         if state is not None and state.status is SessionStatus.COMMITTING:
-            state = await commit(ledger, session)
+            state = await commit(ledger, session, count=self._count)
             log.warning("session recovered", session=session.id, published=state.published, batches=state.batches)
         elif state is not None and state.status is SessionStatus.COMMITTED:
             await ledger.forget(session, state.streams)

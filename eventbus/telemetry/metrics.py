@@ -119,6 +119,11 @@ class Metrics:
         for item, status in zip(outgoing, statuses, strict=True):
             self.published[stream_of(item.envelope.type), status] += 1
 
+    def count_collected(self, events: Sequence[Envelope]) -> None:
+        """Events of a session that is being committed are in their streams."""
+        for event in events:
+            self.published[event.stream, Status.STORED] += 1
+
     def count_failed(self, outgoing: Sequence[Outgoing]) -> None:
         """A publish raised; of several, some may be stored all the same."""
         for item in outgoing:

@@ -9,6 +9,9 @@ from eventbus import crash
 from eventbus.errors import NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.ledger import SessionId, SessionStatus, Stale
+from eventbus.redis import RedisTransport
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link
 from eventbus.sessions import committing
 from eventbus.sessions.committing import commit
 from eventbus.sessions.recovery import Recovery
@@ -148,7 +151,7 @@ async def test_cut_anywhere_recovery_ends_it_or_it_is_untouched(
     with pytest.raises(Cut):
         await commit(transport.sessions, session)
     await asyncio.sleep(0.02)
-    await Recovery(transport).look()
+    await Recovery(transport, lambda _events: None).look()
     if point == "session.registered":
         assert await status(transport, session) is SessionStatus.ACTIVE
         assert await stored(transport) == []
@@ -156,6 +159,35 @@ async def test_cut_anywhere_recovery_ends_it_or_it_is_untouched(
     else:
         assert await status(transport, session) is SessionStatus.COMMITTED
         assert await stored(transport) == list(range(COUNT))
+
+
+async def test_every_event_is_counted_by_whoever_has_appended_it(transport: Transport, knife: Knife) -> None:
+    session, counted = await filled(transport, mixed()), list[bytes]()
+
+    def count(events: Sequence[Envelope]) -> None:
+        counted.extend(event.data for event in events)
+
+    knife.at("session.published")
+    with pytest.raises(Cut):
+        await commit(transport.sessions, session, count=count)
+    for _ in range(2):
+        await commit(transport.sessions, session, count=count)
+    assert sorted(map(int, counted)) == list(range(COUNT))
+
+
+async def test_what_was_handled_and_trimmed_meanwhile_is_not_published_again(
+    redis_transport: RedisTransport, raw: Link, knife: Knife
+) -> None:
+    await raw.execute("FLUSHDB")
+    session = await filled(redis_transport, mixed())
+    knife.at("session.appended", 7)
+    with pytest.raises(Cut):
+        await commit(redis_transport.sessions, session)
+    before = await stored(redis_transport)
+    await raw.execute("DEL", *(stream_keys("eb", stream).stream for stream in STREAMS))
+    assert (await commit(redis_transport.sessions, session)).published == COUNT
+    assert sorted([*before, *await stored(redis_transport)]) == list(range(COUNT))
+    assert len(before) > COUNT // 2
 
 
 async def test_a_zombie_that_goes_on_behind_its_successor_changes_nothing(
@@ -212,13 +244,13 @@ async def test_a_note_that_leads_to_nothing_is_dropped_when_nobody_can_rely_on_i
     for session in (active, gone, ended):
         await transport.sessions.register(session)
     await asyncio.sleep(0.005)
-    await Recovery(transport).look()
+    await Recovery(transport, lambda _events: None).look()
     await asyncio.sleep(0.005)
     left = {note.session for note in await transport.sessions.unfinished(0.0, 0.001)}
     assert left == {active, gone}, "who has made them may still begin"
     monkeypatch.setattr("eventbus.sessions.recovery.NOTE_STANDS", 0.001)
     await asyncio.sleep(0.005)
-    await Recovery(transport).look()
+    await Recovery(transport, lambda _events: None).look()
     await asyncio.sleep(0.005)
     assert await transport.sessions.unfinished(0.0, 0.001) == []
     assert await status(transport, active) is SessionStatus.ACTIVE

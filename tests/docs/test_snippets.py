@@ -34,6 +34,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "greet": "hello Ada",
     "call_back": "do not forget t-1",
     "write_report": "completed at 100 %",
+    "take_row": "committed: 3 events",
 }
 # No programs by themselves: each has a test below that drives it.
 PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again", "pay_in"}

@@ -74,3 +74,12 @@ async def test_a_bus_of_tests_knows_what_was_published() -> None:
             await session.add(Counted(number=7))
             assert bus.published(Counted) == []
         assert len(bus.published(Counted)) == 1
+
+
+async def test_what_a_commit_publishes_is_counted() -> None:
+    async with EventBus("memory://") as bus:
+        async with bus.session() as session:
+            await session.add(Counted(number=1))
+            await session.add(Counted(number=2))
+            assert bus.metrics.published == {}
+        assert bus.metrics.published == {("order", "stored"): 2}
