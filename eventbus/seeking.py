@@ -12,7 +12,7 @@ from eventbus.event import event_types, stream_of
 from eventbus.transport import Transport
 
 INTERVAL = 15.0  # seconds between looks; less than housekeeping leaves an entry after a worker's start
-REST = 500  # a look goes through all keys: where there are so many that it takes long, it is that much rarer
+REST = 100  # a look goes through all keys: where there are so many that it takes long, it is that much rarer
 
 log = structlog.get_logger("eventbus.seeking")
 

@@ -50,6 +50,7 @@ class Sent(Event, type="parcel.sent"):
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeking, "INTERVAL", 0.2)
+    monkeypatch.setattr(seeking, "REST", 1)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ class Tapped:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeking, "INTERVAL", 0.02)
+    monkeypatch.setattr(seeking, "REST", 1)
 
 
 @pytest.fixture
