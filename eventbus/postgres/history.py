@@ -78,9 +78,12 @@ async def executions(connection: Connection, event_ids: Sequence[str]) -> list[E
 def _mended(found: Sequence[Execution], committed: Sequence[Row]) -> Iterator[Execution]:
     """Executions that nobody wrote down, for their worker died or has not come to it, though the inbox says that their
     effect was committed. How long they took is not known."""
+    written: dict[tuple[str, str], list[Execution]] = {}
+    for each in found:
+        written.setdefault((each.event_id, each.group), []).append(each)
     for row in committed:
         event_id, group, at = str(row["event_id"]), row["group_name"], row["processed_at"]
-        mine = [each for each in found if (each.event_id, each.group) == (event_id, group)]
+        mine = written.get((event_id, group), [])
         if not any(each.outcome is Ending.COMPLETED or each.finished_at >= at for each in mine):
             attempt = 1 + max((each.attempt for each in mine if each.outcome is Ending.FAILED), default=0)
             yield Execution(event_id, group, attempt, Ending.COMPLETED, 0.0, None, at)
