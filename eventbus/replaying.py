@@ -19,7 +19,7 @@ from eventbus.history import Selection
 from eventbus.replays import Replay, Replays, Source
 from eventbus.transport import Outgoing, Transport
 
-PAGE = 500  # events that are read at a time, and written in one go
+PAGE = 200  # events that are read at a time, and written in one go; each may be a megabyte
 STEPS = 10  # writes a second, with a rate
 NOTED_EVERY = 1.0  # seconds between notes of how far it has got
 

@@ -377,7 +377,8 @@ class Transport(Appender, Protocol):
 
     async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
         """The events of a correlation id among the newest entries of these streams, or of all, and among what comes due
-        first there. That is what can be told in passing, and not all that there is. An event may be told of twice."""
+        first there. That is what can be told in passing, and not all that there is. An event may be told of twice, and
+        without its data if that is large."""
 
     @property
     def records(self) -> Records:

@@ -28,6 +28,9 @@ _PHASES = {
 }
 
 
+OVERSEERS = frozenset({"admin", "system"})  # roles that see what is meant for any user
+
+
 class Place(StrEnum):
     """OUTBOX: committed, and on its way to its stream. GONE: trimmed when all were done with it, or never stored,
     because another one held its dedupe key."""
@@ -85,7 +88,7 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
     """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
     traced = await trace(tx.connection, event_id)
     standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
-    envelope = await _remembered(tx, event_id) or await held(bus, standing)
+    envelope = await remembered(tx, event_id) or await held(bus, standing)
     if envelope is None or not is_visible(envelope, caller):
         raise NotFound("event")
     caused, complete = await effects(tx.connection, event_id, caller.organization)
@@ -103,7 +106,7 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
     )
 
 
-async def _remembered(tx: Transaction, event_id: str) -> Envelope | None:
+async def remembered(tx: Transaction, event_id: str) -> Envelope | None:
     """In the outbox for some days, and in the event store for longer."""
     envelope = await stored_envelope(tx.connection, event_id)
     if envelope is not None:
@@ -133,9 +136,12 @@ def is_visible(envelope: Envelope, caller: Caller) -> bool:
     """Of his organization; and what is meant for one user, only for that one and for those who run the house."""
     if envelope.organization != caller.organization:
         return False
-    if caller.roles & {"admin", "system"}:
+    if caller.roles & OVERSEERS:
         return True
-    said = orjson.loads(envelope.data)
+    try:
+        said = orjson.loads(envelope.data)
+    except orjson.JSONDecodeError:  # whom it is meant for, nobody can tell
+        return False
     user = said.get("userId") if isinstance(said, dict) else None
     return user is None or user == caller.user
 
@@ -167,8 +173,16 @@ def _shown(envelope: Envelope) -> ShownEnvelope:
         traceparent=envelope.traceparent,
         priority=envelope.priority,
         metadata=dict(envelope.metadata),
-        data=orjson.loads(envelope.data),
+        data=_said(envelope.data),
     )
+
+
+def _said(data: bytes) -> Any:
+    """As text, if it is no JSON: what was published past us ends as a dead letter, and is recorded all the same."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data.decode(errors="replace")
 
 
 async def _groups(bus: EventBus, standing: EventStanding, traced: Trace) -> list[GroupState]:

@@ -1,6 +1,7 @@
 """What PostgreSQL remembers of an event: when it was committed and published, which groups committed its effect, and
 what else belongs to the same request."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,11 +10,12 @@ import orjson
 from eventbus.event import Envelope, unix_ms
 from eventbus.history import Selection
 from eventbus.inspection import Trace
-from eventbus.postgres.history import select
+from eventbus.postgres.history import conditions
 from eventbus.postgres.outbox import envelope_of
 from eventbus.traces import Found, Place
 from eventbus.transaction import Connection, Row
 
+LEAN = 16_384  # bytes of data that an event of a trace is read with; of a larger one none are
 LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an event has caused
 MARGIN = 60_000  # ms by which the clock of who made the cause may have been fast
 
@@ -39,11 +41,12 @@ WITH later AS MATERIALIZED (
 ), fresh AS MATERIALIZED (
     SELECT position FROM eventbus_outbox WHERE published_at IS NOT NULL ORDER BY published_at DESC LIMIT $5
 )
-SELECT event_id, type, meta, data, due_at, published_at FROM eventbus_outbox
+SELECT event_id, type, meta, CASE WHEN octet_length(data) <= $6 THEN data ELSE '' END AS data, due_at, published_at
+FROM eventbus_outbox
 WHERE position IN (SELECT position FROM later UNION SELECT position FROM waiting UNION SELECT position FROM fresh)
   AND (event_id = $2::uuid OR position($3 IN meta) > 0)
   AND ($4::text IS NULL OR organization = $4)
-ORDER BY event_id
+ORDER BY event_id LIMIT $7
 """
 _WAITING = """
 SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS seconds
@@ -81,18 +84,30 @@ async def gather(
     connection: Connection, first: Envelope, organization: str | None, limit: int
 ) -> tuple[list[Found], bool]:
     """The events of a correlation id, those of one organization or of all: as they are recorded, and as they wait in
-    the outbox, or did a moment ago. Whether that is all of them: no more than `limit` are.
+    the outbox, or did a moment ago. Whether that is all of them: no more than `limit` are. The data of those with more
+    than LEAN bytes of it is left out: it is empty.
 
     first  one of them; of the outbox, what is older is found only while it waits, or was just published"""
-    wanted = Selection(organization=organization, correlation_id=first.correlation)
-    recorded = [Found(one.envelope) for one in await select(connection, wanted, limit=limit + 1)]
-    known = {one.envelope.id for one in recorded}
+    recorded = await _recorded(connection, first.correlation, organization, limit + 1)
+    known = {str(row["event_id"]) for row in recorded}
     root = _event_id(first.correlation)
     oldest = min([*known, first.id, *([root] if root else [])])
     meant = _attribute("correlationId", first.correlation)
-    rows = await connection.fetch(_RELATED, oldest, root, meant, organization, LOOK_AHEAD)
-    found = [*recorded, *(_moving(row) for row in rows if str(row["event_id"]) not in known)]
+    values = (oldest, root, meant, organization, LOOK_AHEAD, LEAN, limit + 1)
+    moving = [row for row in await connection.fetch(_RELATED, *values) if str(row["event_id"]) not in known]
+    found = [*(Found(envelope_of(row)) for row in recorded), *map(_moving, moving)]
+    # What was looked for as text, or by a column that holds no long ones, may have been found by mistake.
+    found = [one for one in found if one.envelope.correlation == first.correlation]
     return found[:limit], len(found) <= limit
+
+
+async def _recorded(connection: Connection, correlation_id: str, organization: str | None, limit: int) -> Sequence[Row]:
+    where, values = conditions(Selection(organization=organization, correlation_id=correlation_id), 3)
+    query = f"""
+    SELECT event_id, type, meta, CASE WHEN octet_length(data) <= $1 THEN data ELSE '' END AS data
+    FROM eventbus_events WHERE {where} ORDER BY event_id LIMIT $2
+    """  # noqa: S608 - of parts written here
+    return await connection.fetch(query, LEAN, limit, *values)
 
 
 def _moving(row: Row) -> Found:

@@ -14,6 +14,7 @@ from eventbus.redis.link import Link
 
 NEWEST = 200  # entries of each lane that are looked at: the server does nothing else meanwhile
 FIRST = 1_000  # of what is scheduled
+LEAN = 16_384  # bytes of data
 
 
 async def related(
@@ -24,7 +25,9 @@ async def related(
     found: list[Related] = []
     for name in names:  # one after the other: others have their turn in between
         keys = stream_keys(namespace, name)
-        command = scripts.RELATED((*keys.lanes, keys.due, keys.scheduled), correlation_id, attribute, NEWEST, FIRST)
+        command = scripts.RELATED(
+            (*keys.lanes, keys.due, keys.scheduled), correlation_id, attribute, NEWEST, FIRST, LEAN
+        )
         for wait, fields in await scripts.call(link, command):
             try:
                 envelope = decode(pairs(fields))

@@ -5,7 +5,7 @@ from eventbus.inspection import Related
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.redis.relating import NEWEST
+from eventbus.redis.relating import LEAN, NEWEST
 from eventbus.transport import Outgoing, Transport
 from tests.samples import STREAM, envelope
 
@@ -43,6 +43,14 @@ async def test_what_is_no_envelope_is_passed_by(raw: Link, redis_transport: Redi
     await raw.execute("XADD", lane, "*", "something", "else")
     await redis_transport.append([Outgoing(one := envelope(correlation_id="c-1"))])
     assert [found.envelope for found in await redis_transport.related("c-1")] == [one]
+
+
+async def test_large_ones_are_told_of_without_their_data(redis_transport: RedisTransport) -> None:
+    large = envelope(correlation_id="c-1")._replace(data=b'"' + b"x" * LEAN + b'"')
+    await redis_transport.append([Outgoing(large)])
+    await redis_transport.append([Outgoing(later := large._replace(id=uuid7()), 60.0)])
+    found = [one.envelope for one in await redis_transport.related("c-1")]
+    assert found == [large._replace(data=b""), later._replace(data=b"")]
 
 
 async def test_there_is_an_end_to_looking(raw: Link, redis_transport: RedisTransport) -> None:

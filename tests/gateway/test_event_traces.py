@@ -111,3 +111,37 @@ async def test_what_is_in_redis_alone(admin: Client, stranger: Client, bus: Even
     ]
     seen = (await stranger.get(f"/api/events/{THEIRS.id}/trace")).body["events"]
     assert {found["eventId"] for found in seen} == {THEIRS.id, THEIR_EFFECT.id, theirs.id}
+
+
+async def test_large_events_are_judged_by_all_that_they_say(
+    ann: Client, admin: Client, gateway: Gateway, bus: EventBus, tables: Tables
+) -> None:
+    """Their data is not read with the others': it would fill the memory."""
+    await fill(tables)
+    large = b'{"x":"%s","userId":"ann"}' % (b"x" * 20_000)
+    note, open_to_all = (
+        event("notification.create", ROOT, data=large),
+        event("lead.enrich", ROOT, data=b'{"x":"%s"}' % (b"x" * 20_000)),
+    )
+    await record(tables, [note, open_to_all])
+    carried = event("notification.create", ROOT, data=large)
+    await bus.transport.append([Outgoing(carried)])
+
+    async def seen_by(caller: Client) -> set[str]:
+        told = (await caller.get(f"/api/events/{ROOT.id}/trace")).body["events"]
+        return {found["eventId"] for found in told} & {note.id, open_to_all.id, carried.id}
+
+    assert await seen_by(admin) == {note.id, open_to_all.id, carried.id}
+    assert await seen_by(ann) == {note.id, open_to_all.id}, "of what is in Redis alone nobody can tell for whom it is"
+    assert await seen_by(gateway.caller("bob", "acme")) == {open_to_all.id}
+
+
+async def test_what_is_no_json_is_for_the_eyes_of_those_who_mend(ann: Client, admin: Client, tables: Tables) -> None:
+    await fill(tables)
+    poison = event("lead.enrich", ROOT, data=b"{no")
+    await record(tables, [poison])
+    seen = {caller: (await caller.get(f"/api/events/{ROOT.id}/trace")).body["events"] for caller in (ann, admin)}
+    assert [poison.id in {found["eventId"] for found in events} for events in seen.values()] == [False, True]
+    assert (await admin.get(f"/api/events/{poison.id}")).body["envelope"]["data"] == "{no"
+    path = f"/api/events/{poison.id}"
+    assert_problem(await ann.get(path), 404, path)

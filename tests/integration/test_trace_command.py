@@ -175,3 +175,16 @@ async def test_what_was_published_without_the_outbox_is_seen_before_it_is_record
     assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "4 events, 4 executions, 1 failed, 1 dead")
     assert "what is in Redis alone is not looked at" in run.stderr
     assert "sesame" not in run.stderr
+
+
+async def test_what_only_looks_like_the_correlation_id_is_none(bus: EventBus) -> None:
+    other, long = Origin("c-2", metadata={"correlationId": "c-1"}), "c" * 300
+    twins = [event("order.placed", correlation=long + end) for end in "ab"]
+    async with bus.transaction(other) as tx:
+        await tx.publish(Placed())
+        await record(tx.connection, twins)
+        await tx.connection.execute("UPDATE eventbus_events SET correlation_id = left(correlation_id, 300)")
+    async with bus.transaction() as tx:
+        for first, expected in ((ROOT, [ROOT, PAID, SENT, SHIPPED]), (twins[0], twins[:1])):
+            found, _ = await gather(tx.connection, first, None, 9)
+            assert [one.envelope.id for one in found] == [one.id for one in expected]

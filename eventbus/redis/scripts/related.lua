@@ -2,11 +2,15 @@
 -- KEYS[1…10] lanes  KEYS[11] due (ZSET: event id by ms)  KEYS[12] scheduled (HASH: event id to packed lane and fields)
 -- ARGV[1] correlation id  ARGV[2] the same as an attribute, as `meta` has it
 -- ARGV[3] entries of each lane that are looked at  ARGV[4] scheduled events that are
+-- ARGV[5] bytes of data with which an event is told of; of a larger one none are
 -- Returns {{ms until it is due, -1 for an entry; fields}, …}.
 local found = {}
 
 local function look(fields, wait)
-  if fields[2] == ARGV[1] or (fields[6] and string.find(fields[6], ARGV[2], 1, true)) then
+  if #fields == 8 and (fields[2] == ARGV[1] or string.find(fields[6], ARGV[2], 1, true)) then
+    if #fields[8] > tonumber(ARGV[5]) then
+      fields[8] = ''
+    end
     found[#found + 1] = {wait, fields}
   end
 end
