@@ -16,7 +16,7 @@ REASON_LIMIT, TYPE_LIMIT = 500, 200  # characters
 
 class Place(StrEnum):
     """Where an event is found: in a session, in the outbox, delayed, in a stream and not settled, dead, in the event
-    store."""
+    store, among those of an aggregate."""
 
     SESSION = "session"
     OUTBOX = "outbox"
@@ -24,6 +24,7 @@ class Place(StrEnum):
     STREAM = "stream"
     DEAD = "dead"
     STORED = "stored"
+    AGGREGATE = "aggregate"
 
 
 @dataclass(slots=True)

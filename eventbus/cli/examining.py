@@ -17,7 +17,11 @@ from eventbus.settings import Settings
 from eventbus.transaction import Connection
 
 # Looked at in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
-IN_DATABASE = (Place.OUTBOX, Place.STORED)
+TABLES = {
+    Place.OUTBOX: "eventbus_outbox",
+    Place.STORED: "eventbus_events",
+    Place.AGGREGATE: "eventbus_aggregate_events",
+}
 IN_REDIS = (Place.SCHEDULED, Place.STREAM, Place.DEAD)
 
 Named = tuple[str | None, Fields]  # what it is known by, if not by its id
@@ -35,7 +39,7 @@ class Looked:
 async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: int) -> Looked:
     """At these streams, or at all. Raises Unavailable if a server is away that is configured."""
     looked = Looked()
-    in_database = [place for place in IN_DATABASE if place in places]
+    in_database = [place for place in TABLES if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
     if Place.SESSION in places:
         async with reach.redis() as link:
@@ -94,15 +98,14 @@ async def _look_into_database(
         return
     from eventbus.postgres.sampling import has, unpublished  # noqa: PLC0415 - asyncpg is an extra
 
-    tables = {Place.OUTBOX: "eventbus_outbox", Place.STORED: "eventbus_events"}
     async with _connected() as connection:
         for place in places:
-            if not await has(connection, tables[place]):
-                looked.not_at.append(f"{place}: there is no table {tables[place]}; see `eventbus migrate`")
+            if not await has(connection, TABLES[place]):
+                looked.not_at.append(f"{place}: there is no table {TABLES[place]}; see `eventbus migrate`")
             elif place is Place.OUTBOX:
                 await _take(looked, place, _unnamed(unpublished(connection), streams), limit, "the oldest of all")
             else:
-                await _look_at_stored(looked, connection, streams, limit)
+                await _look_at_stored(looked, place, connection, streams, limit)
 
 
 @asynccontextmanager
@@ -118,15 +121,17 @@ async def _connected() -> AsyncIterator[Connection]:
         await database.close()
 
 
-async def _look_at_stored(looked: Looked, connection: Connection, streams: Sequence[str] | None, limit: int) -> None:
+async def _look_at_stored(
+    looked: Looked, place: Place, connection: Connection, streams: Sequence[str] | None, limit: int
+) -> None:
     from eventbus.postgres.sampling import sample, stored_types  # noqa: PLC0415 - asyncpg is an extra
 
-    for event_type in await stored_types(connection):
+    for event_type in await stored_types(connection, TABLES[place]):
         if streams and stream_of(event_type) not in streams:
             continue
-        found = await sample(connection, event_type, limit)
+        found = await sample(connection, TABLES[place], event_type, limit)
         for fields in found.rows:
-            looked.examination.look(Place.STORED, fields)
+            looked.examination.look(place, fields)
         if not found.whole:
             part = f"spread over the time between the first and the last of {event_type}"
-            looked.partly.append(f"{Place.STORED}: {len(found.rows):,}, {part}")
+            looked.partly.append(f"{place}: {len(found.rows):,}, {part}")

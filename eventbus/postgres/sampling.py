@@ -16,26 +16,26 @@ _WAITING = """
 SELECT position, event_id, type, meta, data FROM eventbus_outbox
 WHERE published_at IS NULL AND position > $1 ORDER BY position LIMIT $2
 """
-# From type to type by the index: DISTINCT would read every row.
+# Each for any table of events that has an index by type and id. From type to type by it: DISTINCT would read every row.
 _TYPES = """
 WITH RECURSIVE found AS (
-    (SELECT type FROM eventbus_events ORDER BY type LIMIT 1)
+    (SELECT type FROM {table} ORDER BY type LIMIT 1)
     UNION ALL
-    SELECT (SELECT type FROM eventbus_events WHERE type > found.type ORDER BY type LIMIT 1)
+    SELECT (SELECT type FROM {table} WHERE type > found.type ORDER BY type LIMIT 1)
     FROM found WHERE found.type IS NOT NULL
 )
 SELECT type FROM found WHERE type IS NOT NULL
 """
-_SOME = "SELECT event_id, type, meta, data FROM eventbus_events WHERE type = $1 ORDER BY event_id LIMIT $2"
+_SOME = "SELECT event_id, type, meta, data FROM {table} WHERE type = $1 ORDER BY event_id LIMIT $2"
 _ENDS = """
-SELECT (SELECT event_id FROM eventbus_events WHERE type = $1 ORDER BY event_id LIMIT 1)::text AS first,
-       (SELECT event_id FROM eventbus_events WHERE type = $1 ORDER BY event_id DESC LIMIT 1)::text AS last
+SELECT (SELECT event_id FROM {table} WHERE type = $1 ORDER BY event_id LIMIT 1)::text AS first,
+       (SELECT event_id FROM {table} WHERE type = $1 ORDER BY event_id DESC LIMIT 1)::text AS last
 """
 _SPREAD = """
 SELECT event_id, type, meta, data
 FROM unnest($2::uuid[], $3::uuid[]) AS slice (since, until)
 CROSS JOIN LATERAL (
-    SELECT * FROM eventbus_events WHERE type = $1 AND event_id >= since AND event_id < until
+    SELECT * FROM {table} WHERE type = $1 AND event_id >= since AND event_id < until
     ORDER BY event_id LIMIT $4
 ) AS stored
 """
@@ -54,18 +54,18 @@ async def has(connection: Connection, table: str) -> bool:
     return there
 
 
-async def stored_types(connection: Connection) -> list[str]:
-    """All types of the event store, sorted."""
-    return [row["type"] for row in await connection.fetch(_TYPES)]
+async def stored_types(connection: Connection, table: str) -> list[str]:
+    """All types of its events, sorted."""
+    return [row["type"] for row in await connection.fetch(_TYPES.format(table=table))]
 
 
-async def sample(connection: Connection, event_type: str, limit: int) -> Sample:
-    """At most `limit` of the store's events of this type, and about that many if there are more."""
-    rows = await connection.fetch(_SOME, event_type, limit + 1)
+async def sample(connection: Connection, table: str, event_type: str, limit: int) -> Sample:
+    """At most `limit` of the table's events of this type, and about that many if there are more."""
+    rows = await connection.fetch(_SOME.format(table=table), event_type, limit + 1)
     if len(rows) > limit:
         slices = min(SLICES, limit)
-        since, until = _slices(*await _ends(connection, event_type), slices)
-        spread = await connection.fetch(_SPREAD, event_type, since, until, limit // slices)
+        since, until = _slices(*await _ends(connection, table, event_type), slices)
+        spread = await connection.fetch(_SPREAD.format(table=table), event_type, since, until, limit // slices)
         return Sample([fields_of(row) for row in spread], whole=False)
     return Sample([fields_of(row) for row in rows], whole=True)
 
@@ -79,9 +79,9 @@ async def unpublished(connection: Connection) -> AsyncIterator[Fields]:
         position = rows[-1]["position"]
 
 
-async def _ends(connection: Connection, event_type: str) -> tuple[int, int]:
+async def _ends(connection: Connection, table: str, event_type: str) -> tuple[int, int]:
     """When the first and the last one were made."""
-    row = await connection.fetchrow(_ENDS, event_type)
+    row = await connection.fetchrow(_ENDS.format(table=table), event_type)
     assert row is not None, "a query without FROM has a row"
     return unix_ms(row["first"]), unix_ms(row["last"])
 

@@ -165,7 +165,7 @@ async def test_all_that_can_be_wrong_is_one_screen(transport: RedisTransport, an
     assert bad.returncode == 1
     assert_fits(bad)
     assert "not all: stream: 100, the oldest of schemacmd" in bad.stdout
-    assert "not looked at: outbox, stored: no database" in bad.stdout
+    assert "not looked at: outbox, stored, aggregate: no database" in bad.stdout
     told = json.loads((await check(any_redis_url, "--json")).stdout)
     faults = {(one["type"][:14], one["version"]): one["faults"][0] for one in told["types"] if one["faults"]}
     assert told["failing"] == 3 + 150 + 1
@@ -250,6 +250,24 @@ async def test_a_store_that_is_large_is_looked_at_all_along(
     assert (whole["schemacmd.paid 1"], whole["schemacmd.paid 2"]) == ({"stored": 60}, {"stored": 540})
 
 
+async def test_events_of_aggregates_are_looked_at(
+    database: asyncpg.Connection, redis_url: str, database_url: str
+) -> None:
+    """They are kept when the event store has forgotten them, and a state cannot be rebuilt without them."""
+    for number, (kind, data) in enumerate([("schemacmd.paid", "{}"), ("schemacmd.unheard_of", "{}")], start=1):
+        await database.execute(
+            "INSERT INTO eventbus_aggregate_events VALUES ('acme', 'account', 'a-1', $1, $2, $3, '', $4)",
+            *(number, uuid7(), kind, data),
+        )
+    run = await check(redis_url, "--json", EVENTBUS_DATABASE_URL=database_url)
+    assert run.returncode == 1
+    told = json.loads(run.stdout)
+    assert {one["type"]: one["lookedAt"] for one in told["types"]} == {
+        "schemacmd.paid": {"aggregate": 1},
+        "schemacmd.unheard_of": {"aggregate": 1},
+    }
+
+
 async def test_the_outbox_is_looked_at_as_far_as_it_is_not_relayed(
     database: asyncpg.Connection, redis_url: str, database_url: str
 ) -> None:
@@ -263,7 +281,7 @@ async def test_the_outbox_is_looked_at_as_far_as_it_is_not_relayed(
 async def test_what_cannot_be_looked_at_is_said_or_ends_it(redis_url: str, database_url: str) -> None:
     run = await check(redis_url, EVENTBUS_DATABASE_URL=database_url)
     assert run.returncode == 0
-    assert "not looked at (and 1 more): outbox: there is no table eventbus_outbox" in run.stdout
+    assert "not looked at (and 2 more): outbox: there is no table eventbus_outbox" in run.stdout
     away = "postgresql://nobody@127.0.0.1:9/none"
     assert (await check(redis_url, EVENTBUS_DATABASE_URL=away)).returncode == 3, "nobody should deploy on half a look"
     assert (await check(redis_url, "--in", "stream", EVENTBUS_DATABASE_URL=away)).returncode == 0

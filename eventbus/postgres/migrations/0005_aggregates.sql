@@ -23,3 +23,6 @@ CREATE TABLE eventbus_aggregate_events (
     data         text   NOT NULL,
     PRIMARY KEY (organization, name, id, version)
 );
+
+-- For `eventbus schema check`, which opens some of each type.
+CREATE INDEX eventbus_aggregate_events_type ON eventbus_aggregate_events (type, event_id);
