@@ -20,7 +20,7 @@ _FORGET = {
     "deliveries": """
         DELETE FROM deliveries WHERE ctid = ANY(ARRAY(
             SELECT ctid FROM deliveries WHERE updated_at < now() - $1::interval LIMIT $2 FOR UPDATE SKIP LOCKED
-        )) AND updated_at < now() - $1::interval
+        ))
     """,
     "inbound_messages": """
         DELETE FROM inbound_messages WHERE ctid = ANY(ARRAY(
