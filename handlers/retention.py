@@ -15,6 +15,7 @@ from handlers.delivery.handlers import delivery
 
 KEPT = timedelta(days=90)
 BATCH = 10_000  # rows of a statement: nobody has to wait for longer than that takes
+BATCHES = 100  # of a table and day: the handler's time is bounded
 
 _FORGET = {
     "deliveries": """
@@ -37,8 +38,11 @@ async def forget_old_traffic(_tick: Tick, ctx: Context) -> None:
     """A batch at a time, each committed: what a death leaves goes the next day, or when the event runs again."""
     for table, statement in _FORGET.items():
         forgotten = 0
-        while (deleted := await _delete(ctx, statement)) > 0:
+        for _ in range(BATCHES):
+            deleted = await _delete(ctx, statement)
             forgotten += deleted
+            if deleted < BATCH:
+                break
         if forgotten:
             log.info("old rows forgotten", table=table, count=forgotten)
 
