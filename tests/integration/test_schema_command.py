@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from eventbus import EventBus
+from eventbus import event as events
 from eventbus.codec import encode
 from eventbus.event import Envelope, uuid7
 from eventbus.ledger import SessionId
@@ -58,6 +59,8 @@ def whole(data):
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(events, "_registry", {})  # other tests have types with gaps
+    monkeypatch.delitem(sys.modules, "schemacmd_bank", raising=False)
     (tmp_path / "schemacmd_bank.py").write_text(MODULE)
     (tmp_path / "schemacmd_torn.py").write_text(GAP)
 
