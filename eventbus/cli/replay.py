@@ -148,11 +148,13 @@ async def _replay(
             confirm(f"{_counted(planned)}. Send {planned.total} to {group}{' as new events' if new_ids else ''}?")
         try:
             await replaying.run(why=why, rate=rate)
+        except BaseException:
+            if planned.last is not None:
+                typer.echo(f"cut short: with --after {planned.last} the same command goes on there", err=True)
+            raise
         finally:
             told = {"group": group, "count": planned.done, "of": planned.total, "last": planned.last}
             audit("replay", **told, newIds=new_ids, why=why, filter=described(wanted))
-            if planned.done < planned.total and planned.last is not None:
-                typer.echo(f"cut short: with --after {planned.last} the same command goes on there", err=True)
     _tell(planned, as_json)
 
 

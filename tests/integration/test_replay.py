@@ -130,6 +130,17 @@ async def test_what_is_wanted_is_sent_and_nothing_else(
     assert [found.id for found in await entries(bus.transport, "accounts")] == [one.id for one in expected]
 
 
+async def test_what_begins_the_same_is_not_the_same(bus: EventBus) -> None:
+    """The columns hold the first 300 characters."""
+    long = "b" * 300
+    one, other = event(61)._replace(subject=long + "1"), event(61)._replace(subject=long + "2")
+    async with bus.transaction() as tx:
+        await record(tx.connection, [other, one])
+        await tx.connection.execute("UPDATE eventbus_events SET subject = left(subject, 300)")
+    await bus.replay("accounts", Selection(subject=long + "1"), why="test")
+    assert [found.id for found in await entries(bus.transport, "accounts")] == [one.id]
+
+
 async def test_who_and_why_are_kept(bus: EventBus) -> None:
     await bus.replay("accounts", Selection(subject="bill-1", types=["bill.*"]), why="wrong", by="ann", new_ids=True)
     await bus.replay("shipping", Selection(ids=[SENT.id]), why="lost")

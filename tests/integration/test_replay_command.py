@@ -170,6 +170,21 @@ def test_a_server_that_is_away(bus: EventBus, here: dict[str, str]) -> None:
         assert "sesame" not in run.stderr
 
 
+async def test_one_that_is_killed_is_on_record_and_can_be_done_again(bus: EventBus, here: dict[str, str]) -> None:
+    asked = ["replay", "-g", "billing", "--all", "--why", "test", "--yes"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "eventbus.cli", *asked, "--rate", "0.5", env={**CLEAN, **here}
+    )
+    try:
+        await receive(bus.transport, consumer(), 1)
+    finally:
+        process.kill()
+        await process.wait()
+    assert "of 5, not ended" in eventbus("replay", "list", **here).stdout
+    again = json.loads(eventbus(*asked, "--json", **here).stdout)
+    assert (again["replayed"], again["count"], await sent(bus)) == (5, 5, 5)
+
+
 async def test_one_that_is_interrupted_says_where_to_go_on(bus: EventBus, here: dict[str, str]) -> None:
     asked = ["replay", "-g", "billing", "--type", "order.*", "--why", "test", "--yes", "--rate", "1"]
     process = await asyncio.create_subprocess_exec(
@@ -184,7 +199,7 @@ async def test_one_that_is_interrupted_says_where_to_go_on(bus: EventBus, here: 
             process.kill()
             await process.wait()
     assert process.returncode == 130, printed.decode()
-    line, told = printed.decode().splitlines()
+    told, line = printed.decode().splitlines()
     assert json.loads(line)["count"] in {1, 2}, "of the last one nobody may know whether it was sent"
     last = PLACED[json.loads(line)["count"] - 1].id
     assert told == f"cut short: with --after {last} the same command goes on there"
