@@ -26,8 +26,9 @@ WAY: list[tuple[str, str | None, dict[str, str]]] = [
     ("notification.create", "lead.created", {"notification": "completed"}),
     ("lead.calculate_score", "lead.created", {"lead": "completed"}),
     ("email.send_submission_confirmation", "lead.created", {"email": "dead"}),
-    ("lead.enrich", "lead.created", {}),  # in ten seconds
+    ("lead.enrich", "lead.created", {}),
 ]
+LATER = "lead.enrich"  # in ten seconds: this may be before or after it
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def shape(trace: dict[str, Any]) -> Counter[tuple[str, str | None, tuple[tuple[s
         (
             event["type"],
             types.get(event["causedBy"]),
-            tuple(sorted((done["group"], done["outcome"]) for done in event["executions"])),
+            tuple(sorted((done["group"], done["outcome"]) for done in event["executions"] if event["type"] != LATER)),
         )
         for event in trace["events"]
     )
@@ -63,8 +64,8 @@ async def test_every_event_and_handler_in_the_order_of_causes(
         async def all_there() -> bool:
             nonlocal seen
             seen = (await admin.get(f"/api/events/{first['id']}/trace")).body
-            places = Counter(event["place"] for event in seen["events"])
-            return shape(seen) == expected and places == {"recorded": len(WAY) - 1, "scheduled": 1}
+            places = {event["place"] for event in seen["events"] if event["type"] != LATER}
+            return shape(seen) == expected and places == {"recorded"}
 
         try:
             await eventually(all_there)
@@ -82,7 +83,9 @@ async def test_every_event_and_handler_in_the_order_of_causes(
         depths[event["eventId"]] = event["depth"]
         assert not event["orphan"]
         assert all(done["offsetMs"] >= event["offsetMs"] for done in event["executions"])
-    assert [event["type"] for event in events if event["failed"]] == ["email.send_submission_confirmation"]
+    assert [event["type"] for event in events if event["failed"] and event["type"] != LATER] == [
+        "email.send_submission_confirmation"
+    ]
     committed = await tables.fetch("SELECT event_id, group_name FROM eventbus_inbox")
     handled = {(event["eventId"], done["group"]) for event in events for done in event["executions"]}
     missed = {(str(row["event_id"]), row["group_name"]) for row in committed if str(row["event_id"]) in depths}
