@@ -1,7 +1,7 @@
 """All that is known of the events about one thing, wherever it is kept: what is on its way is in the outbox alone, what
 was published straight to Redis is in the event store alone, and what is older than both keep is with its aggregate."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -72,20 +72,3 @@ async def about(
 
 def _known(row: Row) -> Known:
     return Known(envelope_of(row), row["due_at"], row["version"])
-
-
-class Effect(NamedTuple):
-    """A group has committed what it made of an event."""
-
-    event_id: str
-    group: str
-    committed_at: datetime
-
-
-_EFFECTS = "SELECT event_id, group_name, processed_at FROM eventbus_inbox WHERE event_id = ANY($1::uuid[])"
-
-
-async def effects(connection: Connection, event_ids: Sequence[str]) -> list[Effect]:
-    """Of all these events, as far as the inbox still knows."""
-    rows = await connection.fetch(_EFFECTS, list(event_ids))
-    return [Effect(str(row["event_id"]), row["group_name"], row["processed_at"]) for row in rows]

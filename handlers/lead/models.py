@@ -85,12 +85,12 @@ class TimelineQuery(Query):
 
 
 class Handled(Answer):
-    """What a group has made of an event last. `attempts` is null where nobody has written down how many it took."""
+    """What a group has made of an event last: at which attempt, and how that ended."""
 
     group: str
     at: datetime
     outcome: Ending
-    attempts: int | None
+    attempts: int
     error: str | None
 
 

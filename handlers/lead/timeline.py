@@ -1,7 +1,7 @@
 """Every event about a lead, with what handled it: as recorded, and what is still on its way there.
 
 Events about a lead come from its own facts (handlers.lead.facts), the event store, and the outbox; what groups made of
-them from the executions that are recorded, and from the inbox, which knows of an effect as soon as it is there.
+them from the executions that are recorded, or from the inbox, which knows of an effect as soon as it is there.
 """
 
 import time
@@ -13,9 +13,9 @@ from uuid import UUID
 import orjson
 
 from eventbus import Transaction
-from eventbus.history import Ending, Execution
+from eventbus.history import Execution
 from eventbus.postgres.history import executions
-from eventbus.postgres.subjects import Effect, Known, about, effects
+from eventbus.postgres.subjects import Known, about
 from handlers.errors import NotFound
 from handlers.lead import store
 from handlers.lead.facts import LeadFacts
@@ -45,17 +45,15 @@ async def page(tx: Transaction, organization: str, lead_id: UUID, query: Timelin
     )
     shown, more = found[: query.limit], len(found) > query.limit
     ids = [known.envelope.id for known in shown]
-    handled = merge(await executions(tx.connection, ids), await effects(tx.connection, ids))
+    handled = _last_of_each(await executions(tx.connection, ids))
     return Page[LeadEvent](
         items=[_event(known, handled.get(known.envelope.id, {}).values()) for known in shown],
         next_cursor=place.after([UUID(each) for each in ids], time.time()).encode() if more else None,
     )
 
 
-def merge(executed: Sequence[Execution], committed: Sequence[Effect]) -> dict[str, dict[str, Handled]]:
-    """By event and group, what came of the last execution. `executed` in the order in which they ended.
-
-    An effect that is there tells of a later one than any that failed before it, if that is not on record yet."""
+def _last_of_each(executed: Sequence[Execution]) -> dict[str, dict[str, Handled]]:
+    """By event and group, what came of the last execution. `executed`: in the order in which they ended."""
     found: dict[str, dict[str, Handled]] = {}
     for execution in executed:
         found.setdefault(execution.event_id, {})[execution.group] = Handled(
@@ -65,13 +63,6 @@ def merge(executed: Sequence[Execution], committed: Sequence[Effect]) -> dict[st
             attempts=execution.attempt,
             error=execution.error,
         )
-    for effect in committed:
-        groups = found.setdefault(effect.event_id, {})
-        known = groups.get(effect.group)
-        if known is None or (known.outcome is not Ending.COMPLETED and known.at < effect.committed_at):
-            groups[effect.group] = Handled(
-                group=effect.group, at=effect.committed_at, outcome=Ending.COMPLETED, attempts=None, error=None
-            )
     return found
 
 

@@ -194,13 +194,13 @@ async def test_a_cursor_of_another_list_is_refused(cursor: str, ann: Client) -> 
     ("executed", "committed", "told"),
     [
         ([], None, []),
-        ([], 1.0, [("completed", None, None)]),
+        ([], 1.0, [("completed", 1, None)]),
         ([DONE], None, [("completed", 2, None)]),
         ([DONE], 1.1, [("completed", 2, None)]),
         ([FAILED], None, [("failed", 1, "SMTP said no")]),
         ([FAILED, DONE], None, [("completed", 2, None)]),
         ([DONE, FAILED], None, [("completed", 2, None)]),  # written down in whatever order
-        ([FAILED], 1.0, [("completed", None, None)]),  # the second execution is not on record yet
+        ([FAILED], 1.0, [("completed", 2, None)]),  # the second execution is not on record yet
         ([FAILED], 4.0, [("failed", 1, "SMTP said no")]),  # behind its transaction, and will be tried again
         ([("dead", 3, 1.0, "no")], None, [("dead", 3, "no")]),
         ([("snoozed", 1, 1.0, None)], None, [("snoozed", 1, None)]),
