@@ -1,5 +1,6 @@
 """A worker process of the fault tests: `python -m tests.faults.process`, with --batches for a handler of batches,
---history for the group that records what passes, and --hasty for a short grace."""
+--history for the group that records what passes, --hasty for a short grace, and --alone for the jobs and nothing beside
+them: no other group, and no relay."""
 
 import os
 import resource
@@ -26,7 +27,9 @@ async def main() -> None:
         ticking = [clock(history)] if os.environ.get("FAULTS_TICKS") else []
         grace = 0.5 if "--hasty" in sys.argv else 10
         recording = [recorder(lease=jobs.LEASE)] if kept is not None else []
-        worker = Worker(bus, [group, jobs.notes(history), *ticking, *recording], grace=grace)
+        alone = "--alone" in sys.argv
+        others = [] if alone else [jobs.notes(history), *ticking]
+        worker = Worker(bus, [group, *others, *recording], grace=grace, relay=not alone)
         history.record("started")
         await worker.run()
     history.record("stopped")

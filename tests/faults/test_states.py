@@ -44,7 +44,8 @@ async def recorded(bus: EventBus, event_id: str) -> Phase | None:
 
 async def left_behind(arena: Arena, bus: EventBus, behaviour: str, attempts: int = 1) -> str:
     """The id of an event whose worker died when so many attempts were settled, and left a record that says `active`."""
-    doomed = arena.fleet.start(crash=f"consumer.settled:{1 + attempts}")  # the other group is done with it at once
+    # Alone: else what its handler published is acknowledged as well, and perhaps before.
+    doomed = arena.fleet.start("--alone", crash=f"consumer.settled:{attempts}")
     event_id = await arena.publish(bus, 1, behaviour)
     assert event_id is not None
     await asyncio.to_thread(doomed.wait, 20)
