@@ -75,7 +75,9 @@ class Crm:
             streams = [key async for key in client.scan_iter("eb:*:stream")]
             groups = [group for key in streams for group in await client.xinfo_groups(key)]
             scheduled = [await client.zcard(key) async for key in client.scan_iter("eb:*:due")]
-        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in groups) + sum(scheduled)
+        # What a killed recorder had in hand is recorded a minute later; tests/faults/test_history.py looks after that.
+        others = [group for group in groups if group["name"] != b"history"]
+        return sum(int(group["pending"]) + int(group["lag"] or 0) for group in others) + sum(scheduled)
 
     async def dead(self) -> list[str]:
         """What the dead letters of all streams say."""
