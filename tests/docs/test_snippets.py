@@ -37,7 +37,10 @@ PROGRAMS = {  # run as they are, until they have printed this
     "take_row": "committed: 3 events",
 }
 # No programs by themselves: each has a test below that drives it.
-PARTS = {"bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again", "pay_in"}
+PARTS = {
+    *("bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again", "pay_in"),
+    *("tell_story", "on_record"),
+}
 # Files of services, which test_services.py writes and runs.
 FILES = {"charge_order", "test_a_large_order_is_charged_at_the_second_try", "remind"}
 
@@ -229,6 +232,28 @@ async def test_an_account_is_never_overdrawn(redis_url: str, database_url: str) 
         async with bus.transaction() as tx:
             account = await tx.load(snippet.Account, "acme", "a-1")
         assert (account.balance, account.version) == (10, 5)
+
+
+async def test_what_happened_to_a_meter_is_on_record(
+    redis_url: str, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, reading = _module("on_record"), _module("tell_story")
+    async with _prepared(database_url), recording.on_record(redis_url, database_url) as bus:
+        working = asyncio.create_task(recording.work(bus))
+        event = recording.MeterRead(reading=42)
+        receipt = await bus.publish(event, key="meter-1", organization="acme")
+
+        async def told() -> bool:
+            return bool(await bus.history.find(receipt.id) and await bus.history.executions([receipt.id]))
+
+        await eventually(told)
+        capsys.readouterr()
+        await reading.tell_story(bus, "acme", "meter-1")
+        working.cancel()
+        await asyncio.wait([working])
+    printed = capsys.readouterr().out
+    assert "meter.read b'{\"reading\":42}'" in printed
+    assert "meters completed" in printed
 
 
 @contextmanager
