@@ -36,7 +36,8 @@ pytestmark = [pytest.mark.serial, pytest.mark.timeout(120 + 8 * TRIALS + 4 * int
 
 @pytest.fixture
 def redis(own_redis: OwnRedis) -> EmbeddedRedis:
-    return own_redis()
+    """What it has confirmed is on the disk: what it may lose otherwise when it is killed is not ours to promise."""
+    return own_redis(options={"appendfsync": "always"})
 
 
 @pytest.fixture
