@@ -72,6 +72,7 @@ class Options(TypedDict, total=False):
     transaction     False for what needs none of PostgreSQL's; one with an Idempotency-Key has it all the same
     unless_success  the status instead, where the answer's `success` is false
     example         a body that would do, for the document
+    optional_body   True: no body is the same as an empty object
     """
 
     also: tuple[str, ...]
@@ -82,6 +83,7 @@ class Options(TypedDict, total=False):
     transaction: bool
     unless_success: int
     example: Any
+    optional_body: bool
 
 
 class RawOptions(TypedDict, total=False):
@@ -131,6 +133,7 @@ class Endpoint:
     headers: Contents
     refusals: frozenset[int]
     example: Any
+    optional_body: bool = False
 
     @property
     def name(self) -> str:
@@ -254,6 +257,7 @@ class Routes:
                     headers={},
                     refusals=frozenset(options.get("problems", ())),
                     example=options.get("example"),
+                    optional_body=options.get("optional_body", False),
                 )
             )
             return operation

@@ -22,7 +22,9 @@ from eventbus.errors import CodecError
 from eventbus.event import Envelope
 from eventbus.ledger import SessionId, SessionState, SessionStatus
 from eventbus.sessions import Answer as Done
+from gateway.auth import Caller
 from gateway.cloudevents import Location
+from gateway.following import OVERSEERS
 from gateway.problems import Problem
 from gateway.typed import Misfit, class_of, event_of, organization_field
 from handlers.fields import Answer, Line, Query, Request
@@ -30,9 +32,12 @@ from handlers.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_c
 
 MAX_METADATA = 16_384  # bytes of JSON
 MAX_FAULTS = 100  # that are told
+_OWNER = "\0userId"  # among the metadata of a session: no client can give it that name
 
 
 def _small(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if any("\0" in name for name in metadata):
+        raise ValueError("a name has a null character")
     if len(orjson.dumps(metadata)) > MAX_METADATA:
         raise ValueError(f"has more than {MAX_METADATA:,} bytes of JSON")
     return metadata
@@ -124,7 +129,17 @@ class CollectedQuery(Query):
     cursor: PositionCursor | None = None
 
 
-def prepare(body: NewEvents, organization: str, origin: Origin) -> list[Envelope]:
+def owned(metadata: Mapping[str, JsonValue], caller: Caller) -> dict[str, JsonValue]:
+    """What is kept with a session: what the client gave, and whose it is."""
+    return {**metadata, _OWNER: caller.user}
+
+
+def is_owner(state: SessionState, caller: Caller) -> bool:
+    """A session is its user's own; those who run the house see all of the organization's."""
+    return bool(caller.roles & OVERSEERS) or state.metadata.get(_OWNER) == caller.user
+
+
+def prepare(body: NewEvents, caller: Caller, origin: Origin) -> list[Envelope]:
     """What the session is to keep. Raises Problem(422), with the faults of all events, if one of them is not fit."""
     sent = body.root if isinstance(body.root, list) else [body.root]
     prepared: list[Envelope] = []
@@ -132,7 +147,7 @@ def prepare(body: NewEvents, organization: str, origin: Origin) -> list[Envelope
     for index, event in enumerate(sent):
         place: Location = ("body", index) if isinstance(body.root, list) else ("body",)
         try:
-            prepared.append(_envelope(event, organization, origin))
+            prepared.append(_envelope(event, caller, origin))
         except Misfit as misfit:
             faults += [{"loc": [*place, *location], "msg": message} for location, message in misfit.faults]
     if faults:
@@ -140,14 +155,16 @@ def prepare(body: NewEvents, organization: str, origin: Origin) -> list[Envelope
     return prepared
 
 
-def _envelope(sent: NewEvent, organization: str, origin: Origin) -> Envelope:
-    cls = class_of(sent.type)
+def _envelope(sent: NewEvent, caller: Caller, origin: Origin) -> Envelope:
+    cls, organization = class_of(sent.type), caller.organization
     field, fields = organization_field(cls), sent.data
     if field is not None:
         if fields.get(field) not in {None, organization}:
             raise Misfit((("data", field), "this is not the organization of your token"))
         fields = {**fields, field: organization}
     event = event_of(cls, fields)
+    if getattr(event, "user_id", None) not in {None, caller.user} and not caller.roles & OVERSEERS:
+        raise Misfit((("data", "userId"), "this is another user: that takes the role admin or system"))
     try:
         return envelop(event, origin, key=sent.key, organization=organization)
     except CodecError as error:
@@ -185,7 +202,7 @@ def shown(state: SessionState) -> SessionShown:
     is_committed = state.status is SessionStatus.COMMITTED
     return SessionShown(
         **_told(state),
-        metadata=dict(state.metadata),
+        metadata={name: value for name, value in state.metadata.items() if name != _OWNER},
         published=state.published if is_committed else None,
         batches=state.batches if is_committed else None,
     )

@@ -46,11 +46,12 @@ def _handler(endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         caller = await _admit(endpoint, request)
         arguments = _arguments(endpoint, request)
-        if endpoint.body is not None and not is_json(request.content_type):
+        left_out = endpoint.optional_body and not request.body_exists
+        if endpoint.body is not None and not left_out and not is_json(request.content_type):
             raise Problem(415, "send application/json")
         raw = await read(request) if endpoint.body is not None or endpoint.is_idempotent else b""
         if endpoint.body is not None:
-            arguments["body"] = _parse_body(endpoint.body, raw)
+            arguments["body"] = _parse_body(endpoint.body, b"{}" if left_out else raw)
         scope = _scope(endpoint, request, caller)
         bus, cause = request.app[BUS], origin(request, caller.organization, caller.user)
         key = "" if scope is None else scope.digest(raw)

@@ -117,7 +117,7 @@ def _operation(endpoint: Endpoint, path: str, schemas: "_Schemas") -> Document:
         content = {kind: {"schema": schemas.taken(what)} for kind, what in endpoint.takes.items()}
         if endpoint.example is not None:
             content[next(iter(content))]["example"] = endpoint.example
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {"required": not endpoint.optional_body, "content": content}
     refusals = {str(status): {"$ref": f"#/components/responses/{_title(status)}"} for status in endpoint.problems}
     answers = {str(status): _answer(endpoint, status, schemas) for status in endpoint.answers}
     described["responses"] = dict(sorted((refusals | answers).items()))

@@ -1,11 +1,13 @@
 """/api/sessions: events that are collected, and published together or not at all.
 
-Any registered type may be in a session, so that it takes the roles that publishing takes. The events are the token's
-organization's, whatever the role. Nothing of it is in PostgreSQL: it works while that is away.
+A session is its user's own, and its events are the token's organization's. Who is neither admin nor system speaks for
+himself alone: an event that names a user names him. Nothing of it is in PostgreSQL: it works while that is away.
 """
 
+from contextlib import suppress
 from uuid import UUID
 
+from eventbus.errors import NoSuchSession, Unavailable
 from eventbus.ledger import SessionId
 from eventbus.sessions import commands, queries
 from gateway import collecting
@@ -21,7 +23,7 @@ from gateway.collecting import (
     SessionShown,
     Started,
 )
-from gateway.routes.events import PUBLISHERS
+from gateway.following import OVERSEERS
 from handlers.paging import Page
 
 PATH = "/api/sessions"
@@ -29,17 +31,17 @@ PATH = "/api/sessions"
 sessions = Routes(PATH)
 
 
-@sessions.post(status=201, location=PATH + "/{session_id}", roles=PUBLISHERS, transaction=False)
+@sessions.post(status=201, location=PATH + "/{session_id}", transaction=False, optional_body=True)
 async def start_session(call: Call, body: NewSession) -> Started:
     """Start a session; it collects events for a day."""
-    return collecting.started(await commands.start(call.bus.sessions, call.organization, body.metadata))
+    metadata = collecting.owned(body.metadata, call.caller)
+    return collecting.started(await commands.start(call.bus.sessions, call.organization, metadata))
 
 
 @sessions.post(
     "/{session_id}/events",
     status=202,
     location=PATH + "/{session_id}",
-    roles=PUBLISHERS,
     transaction=False,
     example={"type": "lead.enrich", "data": {"leadId": "lead-1"}},
 )
@@ -48,38 +50,48 @@ async def add_events(call: Call, session_id: UUID, body: NewEvents) -> Added:
 
     What is added is checked now; its id and what it descends from are settled now. A session has at most 10,000 events
     and 8 MiB of their JSON."""
-    session = _named(call, session_id)
-    events = collecting.prepare(body, call.organization, call.origin)
+    session = await _own(call, session_id)
+    events = collecting.prepare(body, call.caller, call.origin)
     return collecting.added(session, await commands.add(call.bus.sessions, session, events, call.key))
 
 
-@sessions.get("/{session_id}", roles=PUBLISHERS, transaction=False)
+@sessions.get("/{session_id}", transaction=False)
 async def get_session(call: Call, session_id: UUID) -> SessionShown:
     """A session. Its end can be seen for a day."""
-    return collecting.shown(await queries.status(call.bus.sessions, _named(call, session_id)))
+    return collecting.shown(await queries.status(call.bus.sessions, await _own(call, session_id)))
 
 
-@sessions.get("/{session_id}/events", roles=PUBLISHERS, transaction=False)
+@sessions.get("/{session_id}/events", transaction=False)
 async def list_events_of_session(call: Call, session_id: UUID, query: CollectedQuery) -> Page[EventShown]:
     """The events of a session, in the order of adding; none, where it was rolled back."""
-    session, start = _named(call, session_id), query.cursor or 0
+    session, start = await _own(call, session_id), query.cursor or 0
     return collecting.page(await queries.events(call.bus.sessions, session, start, query.limit + 1), query)
 
 
-@sessions.post("/{session_id}/commit", roles=PUBLISHERS, transaction=False)
+@sessions.post("/{session_id}/commit", transaction=False)
 async def commit_session(call: Call, session_id: UUID) -> Committed:
     """Publish the events of a session, each once; again, it answers the same and publishes nothing."""
-    session = _named(call, session_id)
+    session = await _own(call, session_id)
     return collecting.committed(session, await commands.commit(call.bus.sessions, session))
 
 
-@sessions.post("/{session_id}/rollback", roles=PUBLISHERS, transaction=False)
+@sessions.post("/{session_id}/rollback", transaction=False)
 async def roll_back_session(call: Call, session_id: UUID) -> RolledBack:
     """Give a session up: nothing of it was, or will be, published."""
-    session = _named(call, session_id)
+    session = await _own(call, session_id)
     return collecting.rolled_back(session, await commands.roll_back(call.bus.sessions, session))
 
 
-def _named(call: Call, session_id: UUID) -> SessionId:
-    """Another organization's is not there, whoever knows its id."""
-    return SessionId(call.organization, str(session_id))
+async def _own(call: Call, session_id: UUID) -> SessionId:
+    """Another organization's is not there, whoever knows its id; another user's, as far as can be told: while Redis is
+    away this process goes by what it knows, and what it does not know belongs to who knows its id."""
+    session, sessions = SessionId(call.organization, str(session_id)), call.bus.sessions
+    if call.caller.roles & OVERSEERS:
+        return session
+    state = sessions.known.get(session)
+    if state is None:
+        with suppress(Unavailable):
+            state = await queries.status(sessions, session)
+    if state is not None and not collecting.is_owner(state, call.caller):
+        raise NoSuchSession
+    return session

@@ -24,6 +24,7 @@ from tests.servers import OwnRedis
 from tests.waiting import eventually
 
 PATH = "/api/sessions"
+STEPS = ["", "/events", "/commit", "/rollback"]
 ENRICH = {"type": "lead.enrich", "data": {"leadId": "lead-1"}, "key": "lead-1"}
 SCORE = {"type": "lead.calculate_score", "data": {"leadId": "lead-1"}}
 MAIL = {"type": "email.send_submission_confirmation", "data": {"to": "lea@example.com", "data": {}}}
@@ -280,7 +281,7 @@ async def test_what_has_expired_is_seen_and_takes_nothing(feed: Client, bus: Eve
 # Whose it is ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["", "/events", "/commit", "/rollback"])
+@pytest.mark.parametrize("step", STEPS)
 async def test_nobodys_and_another_organizations_session_is_404(
     step: str, feed: Client, stranger: Client, bus: EventBus
 ) -> None:
@@ -297,9 +298,37 @@ async def test_nobodys_and_another_organizations_session_is_404(
     assert await stored(bus) == []
 
 
-@pytest.mark.parametrize(("role", "status"), [("user", 403), ("admin", 201), ("system", 201)])
-async def test_who_may_publish_may_collect(role: str, status: int, gateway: Gateway) -> None:
-    assert (await gateway.caller("ann", "acme", role).post(PATH, {})).status == status
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_session_is_its_users_own(step: str, gateway: Gateway, feed: Client) -> None:
+    ann, bob = gateway.caller("ann"), gateway.caller("bob")
+    session = await start(ann, metadata={"batch": 7})
+    body = ENRICH if step == "/events" else None
+    assert_problem(await (bob.post(session + step, body) if step else bob.get(session)), 404, session + step)
+    assert (await feed.get(session)).body["metadata"] == {"batch": 7}
+    answer = await (ann.post(session + step, body) if step else ann.get(session))
+    assert answer.status == (202 if step == "/events" else 200)
+
+
+async def test_who_does_not_run_the_house_speaks_for_himself(gateway: Gateway, feed: Client) -> None:
+    notice = {"organizationId": "acme", "title": "Hi", "message": "there", "notificationType": "INFO"}
+    ann = gateway.caller("ann")
+    for user, client, status in (("bob", ann, 422), ("ann", ann, 202), ("bob", feed, 202)):
+        event = {"type": "notification.create", "data": {"userId": user, **notice}}
+        answer = await client.post(f"{await start(client)}/events", event)
+        assert answer.status == status, answer
+        if status == 422:
+            assert locations(answer) == [["body", "data", "userId"]]
+
+
+async def test_it_may_be_started_without_a_body(gateway: Gateway) -> None:
+    assert (await gateway.caller("ann").post(PATH)).status == 201
+    refused = await gateway.caller("ann").send("POST", PATH, b"x=1", content_type="text/plain")
+    assert_problem(refused, 415, PATH)
+
+
+async def test_no_client_says_whose_it_is(gateway: Gateway) -> None:
+    answer = await gateway.caller("ann").post(PATH, {"metadata": {"\0userId": "bob"}})
+    assert locations(answer) == [["body", "metadata"]]
 
 
 async def test_the_active_ones_are_counted(feed: Client, stranger: Client) -> None:
