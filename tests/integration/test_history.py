@@ -43,7 +43,7 @@ class Paid(Event, type="invoice.paid"):
     number: int = 0
 
 
-class Sent(Event, type="parcel.sent"):
+class Sent(Event, type="crate.sent"):
     number: int = 0
 
 
