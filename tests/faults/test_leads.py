@@ -13,7 +13,7 @@ import pytest
 from tests.faults.crm import USER, Crm
 from tests.servers import OwnRedis
 
-LEADS = int(os.environ.get("FAULTS_LEADS", "3000"))
+LEADS = int(os.environ.get("FAULTS_LEADS", "2000"))
 POSTERS = 40
 FUNNEL = {
     "name": "Sales",

@@ -24,7 +24,7 @@ from tests.faults.crm import ORGANIZATION, SECRET, Crm
 from tests.servers import OwnRedis
 from tests.waiting import eventually
 
-TRIALS = int(os.environ.get("FAULTS_SESSION_TRIALS", "10"))
+TRIALS = int(os.environ.get("FAULTS_SESSION_TRIALS", "8"))
 OUTAGE = float(os.environ.get("FAULTS_SESSION_OUTAGE", "3"))
 COUNT = 1_000  # events of a session
 STREAMS = {"lead": "lead.calculate_score", "task": "task.created", "notification": "notification.send_sms"}

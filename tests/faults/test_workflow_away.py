@@ -22,7 +22,7 @@ from tests.servers import OwnRedis
 from tests.waiting import eventually, until
 
 OUTAGE = float(os.environ.get("FAULTS_OUTAGE", "3"))
-HANG = float(os.environ.get("FAULTS_HANG", "6"))
+HANG = float(os.environ.get("FAULTS_HANG", "4"))
 MESSAGES = 40
 HANGING = 3  # fewer than a worker has under way at a time
 HEALED = 30.0  # seconds from the end of an outage in which all are answered: a pause, and the retries behind it
