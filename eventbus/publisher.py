@@ -13,11 +13,8 @@ from eventbus.deadlines import Deadlines
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
 from eventbus.inflight import Places
-from eventbus.spool import Spool
+from eventbus.spool import Spool, patience
 from eventbus.transport import NotBegun, Outgoing, Transport
-
-# Left for the disk when Redis had its chance: this share of the timeout, and so many seconds at most.
-SPOOL_SHARE, SPOOL_MARGIN = 0.5, 1.0
 
 
 class Publisher:
@@ -36,7 +33,7 @@ class Publisher:
         self._server = server
         self._timeout = timeout
         self._limit = limit
-        self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
+        self._patience = patience(timeout, spool)
         self.in_flight = Places(limit)
         self._deadlines = Deadlines(self._patience)
 

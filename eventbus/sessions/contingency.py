@@ -12,11 +12,9 @@ from typing import TypeVar
 
 from eventbus.breaker import Breaker
 from eventbus.errors import Full, Unavailable
-from eventbus.spool import Operation, Spool
+from eventbus.spool import Operation, Spool, patience
 
 T = TypeVar("T")
-
-SPOOL_SHARE, SPOOL_MARGIN = 0.5, 1.0  # of the timeout, left for the disk: this share, and so many seconds at most
 
 
 class Contingency:
@@ -27,7 +25,7 @@ class Contingency:
         self._breaker = breaker
         self._server = server
         self._timeout = timeout
-        self._patience = timeout if spool is None else timeout - min(SPOOL_MARGIN, timeout * SPOOL_SHARE)
+        self._patience = patience(timeout, spool)
 
     @property
     def waits(self) -> bool:

@@ -26,11 +26,19 @@ __all__ = [
     "Spool",
     "SpoolFile",
     "SpoolStatus",
+    "patience",
     "replay",
     "spoolable",
 ]
 
 SPOOL_BYTES = 64 * 2**20
+# Left for the disk when Redis had its chance: this share of a timeout, and so many seconds at most.
+SHARE, MARGIN = 0.5, 1.0
+
+
+def patience(timeout: float, spool: "Spool | None") -> float:
+    """Seconds that Redis has, of a timeout in which the spool is to have its turn as well."""
+    return timeout if spool is None else timeout - min(MARGIN, timeout * SHARE)
 
 
 class Spool:

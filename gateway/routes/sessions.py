@@ -92,6 +92,7 @@ async def _own(call: Call, session_id: UUID) -> SessionId:
     if state is None:
         with suppress(Unavailable):
             state = await queries.status(sessions, session)
+            sessions.known.note(session, state)  # whose it is does not change: it is asked once
     if state is not None and not collecting.is_owner(state, call.caller):
         raise NoSuchSession
     return session
