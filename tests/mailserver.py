@@ -104,10 +104,11 @@ async def mail_server(
 ) -> AsyncIterator[MailServer]:
     """`tls`: from the first byte on. `start_tls`: offered. `login`: demanded."""
     server = MailServer()
+    connections: list[SMTP] = []
 
     def answer() -> SMTP:
         with warnings.catch_warnings(action="ignore"):  # a password in the clear is what some tests are about
-            return SMTP(
+            connection = SMTP(
                 server,
                 hostname="mail.test",
                 tls_context=start_tls,
@@ -116,6 +117,8 @@ async def mail_server(
                 authenticator=server.authenticate,
                 loop=asyncio.get_running_loop(),
             )
+        connections.append(connection)
+        return connection
 
     listening = await asyncio.get_running_loop().create_server(answer, "127.0.0.1", port, ssl=tls)
     server.port = listening.sockets[0].getsockname()[1]
@@ -123,3 +126,7 @@ async def mail_server(
         yield server
     finally:
         listening.close()
+        for connection in connections:
+            if connection.transport is not None:  # its client was killed, and that has not been read yet
+                _transport(connection).abort()
+        await asyncio.sleep(0)

@@ -69,6 +69,21 @@ class Crm:
         finally:
             await connection.close()
 
+    async def at_rest(self) -> bool:
+        """Nothing is unsettled, and nothing waits in the outbox. Work wanders between the two while they are asked one
+        after the other: what is at rest before and after, with no stream grown, was at rest meanwhile."""
+        added = await self.added()
+        if await self.unsettled():
+            return False
+        waiting = await self.sql("SELECT 1 FROM eventbus_outbox WHERE published_at IS NULL LIMIT 1")
+        return not waiting and not await self.unsettled() and await self.added() == added
+
+    async def added(self) -> int:
+        """How many entries the streams have ever got."""
+        async with Redis.from_url(self.redis_url) as client:
+            streams = [key async for key in client.scan_iter("eb:*:stream")]
+            return sum([(await client.xinfo_stream(key))["entries-added"] for key in streams])
+
     async def unsettled(self) -> int:
         """Over all streams: what is scheduled, not delivered to some group, or delivered and not settled."""
         async with Redis.from_url(self.redis_url) as client:

@@ -57,7 +57,7 @@ async def publish(crm: Crm, *numbers: int) -> None:
 async def confirmed(crm: Crm, count: int, within: float = 60) -> list[Any]:
     async def there() -> list[Any]:
         rows = await crm.sql("SELECT * FROM deliveries WHERE sent_at IS NOT NULL")
-        return rows if len(rows) == count and not await crm.unsettled() else []
+        return rows if len(rows) == count and await crm.at_rest() else []
 
     return await eventually(there, within)
 

@@ -96,10 +96,9 @@ async def _settled(crm: Crm) -> None:
     async with asyncio.timeout(400):
         while True:
             [row] = await crm.sql(
-                "SELECT (SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL) AS waiting, "
-                "(SELECT count(*) FROM notifications) AS notifications, (SELECT count(*) FROM tasks) AS tasks"
+                "SELECT (SELECT count(*) FROM notifications) AS notifications, (SELECT count(*) FROM tasks) AS tasks"
             )
             done = row["notifications"] >= LEADS and row["tasks"] >= LEADS * len(TASKS_OF_A_LEAD)
-            if done and not row["waiting"] and not await crm.unsettled():
+            if done and await crm.at_rest():
                 return
             await asyncio.sleep(0.5)

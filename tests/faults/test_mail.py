@@ -38,12 +38,7 @@ async def _dies_and_is_followed(crm: Crm, crash: str) -> None:
     first = crm.workers.start(crash=crash)
     await asyncio.to_thread(first.wait, 20)
     crm.workers.start()
-
-    async def at_rest() -> bool:
-        [row] = await crm.sql("SELECT count(*) AS waiting FROM eventbus_outbox WHERE published_at IS NULL")
-        return not row["waiting"] and not await crm.unsettled()
-
-    await eventually(at_rest, timeout=40)
+    await eventually(crm.at_rest, timeout=40)
     assert await crm.dead() == []
 
 

@@ -155,13 +155,7 @@ async def test_each_message_ends_and_what_arrives_twice_is_on_record(crm: Crm, n
         posted = [one for found in await asyncio.gather(*(poster() for _ in range(POSTERS))) for one in found]
         kills = await killing
         told = {one["messageId"]: one for one in await ended(client, posted, within=WITHIN)}
-
-    async def settled() -> bool:
-        return not await crm.unsettled() and not await crm.sql(
-            "SELECT 1 FROM eventbus_outbox WHERE published_at IS NULL"
-        )
-
-    await eventually(settled, timeout=WITHIN)
+    await eventually(crm.at_rest, timeout=WITHIN)
     done = [message_id for message_id in posted if not is_refused(message_id)]
     await check_answered_once(crm, done, refused={one for one in posted if is_refused(one)})
     check_ends(told, await crm.dead())

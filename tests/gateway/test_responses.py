@@ -267,19 +267,20 @@ async def test_many_wait_and_come_page_by_page(
     await all_taken(tables)
 
 
-@pytest.mark.usefixtures("delivering")
 async def test_what_is_too_old_is_not_sent_and_cleared_away(bus: EventBus, ann: Client, tables: Tables) -> None:
-    await respond(bus, message_id="old")
-    await written(tables, 1)
+    async with working(bus, delivery):  # drained at its end: no push is under way when the socket opens
+        await respond(bus, message_id="old")
+        await written(tables, 1)
     await tables.execute("UPDATE responses_waiting SET expires_at = now() - interval '1 second'")
     async with ann.socket() as socket:
         assert [frame["type"] for frame in await reading(socket)] == ["connected"]
-    await respond(bus, "bob", message_id="new")
 
     async def cleared() -> bool:
         return await waiting(tables) == ["new"]
 
-    await eventually(cleared)
+    async with working(bus, delivery):
+        await respond(bus, "bob", message_id="new")
+        await eventually(cleared)
 
 
 @pytest.mark.usefixtures("delivering")
