@@ -126,7 +126,8 @@ async def mail_server(
         yield server
     finally:
         listening.close()
+        await asyncio.sleep(0.01)  # what the kernel had accepted becomes a connection
         for connection in connections:
             if connection.transport is not None:  # its client was killed, and that has not been read yet
                 _transport(connection).abort()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
