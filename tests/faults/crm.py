@@ -111,4 +111,4 @@ async def _behind(client: Redis, key: bytes, group: dict[str, Any]) -> int:
     """The lag, where the server knows it: behind a deleted entry it does not."""
     if group["lag"] is not None:
         return int(group["lag"])
-    return len(await client.xrange(key, b"(" + group["last-delivered-id"]))
+    return len(await client.xrange(key, b"(" + group["last-delivered-id"]) or ())
