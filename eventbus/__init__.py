@@ -27,7 +27,7 @@ from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
 from eventbus.ledger import SessionStatus
 from eventbus.lifecycle import Finished, Listener
-from eventbus.limits import InFlight, RateLimit
+from eventbus.limits import InFlight, RateLimit, SlowLane
 from eventbus.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.resources import Resource, Use
@@ -81,6 +81,7 @@ __all__ = [
     "SessionFull",
     "SessionRefused",
     "SessionStatus",
+    "SlowLane",
     "SnoozeFor",
     "State",
     "Status",

@@ -14,7 +14,7 @@ from eventbus import aborting, activity, circuits, control, crash, tracked
 from eventbus.aborting import WITHIN
 from eventbus.activity import FIVE_MINUTES, Activity
 from eventbus.breaker import Breaker
-from eventbus.circuits import Circuit
+from eventbus.circuits import Calls, Circuit
 from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
@@ -123,6 +123,7 @@ class EventBus:
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known = Known()
+        self._calls = Calls()
         self.database = _open_database(database, max_payload) if database else None
 
     @property
@@ -440,7 +441,7 @@ class EventBus:
     def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]:
         """Around a call to a service outside that may fail as a whole: raises SnoozeFor while its circuit is open. A
         handler uses ctx.guarded, which knows the event's age. See eventbus.circuits."""
-        return circuits.guarded(self.transport.circuits, circuit, age)
+        return circuits.guarded(self.transport.circuits, self._calls, circuit, age)
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
         """Add to the last things of something, by position: the `keep` with the highest positions are there for

@@ -11,11 +11,15 @@ half open  then one caller is let through: it closes the circuit, or opens it fo
 
 An event that meets an open circuit is snoozed, and so is one whose failure leaves it open: an outage spends no
 attempts. It cannot be told whether the event is to blame or the service, so what is older than `patience` does fail.
+
+A service that hangs fails late. With `slow_after`, a process in which so many calls of a circuit have gone without an
+answer for so long makes no more of them meanwhile, and snoozes their events: they would only hang as well.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -40,6 +44,8 @@ class Circuit:
     probe     seconds that this one has; whoever asks later is let through as well
     patience  seconds that an event is put off for its own failures at the most
     on        the exceptions that are failures of the service; any other that it raises is an answer
+    slow_after  seconds after which a call without an answer is slow; None: it may take any time
+    slow_calls  so many of a process keep the process from making more
     """
 
     name: str
@@ -48,9 +54,12 @@ class Circuit:
     probe: float = 15.0
     patience: float = 3_600.0
     on: tuple[type[Exception], ...] = (Exception,)
+    slow_after: float | None = None
+    slow_calls: int = 5
 
     def __post_init__(self) -> None:
-        numbers = {"failures": self.failures, "pause": self.pause, "probe": self.probe}
+        numbers = {"failures": self.failures, "pause": self.pause, "probe": self.probe, "slow_calls": self.slow_calls}
+        numbers |= {} if self.slow_after is None else {"slow_after": self.slow_after}
         wrong = [f"{name}={number} must be above 0" for name, number in numbers.items() if number <= 0]
         if wrong:
             raise ConfigurationError(f"Circuit({self.name!r}): " + "; ".join(wrong))
@@ -81,14 +90,45 @@ class Circuits(Protocol):
         """Those that have failures in a row, sorted by name."""
 
 
+class Calls:
+    """The calls of this process that are under way, by circuit."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: dict[str, dict[object, float]] = {}
+
+    def slow(self, circuit: Circuit) -> int:
+        """How many have gone without an answer for `slow_after`."""
+        if circuit.slow_after is None:
+            return 0
+        until = self._clock() - circuit.slow_after
+        return sum(began <= until for began in self._began.get(circuit.name, {}).values())
+
+    @contextmanager
+    def under_way(self, circuit: Circuit) -> Iterator[None]:
+        call = object()
+        began = self._began.setdefault(circuit.name, {})
+        began[call] = self._clock()
+        try:
+            yield
+        finally:
+            del began[call]
+            if not began:  # names come from people: none is kept for ever
+                self._began.pop(circuit.name, None)
+
+
 @asynccontextmanager
-async def guarded(circuits: Circuits, circuit: Circuit, age: float) -> AsyncIterator[None]:
+async def guarded(circuits: Circuits, calls: Calls, circuit: Circuit, age: float) -> AsyncIterator[None]:
     """Around a call to the service, made for an event of this age in seconds. Raises SnoozeFor: see above."""
+    slow = calls.slow(circuit)
+    if slow >= circuit.slow_calls:
+        raise _put_off(circuit.pause, f"{circuit.name} has left {slow} calls unanswered for {circuit.slow_after} s")
     wait = await circuits.ask(circuit)
     if wait > 0:
-        raise SnoozeFor(wait * (1 + random.uniform(0, JITTER)), f"the circuit of {circuit.name} is open")  # noqa: S311
+        raise _put_off(wait, f"the circuit of {circuit.name} is open")
     try:
-        yield
+        with calls.under_way(circuit):
+            yield
     except circuit.on as error:
         is_open = await _told(circuits.failed(circuit), otherwise=False)
         if is_open:
@@ -102,6 +142,10 @@ async def guarded(circuits: Circuits, circuit: Circuit, age: float) -> AsyncIter
         await _told(circuits.succeeded(circuit), otherwise=None)
         raise
     await _told(circuits.succeeded(circuit), otherwise=None)
+
+
+def _put_off(seconds: float, reason: str) -> SnoozeFor:
+    return SnoozeFor(seconds * (1 + random.uniform(0, JITTER)), reason)  # noqa: S311
 
 
 async def _told(telling: Awaitable[T], otherwise: T) -> T:

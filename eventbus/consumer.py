@@ -4,6 +4,7 @@
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
     renew    keeps the leases of what is in hand
     settle   hands outcomes back, all that have gathered since the last round trip in one call
+    slow     lets what takes long step aside, where the group says so
 
 Each loop outlives a server that is away: it tries again, and the transport says once that the server is gone.
 """
@@ -27,6 +28,7 @@ from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
 from eventbus.runners import Runners
+from eventbus.slow import Slow
 from eventbus.tapping import TapExecutor
 from eventbus.transport import Ack, Delivery, Outcome, Reclaimed, Release, Settlement, Snooze, Subscription, Transport
 
@@ -61,6 +63,7 @@ class Consumer:
         self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
         self._held: dict[Delivery, float] = {}
+        self._aside: set[Delivery] = set()  # of what runs: see eventbus.slow
         self._runners = self._make_runners()
         self._ready, self._running = self._runners.ready, self._runners.running
         self._outcomes: list[Settlement] = []
@@ -98,16 +101,17 @@ class Consumer:
         renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
+        staying = [settling, renewing, *self._step_aside()]
         try:
             await self._stopping.wait()
             await asyncio.gather(self._interrupt(), *sources, self._drain(grace))
             await self._wait_settled()
         finally:
-            for task in (*sources, settling, renewing, *self._running.values()):
+            for task in (*sources, *staying, *self._running.values()):
                 task.cancel()
             if self._running:
                 await self._end_handlers()
-            await asyncio.gather(*sources, settling, renewing, *self._runners.launched, return_exceptions=True)
+            await asyncio.gather(*sources, *staying, *self._runners.launched, return_exceptions=True)
 
     def follow(self, stream: str) -> None:
         """Read this stream, too, from now on."""
@@ -135,7 +139,14 @@ class Consumer:
             assert group.tapping is not None, "a group with a tap"
             execute_all = functools.partial(self._execute_all, executor)
             return Gathering(group.tapping, group.concurrency, execute_all, self._finish, self._look_for_room)
-        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room)
+        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside)
+
+    def _step_aside(self) -> list[asyncio.Task[None]]:
+        lane = self._group.slow_lane
+        if lane is None:
+            return []
+        slow = Slow(lane, self._running, self._aside, self._start)
+        return [asyncio.create_task(slow.run(), name=f"slow:{self._group.name}")]
 
     def in_hand(self) -> InHand:
         """May be called from another thread: copying a dict is one step of the interpreter."""
@@ -278,7 +289,7 @@ class Consumer:
         """How many more deliveries may be taken in hand."""
         if self._closed():
             return 0
-        free = self._in_hand - len(self._running) - len(self._ready)
+        free = self._in_hand - len(self._running) + len(self._aside) - len(self._ready)
         return free if self._gate is None else self._gate.room(free)
 
     def _wanted(self) -> int:
@@ -338,6 +349,8 @@ class Consumer:
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
+        if self._aside:
+            self._aside.discard(delivery)
         self._pace.ended += 1
         self._settle_due.set()
 

@@ -12,7 +12,7 @@ from eventbus import lifecycle
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
 from eventbus.lifecycle import AnyListener, Finished
-from eventbus.limits import InFlight, RateLimit, limits_of
+from eventbus.limits import InFlight, RateLimit, SlowLane, limits_of
 from eventbus.middleware import Middleware, find_faults
 from eventbus.policy import RetryPolicy
 from eventbus.registration import (
@@ -48,6 +48,7 @@ class Group:
 
     retry         how often and when a failing event is tried again
     concurrency   handlers that run at the same time, per process; a batch is run by one
+    slow_lane     where those go on that take long, while others start; None keeps them in their places
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
     max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
@@ -67,6 +68,7 @@ class Group:
         *,
         retry: RetryPolicy | None = None,
         concurrency: int = 10,
+        slow_lane: SlowLane | None = None,
         timeout: float | None = 60.0,
         lease: float = 10.0,
         crash_budget: int | None = 3,
@@ -95,6 +97,7 @@ class Group:
         self.name = name
         self.retry = retry or RetryPolicy()
         self.concurrency = concurrency
+        self.slow_lane = slow_lane
         self.timeout = timeout
         self.lease = lease
         self.crash_budget = crash_budget
@@ -196,6 +199,8 @@ class Group:
                     f"{self.name}: {label_of(handler)}: max_size={max_size} must be at least 1, "
                     f"max_wait={max_wait} must be seconds"
                 )
+            if self.slow_lane is not None:
+                raise ConfigurationError(f"{self.name}: {label_of(handler)}: no batches on a group with a slow lane")
             policy = self._policy(timeout, retry)
             self._add(event_classes, BatchRegistration(handler, *policy, max_size, max_wait))
             return handler
@@ -234,6 +239,7 @@ class Group:
                     (seconds is not None and seconds <= 0, f"timeout={seconds} must be above 0 seconds, or None"),
                     (bool(self.handlers) or self.tapping is not None, "the group has a handler already"),
                     (bool(self.middleware or self.limits or self.track), "no middleware, limits or track on a tap"),
+                    (self.slow_lane is not None, "no slow lane on a tap"),
                 )
                 if wrong
             ]

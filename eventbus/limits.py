@@ -1,4 +1,5 @@
-"""How much of a group may run: in a span of time, or at the same time, across all of its processes."""
+"""How much of a group may run: in a span of time, or at the same time, across all of its processes; and what becomes of
+the places of those that take long."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,6 +43,22 @@ class InFlight:
 
 
 Limit = RateLimit | InFlight
+
+
+@dataclass(frozen=True, slots=True)
+class SlowLane:
+    """Where handlers go on that have run for `after` seconds, at most `places` of them in each process: they do not
+    count towards the group's concurrency any more, so that others start. For groups that call services which may hang;
+    with Circuit(slow_after=…), which keeps those that would hang as well from following.
+    """
+
+    places: int
+    after: float = 10.0
+
+    def __post_init__(self) -> None:
+        faults = [] if self.places >= 1 else [f"places={self.places} must be at least 1"]
+        faults += [] if 0.01 <= self.after < math.inf else [f"after={self.after} must be at least 0.01 seconds"]
+        _raise(self, faults)
 
 
 def limits_of(

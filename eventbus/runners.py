@@ -10,7 +10,7 @@ Each delivery has a context of its own: what a handler leaves in a contextvar re
 import asyncio
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator
 from contextvars import copy_context
 from time import perf_counter
 from typing import Any
@@ -27,15 +27,21 @@ class Runners:
 
     limit    how many may run at a time
     execute  runs one, and always returns its outcome
-    ended    is told of each that was in `running` until then, at once
+    ended    is told of each that was in `running` until then, at once, and takes it out of `aside`
     turn     is called before the loop has a turn again, when some have ended
+    aside    of those that run, the ones that take no place: see eventbus.slow
 
     `running`: what has begun, and the task that runs it: to cancel it is to cancel that delivery alone. Whoever takes
     one out answers for its outcome. Nothing begins unless `open`.
     """
 
     def __init__(
-        self, limit: int, execute: Execute, ended: Callable[[Delivery, Outcome], None], turn: Callable[[], None]
+        self,
+        limit: int,
+        execute: Execute,
+        ended: Callable[[Delivery, Outcome], None],
+        turn: Callable[[], None],
+        aside: Collection[Delivery] = (),
     ) -> None:
         self.open = True
         self.ready: deque[Delivery] = deque()
@@ -44,6 +50,7 @@ class Runners:
         self._execute = execute
         self._ended = ended
         self._turn = turn
+        self._aside = aside
         self._context = copy_context()
         self.launched: set[asyncio.Task[None]] = set()
 
@@ -53,7 +60,7 @@ class Runners:
             self._launch(1)
 
     def _launch(self, most: int) -> None:
-        free = min(self._limit - len(self.running), len(self.ready)) - len(self.launched)
+        free = min(self._limit - len(self.running) + len(self._aside), len(self.ready)) - len(self.launched)
         if self.open:
             for _ in range(min(most, free)):
                 self.launched.add(asyncio.create_task(self._work(), context=self._context.copy()))
@@ -70,9 +77,9 @@ class Runners:
     def _run_ready(self, task: asyncio.Task[None]) -> Generator[Any, Any, None]:
         """Ends when there is nothing to begin with, the stretch is over, or the task was cancelled, for whatever it
         ran then."""
-        ready, running, context = self.ready, self.running, self._context
+        ready, running, aside, context = self.ready, self.running, self._aside, self._context
         until = perf_counter() + STRETCH
-        while self.open and ready and len(running) < self._limit:
+        while self.open and ready and len(running) - len(aside) < self._limit:
             delivery = ready.popleft()
             running[delivery] = task
             execution = self._execute(delivery)

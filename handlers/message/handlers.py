@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from eventbus import Backoff, Connection, Context, Finished, Group, Reject, RetryPolicy
+from eventbus import Backoff, Connection, Context, Finished, Group, Reject, RetryPolicy, SlowLane
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.transaction import Row
@@ -34,6 +34,7 @@ message = Group(
     "message",
     retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
     concurrency=5,
+    slow_lane=SlowLane(45, after=workflow.SLOW_AFTER),  # nine workflows that hang, and there is a place left
     timeout=180.0,  # the workflow has 120 of them
     track=True,
     keep_completed=10_000,
@@ -100,11 +101,8 @@ async def _respond(job: Job, ctx: Context) -> Response:
         raise Reject("there is no such agent")
     await _tell(job, ctx, 10)
     history = [] if job.first else await recollection.before(ctx, job.organization, job.conversation, job.position)
-    await _tell(job, ctx, 20)
-    payload = _payload(job, job.agent, history)
-    await _tell(job, ctx, 30)
     await _tell(job, ctx, 50)
-    answer = await workflow.ask(ctx, job.agent["workflow"] or DEFAULT_WORKFLOW, payload)
+    answer = await workflow.ask(ctx, job.agent["workflow"] or DEFAULT_WORKFLOW, _payload(job, job.agent, history))
     await _tell(job, ctx, 80)
     event = job.event
     responded = MessageResponded(

@@ -24,6 +24,8 @@ from handlers.signing import sign
 
 FAILURES = 3  # in a row open the circuit: as many as a message has attempts, so that an outage uses up nobody's
 PAUSE = 5.0  # seconds
+SLOW_AFTER = 10.0  # seconds without an answer: then others take the place of whoever waits for it
+SLOW_CALLS = 5  # of a workflow in each process, and it gets no more: as many as a process answers at a time
 
 
 class WorkflowAnswer(fields.Answer):
@@ -60,7 +62,14 @@ async def ask(ctx: Context, workflow: str, payload: Mapping[str, Any]) -> Workfl
 
 
 def circuit_of(workflow: str) -> Circuit:
-    return Circuit(f"n8n:{workflow}", failures=FAILURES, pause=PAUSE, on=(Unreachable, RetryLater))
+    return Circuit(
+        f"n8n:{workflow}",
+        failures=FAILURES,
+        pause=PAUSE,
+        on=(Unreachable, RetryLater),
+        slow_after=SLOW_AFTER,
+        slow_calls=SLOW_CALLS,
+    )
 
 
 def _read(answer: Answer) -> WorkflowAnswer:

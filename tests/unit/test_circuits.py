@@ -1,13 +1,14 @@
 """What a circuit makes of an exception: put off while it is open, the event's own failure otherwise."""
 
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 
 import pytest
 
 from eventbus import EventBus, Reject, RetryLater, SnoozeFor, Unavailable
-from eventbus.circuits import Circuit, guarded
+from eventbus.circuits import Calls, Circuit, guarded
 from eventbus.memory import MemoryTransport
-from eventbus.memory_state import MemoryCircuits
+from eventbus.memory.shared import MemoryCircuits
 
 
 class Down(Exception): ...
@@ -24,7 +25,7 @@ class Clock:
 
 
 async def call(circuits: MemoryCircuits, error: Exception | None = None, age: float = 0.0) -> None:
-    async with guarded(circuits, CRM, age):
+    async with guarded(circuits, Calls(), CRM, age):
         if error is not None:
             raise error
 
@@ -105,3 +106,41 @@ async def test_a_bus_has_circuits_and_recent_things() -> None:
                 raise AssertionError("nobody is called")
         await bus.remember("searches", {b"umbrella": 1}, keep=2, seconds=1)
         assert await bus.recall("searches") == [b"umbrella"]
+
+
+async def test_so_many_slow_calls_keep_others_from_being_made() -> None:
+    clock = Clock()
+    circuits, calls = MemoryCircuits(clock), Calls(clock)
+    flow = Circuit("flow", pause=5.0, slow_after=10.0, slow_calls=2)
+    async with AsyncExitStack() as hanging:
+        for _ in range(2):
+            await hanging.enter_async_context(guarded(circuits, calls, flow, 0.0))
+            clock.now += 6.0
+        async with guarded(circuits, calls, flow, 0.0):
+            pass  # one of them is slow so far
+        clock.now += 6.0
+        with pytest.raises(SnoozeFor, match=r"flow has left 2 calls unanswered for 10\.0 s") as put_off:
+            await hanging.enter_async_context(guarded(circuits, calls, flow, 0.0))
+        assert 5.0 <= put_off.value.delay <= 5.5
+        async with guarded(circuits, calls, replace(flow, name="another"), 0.0):
+            pass
+    async with guarded(circuits, calls, flow, 0.0):
+        pass  # they were answered
+
+
+async def test_who_is_put_off_for_slow_calls_keeps_no_probe_to_himself() -> None:
+    """Who is let through an open circuit must tell what came of it."""
+    clock = Clock()
+    circuits, calls = MemoryCircuits(clock), Calls(clock)
+    flow = Circuit("flow", failures=1, pause=5.0, probe=1_000.0, slow_after=10.0, slow_calls=1)
+    async with guarded(circuits, calls, flow, 0.0):
+        with pytest.raises(SnoozeFor, match="Down"):
+            async with guarded(circuits, calls, flow, 0.0):
+                raise Down("Down")
+        clock.now += 10.0
+        with pytest.raises(SnoozeFor, match="unanswered"):
+            async with guarded(circuits, calls, flow, 0.0):
+                pass
+    clock.now += 10.0
+    async with guarded(circuits, calls, flow, 0.0):
+        pass

@@ -9,7 +9,7 @@ from eventbus import Group
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.lifecycle import Finished
-from eventbus.memory_records import MemoryRecords
+from eventbus.memory.records import MemoryRecords
 from eventbus.states import Keep, Update
 from eventbus.tracking import LIMIT, Tracker
 from eventbus.transport import Ack, Delivery, Outcome, Retry, Snooze

@@ -3,24 +3,24 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
-from eventbus.codec import Fields, decode, encode, pairs
+from eventbus.codec import decode, encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
-from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Related, Standing, StreamState
-from eventbus.lanes import LANES, shares
+from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
-from eventbus.memory_records import MemoryRecords
-from eventbus.memory_sessions import MemoryLedger
-from eventbus.memory_state import MemoryCircuits, MemoryRecent, MemoryTallies
+from eventbus.memory import inspection
+from eventbus.memory.log import Cursor, Log, Pending, claimable, take_next, unread
+from eventbus.memory.records import MemoryRecords
+from eventbus.memory.sessions import MemoryLedger
+from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -46,46 +46,13 @@ from eventbus.transport import (
 from eventbus.turnstile import Turnstile, Window
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A delivered entry: with `due` it rests until then and nobody owns it, without it `owner` holds a lease."""
-
-    owner: str
-    touched: float
-    due: float | None = None
-    failures: int = 0
-    crashes: int = 0
-    first_failed_at: float | None = None
-
-
-@dataclass(slots=True)
-class _Cursor:
-    delivered: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
-    pending: dict[str, _Pending] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Log:
-    entries: dict[str, Fields] = field(default_factory=dict)
-    lanes: dict[int, list[str]] = field(default_factory=lambda: {priority: [] for priority in LANES})
-    stored_at: dict[str, float] = field(default_factory=dict)
-    event_ids: set[str] = field(default_factory=set)
-    scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
-    next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
-    groups: dict[str, _Cursor] = field(default_factory=dict)
-    dead: dict[str, DeadLetter] = field(default_factory=dict)
-    holders: dict[tuple[str, str, str], tuple[str, float]] = field(default_factory=dict)
-    fired: dict[str, datetime] = field(default_factory=dict)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class MemoryTransport:
     """See eventbus.transport. `clock` returns seconds and never goes back; tests may bring their own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._epoch = time.time() - clock()
-        self._logs: dict[str, _Log] = {}
+        self._logs: dict[str, Log] = {}
         self.records: Records = MemoryRecords(clock)
         self.circuits: Circuits = MemoryCircuits(clock)
         self.recent: Recent = MemoryRecent(clock)
@@ -136,7 +103,7 @@ class MemoryTransport:
         self._store(log, envelope)
         return Status.STORED
 
-    def _hold(self, log: _Log, envelope: Envelope, delay: float, once: Once) -> bool:
+    def _hold(self, log: Log, envelope: Envelope, delay: float, once: Once) -> bool:
         """Whether the event has its dedupe key to itself from now on."""
         scope, now = once.scope(envelope), self._clock()
         holder, until = log.holders.get(scope, ("", now))
@@ -150,7 +117,7 @@ class MemoryTransport:
         holder, until = self._log(envelope.stream).holders.get(once.scope(envelope), (None, 0.0))
         return holder if until > self._clock() else None
 
-    def _store(self, log: _Log, envelope: Envelope) -> None:
+    def _store(self, log: Log, envelope: Envelope) -> None:
         entry_id = f"{next(self._ids)}-0"
         log.entries[entry_id] = pairs([part if isinstance(part, bytes) else part.encode() for part in encode(envelope)])
         log.lanes[envelope.priority].append(entry_id)
@@ -168,21 +135,21 @@ class MemoryTransport:
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         log = self._log(subscription.stream)
-        cursor = log.groups.setdefault(subscription.group, _Cursor())
+        cursor = log.groups.setdefault(subscription.group, Cursor())
         self._promote(log, self._clock())
-        batch = _next(log, cursor, credit)
+        batch = take_next(log, cursor, credit)
         if not batch and credit > 0:
             await self._wait_for_news(log, wait)
-            batch = _next(log, cursor, credit)
+            batch = take_next(log, cursor, credit)
         for entry_id in batch:
-            cursor.pending[entry_id] = _Pending(subscription.consumer, self._clock())
+            cursor.pending[entry_id] = Pending(subscription.consumer, self._clock())
         return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in batch]
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
             self._log(subscription.stream).news.set()
 
-    async def _wait_for_news(self, log: _Log, wait: float) -> None:
+    async def _wait_for_news(self, log: Log, wait: float) -> None:
         """Until something was stored or scheduled, or is due to be (by the next read), or `wait` seconds are over."""
         log.news.clear()
         pause = log.next_due - self._clock() + 0.002  # loops count in milliseconds, and round
@@ -196,12 +163,12 @@ class MemoryTransport:
 
         held: entry ids of what is in hand and does not start before a time; meanwhile nothing of the group does."""
         logs = [self._log(stream) for stream in streams]
-        cursors = [log.groups.setdefault(group, _Cursor()) for log in logs]
+        cursors = [log.groups.setdefault(group, Cursor()) for log in logs]
         pending = [(entry_id, entry.due) for cursor in cursors for entry_id, entry in cursor.pending.items()]
         in_hand = [held.get(entry_id, -math.inf) for entry_id, due in pending if due is None]
         if in_hand:
             return min(in_hand)
-        if any(_unread(log, cursor) for log, cursor in zip(logs, cursors, strict=True)):
+        if any(unread(log, cursor) for log, cursor in zip(logs, cursors, strict=True)):
             return -math.inf
         dues = [due for _, due in pending if due is not None]
         dues += [due for log in logs for due, _ in log.scheduled.values()]
@@ -210,10 +177,10 @@ class MemoryTransport:
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         log, now = self._log(subscription.stream), self._clock()
         self._promote(log, now)
-        cursor = log.groups.setdefault(subscription.group, _Cursor())
+        cursor = log.groups.setdefault(subscription.group, Cursor())
         found = Reclaimed()
         credit = min(credit, 1) if suspect else credit
-        for entry_id, pending, crashes in _claimable(cursor, subscription, now):
+        for entry_id, pending, crashes in claimable(cursor, subscription, now):
             dangerous = subscription.suspect_from <= crashes < subscription.condemned_from
             if dangerous and not suspect:
                 found.suspects = True
@@ -226,7 +193,7 @@ class MemoryTransport:
         found.next_due = min(dues) - now if dues else None
         return found
 
-    def _promote(self, log: _Log, now: float) -> None:
+    def _promote(self, log: Log, now: float) -> None:
         if now < log.next_due:
             return
         due = sorted((at, event_id) for event_id, (at, _) in log.scheduled.items() if at <= now)
@@ -255,7 +222,7 @@ class MemoryTransport:
             elif pending is not None:
                 self._settle_owned(delivery, pending, outcome)
 
-    def _settle_owned(self, delivery: Delivery, pending: _Pending, outcome: Retry | Snooze | Release | Dead) -> None:
+    def _settle_owned(self, delivery: Delivery, pending: Pending, outcome: Retry | Snooze | Release | Dead) -> None:
         now = self._clock()
         match outcome:
             case Retry(delay):
@@ -269,7 +236,7 @@ class MemoryTransport:
             case Dead():
                 self._bury(delivery, pending, outcome)
 
-    def _bury(self, delivery: Delivery, pending: _Pending, outcome: Dead) -> None:
+    def _bury(self, delivery: Delivery, pending: Pending, outcome: Dead) -> None:
         stream, group, *_ = delivery.subscription
         try:
             envelope = decode(delivery.fields)
@@ -387,70 +354,25 @@ class MemoryTransport:
         )
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
-        return [self._inspect(name, self._logs.get(name, _Log())) for name in sorted(set(streams))]
-
-    def _inspect(self, name: str, log: _Log) -> StreamState:
-        groups = tuple(self._inspect_group(group, log, cursor) for group, cursor in sorted(log.groups.items()))
-        return StreamState(name, len(log.entries), len(log.scheduled), len(log.dead), groups)
-
-    def _inspect_group(self, name: str, log: _Log, cursor: _Cursor) -> GroupState:
         now = self._clock()
-        waiting = [entry for priority, lane in log.lanes.items() for entry in lane[cursor.delivered[priority] :]]
-        held = [pending for pending in cursor.pending.values() if pending.due is None]
-        return GroupState(
-            name,
-            lag=len(waiting),
-            backlog=len(waiting),
-            pending=len(cursor.pending),
-            delayed=len(cursor.pending) - len(held),
-            oldest_undelivered=_age(log, waiting, now),
-            oldest_unacked=_age(log, cursor.pending, now),
-            consumers=tuple(
-                ConsumerState(who, len(mine), now - max(pending.touched for pending in mine))
-                for who in sorted({pending.owner for pending in held})
-                for mine in [[pending for pending in held if pending.owner == who]]
-            ),
-        )
+        return [inspection.inspect(name, self._logs.get(name, Log()), now) for name in sorted(set(streams))]
 
     async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
-        for name, log in self._logs.items():
-            if streams is not None and name not in streams:
-                continue
-            if event_id in log.scheduled:
-                due, envelope = log.scheduled[event_id]
-                return EventStanding(event_id, name, scheduled=max(0.0, due - self._clock()), envelope=envelope)
-            entries = [entry for entry, fields in log.entries.items() if fields[b"id"] == event_id.encode()]
-            if entries:
-                return EventStanding(
-                    event_id,
-                    name,
-                    type=log.entries[entries[0]][b"type"].decode(),
-                    groups=tuple(
-                        _standing(log, group, cursor, entry, self._clock())
-                        for group, cursor in sorted(log.groups.items())
-                        for entry in entries
-                    ),
-                    envelope=decode(log.entries[entries[0]]),
-                )
-            letters = [letter for letter in log.dead.values() if letter.fields.get(b"id") == event_id.encode()]
-            if letters:
-                return EventStanding(event_id, name, groups=tuple(_dead(letter) for letter in letters))
-        return EventStanding(event_id)
+        found = (
+            inspection.locate(name, log, event_id, self._clock())
+            for name, log in self._logs.items()
+            if streams is None or name in streams
+        )
+        return next(filter(None, found), EventStanding(event_id))
 
     async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
         logs = [log for name, log in self._logs.items() if streams is None or name in streams]
-        now = self._clock()
-        kept = [Related(envelope, max(0.0, due - now)) for log in logs for due, envelope in log.scheduled.values()]
-        for log in logs:
-            for fields in log.entries.values():
-                with suppress(CodecError):
-                    kept.append(Related(decode(fields), None))
-        return [found for found in kept if found.envelope.correlation == correlation_id]
+        return [found for log in logs for found in inspection.related(log, correlation_id, self._clock())]
 
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
         log = self._log(stream)
-        cursor = log.groups.get(group, _Cursor())
-        return _standing(log, group, cursor, entry, self._clock()) if entry in cursor.pending else None
+        cursor = log.groups.get(group, Cursor())
+        return inspection.standing(log, group, cursor, entry, self._clock()) if entry in cursor.pending else None
 
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
@@ -470,68 +392,16 @@ class MemoryTransport:
         finally:
             self._listeners[channel].discard(queue)
 
-    def _log(self, stream: str) -> _Log:
-        return self._logs.setdefault(stream, _Log())
+    def _log(self, stream: str) -> Log:
+        return self._logs.setdefault(stream, Log())
 
-    def _pending_of(self, delivery: Delivery) -> dict[str, _Pending]:
+    def _pending_of(self, delivery: Delivery) -> dict[str, Pending]:
         return self._log(delivery.subscription.stream).groups[delivery.subscription.group].pending
 
-    def _owned(self, delivery: Delivery) -> _Pending | None:
+    def _owned(self, delivery: Delivery) -> Pending | None:
         pending = self._pending_of(delivery).get(delivery.entry_id)
         owns = pending is not None and pending.due is None and pending.owner == delivery.subscription.consumer
         return pending if owns else None
-
-
-def _unread(log: _Log, cursor: _Cursor) -> bool:
-    return any(cursor.delivered[priority] < len(log.lanes[priority]) for priority in LANES)
-
-
-def _next(log: _Log, cursor: _Cursor, credit: int) -> list[str]:
-    """The next entries: each lane its share, then what is left to the most urgent."""
-    batch: list[str] = []
-    for counts in (shares(credit), [credit] * len(LANES)):
-        for priority, count in zip(LANES, counts, strict=True):
-            start = cursor.delivered[priority]
-            found = log.lanes[priority][start : start + min(count, credit - len(batch))]
-            cursor.delivered[priority] += len(found)
-            batch += found
-    return batch
-
-
-def _standing(log: _Log, group: str, cursor: _Cursor, entry: str, now: float) -> GroupStanding:
-    pending = cursor.pending.get(entry)
-    if pending is not None and pending.due is not None:
-        return GroupStanding(group, entry, Standing.RESTING, due=pending.due - now, failures=pending.failures)
-    if pending is not None:
-        held, failures = now - pending.touched, pending.failures
-        return GroupStanding(group, entry, Standing.RUNNING, consumer=pending.owner, seconds=held, failures=failures)
-    waiting = any(entry in lane[cursor.delivered[priority] :] for priority, lane in log.lanes.items())
-    if waiting:
-        return GroupStanding(group, entry, Standing.WAITING)
-    for letter in log.dead.values():
-        if letter.group == group and letter.fields == log.entries[entry]:
-            return replace(_dead(letter), entry=entry)
-    return GroupStanding(group, entry, Standing.DONE)
-
-
-def _dead(letter: DeadLetter) -> GroupStanding:
-    return GroupStanding(letter.group, "", Standing.DEAD, failures=letter.attempts, error=letter.error)
-
-
-def _claimable(cursor: _Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, _Pending, int]]:
-    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases."""
-    resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
-    yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
-    for entry_id, pending in list(cursor.pending.items()):
-        others = pending.owner != subscription.consumer  # its own are in its hands
-        if others and pending.due is None and now - pending.touched >= subscription.lease:
-            yield entry_id, pending, pending.crashes + 1
-
-
-def _age(log: _Log, entry_ids: Iterable[str], now: float) -> float | None:
-    """Seconds since the oldest of these was stored."""
-    oldest = min((log.stored_at[entry_id] for entry_id in entry_ids), default=None)
-    return None if oldest is None else now - oldest
 
 
 def _number(entry_id: str) -> int:

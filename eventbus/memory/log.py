@@ -1,0 +1,71 @@
+"""One stream inside one process: its entries by lane, and how far each group has come."""
+
+import asyncio
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from eventbus.codec import Fields
+from eventbus.event import Envelope
+from eventbus.lanes import LANES, shares
+from eventbus.transport import DeadLetter, Subscription
+
+
+@dataclass(slots=True)
+class Pending:
+    """A delivered entry: with `due` it rests until then and nobody owns it, without it `owner` holds a lease."""
+
+    owner: str
+    touched: float
+    due: float | None = None
+    failures: int = 0
+    crashes: int = 0
+    first_failed_at: float | None = None
+
+
+@dataclass(slots=True)
+class Cursor:
+    delivered: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
+    pending: dict[str, Pending] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Log:
+    entries: dict[str, Fields] = field(default_factory=dict)
+    lanes: dict[int, list[str]] = field(default_factory=lambda: {priority: [] for priority in LANES})
+    stored_at: dict[str, float] = field(default_factory=dict)
+    event_ids: set[str] = field(default_factory=set)
+    scheduled: dict[str, tuple[float, Envelope]] = field(default_factory=dict)
+    next_due: float = math.inf  # when the first of the scheduled comes due, or somewhat before
+    groups: dict[str, Cursor] = field(default_factory=dict)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+    holders: dict[tuple[str, str, str], tuple[str, float]] = field(default_factory=dict)
+    fired: dict[str, datetime] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def unread(log: Log, cursor: Cursor) -> bool:
+    return any(cursor.delivered[priority] < len(log.lanes[priority]) for priority in LANES)
+
+
+def take_next(log: Log, cursor: Cursor, credit: int) -> list[str]:
+    """The next entries: each lane its share, then what is left to the most urgent."""
+    batch: list[str] = []
+    for counts in (shares(credit), [credit] * len(LANES)):
+        for priority, count in zip(LANES, counts, strict=True):
+            start = cursor.delivered[priority]
+            found = log.lanes[priority][start : start + min(count, credit - len(batch))]
+            cursor.delivered[priority] += len(found)
+            batch += found
+    return batch
+
+
+def claimable(cursor: Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, Pending, int]]:
+    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases."""
+    resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
+    yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
+    for entry_id, pending in list(cursor.pending.items()):
+        others = pending.owner != subscription.consumer  # its own are in its hands
+        if others and pending.due is None and now - pending.touched >= subscription.lease:
+            yield entry_id, pending, pending.crashes + 1
