@@ -34,7 +34,7 @@ message = Group(
     "message",
     retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
     concurrency=5,
-    slow_lane=SlowLane(45, after=workflow.SLOW_AFTER),  # nine workflows that hang, and there is a place left
+    slow_lane=SlowLane(45, after=workflow.STEPS_ASIDE_AFTER),  # nine workflows that hang, and there is a place left
     timeout=180.0,  # the workflow has 120 of them
     track=True,
     keep_completed=10_000,

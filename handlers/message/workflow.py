@@ -24,7 +24,8 @@ from handlers.signing import sign
 
 FAILURES = 3  # in a row open the circuit: as many as a message has attempts, so that an outage uses up nobody's
 PAUSE = 5.0  # seconds
-SLOW_AFTER = 10.0  # seconds without an answer: then others take the place of whoever waits for it
+SLOW_AFTER = 10.0  # seconds without an answer
+STEPS_ASIDE_AFTER = 11.0  # seconds: when others get the place, it is known already that the call before them is slow
 SLOW_CALLS = 5  # of a workflow in each process, and it gets no more: as many as a process answers at a time
 
 

@@ -248,7 +248,7 @@ async def test_many_that_hang_hold_up_no_other(
             await release.wait()
         return await echo(asked)
 
-    monkeypatch.setattr(group, "slow_lane", SlowLane(45, after=0.3))
+    monkeypatch.setattr(group, "slow_lane", SlowLane(45, after=0.6))
     monkeypatch.setattr(workflow, "SLOW_AFTER", 0.3)
     slow = (await ann.post("/api/agents", {"name": "Slow", "workflow": "slow"})).body["id"]
     async with peer.serving() as n8n, working(bus, group):
