@@ -20,6 +20,7 @@ from eventbus.tap import Passing
 
 NAME = "history"
 LEASE = 60.0  # seconds; long, for who reads every stream and looks after leases often has much to look at
+GATHERING = 0.25  # seconds; nobody waits for history, and a COPY of one row costs as much as that of a hundred
 INTERVAL = 3600.0  # seconds between looks at what is over
 AWAY_PAUSE = 5.0  # seconds until another try, while PostgreSQL is away
 
@@ -36,7 +37,7 @@ def recorder(*, lease: float = LEASE) -> Group:
         lease=lease,
         crash_budget=None,
     )
-    group.tap()(record)
+    group.tap(max_wait=GATHERING)(record)
     return group
 
 

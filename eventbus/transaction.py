@@ -58,7 +58,9 @@ class Transaction(Outbox, Protocol):
     """An open transaction: what is written through `connection` and published through `publish` commits together."""
 
     @property
-    def connection(self) -> Connection: ...
+    def connection(self) -> Connection:
+        """Pooled, and given back as it is: what is to end with the transaction is SET LOCAL, set_config(…, true),
+        pg_advisory_xact_lock."""
 
     async def load(self, cls: type[A], organization: str, aggregate_id: str) -> A:
         """An aggregate as its events have made it; at version 0 if there is none yet. See eventbus.aggregates.

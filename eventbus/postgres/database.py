@@ -69,6 +69,8 @@ class Database:
                 timeout=ACQUIRE_TIMEOUT,
                 command_timeout=COMMAND_TIMEOUT,
                 init=_set_codecs,
+                reset=_leave_as_it_is,
+                connection_class=driver.HonestConnection,
             )
         except driver.AWAY as error:
             raise Unavailable(self._server, str(error) or "no answer") from None
@@ -269,7 +271,7 @@ class PostgresTransaction:
         return waiting
 
     async def flush(self) -> None:
-        await _conclude(self._connection, self.take())
+        await insert(self._connection, self.take())
 
 
 class PostgresBatchInbox:
@@ -294,16 +296,7 @@ class PostgresBatchInbox:
         if self._withdrawn:
             await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
         kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
-        await _conclude(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
-
-
-async def _conclude(connection: Connection, waiting: Sequence[Outgoing]) -> None:
-    """The last statement. There must be one: PostgreSQL answers the COMMIT of a transaction in which an error was
-    swallowed with ROLLBACK, and asyncpg does not look; any other statement is refused."""
-    if waiting:
-        await insert(connection, waiting)
-    else:
-        await connection.execute("SELECT 1")
+        await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
@@ -313,6 +306,11 @@ async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
     except driver.ERRORS:
         if not driver.is_closed(connection):
             connection.terminate()
+
+
+async def _leave_as_it_is(_connection: asyncpg.Connection) -> None:
+    """No round trip for a connection that comes back. asyncpg has ended what was open and forgotten who listened; what
+    a transaction sets or locks beyond its end is its author's to take back, see Transaction.connection."""
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

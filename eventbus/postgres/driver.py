@@ -1,4 +1,4 @@
-"""What asyncpg raises, and whether it was the server that failed."""
+"""What asyncpg raises, and whether it was the server that failed; and what it leaves out."""
 
 import asyncio
 
@@ -19,6 +19,19 @@ AWAY = (
 )
 # The transaction is rolled back because of another at the same time; done again as a whole it may succeed.
 CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+class HonestConnection(asyncpg.Connection):
+    """Says so when a COMMIT has rolled back. PostgreSQL answers it with ROLLBACK in a transaction in which an error was
+    swallowed, and asyncpg does not look."""
+
+    __slots__ = ()
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        status: str = await super().execute(query, *args, timeout=timeout)
+        if status == "ROLLBACK" and query == "COMMIT;":
+            raise asyncpg.InFailedSQLTransactionError("an error inside was swallowed: nothing has committed")
+        return status
 
 
 async def broken(connection: PoolConnectionProxy, error: Exception) -> bool:

@@ -122,10 +122,11 @@ async def _respond(job: Job, ctx: Context) -> Response:
     )
     written: list[Response] = []  # stays empty if another delivery was faster: then the block is left at once
     async with ctx.transaction() as tx:
-        row = await store.insert_response(tx.connection, job.organization, responded, ctx.event_id)
-        recent = await store.recent(tx.connection, job.organization, job.conversation, recollection.KEPT)
+        recent = await store.insert_response(
+            tx.connection, job.organization, responded, ctx.event_id, recollection.KEPT
+        )
         await tx.publish(responded, key=event.conversation_id, priority=ctx.envelope.priority)
-        written.append(Response(row, recent))
+        written.append(Response(recent[-1], recent))
     return written[0] if written else await _committed_before(job, ctx)
 
 

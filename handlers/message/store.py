@@ -1,6 +1,7 @@
 """Conversations and messages in PostgreSQL. Every query takes the organization; what is a user's own, the user."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,7 +11,11 @@ from eventbus.transaction import Row
 from handlers.message.events import MessageEvent, MessageReceived, MessageResponded
 
 _BEGIN = """
-INSERT INTO conversations (organization, id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true
+WITH begun AS (
+    INSERT INTO conversations (organization, id, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING user_id
+)
+SELECT true AS new, user_id FROM begun
+UNION ALL SELECT false, user_id FROM conversations WHERE organization = $1 AND id = $2
 """
 _OWNER = "SELECT user_id FROM conversations WHERE organization = $1 AND id = $2"
 _COLUMNS = "id, position, conversation_id, message_id, role, channel, agent_id, event_id, content, metadata, created_at"
@@ -23,7 +28,12 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 _INSERT_QUESTION = f"""
 {_INSERT} ON CONFLICT (organization, user_id, message_id) WHERE role = 'user' DO NOTHING RETURNING {_COLUMNS}
 """
-_INSERT_RESPONSE = f"{_INSERT} RETURNING {_COLUMNS}"
+# A statement does not see what it writes itself: the rows that were there before it, and its own.
+_INSERT_RESPONSE = f"""
+WITH response AS ({_INSERT} RETURNING {_COLUMNS}),
+before AS ({_SELECT} WHERE organization = $1 AND conversation_id = $3 ORDER BY position DESC LIMIT $12)
+SELECT * FROM before UNION ALL SELECT * FROM response
+"""  # noqa: S608 - constants
 _FIND = f"{_SELECT} WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = $4"
 _NAME_EVENT = """
 UPDATE messages SET event_id = $4 WHERE organization = $1 AND user_id = $2 AND message_id = $3 AND role = 'user'
@@ -47,8 +57,10 @@ class Begun(NamedTuple):
 
 async def begin_conversation(connection: Connection, organization: str, user: str, conversation: UUID) -> Begun:
     """As far as it is not there."""
-    if await connection.fetchval(_BEGIN, organization, conversation, user):
-        return Begun(new=True, own=True)
+    found = await connection.fetchrow(_BEGIN, organization, conversation, user)
+    if found is not None:
+        return Begun(new=found["new"], own=found["user_id"] == user)
+    # It was begun by somebody whose commit the statement waited for, and does not see.
     return Begun(new=False, own=await owner(connection, organization, conversation) == user)
 
 
@@ -70,12 +82,12 @@ async def insert_response(
     organization: str,
     response: MessageResponded,
     event_id: str,
-) -> Row:
-    row = await connection.fetchrow(
-        _INSERT_RESPONSE, organization, *_values(response, "assistant", event_id), response.message, response.metadata
-    )
-    assert row is not None, "nothing is in its way"
-    return row
+    limit: int,
+) -> Sequence[Row]:
+    """The last messages of the conversation, oldest first: as `recent`, with the response at the end."""
+    values = (*_values(response, "assistant", event_id), response.message, response.metadata)
+    rows = await connection.fetch(_INSERT_RESPONSE, organization, *values, limit - 1)
+    return sorted(rows, key=itemgetter("position"))
 
 
 def _values(event: MessageEvent, role: str, event_id: str | None) -> tuple[object, ...]:
