@@ -4,7 +4,7 @@ A service that hangs holds up whoever calls it, and nobody else: see eventbus.li
 """
 
 import asyncio
-from collections.abc import Callable, Collection, MutableSet
+from collections.abc import Callable, Collection
 
 from eventbus.limits import SlowLane
 from eventbus.transport import Delivery
@@ -21,7 +21,7 @@ class Slow:
         self,
         lane: SlowLane,
         running: Collection[Delivery],
-        aside: MutableSet[Delivery],
+        aside: set[Delivery],
         moved: Callable[[], None],
     ) -> None:
         self._lane = lane
@@ -40,7 +40,8 @@ class Slow:
     def _look(self, now: float) -> bool:
         """Whether somebody has stepped aside."""
         self._seen = {delivery: self._seen.get(delivery, now) for delivery in self._running}
-        old = [delivery for delivery, since in self._seen.items() if now - since >= self._lane.after]
-        before = len(self._aside)
-        self._aside |= set([delivery for delivery in old if delivery not in self._aside][: self._lane.places - before])
-        return len(self._aside) > before
+        long = [delivery for delivery, since in self._seen.items() if now - since >= self._lane.after]
+        free = self._lane.places - len(self._aside)
+        stepping = [delivery for delivery in long if delivery not in self._aside][:free]
+        self._aside.update(stepping)
+        return bool(stepping)

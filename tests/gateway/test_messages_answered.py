@@ -26,7 +26,7 @@ from handlers.services import SERVICES, Services
 from tests.gateway import n8n as peer
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
-from tests.gateway.n8n import N8N, Asked, echo
+from tests.gateway.n8n import N8N, Answering, Asked, echo
 from tests.gateway.test_messages import asked as new_message
 from tests.waiting import eventually, until
 from tests.working import working
@@ -211,17 +211,23 @@ async def test_the_workflow_says_when(ann: Client, agent: str, answering: N8N) -
     assert at[1] - at[0] >= 1.0, "although the group would be there after a fifth of that"
 
 
+def slow_until(release: asyncio.Event) -> Answering:
+    """The workflow `slow` says nothing until then; others echo."""
+
+    async def answer(asked: Asked) -> web.Response:
+        if asked.workflow == "slow":
+            await release.wait()
+        return await echo(asked)
+
+    return answer
+
+
 async def test_a_workflow_that_hangs_is_given_up_in_time_and_holds_up_no_other(
     ann: Client, agent: str, answering: N8N
 ) -> None:
     release = asyncio.Event()
 
-    async def hang(asked: Asked) -> web.Response:
-        if asked.workflow == "slow":
-            await release.wait()
-        return await echo(asked)
-
-    answering.answer = hang
+    answering.answer = slow_until(release)
     slow = (await ann.post("/api/agents", {"name": "Slow", "workflow": "slow"})).body["id"]
     hanging = await ask(ann, slow)
     await until(lambda: answering.asked)
@@ -243,16 +249,11 @@ async def test_many_that_hang_hold_up_no_other(
     """More than one process answers at a time, of one workflow: the places go to others, and it gets no more calls."""
     release = asyncio.Event()
 
-    async def hang(asked: Asked) -> web.Response:
-        if asked.workflow == "slow":
-            await release.wait()
-        return await echo(asked)
-
     monkeypatch.setattr(group, "slow_lane", SlowLane(45, after=0.6))
     monkeypatch.setattr(workflow, "SLOW_AFTER", 0.3)
     slow = (await ann.post("/api/agents", {"name": "Slow", "workflow": "slow"})).body["id"]
     async with peer.serving() as n8n, working(bus, group):
-        n8n.answer = hang
+        n8n.answer = slow_until(release)
         bus.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_timeout=30))
         hanging = [await ask(ann, slow) for _ in range(3 * group.concurrency)]
         await until(lambda: len(n8n.asked) == group.concurrency)
