@@ -1,5 +1,6 @@
 """The workflow service is out of order or hangs, as the application meets it in production: its own processes, its own
-pauses. FAULTS_OUTAGE and FAULTS_HANG: for how many seconds; a call that hangs is given up after at most 120."""
+pauses. FAULTS_OUTAGE and FAULTS_HANG: for how many seconds; a call that hangs is given up after at most 120.
+FAULTS_HANGING: how many messages hang."""
 
 import asyncio
 import os
@@ -13,7 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from handlers.message.workflow import PAUSE
+from handlers.message.handlers import message
+from handlers.message.workflow import PAUSE, STEPS_ASIDE_AFTER
 from tests.faults.crm import Crm
 from tests.faults.test_messages import agent, ask, check_answered_once, ended
 from tests.gateway import n8n as workflow
@@ -24,9 +26,11 @@ from tests.waiting import eventually, until
 OUTAGE = float(os.environ.get("FAULTS_OUTAGE", "3"))
 HANG = float(os.environ.get("FAULTS_HANG", "4"))
 MESSAGES = 40
-HANGING = 3  # fewer than a worker has under way at a time
+HANGING = int(os.environ.get("FAULTS_HANGING", "3"))
+PLACES = min(HANGING, message.concurrency)  # that they take
 HEALED = 30.0  # seconds from the end of an outage in which all are answered: a pause, and the retries behind it
-PROMPT = 10.0  # seconds that others may take
+PROMPT = 10.0  # seconds that others may take; and where no place is left to them, until one is
+PROMPT += 1.25 * STEPS_ASIDE_AFTER if message.concurrency == PLACES else 0.0
 
 
 @pytest.fixture
@@ -113,18 +117,20 @@ async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered
     async with crm.client() as client:
         slow, quick = await new_agent(client, "slow"), await agent(client)
         hanging = [await ask(client, slow, f"Slow {number}") for number in range(HANGING)]
-        await until(lambda: len(n8n.asked) == HANGING)
+        await until(lambda: len(n8n.asked) == PLACES)
         began = time.monotonic()
         others = [await ask(client, quick, f"Quick {number}") for number in range(MESSAGES)]
         ends = await ended(client, others, within=PROMPT)
         assert Counter(one["state"] for one in ends) == {"completed": MESSAGES}
         prompt = time.monotonic() - began
-        assert prompt < HANG, "they did not wait for it"
+        assert prompt < min(HANG, PROMPT), "they did not wait for it"
+        calls = len(n8n.asked) - MESSAGES
+        assert calls == PLACES, "more of them would only hang as well"
 
         async def given_up() -> dict[str, Any]:
             """One of them. The last one to fail opens the circuit, and is put off without an error."""
-            for message in hanging:
-                async with client.get(f"/api/messages/{message}/status") as response:
+            for hung in hanging:
+                async with client.get(f"/api/messages/{hung}/status") as response:
                     told: dict[str, Any] = (await response.json())["data"]
                 if told.get("error"):
                     return told
