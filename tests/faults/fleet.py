@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.lines import whole_lines
+
 
 class Fleet:
     """Processes of one module with one environment. Their output goes to files: no pipe to fill up."""
@@ -58,4 +60,4 @@ class Fleet:
 
     def log(self) -> str:
         """What all processes have printed."""
-        return "\n".join(path.read_text() for path in sorted(self._folder.glob("process-*.log")))
+        return "\n".join(line for path in sorted(self._folder.glob("process-*.log")) for line in whole_lines(path))

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lines import whole_lines
+
 
 class History:
     """One JSON line for each thing that happened, in one write: a process that dies leaves whole lines."""
@@ -27,7 +29,7 @@ class History:
 
 def read(folder: Path) -> list[dict[str, object]]:
     """Everything that all processes wrote, in the order of time."""
-    lines = [json.loads(line) for path in folder.glob("*.jsonl") for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in folder.glob("*.jsonl") for line in whole_lines(path)]
     return sorted(lines, key=lambda line: line["at"])
 
 

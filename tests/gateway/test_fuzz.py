@@ -17,6 +17,7 @@ import pytest
 from gateway.auth import make_token
 from tests.gateway.client import SECRET
 from tests.gateway.test_process import environment  # noqa: F401 - a fixture
+from tests.lines import whole_lines
 from tests.waiting import eventually
 
 EXAMPLES, SEED, BUDGET = 12, 20261122, 45  # of each operation in the fuzzing phase; seconds for all
@@ -51,7 +52,7 @@ async def serving(settings: Mapping[str, str], log: Path) -> AsyncIterator[str]:
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return [json.loads(line) for line in whole_lines(log)]
 
 
 @pytest.mark.serial

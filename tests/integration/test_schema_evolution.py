@@ -17,6 +17,7 @@ import pytest
 
 from eventbus.postgres import apply, installed
 from tests.integration.commands import CLEAN, Run, eventbus
+from tests.lines import whole_lines
 from tests.waiting import eventually, until
 
 COMMON = """
@@ -155,7 +156,7 @@ def expected(parcel: dict[str, Any]) -> dict[str, Any]:
 
 
 def told(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return [json.loads(line) for line in whole_lines(log)]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from eventbus import EventBus
 from tests.integration import shop
 from tests.integration.commands import CLEAN
 from tests.integration.test_commands import assert_one_screen
+from tests.lines import whole_lines
 from tests.waiting import until
 
 APP = "myshop:billing"
@@ -71,7 +72,7 @@ class Service:
 
     def said(self, event: str) -> list[dict[str, object]]:
         """The log lines of this name so far, of all processes."""
-        lines = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in whole_lines(self.output) if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
     def pids(self) -> list[int]:
