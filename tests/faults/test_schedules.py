@@ -54,7 +54,7 @@ async def test_delayed_events_come_once_and_on_time_while_those_who_promote_them
     late = sorted(began[token] - due for token, due in dues.items())
     assert late[0] >= -0.002, "the servers count milliseconds"
     # One that was in the hands of a victim waits for its lease to end; the machine may be busy.
-    assert late[COUNT // 2] < 0.5, "most are on time"
+    assert late[COUNT // 2] < 1.5, "most are on time"
     assert late[-1] < len(victims) * (LEASE + 1) + 3
 
 

@@ -63,7 +63,7 @@ async def test_two_groups_and_two_organizations(kind: str, request: pytest.Fixtu
         found = await ends(bus, "acme", 8)
         assert (found.success_rate, found.retries) == (0.75, 2)
         assert found.average_seconds is not None
-        assert 0.002 <= found.average_seconds < 0.5
+        assert 0.002 <= found.average_seconds < 5
         assert {(one.group, one.error, one.attempts) for one in found.failures} == {
             (name, "Reject: redis://user:***@host broke", 1) for name in ("teahouse", "cafe")
         }

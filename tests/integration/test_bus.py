@@ -93,7 +93,7 @@ async def test_a_frozen_server_is_told_within_the_timeout(redis_url: str) -> Non
         started = time.monotonic()
         failures = await asyncio.gather(*(bus.publish(Sent()) for _ in range(50)), return_exceptions=True)
         assert {type(failure) for failure in failures} == {Unavailable}
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 5.0, "one after the other they took 25 s"
 
 
 async def test_a_server_that_comes_back_in_time_is_waited_for(own_redis: OwnRedis) -> None:
@@ -113,7 +113,7 @@ async def test_a_full_server_is_told_at_once(own_redis: OwnRedis) -> None:
         started = time.monotonic()
         with pytest.raises(Full):
             await bus.publish(Sent())
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4, "the publish timeout is 5 s"
 
 
 async def test_a_cancelled_publish_disturbs_no_other(redis_url: str) -> None:

@@ -33,7 +33,7 @@ async def test_each_task_ends_in_its_own_time() -> None:
     assert time.monotonic() - began >= 0.28
     assert not second.done()
     assert await second == "late"
-    assert 0.43 <= time.monotonic() - began <= 1.5
+    assert 0.43 <= time.monotonic() - began <= 5
 
 
 async def test_who_is_in_time_is_left_alone() -> None:
