@@ -207,7 +207,7 @@ class EventBus:
                       receipts of the others say `duplicate`, with the id of the first
         dedupe_window seconds that this holds, from the time on at which the first one is due
         dedupe        'keep': the first one stays. 'replace': while it is still scheduled, the later one takes its
-                      place, with a delay of its own
+                      place, with a delay of its own. Which is the later one is told by the event ids, made here
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if

@@ -17,7 +17,7 @@ class Once(NamedTuple):
 
     key      what it must be the only one for, within its event type and organization
     window   seconds that the first one keeps the others out, from the time on at which it is due
-    replace  an earlier one that is still scheduled makes way
+    replace  an earlier one, by its event id, that is still scheduled makes way
     """
 
     key: str

@@ -107,7 +107,7 @@ class MemoryTransport:
         """Whether the event has its dedupe key to itself from now on."""
         scope, now = once.scope(envelope), self._clock()
         holder, until = log.holders.get(scope, ("", now))
-        if until > now and not (once.replace and holder in log.scheduled):
+        if until > now and not (once.replace and holder in log.scheduled and holder < envelope.id):
             return False
         log.scheduled.pop(holder, None)
         log.holders[scope] = (envelope.id, now + max(0.0, delay) + once.window)

@@ -79,6 +79,15 @@ async def test_a_repeat_is_known_though_the_publishers_clock_is_wrong(transport:
         assert await transport.append([wrong], again=True) == [Status.DUPLICATE]
 
 
+@pytest.mark.parametrize("made_at", [30_000, 4_102_444_800_000 - 1], ids=["1970", "2099"])
+async def test_a_repeat_is_known_though_its_id_is_of_no_real_time(transport: Transport, made_at: int) -> None:
+    """A machine without a clock's battery begins in 1970; the look for a repeat must not reach behind time itself."""
+    wrong, missing = (Outgoing(envelope(id=uuid7_at(made_at))) for _ in range(2))
+    await transport.append([wrong])
+    again = [wrong, missing, *outgoing(1)]
+    assert await transport.append(again, again=True) == [Status.DUPLICATE, Status.STORED, Status.STORED]
+
+
 async def test_scheduling_again_schedules_once(transport: Transport) -> None:
     items = outgoing(1, 2, delay=60.0)
     assert await transport.append(items[:1]) == [Status.SCHEDULED]

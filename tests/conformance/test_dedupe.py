@@ -124,6 +124,19 @@ async def test_a_later_one_replaces_what_is_still_scheduled(transport: Transport
     assert await transport.append([keyed(3, delay=0.1, replace=True)]) == [DUPLICATE], "it is no longer scheduled"
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["from an outbox", "repeated"])
+async def test_an_older_publish_does_not_replace_a_newer_one(transport: Transport, again: bool) -> None:
+    """Its reply was lost, or it waited in a spool or an outbox, while a newer one took its place."""
+    older, newer = keyed(1, delay=60, replace=True), keyed(2, delay=60, replace=True)
+    assert newer.once is not None
+    assert await transport.append([older]) == [SCHEDULED]
+    assert await transport.append([newer]) == [SCHEDULED]
+    assert await transport.append([older], again=again) == [DUPLICATE]
+    assert await transport.holder(newer.envelope, newer.once) == newer.envelope.id
+    assert await transport.cancel(newer.envelope.id), "it is still scheduled"
+    assert not await transport.cancel(older.envelope.id)
+
+
 async def test_to_keep_is_not_to_replace(transport: Transport) -> None:
     assert await transport.append([keyed(1, delay=60)]) == [SCHEDULED]
     assert await transport.append([keyed(2, delay=60)]) == [DUPLICATE]

@@ -6,7 +6,7 @@
 -- Returns, per envelope, ms until it is due, 0 if it was stored at once, -1 if it was there.
 local now = server_ms()
 local seen = {}
-local oldest = string.format('%d', now - ARGV[2])
+local oldest = string.format('%.0f', math.max(0, now - ARGV[2]))
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', oldest, 'COUNT', ARGV[1])) do
   seen[entry[2][2]] = true
 end
