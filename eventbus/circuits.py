@@ -16,6 +16,7 @@ A service that hangs fails late. With `slow_after`, a process in which so many c
 answer for so long makes no more of them meanwhile, and snoozes their events: they would only hang as well.
 """
 
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -26,6 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from eventbus.errors import ConfigurationError, EventBusError, RetryLater, SnoozeFor
+from eventbus.numbers import count_faults, seconds_faults
 
 T = TypeVar("T")
 
@@ -58,9 +60,12 @@ class Circuit:
     slow_calls: int = 5
 
     def __post_init__(self) -> None:
-        numbers = {"failures": self.failures, "pause": self.pause, "probe": self.probe, "slow_calls": self.slow_calls}
-        numbers |= {} if self.slow_after is None else {"slow_after": self.slow_after}
-        wrong = [f"{name}={number} must be above 0" for name, number in numbers.items() if number <= 0]
+        counts = {"failures": self.failures, "slow_calls": self.slow_calls}
+        times = {"pause": self.pause, "probe": self.probe}
+        times |= {} if self.slow_after is None else {"slow_after": self.slow_after}
+        wrong = [fault for name, number in counts.items() for fault in count_faults(name, number)]
+        wrong += [fault for name, number in times.items() for fault in seconds_faults(name, number, least=0.001)]
+        wrong += seconds_faults("patience", self.patience, most=math.inf)
         if wrong:
             raise ConfigurationError(f"Circuit({self.name!r}): " + "; ".join(wrong))
 

@@ -14,6 +14,7 @@ from eventbus.event import Event, stream_of
 from eventbus.lifecycle import AnyListener, Finished
 from eventbus.limits import InFlight, RateLimit, SlowLane, limits_of
 from eventbus.middleware import Middleware, find_faults
+from eventbus.numbers import count_faults, seconds_faults
 from eventbus.policy import RetryPolicy
 from eventbus.registration import (
     MAX_SIZE,
@@ -79,19 +80,15 @@ class Group:
         keep_failed: int = 10_000,
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        faults = [
-            fault
-            for wrong, fault in (
-                (not _NAME.fullmatch(name), "the name must be lower-case letters, digits, '.', '_' or '-'"),
-                (concurrency < 1, f"concurrency={concurrency} must be at least 1"),
-                (timeout is not None and timeout <= 0, f"timeout={timeout} must be above 0 seconds, or None"),
-                (lease < 0.1, f"lease={lease} must be at least 0.1 seconds"),
-                (crash_budget is not None and crash_budget < 1, f"crash_budget={crash_budget} must be at least 1"),
-                (keep_completed < 0, f"keep_completed={keep_completed} must be at least 0"),
-                (keep_failed < 0, f"keep_failed={keep_failed} must be at least 0"),
-            )
-            if wrong
-        ] + find_faults(middleware)
+        named = _NAME.fullmatch(name) is not None
+        faults = [] if named else ["the name must be lower-case letters, digits, '.', '_' or '-'"]
+        faults += count_faults("concurrency", concurrency)
+        faults += [] if timeout is None else seconds_faults("timeout", timeout, least=0.001)
+        faults += seconds_faults("lease", lease, least=0.1)
+        faults += [] if crash_budget is None else count_faults("crash_budget", crash_budget)
+        faults += count_faults("keep_completed", keep_completed, least=0)
+        faults += count_faults("keep_failed", keep_failed, least=0)
+        faults += find_faults(middleware)
         if faults:
             raise ConfigurationError(f"Group({name!r}): " + "; ".join(faults))
         self.name = name

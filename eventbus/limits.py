@@ -1,14 +1,16 @@
 """How much of a group may run: in a span of time, or at the same time, across all of its processes; and what becomes of
 the places of those that take long."""
 
-import math
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope
+from eventbus.numbers import count_faults, seconds_faults
 
 KeyOf = Callable[[Envelope], str | None]
+LONGEST_SPAN = 366 * 86_400.0  # seconds; the times that a line of hundreds of thousands is told still fit into a double
 _ATTRIBUTES = ("organization", "subject", "type")
 
 
@@ -25,8 +27,7 @@ class RateLimit:
     by: str | KeyOf | None = None
 
     def __post_init__(self) -> None:
-        faults = [] if self.count >= 1 else [f"count={self.count} must be at least 1"]
-        faults += [] if 0.01 <= self.per < math.inf else [f"per={self.per} must be at least 0.01 seconds"]
+        faults = count_faults("count", self.count) + seconds_faults("per", self.per, least=0.01, most=LONGEST_SPAN)
         _raise(self, faults + _key_faults(self.by))
 
 
@@ -38,8 +39,7 @@ class InFlight:
     by: str | KeyOf | None = None
 
     def __post_init__(self) -> None:
-        faults = [] if self.count >= 1 else [f"count={self.count} must be at least 1"]
-        _raise(self, faults + _key_faults(self.by))
+        _raise(self, count_faults("count", self.count) + _key_faults(self.by))
 
 
 Limit = RateLimit | InFlight
@@ -56,41 +56,58 @@ class SlowLane:
     after: float = 10.0
 
     def __post_init__(self) -> None:
-        faults = [] if self.places >= 1 else [f"places={self.places} must be at least 1"]
-        faults += [] if 0.01 <= self.after < math.inf else [f"after={self.after} must be at least 0.01 seconds"]
-        _raise(self, faults)
+        _raise(self, count_faults("places", self.places) + seconds_faults("after", self.after, least=0.01))
 
 
 def limits_of(
     rate_limit: RateLimit | Sequence[RateLimit] | None, max_in_flight: int | InFlight | Sequence[InFlight] | None
 ) -> list[Limit]:
     """As Group takes them, in one list; those over the whole group last, so that they are asked last."""
-    rates = [rate_limit] if isinstance(rate_limit, RateLimit) else list(rate_limit or ())
+    rates = list(rate_limit) if isinstance(rate_limit, Sequence) else [] if rate_limit is None else [rate_limit]
     slots = max_in_flight
     if isinstance(slots, int):
         slots = InFlight(slots)
-    several = [slots] if isinstance(slots, InFlight) else list(slots or ())
+    several = list(slots) if isinstance(slots, Sequence) else [] if slots is None else [slots]
+    strange: list[object] = [each for each in rates if type(each) is not RateLimit]
+    strange += [each for each in several if type(each) is not InFlight]
+    if strange:
+        raise ConfigurationError(f"{strange[0]!r} is no limit: give rate_limit=RateLimit(…), max_in_flight=InFlight(…)")
     return sorted([*rates, *several], key=lambda limit: limit.by is None)
 
 
 def key_of(limit: Limit, envelope: Envelope) -> str | None:
-    """What the limit counts this envelope under, '' for the whole group; None if it does not concern it."""
+    """What the limit counts this envelope under, '' for the whole group; None if it does not concern it.
+
+    Raises what a function in `by` raises, and TypeError or ValueError if what it returns is no key."""
     match limit.by:
         case None:
             return ""
         case str() as name if name.startswith("metadata."):
-            return envelope.metadata.get(name.removeprefix("metadata."))
+            key: object = envelope.metadata.get(name.removeprefix("metadata."))
         case str() as name:
-            value: str | None = getattr(envelope, name)
-            return value
+            key = getattr(envelope, name)
         case by:
-            return by(envelope)
+            key = by(envelope)
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        if inspect.iscoroutine(key):
+            key.close()  # nobody will await it
+        raise TypeError(f"{type(limit).__name__}: by={limit.by!r} gave {key!r}: a key is a str, or None for no limit")
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{type(limit).__name__}: by={limit.by!r} gave {key!r}, which is no text: {error}") from None
+    return key
 
 
 def _key_faults(by: str | KeyOf | None) -> list[str]:
-    if not isinstance(by, str) or by in _ATTRIBUTES or by.startswith("metadata."):
+    if by is None or (callable(by) and not inspect.iscoroutinefunction(by)):
         return []
-    return [f"by={by!r} must be one of {', '.join(_ATTRIBUTES)}, metadata.NAME, or a function of the envelope"]
+    if isinstance(by, str) and (by in _ATTRIBUTES or by.removeprefix("metadata.") not in {"", by}):
+        return []
+    known = ", ".join(_ATTRIBUTES)
+    return [f"by={by!r} must be one of {known}, metadata.NAME, or a function of the envelope that is not async"]
 
 
 def _raise(limit: object, faults: list[str]) -> None:

@@ -1,8 +1,9 @@
 """What is kept of that which is over, and for how long."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from eventbus.errors import ConfigurationError
+from eventbus.numbers import count_faults, seconds_faults
 
 DAY = 86_400.0
 
@@ -24,8 +25,7 @@ class Retention:
     dead_count: int = 100_000
 
     def __post_init__(self) -> None:
-        negative = [
-            f"{field.name}={getattr(self, field.name)}" for field in fields(self) if getattr(self, field.name) < 0
-        ]
-        if negative:
-            raise ConfigurationError(f"Retention: {', '.join(negative)} must not be below 0")
+        faults = seconds_faults("settled", self.settled) + count_faults("settled_count", self.settled_count, least=0)
+        faults += seconds_faults("dead", self.dead) + count_faults("dead_count", self.dead_count, least=0)
+        if faults:
+            raise ConfigurationError(f"Retention: {'; '.join(faults)}")

@@ -100,3 +100,14 @@ async def test_of_many_who_ask_at_once_so_many_start(transport: Transport, count
     limit = RateLimit(count, per=60.0)
     answers = await asyncio.gather(*(admitted(transport, limit, f"m{i}") for i in range(30)))
     assert sum(map(len, answers)) == count
+
+
+async def test_a_line_forms_whatever_count_and_span(transport: Transport) -> None:
+    spans = (0.01, 0.5, 1.0, 2.5, 60.0, 3600.0, 31_622_400.0)
+    limits = [RateLimit(count, per, by="organization") for count in (1, 3, 4, 7, 8, 11, 30, 97) for per in spans]
+    for limit in limits:
+        scope = Scope("billing", 0, f"{limit.count}/{limit.per}")
+        members = [f"m{number}" for number in range(limit.count + 3)]
+        [waits] = await transport.admit([Request(scope, limit, 10.0, members)])
+        assert waits[: limit.count] == [0.0] * limit.count
+        assert 0 < waits[-3] < waits[-2] < waits[-1]

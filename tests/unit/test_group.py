@@ -133,7 +133,7 @@ def test_a_name_that_is_no_name_is_refused(name: str) -> None:
     ("options", "fault"),
     [
         ({"concurrency": 0}, "concurrency=0 must be at least 1"),
-        ({"timeout": 0}, "timeout=0 must be above 0"),
+        ({"timeout": 0}, "timeout=0 must be at least 0.001"),
         ({"lease": 0.05}, "lease=0.05 must be at least 0.1"),
         ({"crash_budget": 0}, "crash_budget=0 must be at least 1"),
         ({"middleware": [print]}, "middleware .*print.* must be an async function"),

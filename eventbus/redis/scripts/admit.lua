@@ -45,7 +45,7 @@ end
 local function stand_in_line(member, told)
   if not told or told <= now then
     local last = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-    told = math.max(tonumber(last[2] or 0), opens - span / limit, now) + math.ceil(span / limit)
+    told = math.ceil(math.max(tonumber(last[2] or 0), opens - span / limit, now) + span / limit)
     redis.call('ZADD', KEYS[3], told, member)
     line = line + (last[1] == member and 0 or 1)
   end

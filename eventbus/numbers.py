@@ -1,0 +1,30 @@
+"""Numbers that an application may give, and that Redis can count with.
+
+What becomes a count, an expiry or a due time in a script must be whole, finite and small enough: Lua counts in doubles,
+which know every whole number up to 2**53 and no further. So they are looked at where they are given, and not where the
+server would refuse them, in the middle of a script.
+"""
+
+import math
+
+LONGEST = 3_653 * 86_400.0  # seconds: ten years
+MOST = 10**9
+
+
+def count_faults(name: str, value: object, *, least: int = 1) -> list[str]:
+    """What is wrong with a number of things: [] if it is an int from `least` to MOST, and no bool."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST:
+        return []
+    bounds = f"at least {least}" if isinstance(value, int) and value < least else f"a whole number, {least} to {MOST:,}"
+    return [f"{name}={value!r} must be {bounds}"]
+
+
+def seconds_faults(name: str, value: object, *, least: float = 0.0, most: float = LONGEST) -> list[str]:
+    """What is wrong with a number of seconds: [] if it is a finite one from `least` to `most`, and no bool."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+        if least <= number <= most:
+            return []
+        if -math.inf < number < least:
+            return [f"{name}={value} must be at least {least:g} seconds"]
+    return [f"{name}={value!r} must be seconds, {least:g} to {most:,.0f}"]
