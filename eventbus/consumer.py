@@ -2,7 +2,7 @@
 
     read     per stream: new events, as many as there are free slots and the group's pace allows beyond them
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
-    renew    keeps the leases of what is in hand
+    renew    keeps the leases of what is in hand: see eventbus.renewal
     settle   hands outcomes back, all that have gathered since the last round trip in one call
     slow     lets what takes long step aside, where the group says so
 
@@ -27,6 +27,7 @@ from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
+from eventbus.renewal import Hand, Renewal
 from eventbus.runners import Runners
 from eventbus.slow import Slow
 from eventbus.tapping import TapExecutor
@@ -98,7 +99,9 @@ class Consumer:
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
         settling = asyncio.create_task(self._settle(), name=f"settle:{self._group.name}")
-        renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
+        hand = Hand(self._group.lease, self._held, self._runners, self._finish)
+        renewal = Renewal(self._transport, self._admission, hand)
+        renewing = asyncio.create_task(renewal.run(), name=f"renew:{self._group.name}")
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         staying = [settling, renewing, *self._step_aside()]
@@ -359,25 +362,6 @@ class Consumer:
             self._room.set()
 
     # Holding and letting go -------------------------------------------------------------------------------------------
-
-    async def _renew(self) -> None:
-        """Every third of a lease, for whatever is in hand for longer than that: two renewals may fail."""
-        third = self._group.lease / 3
-        while True:
-            await asyncio.sleep(third)
-            now = asyncio.get_running_loop().time()
-            old = [delivery for delivery, since in self._held.items() if now - since >= third]
-            if not old:
-                continue
-            try:
-                lost = await self._transport.renew(old)
-                await self._admission.stay()
-            except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
-                await self._pause(0, error)
-                continue
-            for delivery in lost:
-                self._held.pop(delivery, None)
-                log.warning("lease lost", **delivery.named())
 
     async def _settle(self) -> None:
         failures = 0
