@@ -142,7 +142,8 @@ class Consumer:
             assert group.tapping is not None, "a group with a tap"
             execute_all = functools.partial(self._execute_all, executor)
             return Gathering(group.tapping, group.concurrency, execute_all, self._finish, self._look_for_room)
-        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside)
+        stretch = -1.0 if group.task_per_event else None
+        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside, stretch=stretch)
 
     def _step_aside(self) -> list[asyncio.Task[None]]:
         lane = self._group.slow_lane
@@ -251,8 +252,10 @@ class Consumer:
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
                 self._held[delivery] = asyncio.get_running_loop().time()
-                task = self._running[delivery] = asyncio.create_task(self._run_alone(delivery))
-                while delivery in self._running:  # one that does not end leaves it all the same, when the worker stops
+                task = asyncio.create_task(self._run_alone(delivery))
+                if not task.done():  # a program's task factory may have run it at once
+                    self._running[delivery] = task
+                while not task.done() and delivery in self._running:  # who does not end leaves it when the worker stops
                     await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
@@ -343,6 +346,9 @@ class Consumer:
     async def _run_alone(self, delivery: Delivery) -> None:
         """A suspect, for which everything else waits."""
         outcome: Outcome = Release()
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[delivery] = task
         try:
             outcome = await self._executor.execute(delivery)
         finally:

@@ -21,7 +21,8 @@ class Repeats:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._waiting: dict[Lane, list[tuple[Outgoing, asyncio.Future[int]]]] = {}
-        self._looking: dict[Lane, asyncio.Task[None]] = {}
+        self._looking: set[Lane] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[int]:
         """What the look tells of each. Raises what the look raises."""
@@ -32,7 +33,10 @@ class Repeats:
             futures.append(future)
             self._waiting.setdefault(lane, []).append((item, future))
             if lane not in self._looking:
-                self._looking[lane] = asyncio.create_task(self._work(lane))
+                self._looking.add(lane)
+                task = asyncio.create_task(self._work(lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         return await asyncio.gather(*futures)
 
     async def _work(self, lane: Lane) -> None:
@@ -49,7 +53,7 @@ class Repeats:
                     if not future.done():
                         future.set_result(wait)
         finally:
-            del self._looking[lane]
+            self._looking.discard(lane)
 
     @staticmethod
     def _fail(waiting: list[tuple[Outgoing, asyncio.Future[int]]], error: Exception) -> None:
