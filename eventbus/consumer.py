@@ -2,8 +2,8 @@
 
     read     per stream: new events, as many as there are free slots and the group's pace allows beyond them
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
-    renew    keeps the leases of what is in hand: see eventbus.renewal
-    settle   hands outcomes back, all that have gathered since the last round trip in one call
+    renew    keeps the leases of what is in hand
+    settle   hands outcomes back: see eventbus.settler
     slow     lets what takes long step aside, where the group says so
 
 Each loop outlives a server that is away: it tries again, and the transport says once that the server is gone.
@@ -19,7 +19,7 @@ import structlog
 
 from eventbus import crash
 from eventbus.admission import Admission, Gate
-from eventbus.errors import Full, Unavailable
+from eventbus.errors import Unavailable
 from eventbus.executor import Executor
 from eventbus.gathering import Gathering
 from eventbus.group import Group
@@ -27,8 +27,8 @@ from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
-from eventbus.renewal import Hand, Renewal
 from eventbus.runners import Runners
+from eventbus.settler import Settler
 from eventbus.slow import Slow
 from eventbus.tapping import TapExecutor
 from eventbus.transport import Ack, Delivery, Outcome, Reclaimed, Release, Settlement, Snooze, Subscription, Transport
@@ -37,7 +37,6 @@ READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed 
 TAP_READ_WAIT = 15.0  # of a tap, which reads many streams and is in no hurry
 INTERRUPT_INTERVAL = 0.02  # seconds
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
-UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 CANCEL_GRACE = 5.0  # seconds that a handler has to end when it is cancelled
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries while a server is away
@@ -67,14 +66,14 @@ class Consumer:
         self._aside: set[Delivery] = set()  # of what runs: see eventbus.slow
         self._runners = self._make_runners()
         self._ready, self._running = self._runners.ready, self._runners.running
-        self._outcomes: list[Settlement] = []
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
-        self._settle_due = asyncio.Event()
         self._begun = False
         self._paused = False
         self._pausing: asyncio.Future[None] | None = None
         self._admission = Admission(transport, group)
+        self._settler = Settler(transport, self._admission, self._let_go, self._pause)
+        self._outcomes, self._settle_due = self._settler.line, self._settler.due
         self._gate = Gate(self._admission, self._admit, self._put_off) if self._admission.needed else None
         self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
 
@@ -98,10 +97,8 @@ class Consumer:
         self._room.set()
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
-        settling = asyncio.create_task(self._settle(), name=f"settle:{self._group.name}")
-        hand = Hand(self._group.lease, self._held, self._runners, self._finish)
-        renewal = Renewal(self._transport, self._admission, hand)
-        renewing = asyncio.create_task(renewal.run(), name=f"renew:{self._group.name}")
+        settling = asyncio.create_task(self._settler.run(), name=f"settle:{self._group.name}")
+        renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         staying = [settling, renewing, *self._step_aside()]
@@ -142,8 +139,7 @@ class Consumer:
             assert group.tapping is not None, "a group with a tap"
             execute_all = functools.partial(self._execute_all, executor)
             return Gathering(group.tapping, group.concurrency, execute_all, self._finish, self._look_for_room)
-        stretch = -1.0 if group.task_per_event else None
-        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside, stretch=stretch)
+        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside)
 
     def _step_aside(self) -> list[asyncio.Task[None]]:
         lane = self._group.slow_lane
@@ -252,10 +248,8 @@ class Consumer:
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
                 self._held[delivery] = asyncio.get_running_loop().time()
-                task = asyncio.create_task(self._run_alone(delivery))
-                if not task.done():  # a program's task factory may have run it at once
-                    self._running[delivery] = task
-                while not task.done() and delivery in self._running:  # who does not end leaves it when the worker stops
+                task = self._running[delivery] = asyncio.create_task(self._run_alone(delivery))
+                while delivery in self._running:  # one that does not end leaves it all the same, when the worker stops
                     await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
@@ -289,7 +283,7 @@ class Consumer:
 
     def _closed(self) -> bool:
         """Whether nothing is to be taken in hand at all."""
-        return self._paused or len(self._outcomes) >= UNSETTLED_LIMIT
+        return self._paused or self._settler.full
 
     def _free(self) -> int:
         """How many more deliveries may be taken in hand."""
@@ -346,9 +340,6 @@ class Consumer:
     async def _run_alone(self, delivery: Delivery) -> None:
         """A suspect, for which everything else waits."""
         outcome: Outcome = Release()
-        task = asyncio.current_task()
-        assert task is not None
-        self._running[delivery] = task
         try:
             outcome = await self._executor.execute(delivery)
         finally:
@@ -369,30 +360,26 @@ class Consumer:
 
     # Holding and letting go -------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        failures = 0
+    async def _renew(self) -> None:
+        """Every third of a lease, for whatever is in hand for longer than that: two renewals may fail."""
+        third = self._group.lease / 3
         while True:
-            await self._settle_due.wait()
-            self._settle_due.clear()
-            batch, self._outcomes = self._outcomes, []
-            try:
-                crash.point("consumer.settle")
-                await self._transport.settle(batch)
-                crash.point("consumer.settled")
-                await self._admission.leave([delivery for delivery, _ in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, the outcomes are still to be settled
-                if isinstance(error, Full):  # acks need no memory: they are applied, and must not be sent again
-                    self._let_go([settlement for settlement in batch if isinstance(settlement.outcome, Ack)])
-                    batch = [settlement for settlement in batch if not isinstance(settlement.outcome, Ack)]
-                # Back into the line with all that has come meanwhile: acks must not wait behind what cannot be stored.
-                self._outcomes = batch + self._outcomes
-                self._settle_due.set()
-                failures = await self._pause(failures, error)
+            await asyncio.sleep(third)
+            now = asyncio.get_running_loop().time()
+            old = [delivery for delivery, since in self._held.items() if now - since >= third]
+            if not old:
                 continue
-            failures = 0
-            self._let_go(batch)
+            try:
+                lost = await self._transport.renew(old)
+                await self._admission.stay()
+            except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
+                await self._pause(0, error)
+                continue
+            for delivery in lost:
+                self._held.pop(delivery, None)
+                log.warning("lease lost", **delivery.named())
 
-    def _let_go(self, batch: list[Settlement]) -> None:
+    def _let_go(self, batch: Sequence[Settlement]) -> None:
         for delivery, outcome in batch:
             self._held.pop(delivery, None)
             if not isinstance(outcome, Ack):
@@ -438,8 +425,9 @@ class Consumer:
             self._finish(delivery, Release())
 
     async def _wait_settled(self) -> None:
+        self._settler.end()
         deadline = asyncio.get_running_loop().time() + SETTLE_GRACE
-        while self._held and asyncio.get_running_loop().time() < deadline:
+        while len(self._held) > self._settler.given_up and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
         if self._held:
             log.warning(

@@ -118,11 +118,7 @@ class Context:
 
     def renewed(self) -> "Context":
         """For a handler that is run again within its attempt: it may open its transaction once more."""
-        renewed = Context(
-            self._publisher, self.envelope, self.group, self.attempt, self._entry_id, suspect=self.suspect
-        )
-        renewed.delivery, renewed.on_progress = self.delivery, self.on_progress
-        return renewed
+        return Context(self._publisher, self.envelope, self.group, self.attempt, suspect=self.suspect)
 
     async def publish(
         self,

@@ -20,9 +20,9 @@ EventBusError
         └── Cancelled       it was aborted from outside; handlers do not raise this
 """
 
-import math
 import re
 
+LONGEST_DELAY = 365 * 86_400.0  # seconds that an event may rest between two attempts
 _PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|([?&](?:ssl_)?password=)[^&\s]+")
 
 
@@ -108,11 +108,12 @@ class UnknownEventType(CodecError):
 
 
 class RetryLater(EventBusError):
-    """Raised by a handler: try again `delay` seconds from now instead of the group's backoff. Spends an attempt."""
+    """Raised by a handler: try again `delay` seconds from now instead of the group's backoff. Spends an attempt.
+
+    Raises ValueError if the delay is below 0, or more than a year (LONGEST_DELAY)."""
 
     def __init__(self, delay: float, reason: str = "") -> None:
-        if not 0 <= delay < math.inf:
-            raise ValueError(f"RetryLater({delay}): the delay must be seconds from now")
+        _check_delay("RetryLater", delay)
         super().__init__(reason or f"the handler asked to be tried again in {delay:g} s")
         self.delay = delay
 
@@ -121,12 +122,11 @@ class SnoozeFor(EventBusError):
     """Raised by a handler: not now, run again `delay` seconds from now. Spends no attempt.
 
     Nothing bounds how often: a handler that has waited long enough raises something else. Each snooze is a line of the
-    log, with the event's age, and listeners are told of it.
+    log, with the event's age, and listeners are told of it. Raises ValueError as RetryLater does.
     """
 
     def __init__(self, delay: float, reason: str = "") -> None:
-        if not 0 <= delay < math.inf:
-            raise ValueError(f"SnoozeFor({delay}): the delay must be seconds from now")
+        _check_delay("SnoozeFor", delay)
         super().__init__(reason or f"the handler asked to be run again in {delay:g} s")
         self.delay = delay
         self.reason = reason
@@ -142,6 +142,13 @@ class Reject(EventBusError):
 
 class Cancelled(Reject):
     """The handler was stopped, or did not begin, because somebody called EventBus.abort."""
+
+
+def _check_delay(verdict: str, delay: float) -> None:
+    if not 0 <= delay <= LONGEST_DELAY:
+        raise ValueError(
+            f"{verdict}({delay}): the delay must be seconds from now, a year ({LONGEST_DELAY:.0f}) at most"
+        )
 
 
 def hide_password(text: str) -> str:

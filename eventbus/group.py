@@ -1,7 +1,6 @@
 """A consumer group: a name, one policy, and the handlers registered on it."""
 
 import inspect
-import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -14,7 +13,7 @@ from eventbus.event import Event, stream_of
 from eventbus.lifecycle import AnyListener, Finished
 from eventbus.limits import InFlight, RateLimit, SlowLane, limits_of
 from eventbus.middleware import Middleware, find_faults
-from eventbus.numbers import count_faults, seconds_faults
+from eventbus.numbers import LONGEST, count_faults, seconds_faults
 from eventbus.policy import RetryPolicy
 from eventbus.registration import (
     MAX_SIZE,
@@ -59,8 +58,6 @@ class Group:
     track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
     keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.middleware
-    task_per_event  run each handler in an asyncio task that ran no other event, for libraries that keep what they know
-                  by `asyncio.current_task()`; costs about a sixth more for handlers that never wait
 
     Raises ConfigurationError naming every setting that cannot work.
     """
@@ -81,7 +78,6 @@ class Group:
         keep_completed: int = 0,
         keep_failed: int = 10_000,
         middleware: Sequence[Middleware] = (),
-        task_per_event: bool = False,
     ) -> None:
         named = _NAME.fullmatch(name) is not None
         faults = [] if named else ["the name must be lower-case letters, digits, '.', '_' or '-'"]
@@ -106,7 +102,6 @@ class Group:
         self.keep_completed = keep_completed
         self.keep_failed = keep_failed
         self.middleware = tuple(middleware)
-        self.task_per_event = task_per_event
         self.handlers: dict[str, AnyRegistration] = {}
         self.listeners: list[AnyListener] = []
         self.recurring: list[Recurring] = []
@@ -195,7 +190,7 @@ class Group:
         Raises ConfigurationError as `on` does, or if a size or wait cannot work."""
 
         def register(handler: AnyBatchHandler) -> AnyBatchHandler:
-            if max_size < 1 or not 0 <= max_wait < math.inf:
+            if max_size < 1 or not 0 <= max_wait <= LONGEST:
                 raise ConfigurationError(
                     f"{self.name}: {label_of(handler)}: max_size={max_size} must be at least 1, "
                     f"max_wait={max_wait} must be seconds"
@@ -236,8 +231,11 @@ class Group:
                 fault
                 for wrong, fault in (
                     (not inspect.iscoroutinefunction(handler), "it must be an async function"),
-                    (max_size < 1 or not 0 <= max_wait < math.inf, f"max_size={max_size}, max_wait={max_wait}"),
-                    (seconds is not None and seconds <= 0, f"timeout={seconds} must be above 0 seconds, or None"),
+                    (max_size < 1 or not 0 <= max_wait <= LONGEST, f"max_size={max_size}, max_wait={max_wait}"),
+                    (
+                        seconds is not None and not 0 < seconds <= LONGEST,
+                        f"timeout={seconds} must be above 0 seconds, or None",
+                    ),
                     (bool(self.handlers) or self.tapping is not None, "the group has a handler already"),
                     (bool(self.middleware or self.limits or self.track), "no middleware, limits or track on a tap"),
                     (self.slow_lane is not None, "no slow lane on a tap"),
@@ -263,6 +261,8 @@ class Group:
         catch_up  seconds after which a firing that nobody was there for is left out. Of several that were missed,
                   only the last one is made up for
         """
+        if not isinstance(period, timedelta) and (faults := seconds_faults("period", period)):
+            raise ConfigurationError(f"{self.name}: every({period}): {faults[0]}")
         whole = period if isinstance(period, timedelta) else timedelta(seconds=period)
         return self._recur(Every(whole), name, catch_up)
 
@@ -321,7 +321,7 @@ class Group:
             )
         if not inspect.iscoroutinefunction(registration.handler):
             raise ConfigurationError(f"{self.name}: {what} must be an async function")
-        if timeout is not None and timeout <= 0:
+        if timeout is not None and not 0 < timeout <= LONGEST:
             raise ConfigurationError(f"{self.name}: {what}: timeout={timeout} must be above 0 seconds, or None")
         for event_class in event_classes:
             if not event_class.event_type:

@@ -22,9 +22,8 @@ def count_faults(name: str, value: object, *, least: int = 1) -> list[str]:
 def seconds_faults(name: str, value: object, *, least: float = 0.0, most: float = LONGEST) -> list[str]:
     """What is wrong with a number of seconds: [] if it is a finite one from `least` to `most`, and no bool."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-        if least <= number <= most:
+        if least <= value <= most:  # as it is given: not every int can be made a float
             return []
-        if -math.inf < number < least:
+        if -math.inf < value < least:
             return [f"{name}={value} must be at least {least:g} seconds"]
     return [f"{name}={value!r} must be seconds, {least:g} to {most:,.0f}"]

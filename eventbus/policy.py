@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from eventbus.errors import ConfigurationError, Reject, RetryLater, SnoozeFor, Unavailable
+from eventbus.errors import LONGEST_DELAY, ConfigurationError, Reject, RetryLater, SnoozeFor, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,11 @@ class Backoff:
     jitter: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 <= self.first < math.inf and self.factor >= 1 and (self.cap is None or self.cap >= 0)):
-            raise ConfigurationError(f"{self}: first and cap must be >= 0, factor >= 1")
+        cap = 0.0 if self.cap is None else self.cap
+        if not (0 <= self.first <= LONGEST_DELAY and 1 <= self.factor < math.inf and 0 <= cap <= LONGEST_DELAY):
+            raise ConfigurationError(
+                f"{self}: first and cap must be 0 to {LONGEST_DELAY:.0f} seconds, which is a year, and factor >= 1"
+            )
 
     @classmethod
     def exponential(

@@ -17,8 +17,9 @@ from cronsim import CronSim, CronSimError
 
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
+from eventbus.numbers import LONGEST
 
-SHORTEST_PERIOD = timedelta(seconds=0.1)
+SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=0.1), timedelta(seconds=LONGEST)
 CATCH_UP = 3600.0  # seconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,10 +48,10 @@ class Every:
     period: timedelta
 
     def __post_init__(self) -> None:
-        if self.period < SHORTEST_PERIOD or self.period % timedelta(milliseconds=1):
+        if not SHORTEST_PERIOD <= self.period <= LONGEST_PERIOD or self.period % timedelta(milliseconds=1):
             raise ConfigurationError(
                 f"every({self.period.total_seconds():g}): the period must be at least "
-                f"{SHORTEST_PERIOD.total_seconds():g} seconds, in whole milliseconds"
+                f"{SHORTEST_PERIOD.total_seconds():g} seconds, in whole milliseconds, and ten years at most"
             )
 
     def latest(self, now: datetime) -> datetime:

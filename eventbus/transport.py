@@ -11,25 +11,26 @@ and two are for notices that nobody keeps.
 * Neither `read` nor `reclaim` may be cancelled: a cut read leaves its batch behind in the pending list. A read ends by
   itself within `wait` seconds; an abandoned one costs its deliveries a lease, never the events.
 * `settle` may be cancelled or fail halfway; settling the same deliveries again is harmless. An Ack counts even from a
-  consumer that has lost its lease (the work is done); every other outcome counts only from the owner.
+  consumer that has lost its lease (the work is done); every other outcome counts only from the owner. One settlement
+  that is refused keeps no other from being settled.
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import Fields, decode
 from eventbus.dedupe import Once
-from eventbus.errors import CodecError, EventBusError, Full, Unavailable
+from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import Limit, RateLimit
+from eventbus.numbers import LONGEST
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
@@ -40,32 +41,6 @@ NEVER = 2**31  # crashes: of a group that makes nothing of them
 
 class NotBegun(EventBusError):
     """What `begin` began has changed nothing, and `append` may well do it."""
-
-
-Fate = Status | EventBusError  # of one of several: what became of it, or why that is not known or nothing did
-
-
-class Incomplete(EventBusError):
-    """Of several that were to be appended, not all are known to be stored: see `fates_of`."""
-
-    def __init__(self, fates: Sequence[Fate]) -> None:
-        super().__init__(f"{sum(isinstance(fate, Status) for fate in fates)} of {len(fates)} were stored")
-        self.fates = fates
-
-
-def statuses(fates: Sequence[Fate]) -> list[Status]:
-    """What became of each, if that is known of all. Raises what `append` raises otherwise: Unavailable, else Full, else
-    the first refusal, with an Incomplete as its cause."""
-    errors = [fate for fate in fates if isinstance(fate, EventBusError)]
-    for error in sorted(errors, key=lambda error: (not isinstance(error, Unavailable), not isinstance(error, Full))):
-        raise error from Incomplete(fates)
-    return [fate for fate in fates if isinstance(fate, Status)]
-
-
-def fates_of(error: EventBusError, count: int) -> Sequence[Fate]:
-    """Of each of the `count` that were given to an `append` which has raised this: its status; Unavailable, if it may
-    be stored or not; or what it was refused with, and it is not stored."""
-    return error.__cause__.fates if isinstance(error.__cause__, Incomplete) else [error] * count
 
 
 class Subscription(NamedTuple):
@@ -172,6 +147,13 @@ class Settlement(NamedTuple):
     outcome: Outcome
 
 
+class Refusal(NamedTuple):
+    """A settlement that the transport did not take, and why; its delivery is still this consumer's."""
+
+    settlement: Settlement
+    error: Exception
+
+
 class Outgoing(NamedTuple):
     """An envelope to append: at once, or `delay` seconds from now, or not before `at`, a moment with a time zone.
 
@@ -189,13 +171,18 @@ class Outgoing(NamedTuple):
 
 
 def outgoing(envelope: Envelope, delay: float | None, at: datetime | None, once: Once | None = None) -> Outgoing:
-    """An envelope as its publisher wants it. Raises ValueError for what is no point in time."""
-    if delay is not None and not (at is None and -math.inf < delay < math.inf):
-        raise ValueError(f"publish(delay={delay}, at={at}): give one of them; a delay is a number of seconds")
+    """An envelope as its publisher wants it. Raises ValueError for what is no point in time, or more than ten years
+    ahead (numbers.LONGEST)."""
+    if delay is not None and not (at is None and -LONGEST <= delay <= LONGEST):
+        raise ValueError(
+            f"publish(delay={delay}, at={at}): give one of them; a delay is a number of seconds, {LONGEST:.0f} at most"
+        )
     if at is not None and at.utcoffset() is None:
         raise ValueError(
             f"publish(at={at!r}): which time zone? For example datetime(…, tzinfo=UTC), or at.astimezone()"
         )
+    if at is not None and (at - datetime.now(UTC)).total_seconds() > LONGEST:
+        raise ValueError(f"publish(at={at}): nothing is kept back for more than ten years")
     return Outgoing(envelope, delay or 0.0, at, once)
 
 
@@ -291,8 +278,8 @@ class Appender(Protocol):
     """The first of the six verbs, for whoever needs no other."""
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        """Store or schedule, in order. Raises Unavailable (stored or not: unknown), Full, or what the server refused
-        one with; of several, the others may be stored all the same: `fates_of` tells of each.
+        """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
+        stored).
 
         DUPLICATE: it was there, appended before; or, of one with `once`, another holds its dedupe key."""
 
@@ -340,8 +327,9 @@ class Transport(Appender, Protocol):
     def keeper(self) -> LeaseKeeper | None:
         """Something to renew with from a thread; None if nobody outside of this process could take over its leases."""
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """End each delivery by its outcome. Raises Full if there is no memory for some; acks are applied even then."""
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
+        """End each delivery by its outcome. Returns those that were refused, each with its error: Full where there is
+        no memory for it. All others are settled. Raises Unavailable if it is not known of any."""
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""

@@ -58,8 +58,9 @@ async def reclaim(
 
 
 async def settle(transport: Transport, deliveries: Iterable[Delivery], outcome: Any) -> None:
-    """The same outcome for all."""
-    await transport.settle([Settlement(delivery, outcome) for delivery in deliveries])
+    """The same outcome for all, and none is refused."""
+    for refusal in await transport.settle([Settlement(delivery, outcome) for delivery in deliveries]):
+        raise refusal.error
 
 
 async def nothing_left(transport: Transport, subscription: Subscription) -> bool:

@@ -33,6 +33,7 @@ from eventbus.transport import (
     LastFiring,
     Outgoing,
     Reclaimed,
+    Refusal,
     Release,
     Request,
     Retry,
@@ -214,19 +215,20 @@ class MemoryTransport:
     def keeper(self) -> None:
         return None
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
         for delivery, outcome in settlements:
             pending = self._owned(delivery)
             if isinstance(outcome, Ack):
                 self._pending_of(delivery).pop(delivery.entry_id, None)
             elif pending is not None:
                 self._settle_owned(delivery, pending, outcome)
+        return []
 
     def _settle_owned(self, delivery: Delivery, pending: Pending, outcome: Retry | Snooze | Release | Dead) -> None:
         now = self._clock()
         match outcome:
             case Retry(delay):
-                pending.failures, pending.crashes = delivery.failures + 1, 0
+                pending.failures, pending.crashes = max(pending.failures, delivery.failures) + 1, 0
                 pending.first_failed_at = pending.first_failed_at or time.time()
                 pending.due = now + delay
             case Snooze(delay):

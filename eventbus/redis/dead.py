@@ -10,19 +10,52 @@ from eventbus.redis.keys import dead_pattern, stream_keys, stream_of_dead
 from eventbus.redis.link import Argument, Link
 from eventbus.transport import Dead, DeadLetter, Delivery
 
+MOST_FIELDS = 1_000  # of a foreign entry that are kept; Lua unpacks at most some 8,000 values
+MOST_BYTES = 16 * 2**20  # of an entry that are kept; far more than an event may have
+REST_BYTES = 64 * 2**10  # that are kept of all that is beyond
+
 _OURS = b"dead."
+_REST = b"dead.rest"
+_DIGITS = 15  # of a number that somebody may have meant
+_LAST_MS = 253_402_300_799_000  # the end of the year 9999
 _ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
 
 def fields_of(delivery: Delivery, outcome: Dead) -> tuple[Argument, ...]:
-    """Field, value, … of the dead letter; bury.lua adds dead.firstFailedAt."""
-    original = (part for pair in delivery.fields.items() for part in pair)
+    """Field, value, … of the dead letter; bury.lua adds dead.firstFailedAt.
+
+    An event of ours is kept whole. Of a foreign entry that has more fields, or more in them, than a script can take,
+    the first fields are kept, the beginning of all the others as one value, and the error says so."""
+    original, rest, note = _bounded(delivery.fields)
     return (
         *original,
+        *(("dead.rest", rest) if note else ()),
         *("dead.group", delivery.subscription.group, "dead.entry", delivery.entry_id),
         *("dead.attempts", outcome.attempts, "dead.crashes", delivery.crashes),
-        *("dead.error", _utf8(outcome.failure.error), "dead.traceback", _utf8(outcome.failure.traceback)),
+        *("dead.error", _utf8(outcome.failure.error + note), "dead.traceback", _utf8(outcome.failure.traceback)),
     )
+
+
+def _bounded(fields: Fields) -> tuple[list[bytes], bytes, str]:
+    """What is kept as it is, what is kept of the rest, and what is said of it; '' if there is no rest."""
+    sizes = [len(name) + len(value) for name, value in fields.items()]
+    if len(sizes) <= MOST_FIELDS and sum(sizes) <= MOST_BYTES:
+        return [part for pair in fields.items() for part in pair], b"", ""
+    kept: list[bytes] = []
+    rest: list[bytes] = []
+    size = rest_size = 0
+    for name, value in fields.items():
+        size += len(name) + len(value)
+        if not rest and len(kept) < 2 * MOST_FIELDS and size <= MOST_BYTES:
+            kept += (name, value)
+        elif rest_size < REST_BYTES:
+            rest.append(name[:REST_BYTES] + b"=" + value[:REST_BYTES])
+            rest_size += len(rest[-1])
+    note = (
+        f" [kept in part: {len(kept) // 2} of {len(sizes)} fields, which have {sum(sizes)} bytes; "
+        "what follows begins in dead.rest, and the whole is in the stream until it is trimmed]"
+    )
+    return kept, b"\n".join(rest)[:REST_BYTES], note
 
 
 def _utf8(text: str) -> bytes:
@@ -68,28 +101,37 @@ async def discard(link: Link, namespace: str, letter: DeadLetter) -> bool:
 
 
 def _letter(stream: str, letter_id: str, entry: Fields) -> DeadLetter:
-    original = {name: value for name, value in entry.items() if not name.startswith(_OURS)}
-    ours = {
-        name.removeprefix(_OURS).decode(): value.decode() for name, value in entry.items() if name.startswith(_OURS)
-    }
+    """Whatever stands in the dead-letter stream: somebody may have added to it by hand."""
+    original = {name: value for name, value in entry.items() if not name.startswith(_OURS) or name == _REST}
     try:
         envelope = decode(original)
     except CodecError:
         envelope = None
+    died_at = letter_id.partition("-")[0]
     return DeadLetter(
         id=letter_id,
         stream=stream,
-        group=ours["group"],
+        group=_text(entry, "group"),
         envelope=envelope,
         fields=original,
-        error=ours["error"],
-        traceback=ours["traceback"],
-        attempts=int(ours["attempts"]),
-        crashes=int(ours["crashes"]),
-        first_failed_at=_time(ours["firstFailedAt"]),
-        died_at=_time(letter_id.partition("-")[0]),
+        error=_text(entry, "error"),
+        traceback=_text(entry, "traceback"),
+        attempts=_number(entry, "attempts", 0),
+        crashes=_number(entry, "crashes", 0),
+        first_failed_at=_time(_number(entry, "firstFailedAt", int(died_at))),
+        died_at=_time(int(died_at)),
     )
 
 
-def _time(ms: str) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)
+def _text(entry: Fields, name: str) -> str:
+    return entry.get(_OURS + name.encode(), b"").decode(errors="backslashreplace")
+
+
+def _number(entry: Fields, name: str, unknown: int) -> int:
+    value = entry.get(_OURS + name.encode(), b"")
+    return int(value) if value.isdigit() and len(value) <= _DIGITS else unknown
+
+
+def _time(ms: int) -> datetime:
+    """Ids may be dated to where there is no calendar."""
+    return datetime.fromtimestamp(min(ms, _LAST_MS) / 1000, UTC)

@@ -12,6 +12,7 @@ from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.reading import count_of, failure_count, first_failure
 from eventbus.redis.scripts import Command
 from eventbus.transport import SUSPECT_FROM
 
@@ -54,8 +55,8 @@ async def pending(link: Link, namespace: str, stream: str, group: str, entry: st
     held, due, failed, crashed, time = scripts.checked(replies)
     if not held:
         return None
-    now, crashes = _ms(time), int(crashed or 0)
-    failures, first = (int(part) for part in failed.split()) if failed else (0, now)
+    now, crashes = _ms(time), count_of(crashed)
+    failures, first = failure_count(failed), first_failure(failed)
     _, consumer, idle, _ = held[0]
     resting = consumer.decode() == PARKED
     return GroupStanding(
@@ -66,7 +67,7 @@ async def pending(link: Link, namespace: str, stream: str, group: str, entry: st
         seconds=None if resting else idle / 1000,
         due=(float(due) - now) / 1000 if resting and due is not None else None,
         failures=failures,
-        first_failed=(now - first) / 1000 if failures else None,
+        first_failed=None if first is None else (now - first) / 1000,
         crashes=crashes,
         suspect=crashes >= SUSPECT_FROM,
     )
@@ -152,13 +153,13 @@ def _only(fields: Fields) -> str:
 
 def _dead(stream: str, letter_id: str, fields: Fields) -> GroupStanding:
     return GroupStanding(
-        fields[b"dead.group"].decode(),
-        fields[b"dead.entry"].decode(),
+        fields.get(b"dead.group", b"").decode(errors="replace"),
+        fields.get(b"dead.entry", b"").decode(errors="replace"),
         Standing.DEAD,
-        failures=int(fields[b"dead.attempts"]),
-        crashes=int(fields[b"dead.crashes"]),
+        failures=count_of(fields.get(b"dead.attempts")),
+        crashes=count_of(fields.get(b"dead.crashes")),
         letter=f"{stream}/{letter_id}",
-        error=fields[b"dead.error"].decode(errors="replace"),
+        error=fields.get(b"dead.error", b"").decode(errors="replace"),
     )
 
 

@@ -33,7 +33,7 @@ class StreamKeys(NamedTuple):
 
 
 class GroupKeys(NamedTuple):
-    """`retry` (ZSET: entry by due ms), `failures` (HASH: entry to 'count first-failed-ms'), `crashes` (HASH: entry to
+    """`retry` (ZSET: entry by due ms), `failures` (HASH: entry to what park.lua notes), `crashes` (HASH: entry to
     count). They only add to what the pending lists say; losing one delays, and loses nothing.
 
     An entry is named by its id and, where its lane is not the normal one, by '@' and the lane's priority."""

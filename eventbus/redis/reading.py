@@ -125,7 +125,7 @@ class Reader:
         )
         return self.hand_out(
             [
-                Delivery(subscription, entry, pairs(fields), failure_count(failed), int(crashed or 0))
+                Delivery(subscription, entry, pairs(fields), failure_count(failed), count_of(crashed))
                 for (entry, fields), failed, crashed in zip(lost[:credit], failures, crashes, strict=True)
             ]
         )
@@ -141,8 +141,19 @@ def _named(reply: Reply) -> list[Entry]:
 
 
 def failure_count(record: bytes | None) -> int:
-    """How many failures a record ('count first-failed-ms', or nothing) tells of."""
-    return int(record.split(b" ")[0]) if record else 0
+    """How many failures a record tells of: see park.lua."""
+    return count_of((record or b"").partition(b" ")[0])
+
+
+def first_failure(record: bytes | None) -> int | None:
+    """ms at which the first of them was noted."""
+    ms = (record or b"").rpartition(b" ")[2]
+    return int(ms) if failure_count(record) and ms.isdigit() else None
+
+
+def count_of(value: bytes | None) -> int:
+    """What somebody else has written there counts as nothing."""
+    return int(value) if value and value.isdigit() and len(value) < 10 else 0
 
 
 async def create_group(link: Link, namespace: str, subscription: Subscription, error: ReplyError) -> None:

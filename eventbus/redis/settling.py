@@ -1,17 +1,79 @@
 """Outcomes to commands: the one place that ends deliveries in Redis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
+from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Settlement, Snooze, Subscription
+from eventbus.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 
+_TYPES = ("stream", "zset", "hash", "hash", "stream")  # of the keys of ack.lua, park.lua and bury.lua
+
 Lane = tuple[Subscription, int]
 Acks = dict[Lane, list[str]]
+
+
+class Step(NamedTuple):
+    """A command, and what it settles: one settlement, or the acknowledged entries of a lane."""
+
+    command: Command
+    settlement: Settlement | None = None
+    lane: Lane | None = None
+    entries: Sequence[str] = ()
+
+
+async def settle(link: Link, namespace: str, settlements: Sequence[Settlement]) -> list[Refusal]:
+    """In one write. Returns what was refused, each for itself. Raises Unavailable."""
+    steps, refusals = _steps(namespace, settlements)
+    replies = await _run(link, [step.command for step in steps])
+    for step, reply in zip(steps, replies, strict=True):
+        if isinstance(reply, Exception):
+            error = await _explained(link, step, reply)
+            refusals += [Refusal(settlement, error) for settlement in _settled_by(step, settlements)]
+    return refusals
+
+
+async def _explained(link: Link, step: Step, error: Exception) -> Exception:
+    """Where a key is of another type, somebody else has put it there, and only an operator can take it away."""
+    if not isinstance(error, ReplyError) or "WRONGTYPE" not in str(error):
+        return error
+    keys = [str(key) for key in step.command[3 : 3 + int(step.command[2])]]
+    types: list[bytes | Exception] = await scripts.run(link, [("TYPE", key) for key in keys])
+    foreign = [
+        f"{key} is a {found.decode()} and should be a {wanted}: move it away, e.g. with RENAME {key} {key}:foreign"
+        for key, found, wanted in zip(keys, types, _TYPES, strict=False)
+        if isinstance(found, bytes) and found.decode() not in {"none", wanted}
+    ]
+    return ReplyError("; ".join(foreign)) if foreign else error
+
+
+async def _run(link: Link, commands: list[Command]) -> list[Reply]:
+    """Replies in order, an error in place of each that was refused."""
+    try:
+        return await scripts.run(link, commands)
+    except EventBusError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is the reason of a refusal
+        # One of them could not be made into bytes, and so none was sent.
+        return [error] if len(commands) == 1 else [reply for each in commands for reply in await _run(link, [each])]
+
+
+def _settled_by(step: Step, settlements: Sequence[Settlement]) -> Iterator[Settlement]:
+    if step.settlement is not None:
+        yield step.settlement
+        return
+    entries = set(step.entries)
+    for settlement in settlements:
+        delivery, outcome = settlement
+        lane = delivery.subscription, priority_of(delivery.entry_id)
+        if isinstance(outcome, Ack) and lane == step.lane and delivery.entry_id in entries:
+            yield settlement
 
 
 def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
@@ -28,37 +90,45 @@ def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
     return grouped
 
 
-def commands(namespace: str, settlements: Sequence[Settlement]) -> list[Command]:
-    """Acks first and in batches; every other outcome is a script of its own, which looks who the owner is."""
-    clean: list[Delivery] = []
-    marked: list[Delivery] = []
-    others: list[Command] = []
-    for delivery, outcome in settlements:
-        match outcome:
-            case Ack():
-                (marked if delivery.failures or delivery.crashes else clean).append(delivery)
-            case Retry(delay):
-                others.append(_park(namespace, delivery, delay, delivery.failures + 1))
-            case Snooze(delay):
-                others.append(_park(namespace, delivery, delay, ""))
-            case Release():
-                others.append(_park(namespace, delivery, 0.0, ""))
-            case Dead():
-                others.append(_bury(namespace, delivery, outcome))
-    return _acks(namespace, by_lane(clean), by_lane(marked)) + others
+def _steps(namespace: str, settlements: Sequence[Settlement]) -> tuple[list[Step], list[Refusal]]:
+    """Acks first and in batches; every other outcome is a script of its own, which looks who the owner is.
+
+    Of what no command can be made is refused here."""
+    done: list[Delivery] = []
+    others: list[Step] = []
+    refusals: list[Refusal] = []
+    for settlement in settlements:
+        if isinstance(settlement.outcome, Ack):
+            done.append(settlement.delivery)
+            continue
+        try:
+            others.append(Step(_command(namespace, settlement), settlement))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are settled
+            refusals.append(Refusal(settlement, error))
+    return [*_acks(namespace, by_lane(done)), *others], refusals
 
 
-def _acks(namespace: str, clean: Acks, marked: Acks) -> list[Command]:
-    """`marked` have records of failures or crashes, which go with them."""
-    found: list[Command] = []
-    for (subscription, priority), ids in clean.items():
-        key = stream_keys(namespace, subscription.stream).lane(priority)
-        raw = ids if priority == NORMAL_PRIORITY else [entry_id.partition("@")[0] for entry_id in ids]
-        found += [("XACK", key, subscription.group, *raw[i : i + ACK_BATCH]) for i in range(0, len(raw), ACK_BATCH)]
-    for (subscription, priority), ids in marked.items():
+def _command(namespace: str, settlement: Settlement) -> Command:
+    delivery, outcome = settlement
+    match outcome:
+        case Retry(delay):
+            return _park(namespace, delivery, delay, delivery.failures)
+        case Snooze(delay):
+            return _park(namespace, delivery, delay, "")
+        case Dead():
+            return _bury(namespace, delivery, outcome)
+        case Release():
+            return _park(namespace, delivery, 0.0, "")
+    raise TypeError(f"{outcome!r} is no outcome")
+
+
+def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
+    for lane, entries in acks.items():
+        subscription, priority = lane
         keys = _keys(namespace, subscription, priority)
-        found += [scripts.ACK(keys, subscription.group, *ids[i : i + ACK_BATCH]) for i in range(0, len(ids), ACK_BATCH)]
-    return found
+        for start in range(0, len(entries), ACK_BATCH):
+            some = entries[start : start + ACK_BATCH]
+            yield Step(scripts.ACK(keys, subscription.group, *some), lane=lane, entries=some)
 
 
 def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[str, ...]:
@@ -69,7 +139,8 @@ def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[st
 def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
     keys = _keys(namespace, subscription, priority_of(entry))
-    return scripts.PARK(keys, subscription.group, subscription.consumer, entry, ms(delay), failures, PARKED)
+    wait = ms(min(delay, LONGEST_DELAY))
+    return scripts.PARK(keys, subscription.group, subscription.consumer, entry, wait, failures, PARKED)
 
 
 def _bury(namespace: str, delivery: Delivery, outcome: Dead) -> Command:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from eventbus.event import Envelope, Status
 from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
-from eventbus.transport import DeadLetter, Outgoing, Request, Settlement
+from eventbus.transport import DeadLetter, Outgoing, Refusal, Request, Settlement
 
 ASK_AGAIN = 0.001  # seconds, real ones
 
@@ -31,11 +31,12 @@ class RecordingTransport(MemoryTransport):
         super()._store_collected(envelope)
         self.appended.append(Outgoing(envelope))
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await super().settle(settlements)
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
+        refusals = await super().settle(settlements)
         for delivery, _ in settlements:
             self.held.pop(delivery.entry_id, None)
         self.progress.set()
+        return refusals
 
     async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
         """What waits for the whole group's sake asks again at once: when its time has come is the clock's business."""

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
 from eventbus.transport import Ack, Dead, Outcome, Release, Retry, Snooze, Transport
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 
@@ -99,3 +101,28 @@ async def test_any_other_outcome_of_a_consumer_that_lost_its_lease_changes_nothi
     assert await transport.dead_letters("order") == []
     assert await transport.renew(owned) == [], "it is still bob's"
     assert owned[0].failures == 0
+
+
+async def test_a_failure_of_who_had_lost_its_lease_is_added_to_those_since_then(
+    transport: Transport,
+) -> None:
+    await transport.append(outgoing(1))
+    zombie = await receive(transport, ANN)
+    for _ in range(3):
+        await settle(transport, await reclaim(transport, BOB), Retry(0.0, FAILED))
+    await transport.reclaim(ANN, 10)  # it is ann's again, whose first attempt goes on
+    await settle(transport, zombie, Retry(0.0, FAILED))
+    [delivery] = await reclaim(transport, BOB)
+    assert (delivery.failures, delivery.attempt) == (4, 5)
+
+
+async def test_the_late_ack_of_a_consumer_that_had_lost_its_lease_leaves_no_record(
+    redis_transport: RedisTransport, raw: Link
+) -> None:
+    await redis_transport.append(outgoing(1, 2))
+    zombies = await receive(redis_transport, ANN, 2)
+    crashed = await reclaim(redis_transport, BOB, 2)
+    await settle(redis_transport, crashed[:1], Retry(60.0, FAILED))
+    assert await raw.execute("KEYS", "*:billing:*")
+    await settle(redis_transport, zombies, Ack())
+    assert await raw.execute("KEYS", "*:billing:*") == []

@@ -19,7 +19,7 @@ from eventbus.group import Group
 from eventbus.isolation import Isolation
 from eventbus.memory import MemoryTransport
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.transport import Ack, Dead, Delivery, Reclaimed, Settlement, Subscription
+from eventbus.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
 from tests.samples import consumer as subscription_of
 from tests.samples import receive, reclaim
 from tests.waiting import eventually, until
@@ -65,15 +65,12 @@ class Troubled(MemoryTransport):
         self._meet("renew")
         return await super().renew(deliveries)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
         self._meet("settle")
         self.settled.append(len(settlements))
-        if "bury" in self.trouble:  # as Redis does it: what needs no memory is applied
-            await super().settle([s for s in settlements if isinstance(s.outcome, Ack)])
-            if any(isinstance(s.outcome, Dead) for s in settlements):
-                raise self.trouble["bury"]
-            return
-        await super().settle(settlements)
+        refused = [s for s in settlements if isinstance(s.outcome, Dead) and "bury" in self.trouble]
+        await super().settle([s for s in settlements if s not in refused])
+        return [Refusal(settlement, self.trouble["bury"]) for settlement in refused]
 
 
 class Bench:
@@ -351,7 +348,7 @@ async def test_outcomes_that_cannot_be_kept_stop_the_reading_some_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a full server would be emptied into this process, event by event that fails."""
-    monkeypatch.setattr("eventbus.consumer.UNSETTLED_LIMIT", 50)
+    monkeypatch.setattr("eventbus.settler.UNSETTLED_LIMIT", 50)
     ears = Ears(failing(9), retry=RetryPolicy(attempts=1), concurrency=10)
     async with bench.consuming(ears.group):
         bench.transport.trouble["bury"] = Full("Redis is full")

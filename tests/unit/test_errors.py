@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus import errors
-from eventbus.errors import EventBusError, RetryLater, Unavailable, hide_password
+from eventbus.errors import LONGEST_DELAY, EventBusError, RetryLater, SnoozeFor, Unavailable, hide_password
 
 
 def test_all_errors_have_one_root() -> None:
@@ -24,10 +24,12 @@ def test_retry_later_says_when() -> None:
     assert (str(RetryLater(2.5, "closed")), RetryLater(2.5).delay) == ("closed", 2.5)
 
 
-@pytest.mark.parametrize("delay", [-0.1, float("inf"), float("nan")])
-def test_retry_later_refuses_what_is_no_time(delay: float) -> None:
+@pytest.mark.parametrize("verdict", [RetryLater, SnoozeFor])
+@pytest.mark.parametrize("delay", [-0.1, float("inf"), float("nan"), LONGEST_DELAY + 1, 1e306, 1.7e308, 10**400])
+def test_a_verdict_refuses_what_is_no_time_or_too_long(verdict: type[RetryLater | SnoozeFor], delay: float) -> None:
     with pytest.raises(ValueError, match="seconds from now"):
-        RetryLater(delay)
+        verdict(delay)
+    assert verdict(LONGEST_DELAY).delay == LONGEST_DELAY
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,21 @@ def test_jitter_spreads_over_the_upper_half() -> None:
     assert 3.8 < max(waits) <= 4
 
 
-@pytest.mark.parametrize("fields", [(-1.0,), (1.0, 0.5), (1.0, 2.0, -1.0), (math.nan,), (math.inf,), (1.0, math.nan)])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (-1.0,),
+        (1.0, 0.5),
+        (1.0, 2.0, -1.0),
+        (math.nan,),
+        (math.inf,),
+        (1.0, math.nan),
+        (1e300,),
+        (1.0, math.inf),
+        (1.0, 2.0, 1e300),
+        (1.0, 2.0, math.nan),
+    ],
+)
 def test_a_backoff_that_cannot_work_is_refused(fields: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigurationError, match="must be"):
         Backoff(*fields)

@@ -104,7 +104,10 @@ def test_what_is_no_cron_expression_is_refused(expression: str) -> None:
 def test_other_faults_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="no time zone 'Mars/Olympus'"):
         Cron.of("* * * * *", "Mars/Olympus")
-    for period in (0.0, 0.05, -1.0, 0.1001):
+    for endless in (1e300, float("inf"), float("nan")):
+        with pytest.raises(ConfigurationError, match="period="):
+            Group("gardener").every(endless)
+    for period in (0.0, 0.05, -1.0, 0.1001, 4e8):
         with pytest.raises(ConfigurationError, match=r"at least 0\.1 seconds, in whole milliseconds"):
             Every(timedelta(seconds=period))
     with pytest.raises(ConfigurationError, match="catch_up=0"):

@@ -39,15 +39,20 @@ local function take(entry, count, idle)
 end
 
 local function crashes_of(entry)
-  return tonumber(redis.call('HGET', crashes, entry) or 0)
+  return tonumber(string.match(redis.call('HGET', crashes, entry) or '', '^%d%d?%d?%d?%d?%d?$')) or 0
 end
 
 -- More than the credit is looked at, so that suspects at the head do not hide what is behind them. The urgent first: but
 -- only among those that have waited longest, so that the others' turn comes.
 local due = redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', 0, credit + 100)
 local place = {}
-for i, entry in ipairs(due) do
-  place[entry] = lane_of(entry) * 1000000 + i
+for i = #due, 1, -1 do
+  local lane = string.match(due[i], '^%d+%-%d+$') and 5 or tonumber(string.match(due[i], '^%d+%-%d+@(%d%d?)$'))
+  if lane and lane >= 1 and lane <= 10 then
+    place[due[i]] = lane * 1000000 + i
+  else  -- no entry is called so: somebody else has put it there, and it must not stand at the head for ever
+    redis.call('ZREM', retry, table.remove(due, i))
+  end
 end
 table.sort(due, function(a, b) return place[a] < place[b] end)
 for _, entry in ipairs(due) do
