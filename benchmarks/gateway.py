@@ -211,11 +211,12 @@ def port_of(process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Where it listens, by its own log."""
     give_up = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < give_up:
-        for line in log.read_text().splitlines():
+        for line in log.read_text(encoding="utf-8").splitlines():
             if '"listening"' in line:
                 return int(json.loads(line)["port"])
         time.sleep(0.05)
-    raise RuntimeError(f"the gateway did not come up:\n{log.read_text()}")
+    text = log.read_text(encoding="utf-8")
+    raise RuntimeError(f"the gateway did not come up:\n{text}")
 
 
 @contextmanager

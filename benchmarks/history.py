@@ -147,14 +147,14 @@ def _beside(rate: int | None, redis_url: str) -> Iterator["subprocess.Popen[byte
 
 def _sessions(folder: Path) -> list[int]:
     """The postmaster and its children, as they are now."""
-    master = int(next(folder.rglob("postmaster.pid")).read_text().split()[0])
+    master = int(next(folder.rglob("postmaster.pid")).read_text(encoding="utf-8").split()[0])
     children = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == master]
     return [master, *children]
 
 
 def _parent(stat: Path) -> int:
     try:
-        return int(stat.read_text().rpartition(")")[2].split()[1])
+        return int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
     except (OSError, IndexError):
         return 0
 

@@ -15,7 +15,7 @@ from eventbus.aborting import WITHIN
 from eventbus.activity import FIVE_MINUTES, Activity
 from eventbus.breaker import Breaker
 from eventbus.circuits import Calls, Circuit
-from eventbus.codec import MAX_PAYLOAD, envelop
+from eventbus.codec import MAX_PAYLOAD, check_origin, envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, hide_password
@@ -40,7 +40,7 @@ from eventbus.tap import Passing
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
 from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
-from eventbus.transport import Outgoing, Transport, outgoing
+from eventbus.transport import Outgoing, Transport, check_outgoing, outgoing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -212,7 +212,9 @@ class EventBus:
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
         that could not take the event either: the message names both reasons. Raises CodecError if the event is larger
-        than `max_payload` or cannot be written as JSON that can be read again, and for what is no dedupe key."""
+        than `max_payload` or cannot be written as JSON that can be read again. Raises WrongType (a CodecError and
+        TypeError) or WrongValue (a CodecError and ValueError) for an argument that cannot be what it is: nothing was
+        stored. See eventbus.validation."""
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
@@ -233,7 +235,7 @@ class EventBus:
         dedupe_window: float = WINDOW,
         origin: Origin = Origin(),
     ) -> list[Receipt]:
-        """As `publish`, in one write, in order. When it raises, some may be stored.
+        """As `publish`, in one write, in order. When it raises, some may be stored; of a list that is refused, none is.
 
         dedupe_keys: one for each event, None for those that have none."""
         limit = self._max_payload
@@ -252,8 +254,9 @@ class EventBus:
 
     async def forward(self, items: Sequence[Outgoing]) -> list[Receipt]:
         """As `publish_many`, of envelopes that were made elsewhere: for gateways and bridges, which know more of an
-        event than its publisher would say, such as its source."""
-        return await self._publish(list(items)) if items else []
+        event than its publisher would say, such as its source. If one of them is refused, all are."""
+        checked = [check_outgoing(item, self._max_payload) for item in items]
+        return await self._publish(checked) if checked else []
 
     async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
@@ -304,11 +307,11 @@ class EventBus:
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
         """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
         tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
-        return self._require_database().transaction(self._publishing.descend(origin))
+        return self._require_database().transaction(self._publishing.descend(check_origin(origin)))
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
-        return self._require_database().outbox(connection, self._publishing.descend(origin))
+        return self._require_database().outbox(connection, self._publishing.descend(check_origin(origin)))
 
     def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
         """What Context.transaction opens."""

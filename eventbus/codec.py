@@ -9,24 +9,27 @@ Every entry of every stream has the same four fields, which makes the field name
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
-from eventbus.errors import CodecError
+from eventbus import validation
+from eventbus.errors import CodecError, WrongValue
 from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, uuid7
 from eventbus.upcasting import upcast
+from eventbus.validation import LONGEST, optional_text, text
 
 Fields = Mapping[bytes, bytes]
 
 MAX_PAYLOAD = 2**20  # bytes of JSON
 _FLAT = 8  # four fields and their values
 _SURELY_READABLE = 200  # levels of nesting that the parser bears
+_SMALL = 400
 
-_UUID7 = re.compile(rb"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")  # until the year 2527
+_UUID7 = re.compile(validation.EVENT_ID.encode())
 # The attributes behind causationId, by their names on the wire, and what they are when they are left out.
 _OTHERS = ("traceparent", "source", "priority", "metadata", "only", "version", "replayed")
 _USUAL: list[object] = [None, SOURCE, NORMAL_PRIORITY, {}, None, 1, False]
@@ -34,6 +37,20 @@ _ATTRIBUTES = ("subject", "organization", "correlationId", "causationId", *_OTHE
 _PLACES = {name: place for place, name in enumerate(_ATTRIBUTES)}
 _DEFAULTS = (None, None, None, None, *_USUAL)
 _TEXTS = frozenset(_ATTRIBUTES) - {"priority", "metadata", "version", "replayed"}
+
+
+class _Kind(NamedTuple):
+    """What is known of an event class since its first publish. `owned`: its events may name an organization."""
+
+    type: str
+    version: int
+    owned: bool
+    write: Callable[..., bytes]
+
+
+_kinds: dict[type, _Kind] = {}
+# What is no origin becomes one that is looked at.
+_UNKNOWN: Any = (None, None, None, None, None)
 
 
 def envelop(
@@ -49,53 +66,148 @@ def envelop(
     """Wrap an event that is about to be published.
 
     The organization is, in this order: the argument, the event's own `organization_id`, that of the origin.
-    Raises CodecError if the event's class has no type, the priority is not 1 to 10, or the event is not fit for JSON,
-    has more bytes of it than `max_payload`, or is nested so deeply that nobody could read it.
+    Raises WrongType or WrongValue for an argument that eventbus.validation does not let pass, and CodecError if the
+    event's class has no type, or the event is not fit for JSON, has more bytes of it than `max_payload`, or is nested
+    so deeply that nobody could read it.
     """
-    if not event.event_type:
-        raise CodecError(f"{type(event).__qualname__} has no event type: declare it with class …(Event, type='…')")
-    if not 1 <= priority <= 10:
-        raise CodecError(f"priority {priority} is not 1 (first) to 10 (last)")
+    kind = _kinds.get(type(event)) or _kind_of(event)
     try:
         # All fields, those that are None too: left out, they would come back as their defaults.
-        packed = event.__pydantic_serializer__.to_json(event, by_alias=True)
+        packed = kind.write(event, by_alias=True)
     except PydanticSerializationError as error:
-        raise CodecError(f"{event.event_type} cannot be written as JSON: {error}") from error
+        raise CodecError(f"{kind.type} cannot be written as JSON: {error}") from error
     # What is stored must be readable: a dead letter is no place to learn that it is not.
-    if len(packed) > max_payload or packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE:
-        _check_payload(event.event_type, packed, max_payload)
-    owner = organization or getattr(event, "organization_id", None) or origin.organization
-    correlation_id, causation_id, _, traceparent, metadata = origin
-    owner = owner if owner is None else str(owner)
-    # In their order, which is quicker than by name.
-    return Envelope(
-        uuid7(),
-        event.event_type,
-        packed,
-        key,
-        owner,
-        correlation_id,
-        causation_id,
-        traceparent,
-        source,
-        priority,
-        metadata,
-        None,
-        event.event_version,
+    size = len(packed)
+    if size > max_payload or (size > _SMALL and packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE):
+        _check_payload(kind.type, packed, max_payload)
+    own = getattr(event, "organization_id", None) if kind.owned else None
+    owner = organization or own
+    correlation_id, causation_id, inherited, traceparent, metadata = origin if type(origin) is Origin else _UNKNOWN
+    # In one expression, since every publish pays for it: what is not of the plainest kind is looked at one by one.
+    if not (
+        type(priority) is int
+        and 1 <= priority <= 10
+        and (key is None or (type(key) is str and key.isascii() and len(key) <= LONGEST))
+        and (owner is None or (type(owner) is str and owner.isascii() and len(owner) <= LONGEST))
+        and (organization is None or type(organization) is str)
+        and (inherited is None or (type(inherited) is str and inherited.isascii() and len(inherited) <= LONGEST))
+        and (
+            correlation_id is None
+            or (type(correlation_id) is str and correlation_id.isascii() and len(correlation_id) <= LONGEST)
+        )
+        and (
+            causation_id is None
+            or (type(causation_id) is str and causation_id.isascii() and len(causation_id) <= LONGEST)
+        )
+        and (
+            traceparent is None or (type(traceparent) is str and traceparent.isascii() and len(traceparent) <= LONGEST)
+        )
+        and type(metadata) is dict
+        and not metadata
+        and source is SOURCE
+    ):
+        key, priority, source = _checked(key, priority, source)
+        owner = optional_text("organization", organization) or (None if own is None else text("organization", str(own)))
+        correlation_id, causation_id, inherited, traceparent, metadata = check_origin(origin)
+    # Without the detour through Envelope.__new__, which takes a tenth of all this.
+    return tuple.__new__(
+        Envelope,
+        (
+            uuid7(),
+            kind.type,
+            packed,
+            key,
+            owner or inherited,
+            correlation_id,
+            causation_id,
+            traceparent,
+            source,
+            priority,
+            metadata,
+            None,
+            kind.version,
+            False,
+        ),
     )
+
+
+def _checked(key: str | None, priority: int, source: str) -> tuple[str | None, int, str]:
+    return optional_text("key", key), validation.priority("priority", priority), text("source", source)
+
+
+def _kind_of(event: Event) -> _Kind:
+    """Raises WrongType for what is no event, CodecError for one of a class without a type."""
+    cls = type(event)
+    if not isinstance(event, Event):
+        raise validation.wrong_type("event", event, "an instance of an event class")
+    if not cls.event_type:
+        raise CodecError(f"{cls.__qualname__} has no event type: declare it with class …(Event, type='…')")
+    # A field is no attribute of its class; where any may be added, each event is asked.
+    owned = "organization_id" in cls.model_fields or hasattr(cls, "organization_id")
+    owned = owned or cls.model_config.get("extra") == "allow"
+    kind = _kinds[cls] = _Kind(cls.event_type, cls.event_version, owned, cls.__pydantic_serializer__.to_json)
+    return kind
 
 
 def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
     """There may be as many levels as there are brackets, or only lists."""
+    _check_size(event_type, packed, limit)
+    try:
+        from_json(packed)
+    except ValueError as error:
+        raise CodecError(f"{event_type} could not be read again: {error}") from None
+
+
+def _check_size(event_type: str, packed: bytes, limit: int) -> None:
     if len(packed) > limit:
         raise CodecError(
             f"{event_type} has {len(packed):,} bytes of JSON and the limit is {limit:,}: publish a reference to what "
             "is large, or raise EventBus(max_payload=…)"
         )
+
+
+def check_origin(origin: Origin) -> Origin:
+    """As it is kept. Raises WrongType or WrongValue."""
+    if not isinstance(origin, Origin):
+        raise validation.wrong_type("origin", origin, "an Origin")
+    return Origin(
+        optional_text("origin.correlation_id", origin.correlation_id),
+        optional_text("origin.causation_id", origin.causation_id),
+        optional_text("origin.organization", origin.organization),
+        optional_text("origin.traceparent", origin.traceparent),
+        validation.metadata("origin.metadata", origin.metadata),
+    )
+
+
+def check_envelope(envelope: Envelope, max_payload: int = MAX_PAYLOAD) -> Envelope:
+    """One that was made elsewhere, as it is kept. Its data may be of a type that nobody knows here, or no JSON at all.
+    Raises WrongType or WrongValue; CodecError for data that is too large."""
+    if not isinstance(envelope, Envelope):
+        raise validation.wrong_type("envelope", envelope, "an Envelope")
+    if type(envelope.data) is not bytes:
+        raise validation.wrong_type("envelope.data", envelope.data, "bytes of JSON")
+    event_type = validation.event_type("envelope.type", envelope.type)
+    _check_size(event_type, envelope.data, max_payload)
     try:
-        from_json(packed)
-    except ValueError as error:
-        raise CodecError(f"{event_type} could not be read again: {error}") from None
+        envelope.data.decode()
+    except UnicodeDecodeError as error:
+        raise WrongValue(f"envelope.data of {event_type} is no UTF-8: {error}") from None
+    return Envelope(
+        validation.event_id("envelope.id", envelope.id),
+        event_type,
+        envelope.data,
+        optional_text("envelope.subject", envelope.subject),
+        optional_text("envelope.organization", envelope.organization),
+        optional_text("envelope.correlation_id", envelope.correlation_id),
+        optional_text("envelope.causation_id", envelope.causation_id),
+        optional_text("envelope.traceparent", envelope.traceparent),
+        text("envelope.source", envelope.source),
+        validation.priority("envelope.priority", envelope.priority),
+        validation.metadata("envelope.metadata", envelope.metadata),
+        optional_text("envelope.only", envelope.only),
+        validation.version("envelope.version", envelope.version),
+        validation.flag("envelope.replayed", envelope.replayed),
+    )
 
 
 def open_event(envelope: Envelope) -> Event:
@@ -176,22 +288,9 @@ def _attributes(packed: bytes) -> list[Any]:
         if place is None:
             continue
         if type(value) is not str or name not in _TEXTS:
-            _check_attribute(name, value)
+            validation.ATTRIBUTES[name](f"its {name}", value)
         found[place] = value
     return found
-
-
-def _check_attribute(name: str, value: object) -> None:
-    if name == "priority":
-        fits = type(value) is int and 1 <= value <= 10
-    elif name == "version":
-        fits = type(value) is int and value >= 1
-    elif name == "replayed":
-        fits = type(value) is bool
-    else:
-        fits = name == "metadata" and isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if not fits:
-        raise ValueError(f"its {name} is {value!r}")
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -2,11 +2,13 @@
 
 from typing import Literal, NamedTuple
 
-from eventbus.errors import CodecError
+from eventbus.errors import WrongValue
 from eventbus.event import Envelope
+from eventbus.validation import flag, seconds, text
 
 WINDOW = 3_600.0  # seconds
 KEY_LIMIT = 512  # characters
+SHORTEST_WINDOW = 0.001  # seconds; what servers count in
 WINDOW_LIMIT = 366 * 86_400.0  # seconds
 
 Dedupe = Literal["keep", "replace"]
@@ -30,13 +32,19 @@ class Once(NamedTuple):
 
 
 def once(key: str | None, window: float, mode: Dedupe) -> Once | None:
-    """None without a key. Raises CodecError if it cannot be one, or the window none."""
+    """None without a key. Raises WrongType or WrongValue if it cannot be one, or the window none."""
     if key is None:
         return None
-    if not 0 < len(key) <= KEY_LIMIT or "\0" in key:
-        raise CodecError(f"dedupe_key {key[:50]!r} is not 1 to {KEY_LIMIT} characters without a null among them")
-    if not 0 < window <= WINDOW_LIMIT:
-        raise CodecError(f"dedupe_window {window} is not above 0 and at most {WINDOW_LIMIT:g} seconds")
-    if mode not in {"keep", "replace"}:
-        raise CodecError(f"dedupe {mode!r} is neither 'keep' (the first one stays) nor 'replace'")
-    return Once(key, window, mode == "replace")
+    if mode not in ("keep", "replace"):
+        raise WrongValue(f"dedupe {mode!r} is neither 'keep' (the first one stays) nor 'replace'")
+    return check_once(Once(key, window, mode == "replace"))
+
+
+def check_once(wanted: Once) -> Once:
+    """As it is kept. Raises WrongType or WrongValue."""
+    key, window = text("dedupe_key", wanted.key), seconds("dedupe_window", wanted.window)
+    if not 0 < len(key) <= KEY_LIMIT or "\0" in key:  # PostgreSQL cannot hold that
+        raise WrongValue(f"dedupe_key {key[:50]!r} is not 1 to {KEY_LIMIT} characters without a null among them")
+    if not SHORTEST_WINDOW <= window <= WINDOW_LIMIT:
+        raise WrongValue(f"dedupe_window {window:g} is not {SHORTEST_WINDOW:g} to {WINDOW_LIMIT:g} seconds")
+    return Once(key, window, flag("replace", wanted.replace))

@@ -12,7 +12,9 @@ EventBusError
 │   ├── WrongState          not in the state that it is in
 │   └── SessionFull         it would hold too many events, or too much
 ├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
-│   └── UnknownEventType    no class with this type is imported in this process
+│   ├── UnknownEventType    no class with this type is imported in this process
+│   ├── WrongType           an argument is of a type that it cannot have; a TypeError as well
+│   └── WrongValue          an argument has a value that it cannot have; a ValueError as well
 └── verdicts, for handlers to raise
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
     ├── SnoozeFor           not now: run again after a delay, as if this had been no attempt
@@ -105,6 +107,14 @@ class CodecError(EventBusError):
 
 class UnknownEventType(CodecError):
     """No class with this type is imported in this process."""
+
+
+class WrongType(CodecError, TypeError):
+    """What was to be published has an argument of a type that it cannot have; nothing was stored."""
+
+
+class WrongValue(CodecError, ValueError):
+    """What was to be published has an argument with a value that it cannot have; nothing was stored."""
 
 
 class RetryLater(EventBusError):

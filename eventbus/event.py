@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from eventbus.errors import ConfigurationError, UnknownEventType
+from eventbus.validation import EVENT_TYPE
 
-_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+_TYPE = re.compile(EVENT_TYPE)
 _registry: dict[str, type["Event"]] = {}
 
 # The data of one version, by its names on the wire, to that of the next. Any: it is JSON that no model checks any more.

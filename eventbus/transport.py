@@ -18,22 +18,22 @@ and two are for notices that nobody keeps.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
-from eventbus.codec import Fields, decode
-from eventbus.dedupe import Once
-from eventbus.errors import CodecError, EventBusError
+from eventbus.codec import MAX_PAYLOAD, Fields, check_envelope, decode
+from eventbus.dedupe import Once, check_once
+from eventbus.errors import CodecError, EventBusError, WrongValue
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import Limit, RateLimit
-from eventbus.numbers import LONGEST
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
+from eventbus.validation import moment, seconds, wrong_type
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.isolation
 NEVER = 2**31  # crashes: of a group that makes nothing of them
@@ -171,19 +171,20 @@ class Outgoing(NamedTuple):
 
 
 def outgoing(envelope: Envelope, delay: float | None, at: datetime | None, once: Once | None = None) -> Outgoing:
-    """An envelope as its publisher wants it. Raises ValueError for what is no point in time, or more than ten years
-    ahead (numbers.LONGEST)."""
-    if delay is not None and not (at is None and -LONGEST <= delay <= LONGEST):
-        raise ValueError(
-            f"publish(delay={delay}, at={at}): give one of them; a delay is a number of seconds, {LONGEST:.0f} at most"
-        )
-    if at is not None and at.utcoffset() is None:
-        raise ValueError(
-            f"publish(at={at!r}): which time zone? For example datetime(…, tzinfo=UTC), or at.astimezone()"
-        )
-    if at is not None and (at - datetime.now(UTC)).total_seconds() > LONGEST:
-        raise ValueError(f"publish(at={at}): nothing is kept back for more than ten years")
-    return Outgoing(envelope, delay or 0.0, at, once)
+    """An envelope as its publisher wants it. Raises WrongType or WrongValue for what is no point in time."""
+    if delay is not None and at is not None:
+        raise WrongValue(f"publish(delay={delay!r}, at={at!r}): give one of them; a delay is a number of seconds")
+    soonest = 0.0 if delay is None else seconds("delay", delay)
+    return Outgoing(envelope, soonest, None if at is None else moment("at", at), once)
+
+
+def check_outgoing(item: Outgoing, max_payload: int = MAX_PAYLOAD) -> Outgoing:
+    """One that was made elsewhere, as it is kept. Raises as `outgoing` and eventbus.codec.check_envelope."""
+    if not isinstance(item, Outgoing):
+        raise wrong_type("item", item, "an Outgoing")
+    once = None if item.once is None else check_once(item.once)
+    delay = item.delay or None  # that of a moment is 0
+    return outgoing(check_envelope(item.envelope, max_payload), delay, item.at, once)
 
 
 @dataclass(slots=True)

@@ -126,7 +126,7 @@ def _run(peer: str, arguments: list[str], what: str) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two runs at once prepare a peer one after the other, and the second finds it prepared."""
-    with folder.with_suffix(".lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -50,7 +50,12 @@ def _from_proc() -> list[Process]:
 
 def _from_ps() -> list[Process]:
     listing = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,state=,command="], capture_output=True, text=True, check=True, timeout=30
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,state=,command="],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=30,
     )
     rows = (line.split(None, 3) for line in listing.stdout.splitlines())
     return [Process(int(row[0]), int(row[1]), row[2][0], row[3]) for row in rows if len(row) > 3]

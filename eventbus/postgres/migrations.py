@@ -46,7 +46,7 @@ class Migration(NamedTuple):
 def load(source: str, folder: Traversable) -> list[Migration]:
     """The migrations of one package, in the order of their file names."""
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    return [Migration(f"{source}/{file.name}", file.read_text()) for file in files]
+    return [Migration(f"{source}/{file.name}", file.read_text(encoding="utf-8")) for file in files]
 
 
 def installed() -> list[Migration]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from eventbus.codec import check_envelope
 from eventbus.errors import SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.ledger import LIFETIME, MAX_BYTES, MAX_EVENTS, Ledger, SessionId, SessionState, SessionStatus
@@ -18,6 +19,7 @@ from eventbus.sessions.committing import commit as run_commit
 from eventbus.sessions.contingency import Contingency
 from eventbus.sessions.known import Known
 from eventbus.sessions.operations import AddEvents, CommitSession, RollBackSession, SessionOperation, StartSession
+from eventbus.validation import json_object, text
 
 
 class Sessions(NamedTuple):
@@ -38,8 +40,9 @@ class Answer(NamedTuple):
 
 
 async def start(sessions: Sessions, organization: str, metadata: Mapping[str, JsonValue] = {}) -> Answer:
-    """A session that collects events for a day; the state says its id."""
-    session, now = SessionId(organization, uuid7()), datetime.now(UTC)
+    """A session that collects events for a day; the state says its id. Raises WrongType or WrongValue."""
+    session, now = SessionId(text("organization", organization), uuid7()), datetime.now(UTC)
+    metadata = json_object("metadata", metadata)
     begun = SessionState(session.id, SessionStatus.ACTIVE, 0, 0, now, now + timedelta(seconds=LIFETIME), metadata)
     operation = StartSession(session, now, metadata)
     # No operation of this session can be in the spool before it.
@@ -49,7 +52,9 @@ async def start(sessions: Sessions, organization: str, metadata: Mapping[str, Js
 
 
 async def add(sessions: Sessions, session: SessionId, events: Sequence[Envelope], addition: str = "") -> Answer:
-    """All of them, in order, or none. `addition`: with the same one they are added once, however often this is done."""
+    """All of them, in order, or none. `addition`: with the same one they are added once, however often this is done.
+    Raises WrongType, WrongValue or CodecError if one of them is no envelope; then none is added."""
+    events = [check_envelope(event) for event in events]
     operation = AddEvents(session, datetime.now(UTC), addition or uuid7(), events)
     return await _do(
         sessions,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import structlog
 from pydantic import JsonValue
 
-from eventbus.codec import envelop
+from eventbus.codec import check_origin, envelop
 from eventbus.errors import EventBusError
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.ledger import SessionId
@@ -51,6 +51,7 @@ async def opened(
     sessions: Sessions, organization: str, metadata: Mapping[str, JsonValue], origin: Origin, max_payload: int
 ) -> AsyncIterator[Session]:
     """What EventBus.session does."""
+    origin = check_origin(origin)
     started = await commands.start(sessions, organization, metadata)
     assert started.state is not None, "who starts a session knows it"
     place = SessionId(organization, started.state.id)

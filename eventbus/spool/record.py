@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import orjson
 
 from eventbus.codec import decode, encode
-from eventbus.dedupe import Once
+from eventbus.dedupe import Once, check_once
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
 from eventbus.transport import Outgoing, Transport
@@ -108,7 +108,7 @@ class Spooled(NamedTuple):
 
     @classmethod
     def read(cls, parts: Parts) -> Self:
-        return cls(_envelope(parts), _due(parts), Once(**parts["dedupe"]) if "dedupe" in parts else None)
+        return cls(_envelope(parts), _due(parts), check_once(Once(**parts["dedupe"])) if "dedupe" in parts else None)
 
     @classmethod
     async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:

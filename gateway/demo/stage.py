@@ -170,6 +170,6 @@ def _write_environment(settings: GatewaySettings, url: str, token: str) -> Path:
         "EVENTBUS_URL": url,
         "TOKEN": token,
     }
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.writelines(f"export {name}='{value}'\n" for name, value in values.items())
     return path

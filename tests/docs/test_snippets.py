@@ -80,8 +80,8 @@ async def test_a_program_does_what_it_says_until_sigterm(function: str, tmp_path
         with suppress(TimeoutError):  # what it printed instead is told below
             await until(lambda: PROGRAMS[function] in _lines(printed) or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, 20) == 0, printed.read_text()
-    assert _lines(printed).count(PROGRAMS[function]) == 1, printed.read_text()
+        assert await asyncio.to_thread(process.wait, 20) == 0, printed.read_text(encoding="utf-8")
+    assert _lines(printed).count(PROGRAMS[function]) == 1, printed.read_text(encoding="utf-8")
 
 
 async def test_a_bill_is_paid_once_however_often_it_is_delivered(redis_url: str, database_url: str) -> None:
@@ -300,4 +300,4 @@ def _functions(block: Block) -> set[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+    return path.read_text(encoding="utf-8").splitlines()

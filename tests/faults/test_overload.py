@@ -41,4 +41,4 @@ async def _in_hand(client: "Redis") -> int:
 
 def _resident(pid: int) -> int:
     """Bytes of memory that a process holds (Linux)."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * 4096

@@ -31,5 +31,5 @@ async def ship(event: OrderPlaced, ctx: Context) -> None:
 
 
 def tell(line: str) -> None:
-    with Path(os.environ["SHOP_LOG"]).open("a") as log:
+    with Path(os.environ["SHOP_LOG"]).open("a", encoding="utf-8") as log:
         log.write(line + "\n")

@@ -448,3 +448,28 @@ async def plain_bus() -> AsyncIterator[EventBus]:
 async def test_a_bus_without_database_says_what_is_missing(plain_bus: EventBus) -> None:
     with pytest.raises(ConfigurationError, match=r"this needs PostgreSQL: EventBus\(…, database="):
         plain_bus.transaction()
+
+
+async def test_what_cannot_be_published_is_refused_before_it_is_written(database: Database) -> None:
+    wrong: list[dict[str, Any]] = [
+        *({"priority": value} for value in (6 / 3, True)),
+        *({"key": value} for value in (4711, "\ud83d")),
+        {"delay": True},
+        {"dedupe_key": 4711},
+        {"organization": 4711},
+    ]
+    fields: list[dict[str, Any]] = [
+        *({"correlation_id": value} for value in (4711, "\ud83d")),
+        *({"metadata": {"attempt": value}} for value in (1, None)),
+    ]
+    async with database.transaction() as tx:
+        for arguments in wrong:
+            for outlet in (tx, database.outbox(tx.connection)):
+                with pytest.raises((TypeError, ValueError)):
+                    await outlet.publish(Paid(number=0), **arguments)
+        await tx.publish(Paid(number=1))
+    for each in fields:
+        async with database.transaction(Origin(**each)) as tx:
+            with pytest.raises((TypeError, ValueError), match="origin"):
+                await tx.publish(Paid(number=0))
+    assert await outbox(database) == [1]

@@ -26,7 +26,7 @@ FOREIGN = {"le", "instance"}  # of histograms, and of whoever scrapes
 
 
 def compose() -> Any:
-    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    return yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
 def test_compose_starts_in_an_order_that_works() -> None:
@@ -53,7 +53,7 @@ def unit(path: Path) -> configparser.ConfigParser:
     """Keys that may be repeated keep their last value."""
     parsed = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",), delimiters=("=",))
     parsed.optionxform = str  # type: ignore[assignment,method-assign]
-    parsed.read_string(path.read_text())
+    parsed.read_string(path.read_text(encoding="utf-8"))
     return parsed
 
 
@@ -78,12 +78,12 @@ def test_units_wait_for_units_that_exist() -> None:
 
 
 def alerts() -> list[Any]:
-    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())["groups"]
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
 def panels() -> list[Any]:
-    board = json.loads((ROOT / "deploy" / "grafana" / "eventbus.json").read_text())
+    board = json.loads((ROOT / "deploy" / "grafana" / "eventbus.json").read_text(encoding="utf-8"))
     return list(board["panels"])
 
 

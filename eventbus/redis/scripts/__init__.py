@@ -15,8 +15,8 @@ from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 
 Command = tuple[Argument, ...]
 
-_LANES = files(__name__).joinpath("lanes.lua").read_text()
-_SESSION = files(__name__).joinpath("session.lua").read_text()
+_LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
+_SESSION = files(__name__).joinpath("session.lua").read_text(encoding="utf-8")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,7 +24,7 @@ class Script:
     """`script(keys, args)` is the command that calls it. `behind`: another text that stands before its own."""
 
     def __init__(self, name: str, behind: str = "") -> None:
-        own = behind + files(__name__).joinpath(f"{name}.lua").read_text()
+        own = behind + files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
         self.text = own if own.startswith("#!") else _LANES + own  # flags must stand in the first line
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         _texts[self.digest] = self.text
