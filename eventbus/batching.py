@@ -18,7 +18,7 @@ from eventbus.batch import Batch, Item
 from eventbus.context import Context, Publisher
 from eventbus.event import Event
 from eventbus.judgement import GivenBack
-from eventbus.loop import abandon
+from eventbus.loop import abandon, begin
 from eventbus.registration import BatchRegistration
 
 
@@ -143,7 +143,7 @@ class _Run:
     def begin(self) -> None:
         self._timer.cancel()
         if self._task is None:
-            self._task = self._loop.create_task(self._run(), context=self._collector.surroundings.copy())
+            self._task = begin(self._run(), self._collector.surroundings.copy())
 
     async def leave(self, item: Item[Event]) -> None:
         """The item's execution was cancelled. Returns when no handler has it in its hands any more; the last one that
@@ -170,6 +170,7 @@ class _Run:
             abandon(self._task)
 
     async def _run(self) -> None:
+        self._task = asyncio.current_task()  # it may have begun before `begin` has seen it
         try:
             async with self._collector.slots.one():
                 self._running = True

@@ -2,7 +2,7 @@
 
     read     per stream: new events, as many as there are free slots and the group's pace allows beyond them
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
-    renew    keeps the leases of what is in hand
+    renew    keeps the leases of what is in hand: see eventbus.renewal
     settle   hands outcomes back: see eventbus.settler
     slow     lets what takes long step aside, where the group says so
 
@@ -27,6 +27,7 @@ from eventbus.isolation import Isolation
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
+from eventbus.renewal import Hand, Renewal
 from eventbus.runners import Runners
 from eventbus.settler import Settler
 from eventbus.slow import Slow
@@ -98,7 +99,9 @@ class Consumer:
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
         settling = asyncio.create_task(self._settler.run(), name=f"settle:{self._group.name}")
-        renewing = asyncio.create_task(self._renew(), name=f"renew:{self._group.name}")
+        hand = Hand(self._group.lease, self._held, self._runners, self._finish)
+        renewal = Renewal(self._transport, self._admission, hand)
+        renewing = asyncio.create_task(renewal.run(), name=f"renew:{self._group.name}")
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         staying = [settling, renewing, *self._step_aside()]
@@ -139,7 +142,8 @@ class Consumer:
             assert group.tapping is not None, "a group with a tap"
             execute_all = functools.partial(self._execute_all, executor)
             return Gathering(group.tapping, group.concurrency, execute_all, self._finish, self._look_for_room)
-        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside)
+        stretch = -1.0 if group.task_per_event else None
+        return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside, stretch=stretch)
 
     def _step_aside(self) -> list[asyncio.Task[None]]:
         lane = self._group.slow_lane
@@ -248,8 +252,10 @@ class Consumer:
             found = await self._transport.reclaim(subscription, 1, suspect=True)
             for delivery in found.deliveries:
                 self._held[delivery] = asyncio.get_running_loop().time()
-                task = self._running[delivery] = asyncio.create_task(self._run_alone(delivery))
-                while delivery in self._running:  # one that does not end leaves it all the same, when the worker stops
+                task = asyncio.create_task(self._run_alone(delivery))
+                if not task.done():  # a program's task factory may have run it at once
+                    self._running[delivery] = task
+                while not task.done() and delivery in self._running:  # who does not end leaves it when the worker stops
                     await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
@@ -340,6 +346,9 @@ class Consumer:
     async def _run_alone(self, delivery: Delivery) -> None:
         """A suspect, for which everything else waits."""
         outcome: Outcome = Release()
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[delivery] = task
         try:
             outcome = await self._executor.execute(delivery)
         finally:
@@ -359,25 +368,6 @@ class Consumer:
             self._room.set()
 
     # Holding and letting go -------------------------------------------------------------------------------------------
-
-    async def _renew(self) -> None:
-        """Every third of a lease, for whatever is in hand for longer than that: two renewals may fail."""
-        third = self._group.lease / 3
-        while True:
-            await asyncio.sleep(third)
-            now = asyncio.get_running_loop().time()
-            old = [delivery for delivery, since in self._held.items() if now - since >= third]
-            if not old:
-                continue
-            try:
-                lost = await self._transport.renew(old)
-                await self._admission.stay()
-            except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
-                await self._pause(0, error)
-                continue
-            for delivery in lost:
-                self._held.pop(delivery, None)
-                log.warning("lease lost", **delivery.named())
 
     def _let_go(self, batch: Sequence[Settlement]) -> None:
         for delivery, outcome in batch:

@@ -118,7 +118,11 @@ class Context:
 
     def renewed(self) -> "Context":
         """For a handler that is run again within its attempt: it may open its transaction once more."""
-        return Context(self._publisher, self.envelope, self.group, self.attempt, suspect=self.suspect)
+        renewed = Context(
+            self._publisher, self.envelope, self.group, self.attempt, self._entry_id, suspect=self.suspect
+        )
+        renewed.delivery, renewed.on_progress = self.delivery, self.on_progress
+        return renewed
 
     async def publish(
         self,

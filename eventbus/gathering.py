@@ -36,7 +36,7 @@ class Gathering:
         self.open = True
         self.ready: deque[Delivery] = deque()
         self.running: dict[Delivery, asyncio.Task[None]] = {}
-        self.launched: set[asyncio.Task[None]] = set()  # tasks that have not begun
+        self._launches: dict[object, asyncio.Task[None] | None] = {}
         self._tap = tap
         self._limit = limit
         self._execute_all = execute_all
@@ -44,6 +44,11 @@ class Gathering:
         self._turn = turn
         self._batches = 0  # launched and not over
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def launched(self) -> set[asyncio.Task[None]]:
+        """Tasks that have not begun."""
+        return {task for task in self._launches.values() if task is not None}
 
     def start(self) -> None:
         """Begin what may begin, and see to it that the rest does in time."""
@@ -62,12 +67,16 @@ class Gathering:
             self._timer = None
         if self.open and self.ready and self._batches < self._limit:
             self._batches += 1
-            self.launched.add(asyncio.create_task(self._work()))
+            launch = object()
+            self._launches[launch] = None  # noted before the task is made, which may begin at once: see runners
+            task = asyncio.create_task(self._work(launch))
+            if launch in self._launches:
+                self._launches[launch] = task
 
-    async def _work(self) -> None:
+    async def _work(self, launch: object) -> None:
+        del self._launches[launch]
         task = asyncio.current_task()
         assert task is not None
-        self.launched.discard(task)
         ready = self.ready
         batch = [ready.popleft() for _ in range(min(len(ready), self._tap.max_size))] if self.open else []
         self.running.update(zip(batch, repeat(task)))  # endless, hence not strict
@@ -81,5 +90,7 @@ class Gathering:
             for delivery, outcome in zip(batch, outcomes, strict=True):
                 if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
                     ended(delivery, outcome)
-            self._launch()  # what has gathered meanwhile has waited for a place
+            # What has gathered meanwhile has waited for a place. From the loop: where tasks begin at once, each batch
+            # would otherwise run inside of the one before it.
+            asyncio.get_running_loop().call_soon(self._launch)
             self._turn()

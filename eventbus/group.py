@@ -58,6 +58,8 @@ class Group:
     track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
     keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.middleware
+    task_per_event  run each handler in an asyncio task that ran no other event, for libraries that keep what they know
+                  by `asyncio.current_task()`; costs about a sixth more for handlers that never wait
 
     Raises ConfigurationError naming every setting that cannot work.
     """
@@ -78,6 +80,7 @@ class Group:
         keep_completed: int = 0,
         keep_failed: int = 10_000,
         middleware: Sequence[Middleware] = (),
+        task_per_event: bool = False,
     ) -> None:
         named = _NAME.fullmatch(name) is not None
         faults = [] if named else ["the name must be lower-case letters, digits, '.', '_' or '-'"]
@@ -102,6 +105,7 @@ class Group:
         self.keep_completed = keep_completed
         self.keep_failed = keep_failed
         self.middleware = tuple(middleware)
+        self.task_per_event = task_per_event
         self.handlers: dict[str, AnyRegistration] = {}
         self.listeners: list[AnyListener] = []
         self.recurring: list[Recurring] = []

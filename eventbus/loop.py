@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar
 
 import structlog
@@ -37,6 +38,14 @@ async def _ended(main: Coroutine[Any, Any, T]) -> T:
             for task in stubborn:
                 log.error("a task does not end: abandoned", task=repr(task.get_coro()))
                 abandon(task)
+
+
+def begin(coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
+    """A task that runs in `context`, which nothing else may be running in.
+
+    Whatever task factory the program has set: some know no `context=`, and with some the coroutine has begun, and may
+    even have ended, before this returns."""
+    return context.run(asyncio.get_running_loop().create_task, coroutine)
 
 
 def abandon(task: asyncio.Task[Any]) -> None:

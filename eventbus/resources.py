@@ -18,11 +18,13 @@ A test, or a program that has one already, gives its own: `bus.provide(SESSION, 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import structlog
 
 from eventbus.errors import ConfigurationError
+from eventbus.loop import begin
 
 T = TypeVar("T")
 
@@ -51,13 +53,13 @@ class Resources:
 
     def __init__(self) -> None:
         self._values: dict[Resource[Any], Any] = {}
-        self._opening: dict[Resource[Any], asyncio.Task[Any]] = {}
-        self._open: list[tuple[Resource[Any], AbstractAsyncContextManager[Any]]] = []  # in the order of opening
+        self._owners: dict[Resource[Any], _Owner] = {}  # of what is being opened or open, in the order of opening
+        self._context = copy_context()  # what a resource begins belongs to no event that happens to use it first
         self._closed = False
 
     def provide(self, resource: Resource[T], value: T) -> None:
         """Use this value; whoever gives it closes it. Raises ConfigurationError if the resource is open already."""
-        if resource in self._values or resource in self._opening:
+        if resource in self._values or resource in self._owners:
             raise ConfigurationError(f"{resource.name} is in use already: provide it before anything uses it")
         self._values[resource] = value
 
@@ -68,39 +70,74 @@ class Resources:
             return cast(T, self._values[resource])
         if self._closed:
             raise ConfigurationError(f"{resource.name} cannot be opened: this bus is closed")
-        opening = self._opening.get(resource)
-        if opening is None:
-            opening = asyncio.create_task(self._enter(resource), name=f"open:{resource.name}")
-            opening.add_done_callback(_look)
-            self._opening[resource] = opening
-        return cast(T, await asyncio.shield(opening))
-
-    async def _enter(self, resource: Resource[T]) -> T:
-        try:
-            opened = resource.open(self.use)
-            value = await opened.__aenter__()
-            self._open.append((resource, opened))
-            self._values[resource] = value
-            return value
-        finally:
-            del self._opening[resource]
+        owner = self._owners.get(resource)
+        if owner is None:
+            owner = self._owners[resource] = _Owner(resource)
+            owner.task = begin(self._own(resource, owner), self._context.copy())
+        return cast(T, await asyncio.shield(owner.opened))
 
     async def close(self) -> None:
         """The last opened first. One that fails to close is logged, and does not keep the others open."""
         self._closed = True
-        for opening in tuple(self._opening.values()):
-            opening.cancel()
-            await asyncio.wait({opening})
+        owners = list(self._owners.values())
+        opening = [owner for owner in owners if not owner.opened.done()]
+        for owner in (*reversed(opening), *reversed([owner for owner in owners if owner not in opening])):
+            await owner.end()
         self._values.clear()
-        while self._open:
-            resource, opened = self._open.pop()
-            try:
-                await opened.__aexit__(None, None, None)
-            except Exception:  # it is nobody's to handle any more, and no reason to leave the others open
-                log.exception("a resource did not close", resource=resource.name)
+
+    async def _own(self, resource: Resource[Any], owner: "_Owner") -> None:
+        """Open it, hold it and close it. All in one task: cancel scopes, task groups and context variables must be left
+        where they were entered."""
+        try:
+            async with resource.open(self.use) as value:
+                self._owners[resource] = self._owners.pop(resource)  # behind what it stands on
+                self._values[resource] = value
+                if not owner.opened.done():
+                    owner.opened.set_result(value)
+                await owner.closing.wait()
+        except BaseException as error:
+            if not owner.opened.done():
+                owner.fail(error)
+            elif not isinstance(error, asyncio.CancelledError):
+                # It is nobody's to handle any more, and no reason to leave the others open.
+                told = "a resource did not close" if owner.closing.is_set() else "a resource ended while it was in use"
+                log.exception(told, resource=resource.name)
+            if isinstance(error, KeyboardInterrupt | GeneratorExit):
+                raise
+        finally:
+            self._values.pop(resource, None)  # who uses it next opens it again
+            self._owners.pop(resource, None)
 
 
-def _look(opening: "asyncio.Task[Any]") -> None:
+class _Owner:
+    """The task that one resource is opened and closed in."""
+
+    def __init__(self, resource: Resource[Any]) -> None:
+        self.opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.opened.add_done_callback(_look)
+        self.closing = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self._name = resource.name
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self.opened.cancel()
+        elif isinstance(error, StopIteration):  # no future takes one
+            self.opened.set_exception(RuntimeError(f"{self._name} cannot be opened: {error!r}"))
+        else:
+            self.opened.set_exception(error)
+
+    async def end(self) -> None:
+        """Returns when it is closed; what is still being opened is cancelled."""
+        self.closing.set()
+        if self.task is None:
+            return
+        if not self.opened.done():
+            self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+def _look(opened: "asyncio.Future[Any]") -> None:
     """All who waited for it may be gone: keep asyncio from reporting how it ended."""
-    if not opening.cancelled():
-        opening.exception()
+    if not opened.cancelled():
+        opened.exception()

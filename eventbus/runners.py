@@ -4,7 +4,11 @@ A task of its own is a sixth of what an event costs whose handler never waits. S
 delivery after the other. As soon as one of them waits, more tasks begin, as many as there are slots: by then it is
 known that they are needed. What runs side by side, and in which order it begins, is as if each had its own.
 
-Each delivery has a context of its own: what a handler leaves in a contextvar reaches no other event.
+Each delivery has a context of its own: what a handler leaves in a contextvar reaches no other event. What it leaves
+under the name of its task may, unless the group asks for a task for each: see `stretch`.
+
+A program may have set a task factory whose tasks begin at once, inside of create_task. So all that is noted of a task
+is noted before it is made, and nothing launches while something launches: it is launched afterwards.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ from contextvars import copy_context
 from time import perf_counter
 from typing import Any
 
+from eventbus.loop import begin
 from eventbus.transport import Delivery, Outcome, Release
 
 STRETCH = 0.005  # seconds that handlers which never wait may keep the loop; then everything else has a turn
@@ -30,9 +35,10 @@ class Runners:
     ended    is told of each that was in `running` until then, at once, and takes it out of `aside`
     turn     is called before the loop has a turn again, when some have ended
     aside    of those that run, the ones that take no place: see eventbus.slow
+    stretch  seconds that one task may go on with what is ready; below 0: a task for each delivery. None: STRETCH
 
     `running`: what has begun, and the task that runs it: to cancel it is to cancel that delivery alone. Whoever takes
-    one out answers for its outcome. Nothing begins unless `open`.
+    one out answers for its outcome. Nothing begins unless `open`. `launched`: tasks that have not begun.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class Runners:
         ended: Callable[[Delivery, Outcome], None],
         turn: Callable[[], None],
         aside: Collection[Delivery] = (),
+        *,
+        stretch: float | None = None,
     ) -> None:
         self.open = True
         self.ready: deque[Delivery] = deque()
@@ -51,26 +59,58 @@ class Runners:
         self._ended = ended
         self._turn = turn
         self._aside = aside
+        self._stretch = STRETCH if stretch is None else stretch
         self._context = copy_context()
-        self.launched: set[asyncio.Task[None]] = set()
+        self._launches: dict[object, asyncio.Task[None] | None] = {}
+        self._launching = self._again = False
+
+    @property
+    def launched(self) -> set[asyncio.Task[None]]:
+        return {task for task in self._launches.values() if task is not None}
 
     def start(self) -> None:
         """Begin with what is ready. The first task finds out whether it needs others."""
-        if not self.launched:
+        if not self._launches:
             self._launch(1)
 
     def _launch(self, most: int) -> None:
-        free = min(self._limit - len(self.running) + len(self._aside), len(self.ready)) - len(self.launched)
+        if self._launching:  # a task that has begun at once needs others, or has left something
+            self._again = True
+            return
+        self._launching, self._again = True, False
+        try:
+            self._launch_free(most)
+            while self._again:
+                self._again = False
+                self._launch_free(self._limit)
+        finally:
+            self._launching = False
+
+    def _launch_free(self, most: int) -> None:
+        free = min(self._limit - len(self.running) + len(self._aside), len(self.ready)) - len(self._launches)
         if self.open:
             for _ in range(min(most, free)):
-                self.launched.add(asyncio.create_task(self._work(), context=self._context.copy()))
+                launch = object()
+                self._launches[launch] = None
+                work = self._work(launch)
+                try:
+                    task = begin(work, self._context.copy())
+                except BaseException:  # the program's task factory
+                    self._launches.pop(launch, None)
+                    work.close()
+                    raise
+                if launch in self._launches:
+                    self._launches[launch] = task
 
-    async def _work(self) -> None:
+    async def _work(self, launch: object) -> None:
+        del self._launches[launch]
         task = asyncio.current_task()
         assert task is not None
-        self.launched.discard(task)
         await self._run_ready(task)
-        self.start()
+        if self._launching:  # or what is ready would keep the loop for as long as there is any
+            asyncio.get_running_loop().call_soon(self.start)
+        else:
+            self.start()
         self._turn()
 
     @types.coroutine
@@ -78,7 +118,8 @@ class Runners:
         """Ends when there is nothing to begin with, the stretch is over, or the task was cancelled, for whatever it
         ran then."""
         ready, running, aside, context = self.ready, self.running, self._aside, self._context
-        until = perf_counter() + STRETCH
+        stretch = self._stretch
+        until = perf_counter() + stretch
         while self.open and ready and len(running) - len(aside) < self._limit:
             delivery = ready.popleft()
             running[delivery] = task
@@ -102,7 +143,7 @@ class Runners:
                     self._ended(delivery, outcome)
             now = perf_counter()
             if waits:
-                until = now + STRETCH
+                until = now + stretch
             if now > until or task.cancelling():
                 return
 

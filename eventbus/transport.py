@@ -25,7 +25,7 @@ from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import MAX_PAYLOAD, Fields, check_envelope, decode
 from eventbus.dedupe import Once, check_once
-from eventbus.errors import CodecError, EventBusError, WrongValue
+from eventbus.errors import CodecError, EventBusError, Full, Unavailable, WrongValue
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
@@ -41,6 +41,32 @@ NEVER = 2**31  # crashes: of a group that makes nothing of them
 
 class NotBegun(EventBusError):
     """What `begin` began has changed nothing, and `append` may well do it."""
+
+
+Fate = Status | EventBusError  # of one of several: what became of it, or why that is not known or nothing did
+
+
+class Incomplete(EventBusError):
+    """Of several that were to be appended, not all are known to be stored: see `fates_of`."""
+
+    def __init__(self, fates: Sequence[Fate]) -> None:
+        super().__init__(f"{sum(isinstance(fate, Status) for fate in fates)} of {len(fates)} were stored")
+        self.fates = fates
+
+
+def statuses(fates: Sequence[Fate]) -> list[Status]:
+    """What became of each, if that is known of all. Raises what `append` raises otherwise: Unavailable, else Full, else
+    the first refusal, with an Incomplete as its cause."""
+    errors = [fate for fate in fates if isinstance(fate, EventBusError)]
+    for error in sorted(errors, key=lambda error: (not isinstance(error, Unavailable), not isinstance(error, Full))):
+        raise error from Incomplete(fates)
+    return [fate for fate in fates if isinstance(fate, Status)]
+
+
+def fates_of(error: EventBusError, count: int) -> Sequence[Fate]:
+    """Of each of the `count` that were given to an `append` which has raised this: its status; Unavailable, if it may
+    be stored or not; or what it was refused with, and it is not stored."""
+    return error.__cause__.fates if isinstance(error.__cause__, Incomplete) else [error] * count
 
 
 class Subscription(NamedTuple):
@@ -279,8 +305,8 @@ class Appender(Protocol):
     """The first of the six verbs, for whoever needs no other."""
 
     async def append(self, outgoing: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
-        """Store or schedule, in order. Raises Unavailable (stored or not: unknown) or Full (of several, some may be
-        stored).
+        """Store or schedule, in order. Raises Unavailable (stored or not: unknown), Full, or what the server refused
+        one with; of several, the others may be stored all the same: `fates_of` tells of each.
 
         DUPLICATE: it was there, appended before; or, of one with `once`, another holds its dedupe key."""
 

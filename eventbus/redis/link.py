@@ -139,6 +139,16 @@ class Link:
 
     async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
+        replies = await self.each(commands)
+        for reply in replies:
+            if isinstance(reply, Unavailable):
+                raise reply
+        return replies
+
+    async def each(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+        """As `pipeline`; a command without a reply has an Unavailable in its place: it may have been applied or not.
+
+        Raises Unavailable if nothing was sent."""
         wire = self._wire
         if wire is None or wire.transport is None:
             wire = await self._connect()
@@ -149,7 +159,7 @@ class Link:
             for future in futures:
                 try:
                     replies.append(await future)
-                except (ReplyError, Full) as error:
+                except (ReplyError, Full, Unavailable) as error:
                     replies.append(error)
         finally:
             for future in futures[len(replies) :]:

@@ -1,38 +1,44 @@
-"""Appending what may be there already, because the reply to a first try was lost.
+"""Repeats of one lane that share a look.
 
-To look through the newest entries of a busy stream keeps the server for up to a tenth of a second, for however few
+To look through the newest entries of a busy stream costs the server up to half a second, in pages, for however few
 events. After an outage all publishers repeat at once: those that come while a look is under way share the next one.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from eventbus.errors import EventBusError, Unavailable
 from eventbus.transport import Outgoing
 
 BATCH = 500  # events a look: Lua unpacks at most some 8,000 values, and must not take too long
 
 Lane = tuple[str, int]  # stream and priority
-Look = Callable[[Lane, list[Outgoing]], Awaitable[list[int]]]
+Wait = int | EventBusError  # ms until an event is due, -1 for one that was there; or why there is none
+Look = Callable[[Lane, list[Outgoing]], Awaitable[list[Wait]]]
 
 
 class Repeats:
-    """`look(lane, outgoing)` appends what is missing; for each, ms until it is due, or -1 if it was there."""
+    """`look(lane, outgoing)` tells of each, or raises what is to be told of all."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self._waiting: dict[Lane, list[tuple[Outgoing, asyncio.Future[int]]]] = {}
-        self._looking: dict[Lane, asyncio.Task[None]] = {}
+        self._waiting: dict[Lane, list[tuple[Outgoing, asyncio.Future[Wait]]]] = {}
+        self._looking: set[Lane] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def append(self, outgoing: Sequence[Outgoing]) -> list[int]:
-        """What the look tells of each. Raises what the look raises."""
-        futures: list[asyncio.Future[int]] = []
+    async def append(self, outgoing: Sequence[Outgoing]) -> list[Wait]:
+        """What the look tells of each."""
+        futures: list[asyncio.Future[Wait]] = []
         for item in outgoing:
             lane = (item.envelope.stream, item.envelope.priority)
             future = asyncio.get_running_loop().create_future()
             futures.append(future)
             self._waiting.setdefault(lane, []).append((item, future))
             if lane not in self._looking:
-                self._looking[lane] = asyncio.create_task(self._work(lane))
+                self._looking.add(lane)
+                task = asyncio.create_task(self._work(lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         return await asyncio.gather(*futures)
 
     async def _work(self, lane: Lane) -> None:
@@ -40,8 +46,16 @@ class Repeats:
             while waiting := self._waiting.get(lane):
                 batch, self._waiting[lane] = waiting[:BATCH], waiting[BATCH:]
                 wanted = [(item, future) for item, future in batch if not future.done()]
+                waits: list[Wait]
                 try:
                     waits = await self._look(lane, [item for item, _ in wanted])
+                except (
+                    Unavailable
+                ) as error:  # all who wait, and not one batch after the other: each might take a timeout
+                    wanted += self._waiting.pop(lane)
+                    waits = [error] * len(wanted)
+                except EventBusError as error:
+                    waits = [error] * len(wanted)
                 except Exception as error:  # noqa: BLE001 - whatever it is, they must not wait for ever
                     self._fail(wanted + self._waiting.pop(lane), error)
                     return
@@ -49,11 +63,10 @@ class Repeats:
                     if not future.done():
                         future.set_result(wait)
         finally:
-            del self._looking[lane]
+            self._looking.discard(lane)
 
     @staticmethod
-    def _fail(waiting: list[tuple[Outgoing, asyncio.Future[int]]], error: Exception) -> None:
-        """All who wait, and not one batch after the other: each might take a timeout."""
+    def _fail(waiting: list[tuple[Outgoing, asyncio.Future[Wait]]], error: Exception) -> None:
         for _, future in waiting:
             if not future.done():
                 future.set_exception(error)

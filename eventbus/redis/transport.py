@@ -49,6 +49,7 @@ from eventbus.transport import (
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
+RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
@@ -126,10 +127,11 @@ class RedisTransport:
         return await self._reclaiming.reclaim(self._reader(subscription), credit, suspect=suspect)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        replies = await scripts.run_all(self._link, self._renewals(deliveries))
+        slices = _slices(deliveries)
+        replies = await scripts.run_all(self._link, [self._renewal(lane, entries) for lane, entries in slices])
         gone = {
             (subscription, entry.decode())
-            for (subscription, _), lost in zip(settling.by_lane(deliveries), replies, strict=True)
+            for ((subscription, _), _), lost in zip(slices, replies, strict=True)
             for entry in lost
         }
         # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
@@ -139,8 +141,8 @@ class RedisTransport:
         return Keeper(self._url, self._renewals)
 
     def _renewals(self, deliveries: Sequence[Delivery]) -> list[Command]:
-        """One command for each lane. Called from the keeper's thread as well: it reads nothing that changes."""
-        return [self._renewal(lane, entries) for lane, entries in settling.by_lane(deliveries).items()]
+        """Called from the keeper's thread as well: it reads nothing that changes."""
+        return [self._renewal(lane, entries) for lane, entries in _slices(deliveries)]
 
     def _renewal(self, lane: settling.Lane, entries: list[str]) -> Command:
         subscription, priority = lane
@@ -258,6 +260,15 @@ class RedisTransport:
             link = Link(self._url, timeout=wait + COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
         return reader
+
+
+def _slices(deliveries: Sequence[Delivery]) -> list[tuple[settling.Lane, list[str]]]:
+    """Entries of one lane each, and not too many at a time."""
+    return [
+        (lane, entries[start : start + RENEW_BATCH])
+        for lane, entries in settling.by_lane(deliveries).items()
+        for start in range(0, len(entries), RENEW_BATCH)
+    ]
 
 
 def _info(section: bytes, name: str) -> str:

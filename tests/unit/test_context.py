@@ -8,6 +8,7 @@ import pytest
 from eventbus.context import Context, Publisher
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Event, Origin, uuid7
+from eventbus.transport import Delivery, Subscription
 
 
 class Poured(Event, type="glass.poured"):
@@ -95,3 +96,16 @@ def test_a_second_transaction_is_refused_and_not_silently_skipped() -> None:
     context.transaction()
     with pytest.raises(ConfigurationError, match=r"waiters: one transaction\(\) for each event"):
         context.transaction()
+
+
+async def test_a_context_that_is_renewed_knows_all_that_it_knew() -> None:
+    told: list[object] = []
+    ctx = Context(cast(Publisher, Recorder()), ENVELOPE, "waiters", 2, "5-0", suspect=True)
+    ctx.delivery = Delivery(Subscription("s", "waiters", "c", 10.0, 3), "5-0", {})
+    ctx.on_progress = told.append
+    ctx.claim_transaction()
+    renewed = ctx.renewed()
+    await renewed.progress(50)
+    assert (told, renewed.delivery, renewed.suspect, renewed.attempt) == ([50], ctx.delivery, True, 2)
+    assert renewed.log._context["entry_id"] == "5-0"
+    renewed.claim_transaction()

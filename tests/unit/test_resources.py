@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
+import anyio
 import pytest
+import structlog
 
 from eventbus import ConfigurationError, Context, Event, EventBus, Group, Resource, Use
 from eventbus.testing import MemoryBus
+from tests.waiting import until
 
 
 class Wired(Event, type="wire.laid"):
@@ -134,3 +138,56 @@ async def test_handlers_use_it_through_their_context() -> None:
     assert journal.notes == ["open wire"]
     await bus.close()
     assert journal.notes == ["open wire", "close wire"]
+
+
+async def test_it_is_closed_in_the_task_and_the_context_in_which_it_was_opened() -> None:
+    opened: ContextVar[bool] = ContextVar("opened", default=False)
+    tasks: list[object] = []
+
+    @asynccontextmanager
+    async def scoped(_use: Use) -> AsyncIterator[str]:
+        tasks.append(asyncio.current_task())
+        token = opened.set(True)
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            with anyio.CancelScope():
+                yield "scoped"
+            group.cancel_scope.cancel()
+        opened.reset(token)
+        tasks.append(asyncio.current_task())
+
+    with structlog.testing.capture_logs() as lines:
+        async with EventBus("memory://") as bus:
+            assert await asyncio.create_task(bus.use(Resource("scope", scoped))) == "scoped"
+    assert lines == []
+    assert len(tasks) == 2
+    assert tasks[0] is tasks[1]
+
+
+async def test_one_that_ends_while_it_is_in_use_is_told_of_and_opened_again() -> None:
+    fail = asyncio.Event()
+    notes: list[str] = []
+
+    async def child() -> None:
+        await fail.wait()
+        raise OSError("the cable is cut")
+
+    @asynccontextmanager
+    async def cabled(_use: Use) -> AsyncIterator[str]:
+        notes.append("open")
+        async with asyncio.TaskGroup() as group:
+            children = [group.create_task(child())]
+            yield "cable"
+            children[0].cancel()
+        notes.append("close")
+
+    cable = Resource("cable", cabled)
+    with structlog.testing.capture_logs() as lines:
+        async with EventBus("memory://") as bus:
+            await bus.use(cable)
+            fail.set()
+            await until(lambda: lines)
+            fail.clear()
+            assert await bus.use(cable) == "cable"
+    assert [(line["event"], line["resource"]) for line in lines] == [("a resource ended while it was in use", "cable")]
+    assert notes == ["open", "open", "close"]

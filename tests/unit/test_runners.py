@@ -22,14 +22,14 @@ Handler = Callable[[str], Awaitable[None]]
 class Floor:
     """Runners, and what became of what they ran."""
 
-    def __init__(self, handler: Handler, limit: int = 3) -> None:
+    def __init__(self, handler: Handler, limit: int = 3, stretch: float | None = None) -> None:
         self.begun: list[str] = []
         self.ended: list[tuple[str, type[Outcome]]] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.turns = 0
         self.most = self.most_tasks = 0
         self._handler = handler
-        self.runners = Runners(limit, self._execute, self._end, self._turn)
+        self.runners = Runners(limit, self._execute, self._end, self._turn, stretch=stretch)
 
     def put(self, *names: str) -> None:
         self.runners.ready.extend(Delivery(SUBSCRIPTION, name, {}) for name in names)
@@ -149,6 +149,14 @@ async def test_each_delivery_has_a_context_of_its_own() -> None:
     await floor.all_ended(5)
     assert sorted(seen) == ["b:b", "d:d", *["outside"] * 5]
     assert MARK.get() == "later"
+
+
+async def test_a_task_for_each_where_that_is_asked_for() -> None:
+    floor = Floor(at_once, stretch=-1.0)
+    floor.put(*"abcdef")
+    await floor.all_ended(6)
+    assert floor.names() == list("abcdef")
+    assert len(floor.tasks) == 6
 
 
 async def test_the_loop_has_a_turn_between_handlers_that_block_it(monkeypatch: pytest.MonkeyPatch) -> None:

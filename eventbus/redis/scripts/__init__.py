@@ -10,13 +10,14 @@ import math
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-from eventbus.errors import EventBusError, Full
+from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 
 Command = tuple[Argument, ...]
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
 _SESSION = files(__name__).joinpath("session.lua").read_text(encoding="utf-8")
+_LOOKING = files(__name__).joinpath("looking.lua").read_text(encoding="utf-8")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,7 +36,9 @@ class Script:
 
 _texts: dict[Argument, str] = {}
 
-APPEND_AGAIN = Script("append_again")
+APPEND_AGAIN = Script("append_again", _LOOKING)
+LOOK = Script("look", _LOOKING)
+DUE = Script("due")
 CREATE_GROUP = Script("create_group")
 READ = Script("read")
 SCHEDULE = Script("schedule")
@@ -56,7 +59,6 @@ DISCARD = Script("discard")
 FIND = Script("find")
 RELATED = Script("related")
 ONCE = Script("once")
-SEEN = Script("seen")
 TRACK = Script("track")
 BALANCE = Script("balance")
 GONE = Script("gone")
@@ -86,11 +88,25 @@ def by_text(command: Command) -> Command:
 
 
 async def run(link: Link, commands: list[Command]) -> list[Reply]:
-    """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place."""
-    replies = await link.pipeline([_known(link, command) for command in commands])
+    """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place. Raises Unavailable
+    if one has no reply."""
+    replies = await each(link, commands)
+    for reply in replies:
+        if isinstance(reply, Unavailable):
+            raise reply
+    return replies
+
+
+async def each(link: Link, commands: list[Command]) -> list[Reply]:
+    """As `run`; what has no reply has an Unavailable in its place, and may have been applied or not. Raises Unavailable
+    if nothing was sent."""
+    replies = await link.each([_known(link, command) for command in commands])
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, UnknownScript)]
     if unknown:
-        again = await link.pipeline([by_text(commands[i]) for i in unknown])
+        try:
+            again = await link.each([by_text(commands[i]) for i in unknown])
+        except Unavailable as error:
+            again = [error] * len(unknown)
         for i, reply in zip(unknown, again, strict=True):
             replies[i] = reply
     return replies

@@ -1,28 +1,38 @@
--- Append or schedule envelopes of one priority that may be there already: their publisher lost the reply.
+-- Append or schedule envelopes of one priority that may be there already: their publisher lost the reply. He has looked
+-- through the lane in pages, and here is looked at what has come since.
 -- KEYS[1] lane  KEYS[2] due (ZSET: event id by ms)  KEYS[3] scheduled (HASH: event id to packed lane and fields)
--- ARGV[1] how many of the newest entries to look through  ARGV[2] ms that they may be old  ARGV[3] priority
--- ARGV[4…] per envelope ten values: delay in ms and ms since the epoch at the earliest, 0 for none, then field, value, …
+-- ARGV[1] the newest entry id that was looked at, '' for none  ARGV[2] how many entries may have come since
+-- ARGV[3] about how many bytes of them  ARGV[4] priority
+-- ARGV[5…] per envelope ten values: delay in ms and ms since the epoch at the earliest, 0 for none, then field, value, …
 -- with the event id as the fourth
--- Returns, per envelope, ms until it is due, 0 if it was stored at once, -1 if it was there.
-local now = server_ms()
-local seen = {}
-local oldest = string.format('%.0f', math.max(0, now - ARGV[2]))
-for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', oldest, 'COUNT', ARGV[1])) do
-  seen[entry[2][2]] = true
+-- Returns {the newest entry id of the lane, '' for none; per envelope ms until it is due, 0 if it was stored at once, -1
+-- if it was there}; or {} if too much has come since: nothing was done, and there is more to look at.
+local now, wanted, there = server_ms(), {}, {}
+for i = 5, #ARGV, 10 do
+  wanted[ARGV[i + 3]] = ARGV[i + 3]
 end
-local waits = {}
-for i = 4, #ARGV, 10 do
+local since = ARGV[1] == '' and '-' or '(' .. ARGV[1]
+local looked = look(KEYS[1], '+', since, tonumber(ARGV[2]), tonumber(ARGV[3]), wanted)
+if looked[1] ~= '' then
+  return {}
+end
+for _, id in ipairs(looked[5]) do
+  there[id] = true
+end
+local newest = looked[4] ~= '' and looked[4] or ARGV[1]
+local waits = {newest}
+for i = 5, #ARGV, 10 do
   local due, id = math.max(now + ARGV[i], tonumber(ARGV[i + 1])), ARGV[i + 3]
-  if seen[id] or redis.call('ZSCORE', KEYS[2], id) then
+  if there[id] or redis.call('ZSCORE', KEYS[2], id) then
     waits[#waits + 1] = -1
   else
     if due > now then
-      redis.call('HSET', KEYS[3], id, cmsgpack.pack({tonumber(ARGV[3]), unpack(ARGV, i + 2, i + 9)}))
+      redis.call('HSET', KEYS[3], id, cmsgpack.pack({tonumber(ARGV[4]), unpack(ARGV, i + 2, i + 9)}))
       redis.call('ZADD', KEYS[2], due, id)
     else
-      redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 2, i + 9))
+      waits[1] = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 2, i + 9))
     end
-    seen[id] = true
+    there[id] = true
     waits[#waits + 1] = due - now
   end
 end

@@ -1,0 +1,35 @@
+"""The commands that store an envelope, or schedule it."""
+
+from eventbus.codec import encode
+from eventbus.event import stream_of
+from eventbus.redis import dedupe, scripts
+from eventbus.redis.keys import lane_key, stream_keys
+from eventbus.redis.scripts import Command, ms, unix
+from eventbus.transport import Outgoing
+
+AT_ONCE = (0, 0)  # see due
+
+
+def command(namespace: str, item: Outgoing) -> Command:
+    """What appends this one, however it is to be appended."""
+    if item.once is not None:
+        return dedupe.command(namespace, item, item.once, due(item) if item.later else AT_ONCE)
+    return _schedule(namespace, item) if item.later else xadd(namespace, item)
+
+
+def xadd(namespace: str, item: Outgoing) -> Command:
+    envelope = item.envelope
+    lane = lane_key(namespace, stream_of(envelope.type), envelope.priority)
+    return ("XADD", lane, "*", *encode(envelope))
+
+
+def _schedule(namespace: str, item: Outgoing) -> Command:
+    keys = stream_keys(namespace, item.envelope.stream)
+    envelope = item.envelope
+    where = (keys.lane(envelope.priority), keys.due, keys.scheduled)
+    return scripts.SCHEDULE(where, *due(item), envelope.id, envelope.priority, *encode(envelope))
+
+
+def due(item: Outgoing) -> tuple[int, int]:
+    """Delay in ms and ms since the epoch, as the scripts take them: what is later counts."""
+    return max(0, ms(item.delay)), 0 if item.at is None else unix(item.at)

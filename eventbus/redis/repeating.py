@@ -1,0 +1,129 @@
+"""Appending what may be there already: a look through the newest entries, then what is missing.
+
+The look is no single step, so that it keeps nobody from the server for long. What comes in behind its back is looked at
+in the step that appends; if that is too much, by another look. So nothing lies between the last look and the append.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from eventbus.codec import encode
+from eventbus.errors import EventBusError, Full, Unavailable
+from eventbus.event import Envelope
+from eventbus.redis import scripts
+from eventbus.redis.commands import command, due
+from eventbus.redis.keys import stream_keys
+from eventbus.redis.link import Link
+from eventbus.redis.looking import age, look, look_since
+from eventbus.redis.repeats import Lane, Repeats, Wait
+from eventbus.transport import Outgoing
+
+PART_BYTES = 2**20  # of data that one script appends, about
+SINCE, SINCE_BYTES = 500, 2**19  # entries, and bytes of them, that may come in between a look and the append
+
+_OF_THE_PLACE = ("NOPERM", "WRONGTYPE")  # refusals that every item of a lane would meet
+
+
+class Repeating:
+    """What RedisTransport.append does with `again`."""
+
+    def __init__(self, link: Link, namespace: str) -> None:
+        self._link = link
+        self._namespace = namespace
+        self._plain = Repeats(self._append_missing)
+        self._keyed = Repeats(self._find)
+
+    async def append(self, outgoing: Sequence[Outgoing]) -> list[Wait]:
+        """For each ms until it is due, -1 if it was there, or what it was refused with. Raises Unavailable."""
+        plain = iter(await self._plain.append([item for item in outgoing if item.once is None]))
+        keyed = iter(await self._append_keyed([item for item in outgoing if item.once is not None]))
+        return [next(plain) if item.once is None else next(keyed) for item in outgoing]
+
+    # Without a dedupe key ---------------------------------------------------------------------------------------------
+
+    async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
+        items = {item.envelope.id: item for item in outgoing}
+        looked = await look(self._link, self._lane(lane), items, age(_envelopes(outgoing)))
+        waits: dict[str, Wait] = dict.fromkeys(looked.found, -1)
+        newest = looked.newest
+        try:
+            for part in _parts([item for event_id, item in items.items() if event_id not in looked.found]):
+                newest = await self._append_part(lane, part, newest, waits)
+        except Unavailable as error:  # what stands behind it is not tried: it would overtake
+            for event_id in items:
+                waits.setdefault(event_id, error)
+        return [waits[item.envelope.id] for item in outgoing]
+
+    async def _append_part(self, lane: Lane, part: list[Outgoing], newest: str, waits: dict[str, Wait]) -> str:
+        """Fills in `waits`, and returns the newest entry's id. One that is refused for itself keeps no other back."""
+        patience = SINCE
+        while part:
+            try:
+                reply = await self._try(lane, part, newest, patience)
+            except Unavailable:
+                raise
+            except EventBusError as error:
+                if len(part) == 1 or isinstance(error, Full) or str(error).startswith(_OF_THE_PLACE):
+                    waits.update((item.envelope.id, error) for item in part)
+                    return newest
+                half = len(part) // 2
+                newest = await self._append_part(lane, part[:half], newest, waits)
+                return await self._append_part(lane, part[half:], newest, waits)
+            if reply:
+                top, *found = reply
+                waits.update(zip((item.envelope.id for item in part), found, strict=True))
+                return top.decode() or newest
+            looked = await look_since(self._link, self._lane(lane), [item.envelope.id for item in part], newest)
+            waits.update(dict.fromkeys(looked.found, -1))
+            part = [item for item in part if item.envelope.id not in looked.found]
+            newest, patience = looked.newest, patience * 2  # it ends, however much comes in
+        return newest
+
+    async def _try(self, lane: Lane, part: list[Outgoing], newest: str, patience: int) -> list[Any]:
+        stream, priority = lane
+        keys = stream_keys(self._namespace, stream)
+        fields = [value for item in part for value in (*due(item), *encode(item.envelope))]
+        where = (keys.lane(priority), keys.due, keys.scheduled)
+        since = (newest, patience, SINCE_BYTES * patience // SINCE)
+        reply: list[Any] = await scripts.call(self._link, scripts.APPEND_AGAIN(where, *since, priority, *fields))
+        return reply
+
+    # With one ---------------------------------------------------------------------------------------------------------
+
+    async def _append_keyed(self, outgoing: list[Outgoing]) -> list[Wait]:
+        """An event that is there was stored by an earlier try, though its key may have expired since then."""
+        found = await self._keyed.append(outgoing)
+        missing = [item for item, wait in zip(outgoing, found, strict=True) if wait == -1]
+        appended = iter(await scripts.each(self._link, [command(self._namespace, item) for item in missing]))
+        return [next(appended) if wait == -1 else wait for wait in found]
+
+    async def _find(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
+        """ms until each is due, 0 if it is stored, -1 if it is neither. The schedule first: what is promoted meanwhile
+        is seen in the lane."""
+        ids = [item.envelope.id for item in outgoing]
+        keys = stream_keys(self._namespace, lane[0])
+        scheduled: list[int] = await scripts.call(self._link, scripts.DUE((keys.due,), *ids))
+        others = [event_id for event_id, wait in zip(ids, scheduled, strict=True) if wait < 0]
+        stored = (await look(self._link, self._lane(lane), others, age(_envelopes(outgoing)))).found
+        return [0 if event_id in stored else wait for event_id, wait in zip(ids, scheduled, strict=True)]
+
+    def _lane(self, lane: Lane) -> str:
+        stream, priority = lane
+        return stream_keys(self._namespace, stream).lane(priority)
+
+
+def _envelopes(outgoing: Sequence[Outgoing]) -> list[Envelope]:
+    return [item.envelope for item in outgoing]
+
+
+def _parts(outgoing: list[Outgoing]) -> Iterator[list[Outgoing]]:
+    """In order, each as large as one script should take."""
+    part, size = list[Outgoing](), 0
+    for item in outgoing:
+        if part and size + len(item.envelope.data) > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += len(item.envelope.data)
+    if part:
+        yield part
