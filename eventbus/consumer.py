@@ -18,9 +18,10 @@ from contextlib import suppress
 import structlog
 
 from eventbus import crash
-from eventbus.admission import Admission, Gate
+from eventbus.admission import Admission
 from eventbus.errors import Unavailable
 from eventbus.executor import Executor
+from eventbus.gate import Gate
 from eventbus.gathering import Gathering
 from eventbus.group import Group
 from eventbus.isolation import Isolation
@@ -75,7 +76,7 @@ class Consumer:
         self._admission = Admission(transport, group)
         self._settler = Settler(transport, self._admission, self._let_go, self._pause)
         self._outcomes, self._settle_due = self._settler.line, self._settler.due
-        self._gate = Gate(self._admission, self._admit, self._put_off) if self._admission.needed else None
+        self._gate = self._make_gate() if self._admission.needed else None
         self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
 
     @property
@@ -145,6 +146,11 @@ class Consumer:
         stretch = -1.0 if group.task_per_event else None
         return Runners(group.in_hand, self._execute, self._finish, self._look_for_room, self._aside, stretch=stretch)
 
+    def _make_gate(self) -> Gate:
+        return Gate(
+            self._admission, admit=self._admit, put_off=self._put_off, fail=self._refuse, slots=self._slots_left
+        )
+
     def _step_aside(self) -> list[asyncio.Task[None]]:
         lane = self._group.slow_lane
         if lane is None:
@@ -182,9 +188,11 @@ class Consumer:
 
     async def _gate_until_stop(self, gate: Gate) -> None:
         running = asyncio.ensure_future(gate.run())
-        await self._stopping.wait()
-        running.cancel()
-        await asyncio.wait([running])
+        try:
+            await self._stopping.wait()
+        finally:  # it must not live on where `run` is cancelled
+            running.cancel()
+            await asyncio.wait([running])
 
     async def _interrupt(self) -> None:
         """Until no read waits: one that was on its way when the server was told was not there to be interrupted."""
@@ -282,6 +290,12 @@ class Consumer:
         self._finish(delivery, Snooze(seconds))
         self._look_for_room()
 
+    def _refuse(self, delivery: Delivery, error: BaseException) -> None:
+        """It fails before it started."""
+        assert isinstance(self._executor, Executor), "a tap has no limits"
+        self._finish(delivery, self._executor.fail(delivery, error))
+        self._look_for_room()
+
     # Running ----------------------------------------------------------------------------------------------------------
 
     def _taking(self) -> bool:
@@ -295,8 +309,11 @@ class Consumer:
         """How many more deliveries may be taken in hand."""
         if self._closed():
             return 0
-        free = self._in_hand - len(self._running) + len(self._aside) - len(self._ready)
+        free = self._slots_left()
         return free if self._gate is None else self._gate.room(free)
+
+    def _slots_left(self) -> int:
+        return self._in_hand - len(self._running) + len(self._aside) - len(self._ready)
 
     def _wanted(self) -> int:
         """How many events are to be read now."""
@@ -364,6 +381,8 @@ class Consumer:
         self._settle_due.set()
 
     def _look_for_room(self) -> None:
+        if self._gate is not None:
+            self._gate.look()
         if not self._room.is_set() and self._wanted() > 0:
             self._room.set()
 

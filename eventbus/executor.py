@@ -117,6 +117,19 @@ class Executor:
         failure = _meaning(failure, task, delivery, late=late)
         return self._conclude(delivery, self._judge_raised(route, context, failure, task), envelope, started, failure)
 
+    def fail(self, delivery: Delivery, error: BaseException) -> Outcome:
+        """The outcome of one whose handler did not start, because other code of the application's raised this: as if
+        the handler had."""
+        try:
+            envelope = decode(delivery.fields)
+            route = self._find_route(envelope)
+        except CodecError as undecoded:
+            return self._conclude(delivery, self._bury_undecoded(delivery, undecoded), error=undecoded)
+        if route is None:
+            return _DONE
+        context = Context(self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id)
+        return self._conclude(delivery, self._judge(route, context, error), envelope, error=error)
+
     def give_back(self) -> None:
         """Executions that wait for a slot or for their batch end with Release, now."""
         if self._slots is not None:

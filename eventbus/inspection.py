@@ -66,6 +66,14 @@ class Standing(StrEnum):
     PASSED = "passed"  # a replay that is addressed to another group
 
 
+class InLine(NamedTuple):
+    """It waits for a limit by key: the limit in words, the key, how many of that key come before it."""
+
+    limit: str
+    key: str
+    ahead: int
+
+
 @dataclass(frozen=True, slots=True)
 class GroupStanding:
     """What became of one entry of an event in one group. What does not apply is None, or 0.
@@ -76,6 +84,7 @@ class GroupStanding:
     failures   attempts that failed so far; `first_failed`: seconds since the first of them
     crashes    workers that died with it; with `suspect` it is run alone from now on
     letter     the dead letter's STREAM/ID, and `error` why it died
+    lines      the limits for which it waits
     """
 
     group: str
@@ -91,6 +100,7 @@ class GroupStanding:
     suspect: bool = False
     letter: str | None = None
     error: str | None = None
+    lines: tuple[InLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

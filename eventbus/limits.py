@@ -75,6 +75,15 @@ def limits_of(
     return sorted([*rates, *several], key=lambda limit: limit.by is None)
 
 
+def in_words(limit: Limit) -> str:
+    """For people."""
+    by = limit.by if limit.by is None or isinstance(limit.by, str) else getattr(limit.by, "__name__", repr(limit.by))
+    each = "" if by is None else f" by {by}"
+    if isinstance(limit, RateLimit):
+        return f"at most {limit.count} starts in {limit.per:g} s{each}"
+    return f"at most {limit.count} at a time{each}"
+
+
 def key_of(limit: Limit, envelope: Envelope) -> str | None:
     """What the limit counts this envelope under, '' for the whole group; None if it does not concern it.
 

@@ -255,13 +255,35 @@ class Scope(NamedTuple):
     key: str
 
 
-class Request(NamedTuple):
-    """Deliveries that want to start under a limit. `lease`: seconds that a place is kept without being renewed."""
+class Bound(NamedTuple):
+    """A limit that concerns a delivery, and what it counts it under."""
 
     scope: Scope
     limit: Limit
+
+
+class Request(NamedTuple):
+    """A delivery that wants to start: its name, all limits that concern it, and the seconds that a place in flight is
+    kept without being renewed."""
+
+    member: str
+    bounds: Sequence[Bound]
     lease: float
-    members: Sequence[str]
+
+
+def member_of(stream: str, entry_id: str) -> str:
+    """What a delivery is called among those that limits let start: a group may read several streams."""
+    return f"{stream}/{entry_id}"
+
+
+class Answer(NamedTuple):
+    """It may start, and is counted; or it asks again after `wait` seconds, for `refused` refuses it. If no limit does,
+    it may start as soon as its process lets it. `error`: what the server said instead of an answer."""
+
+    admitted: bool
+    wait: float = 0.0
+    refused: Bound | None = None
+    error: str | None = None
 
 
 class Spent(NamedTuple):
@@ -361,15 +383,15 @@ class Transport(Appender, Protocol):
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""
 
-    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
-        """For each member of each request 0.0 if it may start, and is counted, else the seconds after which to ask
-        again. Asking again for a member that has a place is harmless."""
+    async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
+        """For each, all of one group, whether all of its limits let it start: see eventbus.turnstile. At most `most`
+        do. Asking again for one that has a place in flight is harmless."""
 
     async def stay(self, requests: Sequence[Request]) -> None:
-        """Keep the places of those that still run."""
+        """Keep the places in flight of those that still run."""
 
     async def leave(self, requests: Sequence[Request]) -> None:
-        """Give their places back."""
+        """Give their places in flight back."""
 
     async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
         """Take from a quota that all processes know by this text: `limit.count` in any `limit.per` seconds. What was

@@ -1,76 +1,93 @@
-"""Limits inside one process: the rules of scripts/admit.lua and spend.lua, for the in-process transport."""
+"""When limits let a delivery start. The rule, for the transport in memory; scripts/admit.lua is the same for Redis,
+number by number, and the property tests hold one against the other. See docs/limits.md.
 
-from collections import deque
+All limits that concern a delivery are asked together. It starts, and takes from each of them, only if all agree: what
+one refuses takes nothing of the others.
+
+A limit by key that refuses gives it a place in that key's line, and tells when to come: of several that refuse, the one
+that keeps it for longest. Who has a place comes before whoever has none. When its time has come and another limit
+refuses, it gets a place in that one's line as well, and keeps the place it has. A limit over the whole group has no
+line: what it refuses waits in hand, and keeps its places.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from eventbus.gauges import Gauge, Places, Starts
 from eventbus.limits import Limit, RateLimit
-
-START_MARGIN = 0.05  # seconds; a handler starts a little after it was let through, and is counted so much longer
-LATE = 10.0  # seconds after which who stood in line is not expected any more
+from eventbus.transport import Answer, Bound, Request, Scope
 
 
 @dataclass(slots=True)
 class Turnstile:
-    """Lets through what the limit allows. `now` is in seconds, of any clock that never goes back."""
+    """All limits of one group."""
 
-    limit: Limit
-    starts: deque[float] = field(default_factory=deque)
-    running: dict[str, float] = field(default_factory=dict)  # until when a place is kept
-    line: dict[str, float] = field(default_factory=dict)  # when to come again
+    gauges: dict[Scope, Gauge] = field(default_factory=dict)
+    limits: dict[Scope, Limit] = field(default_factory=dict)
 
-    def admit(self, members: Sequence[str], lease: float, ask_again: float, now: float) -> list[float]:
-        """For each member 0.0 if it may start, else the seconds after which to ask again."""
-        if isinstance(self.limit, RateLimit):
-            return [self._start(self.limit, member, now) for member in members]
-        self.running = {member: until for member, until in self.running.items() if until > now}
-        waits = []
-        for member in members:
-            fits = member in self.running or len(self.running) < self.limit.count
-            if fits:
-                self.running[member] = now + lease
-            waits.append(0.0 if fits else ask_again)
-        return waits
+    def admit(self, requests: Sequence[Request], most: int, now: int) -> list[Answer]:
+        """See eventbus.transport.Transport.admit; `now` in ms."""
+        answers = []
+        for request in requests:
+            answer = self._ask(request, most, now)
+            most -= answer.admitted
+            answers.append(answer)
+        return answers
 
-    def _start(self, limit: RateLimit, member: str, now: float) -> float:
-        span = limit.per + min(START_MARGIN, limit.per / 20)
-        while self.starts and self.starts[0] + span <= now:
-            self.starts.popleft()
-        self.line = {waiting: told for waiting, told in self.line.items() if told > now - span - LATE}
-        told = self.line.get(member)
-        if len(self.starts) < limit.count and (not self.line or (told is not None and told <= now)):
-            self.line.pop(member, None)
-            self.starts.append(now)
-            return 0.0
-        opens = (self.starts[0] if self.starts else now) + span
-        if limit.by is None:
-            return max(0.001, opens - now)
-        if told is None or told <= now:
-            one = limit.per / limit.count
-            told = self.line[member] = max(max(self.line.values(), default=0.0), opens - one, now) + one
-        return told - now
+    def _ask(self, request: Request, most: int, now: int) -> Answer:
+        asked = [(bound, self.gauge(bound)) for bound in request.bounds]
+        for _, gauge in asked:
+            gauge.look(now)
+        member = request.member
+        comes = [(bound, gauge, _come(bound, gauge, member, now)) for bound, gauge in asked]
+        lines = [
+            (come, bound, gauge) for bound, gauge, come in comes if come is not None and bound.limit.by is not None
+        ]
+        whole = [(come, bound) for bound, _, come in comes if come is not None and bound.limit.by is None]
+        if lines:
+            come, refused, gauge = max(lines, key=lambda found: found[0])
+            gauge.stand(member, come, now)
+            _keep_places(asked, member, come)
+            return Answer(False, (come - now) / 1000, refused)
+        if whole:
+            come, refused = max(whole, key=lambda found: found[0])
+            _keep_places(asked, member, come)
+            return Answer(False, (come - now) / 1000, refused)
+        if most < 1:
+            return Answer(False)
+        for _, gauge in asked:
+            gauge.take(member, now, math.ceil(request.lease * 1000))
+            gauge.line.leave(member)
+        return Answer(True)
 
-    def stay(self, members: Sequence[str], lease: float, now: float) -> None:
-        self.running.update(dict.fromkeys(members, now + lease))
+    def gauge(self, bound: Bound) -> Gauge:
+        gauge = self.gauges.get(bound.scope)
+        if gauge is None:
+            limit = bound.limit
+            gauge = Starts(limit) if isinstance(limit, RateLimit) else Places(limit.count)
+            self.gauges[bound.scope], self.limits[bound.scope] = gauge, limit
+        return gauge
 
-    def leave(self, members: Sequence[str]) -> None:
-        for member in members:
-            self.running.pop(member, None)
+
+def _come(bound: Bound, gauge: Gauge, member: str, now: int) -> int | None:
+    """When to come (again), if this limit refuses it."""
+    if gauge.has(member):
+        return None
+    due = gauge.line.dues.get(member)
+    free = gauge.free() > 0
+    if bound.limit.by is None:
+        return None if free else max(gauge.opens(now), now + 1)
+    if free and due is not None and due <= now:
+        return None
+    if free and gauge.line.before(now + gauge.near) - (due is not None and due < now + gauge.near) == 0:
+        return None
+    return due if due is not None and due > now else gauge.turn(member, now)
 
 
-@dataclass(slots=True)
-class Window:
-    """A quota that comes back as its window slides on. `now` as above."""
-
-    taken: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def spend(self, limit: RateLimit, wanted: int, now: float) -> tuple[int, int, float]:
-        """How many were taken, how many are left, seconds until there is more."""
-        while self.taken and self.taken[0][0] + limit.per <= now:
-            self.taken.popleft()
-        free = max(0, limit.count - sum(number for _, number in self.taken))
-        granted = min(free, wanted)
-        if granted:
-            self.taken.append((now, granted))
-        opens = self.taken[0][0] + limit.per - now if self.taken else 0.0
-        return granted, free - granted, opens
+def _keep_places(asked: Sequence[tuple[Bound, Gauge]], member: str, come: int) -> None:
+    """Whoever has a place in a line keeps it until it comes again."""
+    for _, gauge in asked:
+        due = gauge.line.dues.get(member)
+        if due is not None and due < come:
+            gauge.line.stand(member, come)

@@ -1,14 +1,23 @@
 """What can be told of streams and events without touching them. `now` is a time of the transport's clock."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
 from eventbus.codec import decode
 from eventbus.errors import CodecError
-from eventbus.inspection import ConsumerState, EventStanding, GroupStanding, GroupState, Related, Standing, StreamState
+from eventbus.inspection import (
+    ConsumerState,
+    EventStanding,
+    GroupStanding,
+    GroupState,
+    InLine,
+    Related,
+    Standing,
+    StreamState,
+)
 from eventbus.memory.log import Cursor, Log
-from eventbus.transport import DeadLetter
+from eventbus.transport import DeadLetter, member_of
 
 
 def inspect(name: str, log: Log, now: float) -> StreamState:
@@ -41,7 +50,10 @@ def _age(log: Log, entry_ids: Iterable[str], now: float) -> float | None:
     return None if oldest is None else now - oldest
 
 
-def locate(name: str, log: Log, event_id: str, now: float) -> EventStanding | None:
+InLines = Callable[[str, str], tuple[InLine, ...]]  # of a group, and what a delivery is called there
+
+
+def locate(name: str, log: Log, event_id: str, now: float, in_lines: InLines) -> EventStanding | None:
     """Where the event is in this stream; None if it is not there."""
     if event_id in log.scheduled:
         due, envelope = log.scheduled[event_id]
@@ -50,7 +62,7 @@ def locate(name: str, log: Log, event_id: str, now: float) -> EventStanding | No
     if entries:
         fields = log.entries[entries[0]]
         groups = tuple(
-            standing(log, group, cursor, entry, now)
+            replace(standing(log, group, cursor, entry, now), lines=in_lines(group, member_of(name, entry)))
             for group, cursor in sorted(log.groups.items())
             for entry in entries
         )

@@ -17,6 +17,7 @@ from eventbus.inspection import EventStanding, GroupStanding, Related, StreamSta
 from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
 from eventbus.memory import inspection
+from eventbus.memory.limiting import MemoryLimits
 from eventbus.memory.log import Cursor, Log, Pending, claimable, take_next, unread
 from eventbus.memory.records import MemoryRecords
 from eventbus.memory.sessions import MemoryLedger
@@ -25,8 +26,8 @@ from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.transport import (
-    ASK_AGAIN,
     Ack,
+    Answer,
     Dead,
     DeadLetter,
     Delivery,
@@ -37,14 +38,12 @@ from eventbus.transport import (
     Release,
     Request,
     Retry,
-    Scope,
     Settlement,
     Snooze,
     Spent,
     Subscription,
     Tidied,
 )
-from eventbus.turnstile import Turnstile, Window
 
 
 class MemoryTransport:
@@ -60,8 +59,7 @@ class MemoryTransport:
         self.tallies: Tallies = MemoryTallies(self._now)
         self.sessions: Ledger = MemoryLedger(self._now, self._store_collected)
         self._listeners: dict[str, set[asyncio.Queue[bytes]]] = {}
-        self._turnstiles: dict[Scope, Turnstile] = {}
-        self._windows: dict[str, Window] = {}
+        self._limits = MemoryLimits(clock)
         self._controls: dict[str, bytes] = {}
         self._ids = iter(range(1, 2**63))
 
@@ -261,23 +259,17 @@ class MemoryTransport:
         self._log(stream).dead[dead.id] = dead
         del self._pending_of(delivery)[delivery.entry_id]
 
-    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
-        now = self._clock()
-        return [self._turnstile(r).admit(r.members, r.lease, ASK_AGAIN, now) for r in requests]
+    async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
+        return self._limits.admit(requests, most)
 
     async def stay(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self._turnstile(request).stay(request.members, request.lease, self._clock())
+        self._limits.stay(requests)
 
     async def leave(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self._turnstile(request).leave(request.members)
+        self._limits.leave(requests)
 
     async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
-        return Spent(*self._windows.setdefault(quota, Window()).spend(limit, wanted, self._clock()))
-
-    def _turnstile(self, request: Request) -> Turnstile:
-        return self._turnstiles.setdefault(request.scope, Turnstile(request.limit))
+        return self._limits.spend(quota, limit, wanted)
 
     async def control(self, name: str, value: bytes | None) -> bool:
         known = self._controls.pop(name, None) is not None
@@ -361,7 +353,7 @@ class MemoryTransport:
 
     async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
         found = (
-            inspection.locate(name, log, event_id, self._clock())
+            inspection.locate(name, log, event_id, self._clock(), self._limits.in_lines)
             for name, log in self._logs.items()
             if streams is None or name in streams
         )

@@ -11,10 +11,11 @@ from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Stand
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
+from eventbus.redis.limiting import in_lines
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.reading import count_of, failure_count, first_failure
 from eventbus.redis.scripts import Command
-from eventbus.transport import SUSPECT_FROM
+from eventbus.transport import SUSPECT_FROM, member_of
 
 LOOK = 2_000  # entries a look: the server does nothing else meanwhile
 MARGIN = 60_000  # ms by which the clock of who made the event may have been fast
@@ -135,7 +136,10 @@ class _Log:
     async def _delivered(self, lane: str, entry_id: str, group: str) -> GroupStanding:
         name = entry_name(lane, entry_id)
         found = await pending(self._link, self._namespace, self._stream, group, name)
-        return found or GroupStanding(group, name, Standing.DONE)
+        if found is None or found.standing is not Standing.RESTING:
+            return found or GroupStanding(group, name, Standing.DONE)
+        lines = await in_lines(self._link, self._namespace, group, member_of(self._stream, name))
+        return replace(found, lines=tuple(lines))
 
 
 def _unless_replayed(standing: GroupStanding, replays: Mapping[str, tuple[int, int]]) -> GroupStanding:

@@ -61,11 +61,17 @@ def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
     return GroupKeys(f"{prefix}:retry", f"{prefix}:failures", f"{prefix}:crashes")
 
 
-def limit_keys(namespace: str, scope: Scope) -> tuple[str, str, str]:
-    """Starts, running, line: see scripts/admit.lua. They belong to a group, on whatever streams it is."""
+def limit_keys(namespace: str, scope: Scope, kind: str) -> tuple[str, str, str]:
+    """What a limit let start (`kind` says how that is kept), its line, what it remembers: see scripts/admit.lua. They
+    belong to a group, on whatever streams it is."""
     prefix = f"{namespace}:{{@{scope.group}}}:{scope.limit}"
     name = f"{prefix}:{scope.key}" if scope.key else prefix
-    return f"{name}:starts", f"{name}:running", f"{name}:line"
+    return f"{name}:{kind}", f"{name}:line", f"{name}:last"
+
+
+def lines_key(namespace: str, group: str) -> str:
+    """The lines in which something of a group waits."""
+    return f"{namespace}:{{@{group}}}:lines"
 
 
 def quota_key(namespace: str, quota: str) -> str:

@@ -1,30 +1,51 @@
 """Limits that hold across processes. See scripts/admit.lua and spend.lua for the rules."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from eventbus.limits import RateLimit
+import orjson
+
+from eventbus.inspection import InLine
+from eventbus.limits import InFlight, RateLimit, in_words
 from eventbus.redis import scripts
-from eventbus.redis.keys import limit_keys
-from eventbus.redis.link import Link
+from eventbus.redis.keys import limit_keys, lines_key
+from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import ASK_AGAIN, Request, Spent
+from eventbus.transport import ASK_AGAIN, Answer, Bound, Request, Scope, Spent
 
 
-async def admit(link: Link, namespace: str, requests: Sequence[Request]) -> list[list[float]]:
+async def admit(link: Link, namespace: str, requests: Sequence[Request], most: int) -> list[Answer]:
     """See eventbus.transport.Transport.admit."""
-    replies = await scripts.run_all(link, [_admission(namespace, request) for request in requests])
-    return [[max(0.0, wait / 1000) for wait in waits] for waits in replies]
+    if not requests:
+        return []
+    [reply] = await scripts.run(link, [_admission(namespace, requests, most)])
+    if not isinstance(reply, ReplyError):
+        return _answers(requests, scripts.checked([reply])[0])
+    # One of them has made it fail, and must not keep the others. Nothing was written.
+    commands = [_admission(namespace, [request], int(i < most)) for i, request in enumerate(requests)]
+    replies = await scripts.run(link, commands)
+    return [_one_answer(request, reply) for request, reply in zip(requests, replies, strict=True)]
 
 
 async def stay(link: Link, namespace: str, requests: Sequence[Request]) -> None:
+    """See eventbus.transport.Transport.stay."""
+    lease = ms(max((request.lease for request in requests), default=0.0))
     await scripts.run_all(
-        link,
-        [scripts.STAY((limit_keys(namespace, r.scope)[1],), ms(r.lease), *r.members) for r in requests],
+        link, [scripts.STAY((key,), lease, *who) for key, who in _running(namespace, requests).items()]
     )
 
 
 async def leave(link: Link, namespace: str, requests: Sequence[Request]) -> None:
-    await scripts.run_all(link, [("ZREM", limit_keys(namespace, r.scope)[1], *r.members) for r in requests])
+    """See eventbus.transport.Transport.leave."""
+    await scripts.run_all(link, [("ZREM", key, *who) for key, who in _running(namespace, requests).items()])
+
+
+async def in_lines(link: Link, namespace: str, group: str, member: str) -> list[InLine]:
+    """The lines in which a delivery waits."""
+    told = await link.execute("ZRANGE", lines_key(namespace, group), 0, -1)
+    lines = [orjson.loads(each) for each in told]
+    keys = [limit_keys(namespace, Scope(group, number, key), "starts")[1] for number, key, _ in lines]
+    ranks = await scripts.run_all(link, [("ZRANK", key, member) for key in keys])
+    return [InLine(words, key, rank) for (_, key, words), rank in zip(lines, ranks, strict=True) if rank is not None]
 
 
 async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
@@ -33,13 +54,54 @@ async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
     return Spent(granted, left, opens / 1000)
 
 
-def _admission(namespace: str, request: Request) -> Command:
-    limit = request.limit
-    rate: tuple[int | str, ...] = (
-        (limit.count, ms(limit.per), "") if isinstance(limit, RateLimit) else ("", 0, limit.count)
+def _running(namespace: str, requests: Iterable[Request]) -> dict[str, list[str]]:
+    """Who has a place in flight, by the key of those places."""
+    found: dict[str, list[str]] = {}
+    for request in requests:
+        for scope, limit in request.bounds:
+            if isinstance(limit, InFlight):
+                found.setdefault(limit_keys(namespace, scope, "running")[0], []).append(request.member)
+    return found
+
+
+def _admission(namespace: str, requests: Sequence[Request], most: int) -> Command:
+    numbers: dict[Bound, int] = {}
+    keys, told, members = (
+        [lines_key(namespace, requests[0].bounds[0].scope.group)],
+        list[str | int](),
+        list[str | int](),
     )
-    # Where a key has its own limit, the others are not kept waiting: who is refused rests until his turn.
-    line = int(isinstance(limit, RateLimit) and limit.by is not None)
-    return scripts.ADMIT(
-        limit_keys(namespace, request.scope), *rate, ms(request.lease), line, ms(ASK_AGAIN), *request.members
-    )
+    for request in requests:
+        members += (request.member, len(request.bounds))
+        for bound in request.bounds:
+            number = numbers.get(bound)
+            if number is None:
+                number = numbers[bound] = len(numbers) + 1
+                keys += limit_keys(
+                    namespace, bound.scope, "starts" if isinstance(bound.limit, RateLimit) else "running"
+                )
+                told += _told(bound)
+            members.append(number)
+    lease = ms(requests[0].lease)
+    return scripts.ADMIT(tuple(keys), lease, most, ms(ASK_AGAIN), len(numbers), *told, *members)
+
+
+def _told(bound: Bound) -> tuple[str | int, ...]:
+    limit, (_, number, key) = bound.limit, bound.scope
+    kind, span = ("rate", ms(limit.per)) if isinstance(limit, RateLimit) else ("places", 0)
+    by_key = limit.by is not None
+    return kind, limit.count, span, int(by_key), orjson.dumps([number, key, in_words(limit)]).decode() if by_key else ""
+
+
+def _answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
+    bounds = list(dict.fromkeys(bound for request in requests for bound in request.bounds))
+    return [
+        Answer(wait < 0, max(0, wait) / 1000, bounds[number - 1] if number else None)
+        for wait, number in zip(flat[::2], flat[1::2], strict=True)
+    ]
+
+
+def _one_answer(request: Request, reply: Reply) -> Answer:
+    if isinstance(reply, ReplyError):
+        return Answer(False, error=str(reply))
+    return _answers([request], scripts.checked([reply])[0])[0]

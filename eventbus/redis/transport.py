@@ -34,6 +34,7 @@ from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.transport import (
+    Answer,
     DeadLetter,
     Delivery,
     LastFiring,
@@ -164,8 +165,8 @@ class RedisTransport:
 
     # Limits and controls ----------------------------------------------------------------------------------------------
 
-    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
-        return await limiting.admit(self._link, self._namespace, requests)
+    async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
+        return await limiting.admit(self._link, self._namespace, requests, most)
 
     async def stay(self, requests: Sequence[Request]) -> None:
         await limiting.stay(self._link, self._namespace, requests)

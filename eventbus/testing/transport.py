@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from eventbus.event import Envelope, Status
 from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
-from eventbus.transport import DeadLetter, Outgoing, Refusal, Request, Settlement
+from eventbus.transport import Answer, DeadLetter, Outgoing, Refusal, Request, Settlement
 
 ASK_AGAIN = 0.001  # seconds, real ones
 
@@ -38,18 +38,17 @@ class RecordingTransport(MemoryTransport):
         self.progress.set()
         return refusals
 
-    async def admit(self, requests: Sequence[Request]) -> list[list[float]]:
+    async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
         """What waits for the whole group's sake asks again at once: when its time has come is the clock's business."""
-        answers, before = await super().admit(requests), dict(self.held)
-        for request, waits in zip(requests, answers, strict=True):
-            if request.limit.by is not None:
+        answers, before = await super().admit(requests, most), dict(self.held)
+        for place, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+            entry_id = request.member.rpartition("/")[2]
+            self.held.pop(entry_id, None)
+            if answer.refused is None or answer.refused.limit.by is not None:
                 continue
-            for place, (member, wait) in enumerate(zip(request.members, waits, strict=True)):
-                entry_id = member.rpartition("/")[2]
-                self.held.pop(entry_id, None)
-                if wait > 0 and isinstance(request.limit, RateLimit):
-                    self.held[entry_id] = self.now + wait
-                waits[place] = min(wait, ASK_AGAIN)
+            if isinstance(answer.refused.limit, RateLimit):
+                self.held[entry_id] = self.now + answer.wait
+            answers[place] = answer._replace(wait=min(answer.wait, ASK_AGAIN))
         if self.held != before:
             self.progress.set()
         return answers
