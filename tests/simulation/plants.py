@@ -1,0 +1,149 @@
+"""Bugs to plant, each of which the search must find: a check that has never failed proves nothing."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+from eventbus.consumer import Consumer
+from eventbus.event import Status
+from eventbus.publisher import Publisher
+from eventbus.redis import scripts, transport
+from eventbus.redis.publishing import Publishing
+from eventbus.redis.reading import Reader
+from eventbus.transport import Ack, Delivery, Outgoing, Settlement
+from tests.simulation.plan import Fault
+
+
+class Plant(NamedTuple):
+    """`put` plants it; `found`: what the search says of it, one of these; `start`: the seed to begin with; `faults`:
+    what is to happen in each schedule beside what is drawn, so that few are needed."""
+
+    put: Callable[[ExitStack], None]
+    found: tuple[str, ...]
+    start: int
+    faults: tuple[Fault, ...]
+
+
+Put = Callable[[ExitStack], None]
+
+PLANTS: dict[str, Plant] = {}
+
+
+def plant(*found: str, start: int = 1, faults: tuple[Fault, ...] = ()) -> Callable[[Put], Put]:
+    def register(put: Put) -> Put:
+        PLANTS[put.__name__.replace("_", " ")] = Plant(put, found, start, faults)
+        return put
+
+    return register
+
+
+@contextmanager
+def planted(name: str) -> Iterator[Plant]:
+    with ExitStack() as stack:
+        chosen = PLANTS[name]
+        chosen.put(stack)
+        yield chosen
+
+
+def rewrite(stack: ExitStack, script: scripts.Script, *changes: tuple[str, str]) -> None:
+    """Another text for a script. Each change must find what it changes."""
+    text = script.text
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    stack.enter_context(mock.patch.object(script, "text", text))
+    stack.enter_context(mock.patch.object(script, "digest", digest))
+    stack.enter_context(mock.patch.dict(scripts._texts, {digest: text}))
+
+
+ALONE, FINAL = "lives and was not held up, runs it", "had done it"
+TWICE, LOST, UNDRAINED = "in the stream more than once", "neither done nor dead", "not drained"
+
+
+@plant(ALONE)
+def leases_are_not_renewed(stack: ExitStack) -> None:
+    rewrite(stack, scripts.RENEW, ("redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')", ""))
+
+
+@plant(ALONE)
+def a_reclaim_looks_at_no_lease(stack: ExitStack) -> None:
+    rewrite(stack, scripts.RECLAIM, ("tonumber(ARGV[3])", "0"))
+
+
+@plant(TWICE)
+def a_promotion_leaves_it_in_the_schedule(stack: ExitStack) -> None:
+    rewrite(
+        stack,
+        scripts.PROMOTE,
+        ("redis.call('HDEL', KEYS[12], id)", ""),
+        ("redis.call('ZREM', KEYS[11], id)", "redis.call('ZADD', KEYS[11], now + 1000, id)"),
+    )
+
+
+@plant("due at")
+def a_promotion_is_early(stack: ExitStack) -> None:
+    rewrite(stack, scripts.PROMOTE, ("'-inf', now", "'-inf', now + 2000"))
+
+
+@plant("due at")
+def a_retry_is_early(stack: ExitStack) -> None:
+    rewrite(stack, scripts.RECLAIM, ("'-inf', now, 'LIMIT'", "'-inf', now + 400, 'LIMIT'"))
+
+
+@plant(UNDRAINED, FINAL)
+def settling_forgets_some(stack: ExitStack) -> None:
+    real = transport.RedisTransport.settle
+
+    async def settle(self: transport.RedisTransport, settlements: Sequence[Settlement]) -> None:
+        await real(self, [each for each in settlements if not each.delivery.entry_id.endswith(("3-0", "7-0"))])
+
+    stack.enter_context(mock.patch.object(transport.RedisTransport, "settle", settle))
+
+
+@plant(LOST)
+def what_is_read_is_acknowledged_at_once(stack: ExitStack) -> None:
+    real = Consumer._take
+
+    def take(self: Consumer, deliveries: list[Delivery]) -> None:
+        real(self, deliveries)
+        self._outcomes += [Settlement(delivery, Ack()) for delivery in deliveries]
+        self._settle_due.set()
+
+    stack.enter_context(mock.patch.object(Consumer, "_take", take))
+
+
+@plant(LOST, faults=(Fault("lost request", 0, 0.0, 0.0, "XADD", "before"),))
+def a_publish_answers_before_it_is_stored(stack: ExitStack) -> None:
+    async def append(self: Publisher, outgoing: Sequence[Outgoing]) -> list[Status]:
+        for item in outgoing:
+            if self.transport.begin(item) is None:
+                return await self.transport.append(outgoing)
+        return [Status.STORED] * len(outgoing)
+
+    stack.enter_context(mock.patch.object(Publisher, "append", append))
+
+
+@plant(TWICE)
+def a_repeated_publish_does_not_look_back(stack: ExitStack) -> None:
+    def repeat(self: Publishing, outgoing: Sequence[Outgoing]) -> Any:
+        return self.append(outgoing)
+
+    stack.enter_context(mock.patch.object(Publishing, "repeat", repeat))
+
+
+@plant("is waiting since", faults=(Fault("lost reply", 0, 0.0, 0.0, "SERVED", "after", 2),))
+def own_entries_are_not_read_after_a_reconnect(stack: ExitStack) -> None:
+    async def read_own(self: Reader, credit: int) -> list[Delivery]:
+        self._epoch = self.link.epoch
+        return []
+
+    stack.enter_context(mock.patch.object(Reader, "_read_own", read_own))
+
+
+@plant("is tried again", "is no poison", ALONE, faults=(Fault("freeze", 0, 7.0, 12.0), Fault("freeze", 1, 12.0, 11.0)))
+def who_fails_late_is_not_asked_whether_it_is_his(stack: ExitStack) -> None:
+    rewrite(stack, scripts.PARK, ("id, id, 1, ARGV[2])", "id, id, 1)"))
+    rewrite(stack, scripts.BURY, ("id, id, 1, ARGV[2])", "id, id, 1)"))

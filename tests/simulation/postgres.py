@@ -1,0 +1,168 @@
+"""As much of PostgreSQL as the relay speaks to: the outbox, sessions that can die, advisory locks, a notification.
+
+Transactions of the application take their position when they write and are seen when they commit, in any order."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from eventbus.event import Envelope
+from eventbus.postgres.outbox import ASLEEP
+from tests.simulation.loop import Loop, Process
+from tests.simulation.network import owner
+
+Row = dict[str, Any]
+
+
+class Database:
+    def __init__(self, loop: Loop, rng: random.Random) -> None:
+        self.loop = loop
+        self._rng = rng
+        self._position = 0
+        self.rows: dict[int, Row] = {}  # that are committed, by position
+        self.sessions: list[Session] = []
+        self.locks: dict[int, Session] = {}
+        self._sharing = 0  # open transactions that hold the lock of sleeping relays
+        self.silent_until = 0.0
+
+    def write(
+        self, envelope: Envelope, meta: str, data: str, commit_after: float, committed: Callable[[], None]
+    ) -> None:
+        """A transaction of the application that writes now and commits later."""
+        self._position += 1
+        row: Row = {
+            "position": self._position,
+            "event_id": envelope.id,
+            "type": envelope.type,
+            "meta": meta,
+            "data": data,
+            "dedupe_key": None,
+            "dedupe_window": None,
+            "dedupe_replace": False,
+            "delay": 0.0,
+            "published_at": None,
+        }
+        sleeper = ASLEEP in self.locks
+        self._sharing += not sleeper
+
+        def commit() -> None:
+            self._sharing -= not sleeper
+            self.rows[row["position"]] = row
+            committed()
+            if sleeper:
+                self.notify()
+
+        self.loop.at(self.loop.now + commit_after, commit)
+
+    def notify(self) -> None:
+        for session in self.sessions:
+            if session.listener is not None:
+                session.process.post(session.tell)
+
+    def waiting(self) -> list[Row]:
+        return [row for _, row in sorted(self.rows.items()) if row["published_at"] is None]
+
+    async def connect(self, *_args: object, **_options: object) -> "Session":
+        await asyncio.sleep(self.latency())
+        session = Session(self, owner())
+        self.sessions.append(session)
+        return session
+
+    def latency(self) -> float:
+        late = max(0.0, self.silent_until - self.loop.now)
+        usual = late + self._rng.uniform(0.0002, 0.002)
+        return usual if self._rng.random() > 0.05 else usual + self._rng.uniform(0, 1.0)
+
+    def end(self, session: "Session") -> None:
+        """The server has done with it."""
+        if session in self.sessions:
+            self.sessions.remove(session)
+            self.locks = {lock: holder for lock, holder in self.locks.items() if holder is not session}
+
+    def try_lock(self, session: "Session", lock: int) -> bool:
+        if lock == ASLEEP and self._sharing:
+            return False
+        return self.locks.setdefault(lock, session) is session
+
+
+class Session:
+    """What asyncpg calls a connection."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self._database = database
+        self.process = process
+        self._dead = False
+        self.listener: Callable[..., object] | None = None
+        self._farewell: Callable[..., object] | None = None
+        process.ended.append(lambda: database.end(self))
+
+    def cut(self) -> None:
+        """It dies: the server has done with it, and the client learns of it."""
+        if not self._dead:
+            self._dead = True
+            self._database.end(self)
+            if self._farewell is not None:
+                self.process.post(self._farewell, self)
+
+    def tell(self) -> None:
+        if self.listener is not None and not self._dead:
+            self.listener(self, 0, "", "")
+
+    async def _ask(self, statement: Callable[[], Any]) -> Any:
+        """The way there, the statement, the way back."""
+        await self._way()
+        answer = statement()
+        await self._way()
+        return answer
+
+    async def _way(self) -> None:
+        if not self._dead:
+            await asyncio.sleep(self._database.latency())
+        if self._dead:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        if "pg_try_advisory_lock" in query:
+            lock = hash(args) if len(args) != 1 else args[0]
+            return await self._ask(lambda: self._database.try_lock(self, lock))
+        raise NotImplementedError(query)
+
+    async def fetch(self, query: str, *args: Any) -> list[Row]:
+        if "eventbus_outbox" in query and query.lstrip().startswith("SELECT"):
+            return list(await self._ask(lambda: [dict(row) for row in self._database.waiting()[: args[0]]]))
+        raise NotImplementedError(query)
+
+    async def execute(self, query: str, *args: Any) -> str:
+        if "UPDATE eventbus_outbox" in query:
+            return str(await self._ask(lambda: self._mark(args[0])))
+        if "pg_advisory_unlock" in query:
+            return str(await self._ask(lambda: self._database.locks.pop(args[0], None)))
+        if query.lstrip().startswith("DELETE"):
+            return str(await self._ask(lambda: "DELETE 0"))
+        raise NotImplementedError(query)
+
+    def _mark(self, positions: list[int]) -> str:
+        for position in positions:
+            self._database.rows[position]["published_at"] = self._database.loop.now
+        return f"UPDATE {len(positions)}"
+
+    async def add_listener(self, _channel: str, callback: Callable[..., object]) -> None:
+        await self._way()
+        self.listener = callback
+
+    def add_termination_listener(self, callback: Callable[..., object]) -> None:
+        self._farewell = callback
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        await self._way()
+        self.terminate()
+
+    def terminate(self) -> None:
+        self._dead = True
+        self._database.end(self)
+
+    def is_closed(self) -> bool:
+        return self._dead

@@ -1,0 +1,53 @@
+"""The simulation is deterministic, finds what is planted, and finds nothing in the engine."""
+
+import os
+import subprocess
+import sys
+from hashlib import sha256
+
+import pytest
+
+from tests.simulation.plan import draw
+from tests.simulation.plants import PLANTS, planted
+from tests.simulation.world import forget, run
+
+SEEDS = (3, 109, 225, 38)
+MOST = 150  # schedules in which a planted bug must show
+
+
+def digest(seed: int) -> str:
+    return sha256("\n".join(run(draw(seed)).history.lines).encode()).hexdigest()
+
+
+def test_a_seed_tells_everything_that_happens() -> None:
+    """In any order, and in a process that hashes differently."""
+    digests = [digest(seed) for seed in SEEDS]
+    assert len(set(digests)) == len(SEEDS)
+    code = f"from tests.simulation.test_simulation import digest; print(*map(digest, {SEEDS[::-1]}))"
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "4711"},
+    )
+    assert other.stdout.split() == digests[::-1]
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    plant = PLANTS[name]
+    for number, seed in enumerate(range(plant.start, plant.start + MOST), 1):
+        plan = draw(seed, plant.faults)
+        with planted(name):
+            wrong = run(plan).wrong
+        if _told(wrong, plant.found):
+            assert not _told(run(plan).wrong, plant.found), "it is found without it, too"
+            print(f"found by seed {seed}, {number} schedules")
+            forget()
+            return
+    pytest.fail(f"{MOST} schedules have not found it")
+
+
+def _told(wrong: list[str], words: tuple[str, ...]) -> bool:
+    return any(word in line for line in wrong for word in words)

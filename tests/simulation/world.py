@@ -1,0 +1,216 @@
+"""One schedule: everything is set up as its plan says, runs until it is drained or ought to be, and is judged."""
+
+import gc
+import random
+from dataclasses import dataclass
+from functools import partial
+from unittest import mock
+
+import asyncpg
+import orjson
+import structlog
+
+from eventbus.redis import scripts
+from eventbus.redis.keys import group_keys, stream_keys
+from tests.simulation.application import GROUP, STREAM, WorkerProcess, publish_all, write_outbox
+from tests.simulation.checks import Left, judge
+from tests.simulation.fate import Fate, Scene
+from tests.simulation.history import History, Publish, Stored
+from tests.simulation.loop import Livelock, Loop, Process
+from tests.simulation.network import Network
+from tests.simulation.plan import HORIZON, Plan
+from tests.simulation.postgres import Database
+from tests.simulation.randomness import deterministic
+from tests.simulation.server.keyspace import SortedSet
+from tests.simulation.server.server import Server
+from tests.simulation.server.streams import Stream
+
+PATIENCE = 45.0  # seconds from the healing on until all must be drained, beside what handlers take
+LOOK = 0.5  # seconds between looks whether it is
+STOP_PATIENCE = 25.0  # seconds in which workers that are told to stop must end
+NAMESPACE = "eb"
+
+
+@dataclass
+class Result:
+    """`wrong`: what was violated, empty if nothing was."""
+
+    plan: Plan
+    wrong: list[str]
+    history: History
+    seconds: float  # that the simulation lasted, by its own clock
+
+
+class World:
+    def __init__(self, plan: Plan, *, tracing: bool) -> None:
+        self.plan = plan
+        seed = plan.seed
+        self.loop = Loop(random.Random(f"{seed}/turns"))
+        self.history = History(self.loop, tracing)
+        labels = {each.digest: name.lower() for name, each in vars(scripts).items() if isinstance(each, scripts.Script)}
+        self.server = Server(self.loop, random.Random(f"{seed}/server"), labels)
+        self.network = Network(self.loop, self.server, random.Random(f"{seed}/network"))
+        self.database = Database(self.loop, random.Random(f"{seed}/database"))
+        self._outbox = any(work.through == "outbox" for work in plan.work)
+        self._workers: dict[Process, WorkerProcess] = {}
+        self._publishers: list[Process] = []
+        self.publishes = {work.token: Publish(work.token, work.at, work.at) for work in plan.work}
+        self.history.publishes = list(self.publishes.values())
+        scene = Scene(self.loop, self.server, self.network, self.database, self.history)
+        self.fate = Fate(plan, scene, self)
+        self.server.db.added = self._added
+        self.drained = False
+        self.stopped = True
+
+    # Staff ------------------------------------------------------------------------------------------------------------
+
+    def workers(self) -> list[Process]:
+        return [process for process, worker in self._workers.items() if process.alive and not worker.ended]
+
+    def everyone(self) -> list[Process]:
+        return [*self.workers(), *(process for process in self._publishers if process.alive)]
+
+    def hire(self) -> None:
+        process = self.loop.process(f"worker{len(self._workers) + 1}")
+        worker = self._workers[process] = WorkerProcess(
+            self.history, self.plan, self.database if self._outbox else None
+        )
+        process.spawn(worker.main())
+
+    def dismiss(self, process: Process) -> None:
+        if process in self._workers:
+            process.spawn(self._workers[process].stop())
+
+    # The course of events ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        for number in range(self.plan.workers):
+            self.loop.at(0.01 * number, self.hire)
+        for number in range(self.plan.publishers):
+            process = self.loop.process(f"publisher{number + 1}")
+            self._publishers.append(process)
+            work = [each for each in self.plan.work if each.publisher == number and each.through == "direct"]
+            process.spawn(publish_all(self.history, process, work, self.publishes))
+        for each in self.plan.work:
+            if each.through == "outbox":
+                self.loop.at(
+                    each.at, partial(write_outbox, self.history, self.database, each, self.publishes[each.token])
+                )
+        self.loop.at(HORIZON, self._calm)
+
+    def _calm(self) -> None:
+        self.fate.heal()
+        self._look()
+
+    def _look(self) -> None:
+        healed = self.history.healed_at or 0.0
+        self.drained = self._is_drained()
+        if self.drained or self.loop.now > healed + PATIENCE + self.plan.longest():
+            for process in self.workers():
+                self.dismiss(process)
+            self._await_end(self.loop.now + STOP_PATIENCE)
+        else:
+            self.loop.at(self.loop.now + LOOK, self._look)
+
+    def _await_end(self, until: float) -> None:
+        self.stopped = not self.workers()
+        if self.stopped or self.loop.now > until:
+            self.loop.finish()
+        else:
+            self.loop.at(self.loop.now + LOOK, partial(self._await_end, until))
+
+    def _is_drained(self) -> bool:
+        left = self.left()
+        publishing = any(
+            publish.process is None or (publish.process.alive and publish.ended is None)
+            for publish, work in zip(self.history.publishes, self.plan.work, strict=True)
+            if work.through == "direct" and self._publishers[work.publisher].alive
+        )
+        return not publishing and not (left.pending or left.undelivered or left.due or left.waiting)
+
+    def _added(self, key: bytes, entry: bytes, fields: list[bytes]) -> None:
+        lane = key.decode()
+        if lane in stream_keys(NAMESPACE, STREAM).lanes:
+            token = orjson.loads(fields[7])["token"]
+            self.history.stored.append(Stored(fields[1].decode(), self.loop.now, entry.decode()))
+            publish = self.publishes[token]
+            publish.event_id = publish.event_id or fields[1].decode()
+            self.history.note("stored", token, lane, entry.decode())
+
+    def left(self) -> Left:
+        """What is in the server, and in the outbox."""
+        db, names = self.server.db, stream_keys(NAMESPACE, STREAM)
+        group_names = group_keys(NAMESPACE, STREAM, GROUP)
+        pending = undelivered = 0
+        for lane in names.lanes:
+            stream = db.find(lane.encode(), Stream)
+            group = stream.groups.get(GROUP.encode()) if stream is not None else None
+            if stream is not None and group is not None:
+                pending += len(group.pending)
+                undelivered += len(stream.behind(group.last, len(stream.ids)))
+            elif stream is not None:
+                undelivered += len(stream.ids)
+        dead = db.find(names.dead.encode(), Stream)
+        letters = [dict(zip(f[::2], f[1::2], strict=True)) for f in dead.fields.values()] if dead is not None else []
+        return Left(
+            pending=pending,
+            undelivered=undelivered,
+            due=len(db.find(names.due.encode(), SortedSet) or ()),
+            waiting=len(self.database.waiting()),
+            scheduled=len(db.find(names.scheduled.encode(), dict) or ()),
+            retry=len(db.find(group_names.retry.encode(), SortedSet) or ()),
+            failures=len(db.find(group_names.failures.encode(), dict) or ()),
+            crashes=len(db.find(group_names.crashes.encode(), dict) or ()),
+            dead=[letter[b"id"].decode() for letter in letters],
+        )
+
+    def run(self) -> list[str]:
+        wrong: list[str] = []
+        self._begin()
+        try:
+            self.loop.simulate()
+        except Livelock as error:
+            wrong.append(f"something goes on without end: {error}")
+        wrong += [f"nobody caught: {failure}" for failure in self.loop.failures]
+        return wrong + judge(self.plan, self.history, self.left(), drained=self.drained, stopped=self.stopped)
+
+
+def run(plan: Plan) -> Result:
+    """One schedule."""
+    world = World(plan, tracing=False)
+    processors = [_Noting(world.history)]
+    before = structlog.get_config()
+    structlog.configure(
+        processors=processors, logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False
+    )
+    try:
+        with (
+            deterministic(world.loop, str(plan.seed), world.fate.crash_point),
+            mock.patch.object(asyncpg, "connect", world.database.connect),
+        ):
+            try:
+                wrong = world.run()
+            finally:
+                world.loop.end()
+    finally:
+        structlog.configure(**before)
+    result = Result(plan, wrong, world.history, world.loop.now)
+    del world
+    return result
+
+
+class _Noting:
+    """Log lines go into the history."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def __call__(self, _logger: object, method: str, line: structlog.typing.EventDict) -> str:
+        event, error = line.pop("event", ""), line.pop("exc_info", None)
+        self._history.note("LOG", method, event, dict(sorted(line.items())), repr(error) if error else "")
+        return ""
+
+
+def forget() -> None:
+    """Free what simulations have left, now that none runs."""
+    gc.collect()
