@@ -106,6 +106,11 @@ def event_class(event_type: str) -> type[Event]:
         raise UnknownEventType(f"no event class for type {event_type!r} is imported in this process") from None
 
 
+def is_event_type(text: str) -> bool:
+    """Whether a class could have this type."""
+    return _TYPE.fullmatch(text) is not None
+
+
 def event_types() -> list[str]:
     """All types that imported modules define, sorted."""
     return sorted(_registry)

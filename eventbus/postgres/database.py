@@ -36,7 +36,7 @@ ACQUIRE_TIMEOUT = 5.0  # seconds
 COMMAND_TIMEOUT = 30.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
-_UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL"
+_UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL AND failed_at IS NULL"
 # Sorted, so that two batches with the same events wait for each other instead of for ever.
 _INBOX_BATCH = """
 INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::uuid[]) AS id ORDER BY id

@@ -5,7 +5,9 @@ from datetime import datetime
 
 from eventbus.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
 from eventbus.dedupe import WINDOW, Dedupe, Once, once
+from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
+from eventbus.numbers import LONGEST
 from eventbus.transaction import Connection, Row
 from eventbus.transport import Outgoing, outgoing
 
@@ -100,7 +102,15 @@ def fields_of(row: Row) -> Fields:
     }
 
 
+def delay_of(row: Row) -> float:
+    """Seconds that an outbox row (delay, NULL for none) is kept back. Raises CodecError if that is for ever."""
+    delay: float = row["delay"] or 0.0
+    if not 0 <= delay <= LONGEST:
+        raise CodecError(f"it is due in {delay:g} seconds, and nothing is kept back for that long")
+    return delay
+
+
 def once_of(row: Row) -> Once | None:
-    """What an outbox row (dedupe_key, dedupe_window, dedupe_replace) asks for."""
-    key = row["dedupe_key"]
-    return None if key is None else Once(key, row["dedupe_window"], row["dedupe_replace"])
+    """What an outbox row (dedupe_key, dedupe_window, dedupe_replace) asks for. Raises CodecError if nobody can."""
+    window = row["dedupe_window"]
+    return once(row["dedupe_key"], WINDOW if window is None else window, "replace" if row["dedupe_replace"] else "keep")

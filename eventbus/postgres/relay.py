@@ -2,7 +2,11 @@
 
 It selects what is not marked as published, appends it, and marks it. No cursor: a row whose transaction commits late,
 with a low position, is still there to be found. A relay that dies between append and mark leaves rows that may have
-been appended; its successor appends them again, by their event ids, and stores none twice.
+been appended; its successor looks for them first, by their event ids, and stores none twice.
+
+Row by row: what cannot be read, or is refused for itself, is set aside with the reason, and a stream that refuses its
+events holds up its own rows alone. What was appended is marked, whatever became of the others. Which is which is
+decided in eventbus.postgres.relaying.
 
 An outbox that stays empty lets the relay fall asleep, until a transaction that has written to it says so as it commits:
 see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, should that word be lost.
@@ -10,6 +14,7 @@ see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, shoul
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -17,10 +22,13 @@ import asyncpg
 import structlog
 
 from eventbus import crash
-from eventbus.errors import EventBusError
+from eventbus.errors import CodecError, EventBusError
+from eventbus.event import is_event_type
 from eventbus.postgres import driver
-from eventbus.postgres.outbox import ASLEEP, CHANNEL, envelope_of, once_of
-from eventbus.transport import Appender, Outgoing
+from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
+from eventbus.postgres.relaying import Judged, Relaying, Sent
+from eventbus.transaction import Row
+from eventbus.transport import Appender, Fate, Outgoing, fates_of
 
 BATCH = 500
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks at an empty outbox, until the relay sleeps
@@ -32,15 +40,32 @@ PRUNE_BATCH = 10_000
 PRUNE_PAUSE = 0.5  # seconds between full batches
 RETENTION = timedelta(days=7)  # how long published events and inbox rows are kept
 
+_REASON = 1_000  # characters of why a row was set aside
 _LOCK = 0x6576_6275_7302
 # A host that vanishes says no goodbye: without these its session would hold the lock for hours.
 _NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+# A place is what may refuse its rows for a reason of its own: the lanes of a stream, its schedule, its dedupe keys.
 _SELECT = """
-SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace,
-       greatest(0, extract(epoch FROM due_at - clock_timestamp()))::float8 AS delay
-FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT $1
+SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace, place,
+       greatest(0, extract(epoch FROM due_at) - extract(epoch FROM clock_timestamp()))::float8 AS delay
+FROM eventbus_outbox, LATERAL (SELECT split_part(type, '.', 1) || CASE
+         WHEN dedupe_key IS NOT NULL THEN ' once' WHEN due_at IS NOT NULL THEN ' later' ELSE '' END AS place) AS its
+WHERE published_at IS NULL AND failed_at IS NULL AND place <> ALL($2::text[]) AND position <> ALL($3::bigint[])
+ORDER BY position LIMIT $1
 """
-_MARK = "UPDATE eventbus_outbox SET published_at = clock_timestamp() WHERE position = ANY($1::bigint[])"
+_HIGHEST = "SELECT coalesce(max(position), 0) FROM eventbus_outbox WHERE published_at IS NULL"
+_MARK = """
+UPDATE eventbus_outbox SET published_at = clock_timestamp(), error = NULL WHERE position = ANY($1::bigint[])
+"""
+_SET_ASIDE = """
+UPDATE eventbus_outbox SET failed_at = clock_timestamp(), error = aside.reason
+FROM unnest($1::bigint[], $2::text[]) AS aside (place, reason) WHERE position = aside.place
+"""
+_REFUSED = """
+UPDATE eventbus_outbox SET error = refused.reason
+FROM unnest($1::bigint[], $2::text[]) AS refused (place, reason)
+WHERE position = refused.place AND error IS DISTINCT FROM refused.reason
+"""
 _PRUNE_OUTBOX = """
 DELETE FROM eventbus_outbox WHERE position IN (
     SELECT position FROM eventbus_outbox WHERE published_at < now() - $1::interval LIMIT $2
@@ -63,6 +88,8 @@ class Relay:
         self._appender = appender
         self._away = False
         self._woken = asyncio.Event()
+        self._decisions = Relaying(time.monotonic)
+        self._batch = BATCH
 
     async def run(self) -> None:
         while True:
@@ -91,23 +118,29 @@ class Relay:
         self._woken.set()
 
     async def _relay(self, connection: asyncpg.Connection) -> None:
-        uncertain, asleep, pause, prune_at = True, False, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
+        asleep, pause, prune_at = False, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
+        decisions = self._decisions
+        decisions.begin(await connection.fetchval(_HIGHEST))
         while True:
             self._woken.clear()
             if time.monotonic() > prune_at:
                 prune_at = time.monotonic() + await self._prune(connection)
-            rows = await connection.fetch(_SELECT, BATCH)
+            selected_at, places, positions = (
+                time.monotonic(),
+                decisions.places_left_alone(),
+                decisions.rows_left_alone(),
+            )
+            rows = await connection.fetch(_SELECT, self._batch, places, positions)
             if rows:
-                outgoing = [Outgoing(envelope_of(row), row["delay"] or 0.0, once=once_of(row)) for row in rows]
-                await self._appender.append(outgoing, again=uncertain)
-                crash.point("relay.appended")
-                await connection.execute(_MARK, [row["position"] for row in rows])
+                await self._move(connection, rows, selected_at)
                 if asleep:
                     await connection.execute("SELECT pg_advisory_unlock($1)", ASLEEP)
-                uncertain, asleep, pause = False, False, SHORTEST_PAUSE
-                self._note(None)
+                asleep, pause = False, SHORTEST_PAUSE
+                self._batch = min(self._batch * 2, BATCH)
+                if not decisions.rows_left_alone():
+                    self._note(None)
                 continue
-            uncertain = False
+            decisions.seen_empty()
             if asleep:
                 await self._sleep()
             elif pause < LONGEST_PAUSE:
@@ -116,6 +149,60 @@ class Relay:
             else:  # and look once more: what committed before the lock was ours has told nobody
                 asleep = await connection.fetchval("SELECT pg_try_advisory_lock($1)", ASLEEP)
                 await asyncio.sleep(0 if asleep else LONGEST_PAUSE)
+
+    async def _move(self, connection: asyncpg.Connection, rows: Sequence[Row], selected_at: float) -> None:
+        """These rows to their streams. Raises why some of them wait, when what became of the others is written down."""
+        readable, failed = self._read(rows)
+        sent = self._decisions.chosen(readable)
+        judged = Judged([], {}, {}, [], None)
+        if sent:
+            again = self._decisions.must_look(sent, selected_at)
+            if connection.is_closed():  # so is the lock: these rows are another relay's
+                raise asyncpg.ConnectionDoesNotExistError("the session has ended before its rows were appended")
+            judged = self._decisions.judge(sent, await self._append(sent, again))
+            crash.point("relay.appended")
+        failed |= judged.failed
+        if judged.published:
+            await connection.execute(_MARK, judged.published)
+        if failed:
+            await connection.execute(_SET_ASIDE, list(failed), [_column(reason) for reason in failed.values()])
+        if judged.refusing:
+            refused = judged.refusing.values()
+            reasons = [_column(refusal.reason) for refusal in refused]
+            await connection.execute(_REFUSED, [refusal.position for refusal in refused], reasons)
+        _tell(rows, failed, judged)
+        if judged.trouble is not None:
+            raise judged.trouble
+
+    def _read(self, rows: Sequence[Row]) -> tuple[list[Sent], dict[int, str]]:
+        """Those that can be sent, and why others never can."""
+        readable, failed = list[Sent](), dict[int, str]()
+        for row in rows:
+            try:
+                readable.append(Sent(row["position"], row["place"], _outgoing(row)))
+            except CodecError as error:
+                failed[row["position"]] = str(error)
+            except Exception as error:  # whatever it is, the other rows need not wait
+                self._stumble(row["position"], error)
+                if len(self._decisions.rows_left_alone()) > BATCH:  # it is no row's fault
+                    raise
+        return readable, failed
+
+    async def _append(self, sent: Sequence[Sent], again: bool) -> Sequence[Fate]:
+        try:
+            return await self._appender.append([row.item for row in sent], again=again)
+        except EventBusError as error:
+            return fates_of(error, len(sent))
+        except Exception as error:
+            # Nobody has foreseen it, and it may be one row's fault: they go one by one until it is found.
+            if len(sent) == 1:
+                self._stumble(sent[0].position, error)
+            self._batch = 1
+            raise
+
+    def _stumble(self, position: int, error: Exception) -> None:
+        self._decisions.leave_alone(position)
+        self._note(error)
 
     async def _sleep(self) -> None:
         with suppress(TimeoutError):
@@ -138,6 +225,30 @@ class Relay:
         elif trouble is None and self._away:
             log.info("the outbox flows again")
         self._away = trouble is not None
+
+
+def _outgoing(row: Row) -> Outgoing:
+    """Raises CodecError for a row that nobody could read in a stream: somebody has written it with SQL of his own."""
+    if not is_event_type(row["type"]):
+        raise CodecError(f"its type {row['type'][:50]!r} is not of the form 'stream.name' in lower case")
+    return Outgoing(envelope_of(row), delay_of(row), once=once_of(row))
+
+
+def _column(reason: str) -> str:
+    """As PostgreSQL can hold it."""
+    return reason.replace("\0", "")[:_REASON]
+
+
+def _tell(rows: Sequence[Row], failed: Mapping[int, str], judged: Judged) -> None:
+    for row in rows:
+        if reason := failed.get(row["position"]):
+            named = {"position": row["position"], "event_id": str(row["event_id"]), "event_type": row["type"]}
+            log.error("a row of the outbox is set aside", **named, reason=reason, mend="eventbus outbox list")
+    for place, (position, reason, new) in judged.refusing.items():
+        if new:
+            log.warning("the outbox leaves a stream alone", stream=place, position=position, reason=reason)
+    for place in judged.healed:
+        log.info("a stream takes events of the outbox again", stream=place)
 
 
 async def _hang_up(connection: asyncpg.Connection) -> None:

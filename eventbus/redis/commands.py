@@ -32,4 +32,4 @@ def _schedule(namespace: str, item: Outgoing) -> Command:
 
 def due(item: Outgoing) -> tuple[int, int]:
     """Delay in ms and ms since the epoch, as the scripts take them: what is later counts."""
-    return max(0, ms(item.delay)), 0 if item.at is None else unix(item.at)
+    return ms(max(0.0, item.delay)), 0 if item.at is None else unix(item.at)

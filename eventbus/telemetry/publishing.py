@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from eventbus.errors import EventBusError
 from eventbus.event import Origin, Status
 from eventbus.telemetry.metrics import Metrics
-from eventbus.transport import Appender, Outgoing
+from eventbus.transport import Appender, Outgoing, fates_of
 
 Append = Callable[[Sequence[Outgoing]], Awaitable[list[Status]]]
 
@@ -36,8 +37,15 @@ class Publishing:
         return statuses
 
     async def append_relayed(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
-        """As `append`, for the relay, which tries until it has succeeded: only that counts."""
-        statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
+        """As `append`, for the relay, which tries until it has succeeded: only that counts, of each."""
+        try:
+            statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
+        except EventBusError as error:
+            fates = fates_of(error, len(outgoing))
+            for item, fate in zip(outgoing, fates, strict=True):
+                if isinstance(fate, Status):
+                    self._metrics.count_published([item], [fate])
+            raise
         self._metrics.count_published(outgoing, statuses)
         return statuses
 
