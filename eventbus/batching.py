@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 
 from eventbus.batch import Batch, Item
 from eventbus.context import Context, Publisher
+from eventbus.ending import Ending
 from eventbus.event import Event
 from eventbus.judgement import GivenBack
 from eventbus.loop import abandon, begin
@@ -70,10 +71,11 @@ class Slots:
 class Collector:
     """Batches of one registration."""
 
-    def __init__(self, publisher: Publisher, registration: BatchRegistration, slots: Slots) -> None:
+    def __init__(self, publisher: Publisher, registration: BatchRegistration, slots: Slots, ending: Ending) -> None:
         self.publisher = publisher
         self.registration = registration
         self.slots = slots
+        self.ending = ending
         # A batch belongs to none of its events: what their middleware put into the context is not for all of them.
         self.surroundings = contextvars.copy_context()
         self.runs: set[_Run] = set()
@@ -128,7 +130,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(collector.registration.max_wait, self.begin)
         self._task: asyncio.Task[None] | None = None
-        self._running = False
+        self._running = self._left = False  # left: by all of its members
         collector.runs.add(self)
 
     @property
@@ -150,6 +152,7 @@ class _Run:
         leaves takes the handler along."""
         if self._running and self._task is not None:
             if not self._task.cancelling() and all(over.done() for over in self._members.values()):
+                self._left = True
                 self._task.cancel()
             await asyncio.wait([self._task])
             return
@@ -189,12 +192,10 @@ class _Run:
                 await registration.handler(Batch(self._collector.publisher, items))
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                return  # all have left: the worker stops, and what nothing was said about is given back
-            error = cancelled
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is the items' failure, sys.exit() too
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() and (self._left or self._collector.ending.reason is not None):
+                return  # whatever it made of being cancelled: what nothing was said about is given back
             error = raised
         for item in items:
             item.settle(error)

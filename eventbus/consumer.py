@@ -17,9 +17,10 @@ from contextlib import suppress
 
 import structlog
 
-from eventbus import crash
+from eventbus import crash, ending
 from eventbus.admission import Admission
-from eventbus.errors import Unavailable
+from eventbus.ending import cancel_all
+from eventbus.errors import EventBusError, Unavailable
 from eventbus.executor import Executor
 from eventbus.gate import Gate
 from eventbus.gathering import Gathering
@@ -55,6 +56,7 @@ class Consumer:
         self._transport = transport
         self._group = group
         self._executor = executor
+        self._ending = executor.ending
         self._isolation = isolation
         self._name = name
         self._subscriptions = [self._subscription(stream) for stream in group.streams]
@@ -72,7 +74,7 @@ class Consumer:
         self._room = asyncio.Event()
         self._begun = False
         self._paused = False
-        self._pausing: asyncio.Future[None] | None = None
+        self._pausing: asyncio.Task[None] | None = None
         self._admission = Admission(transport, group)
         self._settler = Settler(transport, self._admission, self._let_go, self._pause)
         self._outcomes, self._settle_due = self._settler.line, self._settler.due
@@ -93,9 +95,11 @@ class Consumer:
         return self._group.name
 
     async def run(self, grace: Callable[[], float]) -> None:
-        """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have.
+        """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have. One that is
+        cancelled does the same in a second or two, without any grace; cancelled again, it ends at once.
 
-        Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing."""
+        Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing, close
+        the connections that read."""
         self._room.set()
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
@@ -106,16 +110,25 @@ class Consumer:
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
         staying = [settling, renewing, *self._step_aside()]
+        self._ending.begin()
+        orderly = False
         try:
             await self._stopping.wait()
             await asyncio.gather(self._interrupt(), *sources, self._drain(grace))
-            await self._wait_settled()
+            await self._wait_settled(SETTLE_GRACE)
+            orderly = True
+        except asyncio.CancelledError:
+            await self._cut_short(sources, staying)
+            orderly = True
+            raise
         finally:
-            for task in (*sources, *staying, *self._running.values()):
+            for task in self._running.values():
                 task.cancel()
             if self._running:
-                await self._end_handlers()
-            await asyncio.gather(*sources, *staying, *self._runners.launched, return_exceptions=True)
+                await self._end_handlers(0)
+            pausing = [] if self._pausing is None else [self._pausing]
+            await cancel_all([*sources, *staying, *pausing, *self._runners.launched])
+            await self._transport.unsubscribe(self._subscriptions, give_back=orderly)
 
     def follow(self, stream: str) -> None:
         """Read this stream, too, from now on."""
@@ -182,7 +195,7 @@ class Consumer:
         log.warning("paused" if paused else "resumed", group=self._group.name)
         if paused:
             self._give_back()
-            self._pausing = asyncio.ensure_future(self._interrupt())
+            self._pausing = asyncio.create_task(self._interrupt())
         self._start()
         self.nudge()
 
@@ -191,12 +204,11 @@ class Consumer:
         try:
             await self._stopping.wait()
         finally:  # it must not live on where `run` is cancelled
-            running.cancel()
-            await asyncio.wait([running])
+            await cancel_all([running])
 
     async def _interrupt(self) -> None:
         """Until no read waits: one that was on its way when the server was told was not there to be interrupted."""
-        with suppress(Unavailable):  # then they end when their wait is over
+        with suppress(EventBusError):  # then they end when their wait is over
             while self._reading and not self._taking():
                 await self._transport.interrupt(self._subscriptions)
                 await asyncio.sleep(INTERRUPT_INTERVAL)
@@ -410,14 +422,30 @@ class Consumer:
         while self._running and grace() > 0:
             self._executor.give_back()  # of what had a task already, and has come to its batch only now
             await asyncio.wait(self._running.values(), timeout=min(grace(), 0.1))
+        self._ending.grace_is_over()
         for task in self._running.values():
             task.cancel()
         if self._running:
-            await self._end_handlers()
+            await self._end_handlers(CANCEL_GRACE)
 
-    async def _end_handlers(self) -> None:
+    async def _cut_short(self, sources: list[asyncio.Task[None]], staying: list[asyncio.Task[None]]) -> None:
+        """As a stop, but for time: see eventbus.ending. Those tasks may have been cancelled together with this one."""
+        self.stop()
+        for task in (*self._running.values(), *self._runners.launched):
+            task.cancel()
+        self._give_back()
+        sources.append(asyncio.create_task(self._interrupt()))
+        await asyncio.wait([*sources, *self._running.values()], timeout=ending.CANCEL_GRACE)
+        if self._running:
+            await self._end_handlers(0)
+        await cancel_all(sources)
+        await cancel_all(staying)
+        staying.append(asyncio.create_task(self._settler.run(), name=f"settle:{self._group.name}"))
+        await self._wait_settled(ending.CANCEL_GRACE)
+
+    async def _end_handlers(self, seconds: float) -> None:
         """They have been cancelled. Those that do not end are left to themselves, and their events go to others."""
-        await asyncio.wait(self._running.values(), timeout=CANCEL_GRACE)
+        await asyncio.wait(self._running.values(), timeout=seconds)
         stubborn = dict(self._running)
         if stubborn:
             self._executor.abandon()
@@ -433,9 +461,9 @@ class Consumer:
             del self._running[delivery]
             self._finish(delivery, Release())
 
-    async def _wait_settled(self) -> None:
+    async def _wait_settled(self, seconds: float) -> None:
         self._settler.end()
-        deadline = asyncio.get_running_loop().time() + SETTLE_GRACE
+        deadline = asyncio.get_running_loop().time() + seconds
         while len(self._held) > self._settler.given_up and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
         if self._held:

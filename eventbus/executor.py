@@ -14,6 +14,7 @@ from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
 from eventbus.deadlines import TaskDeadlines
+from eventbus.ending import Ending
 from eventbus.errors import Cancelled, CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group
@@ -69,6 +70,7 @@ class Executor:
         batches = any(isinstance(found, BatchRegistration) for found in group.handlers.values())
         self._slots = Slots(group.concurrency) if batches else None
         self._collectors: dict[BatchRegistration, Collector] = {}
+        self.ending = Ending()
         self._routes = {event_type: self._route(found) for event_type, found in group.handlers.items()}
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
@@ -154,7 +156,7 @@ class Executor:
         if isinstance(found, BatchRegistration):
             if found not in self._collectors:
                 assert self._slots is not None, "a group with batches has slots"
-                self._collectors[found] = Collector(self._publisher, found, self._slots)
+                self._collectors[found] = Collector(self._publisher, found, self._slots, self.ending)
             # What an event waits for its batch is no time of the handler's: the batch has slot and timeout.
             return _Route(compose(self._collectors[found].join, self._layers), None, found.retry)
         call = compose(found.handler, self._layers)
@@ -199,10 +201,11 @@ class Executor:
     def _judge_raised(
         self, route: _Route, context: Context, error: BaseException, task: asyncio.Task[object]
     ) -> Outcome:
-        if isinstance(error, asyncio.CancelledError) and task.cancelling():
-            context.log.warning("given back", reason="the worker is stopping and its grace is over")
+        # Whatever it made of being cancelled: its cleanup may have failed. An abort has been told apart before.
+        if task.cancelling() and (reason := self.ending.reason) is not None:
+            context.log.warning("given back", reason=reason, error=repr(error))
             return Release()
-        # Where nobody cancelled us, something that the handler awaited was cancelled, and it let that pass.
+        # Where we cancelled nobody, something that the handler awaited was cancelled, or it cancelled itself.
         return self._judge(route, context, error)
 
     def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:

@@ -84,6 +84,10 @@ class Settler:
                 crash.point("consumer.settle")
                 refusals = await self._transport.settle(batch)
                 crash.point("consumer.settled")
+            except asyncio.CancelledError:
+                self.line[:0] = batch  # for whoever settles what is left
+                self.due.set()
+                raise
             except Unavailable as error:
                 refusals = [Refusal(settlement, error) for settlement in batch]
             except Exception as error:  # noqa: BLE001 - one of them may be the reason, and the others must not wait for it

@@ -17,6 +17,8 @@ from contextlib import suppress
 
 import structlog
 
+from eventbus import signals
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between a death and the next start
 STEADY = 10.0  # seconds; who has lived so long did not die young
 MARGIN = 10.0  # seconds beyond the grace, after which a process that does not end is killed
@@ -56,22 +58,21 @@ class Supervisor:
     async def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one is passed on as well. The exit code: 0 if all processes drained, 1 if
         one had to be killed or failed while it stopped."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
+        with signals.told(self._on_signal):
+            codes = await self._keep_all()
+        failed = [code for code in codes if code not in {0, -signal.SIGTERM}]  # it may not have been up yet
+        log.info("all workers stopped", failed=len(failed))
+        return 1 if failed else 0
+
+    async def _keep_all(self) -> list[int]:
         watching = asyncio.create_task(self._watch())
         try:
-            codes = await asyncio.gather(*(self._keep(number, told) for number, told in enumerate(self._told, start=1)))
+            return await asyncio.gather(*(self._keep(number, told) for number, told in enumerate(self._told, start=1)))
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             os.close(self._held)
             os.close(self._pipe)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-        failed = [code for code in codes if code not in {0, -signal.SIGTERM}]  # it may not have been up yet
-        log.info("all workers stopped", failed=len(failed))
-        return 1 if failed else 0
 
     def _on_signal(self, number: int) -> None:
         log.info("stopping all workers", signal=signal.Signals(number).name)

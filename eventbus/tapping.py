@@ -8,6 +8,7 @@ import structlog
 
 from eventbus.codec import decode
 from eventbus.context import Publisher
+from eventbus.ending import Ending
 from eventbus.errors import CodecError, Unavailable
 from eventbus.executor import Count
 from eventbus.group import Group
@@ -40,6 +41,7 @@ class TapExecutor:
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
         self._waiting: set[asyncio.Future[None]] = set()
+        self.ending = Ending()
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """One by itself."""
@@ -113,7 +115,9 @@ class TapExecutor:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
-            if isinstance(error, asyncio.CancelledError) and task.cancelling():  # the worker stops, its grace is over
+            if task.cancelling() and (reason := self.ending.reason) is not None:  # whatever it made of that
+                told = repr(error)
+                log.warning("given back", group=self._group.name, count=len(passing), reason=reason, error=told)
                 return GivenBack()
             return error
         return None

@@ -364,6 +364,11 @@ class Transport(Appender, Protocol):
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         """Let their waiting reads return now, with nothing. Raises Unavailable."""
 
+    async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
+        """Nothing is read or reclaimed for them any more: what is kept for that is let go of. What the server handed to
+        a read or a reclaim that was cancelled goes to others at once, as after a Release, if `give_back` and the server
+        answers within a second; else when its lease runs out. Raises nothing."""
+
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         """Promote what was scheduled and is due; take over due retries and entries whose lease ran out.
 

@@ -11,8 +11,9 @@ import os
 import secrets
 import signal
 import socket
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from typing import Protocol
 
 import structlog
 
@@ -22,6 +23,7 @@ from eventbus.bus import EventBus
 from eventbus.consumer import Consumer
 from eventbus.control import Watch
 from eventbus.counting import Counter
+from eventbus.ending import CANCEL_GRACE, cancel_all
 from eventbus.errors import ConfigurationError
 from eventbus.event import event_class
 from eventbus.executions import Executions
@@ -34,6 +36,7 @@ from eventbus.lifeline import Lifeline
 from eventbus.recording import Expiry, is_recorder
 from eventbus.recurrence import Recurrence
 from eventbus.seeking import Seeking
+from eventbus.signals import told
 from eventbus.tapping import TapExecutor
 from eventbus.telemetry import Survey
 from eventbus.tracking import Tracker
@@ -43,6 +46,12 @@ from eventbus.upcasting import find_gaps
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
 log = structlog.get_logger("eventbus.worker")
+
+
+class Writer(Role, Protocol):
+    """A role that writes down what it was told, and when it is closed what it has not written yet."""
+
+    async def close(self) -> None: ...
 
 
 class Worker:
@@ -82,7 +91,14 @@ class Worker:
 
     async def run(self, *, signals: bool = True) -> None:
         """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
-        grace. `signals=False` leaves signals to whoever runs the program."""
+        grace. `signals=False` leaves signals to whoever runs the program: see eventbus.signals.
+
+        Whoever cancels it gets the CancelledError after a second or two, when what ran has been given back; a second
+        cancellation ends it at once."""
+        with told(self._on_signal) if signals else nullcontext():
+            await self._run()
+
+    async def _run(self) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         isolation = Isolation()
         aborting = Aborting(self._bus.transport)
@@ -93,15 +109,14 @@ class Worker:
             Consumer(self._bus.transport, group, executor, name, isolation)
             for group, executor in zip(self._groups, executors, strict=True)
         ]
-        restore = self._install_signals() if signals else _nothing
         in_process = {
             (group.name, name): consumer.in_process
             for group, consumer in zip(self._groups, self._consumers, strict=True)
         }
         watch = Watch(self._bus.transport, functools.partial(_heed, self._consumers, aborting))
         await watch.look()  # before anything starts: a group may be paused
-        background: list[Role] = [watch, tracker, counter, *self._roles()]
-        background += [executions] if executions is not None else []
+        writers: list[Writer] = [tracker, counter, *([executions] if executions is not None else [])]
+        background: list[Role] = [watch, *writers, *self._roles()]
         roles = [asyncio.ensure_future(role.run()) for role in background]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
@@ -112,17 +127,19 @@ class Worker:
             self._begin_stop()
             for consumer in self._consumers:
                 consumer.stop()
-            await asyncio.gather(*running)
+            await asyncio.wait(running)  # who cancels this one does not mean them: they have their own way to end
+            _raise_first_failure(running)
             await _drain(executors, LISTENER_GRACE)
-            await asyncio.gather(*(writer.close() for writer in (tracker, counter, executions) if writer is not None))
+            await _close(writers)
+        except asyncio.CancelledError:
+            log.warning("the worker was cancelled: what runs is given back", consumer=name)
+            await _cut_short(running, writers)
+            raise
         finally:
-            for task in (stopping, *roles, *running):
-                task.cancel()
-            await asyncio.gather(stopping, *roles, *running, return_exceptions=True)
+            await cancel_all([stopping, *roles, *running])
             await _drain(executors, 0)
             for key in in_process:
-                del self._bus.metrics.in_process[key]
-            restore()
+                self._bus.metrics.in_process.pop(key, None)
         _raise_first_failure(roles)
         log.info("worker stopped", consumer=name)
 
@@ -197,22 +214,6 @@ class Worker:
         self._stopping.set()
         log.info("draining", signal=signal.Signals(number).name, grace=self._grace)
 
-    def _install_signals(self) -> Callable[[], None]:
-        if threading.current_thread() is not threading.main_thread():
-            return _nothing
-        loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
-            loop.add_signal_handler(number, self._on_signal, number)
-
-        def restore() -> None:
-            for number, handler in before.items():
-                loop.remove_signal_handler(number)
-                if handler is not None:  # it was not installed from Python
-                    signal.signal(number, handler)
-
-        return restore
-
 
 def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:
     """Without the group that records, where nothing is to be. Raises ConfigurationError if that leaves none."""
@@ -220,6 +221,20 @@ def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:
     if groups and not wanted:
         raise ConfigurationError("history is off: set EVENTBUS_HISTORY_DAYS, or EventBus(history=…)")
     return wanted
+
+
+async def _close(writers: Sequence[Writer]) -> None:
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+async def _cut_short(consumers: Sequence[asyncio.Task[None]], writers: Sequence[Writer]) -> None:
+    for task in consumers:
+        if not task.cancelling():  # the end of asyncio.run cancels every task there is, and twice means at once
+            task.cancel()
+    await asyncio.wait(consumers)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CANCEL_GRACE):
+            await _close(writers)
 
 
 async def _drain(executors: Sequence[Executor | TapExecutor], seconds: float) -> None:
@@ -232,10 +247,6 @@ def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[s
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)
-
-
-def _nothing() -> None:
-    return
 
 
 def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import signal
 from contextlib import suppress
 
 import structlog
@@ -10,6 +9,7 @@ from aiohttp import web
 
 from consumers.runtime import open_bus
 from eventbus import ConfigurationError, loop
+from eventbus.signals import told
 from gateway.app import create_app
 from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings
@@ -26,8 +26,11 @@ async def serve(settings: GatewaySettings) -> None:
 
     The end: stop listening, close the sockets (1001), let requests finish, close the connections to the servers."""
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    with told(lambda _number: stopping.set()):
+        await _serve(settings, stopping)
+
+
+async def _serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     async with open_bus(settings) as bus:
         _allow_files()
         runner = make_runner(create_app(bus, settings))

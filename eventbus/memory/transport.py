@@ -148,6 +148,9 @@ class MemoryTransport:
         for subscription in subscriptions:
             self._log(subscription.stream).news.set()
 
+    async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
+        """A read that is cancelled has taken nothing."""
+
     async def _wait_for_news(self, log: Log, wait: float) -> None:
         """Until something was stored or scheduled, or is due to be (by the next read), or `wait` seconds are over."""
         log.news.clear()

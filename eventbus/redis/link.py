@@ -98,7 +98,8 @@ class _Wire(asyncio.Protocol):
 class Link:
     """`await link.execute("XADD", …)`. Connects by itself, again and again; fails fast while the server is away.
 
-    timeout: seconds without any reply after which the connection is given up, though commands wait for one.
+    timeout: seconds without any reply after which the connection is given up, though commands wait for one. It may be
+    changed, and holds for what waits by then, too.
     `epoch` counts connections: who sees it change knows that replies may have been lost. `client_id`: what the server
     calls the present one.
     """
@@ -109,7 +110,7 @@ class Link:
         except ValueError as error:
             raise ConfigurationError(f"{hide_password(url)!r} is not a Redis URL: {error}") from None
         self._server = f"Redis at {hide_password(url)}"
-        self._timeout = timeout
+        self.timeout = timeout
         self._name = name
         self._wire: _Wire | None = None
         self._attempt: asyncio.Task[_Wire] | None = None
@@ -119,6 +120,10 @@ class Link:
         self.connected_at = 0.0
         self.client_id = 0
         self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
+
+    @property
+    def connected(self) -> bool:
+        return self._wire is not None and self._wire.transport is not None
 
     async def ready(self) -> None:
         """Connected when it returns. Raises Unavailable, or ConfigurationError if the login is refused."""
@@ -169,6 +174,7 @@ class Link:
     async def close(self) -> None:
         self._closed = True
         if self._attempt is not None:
+            self._attempt.cancel()  # a server that is away must not hold up who leaves
             await asyncio.wait([self._attempt])
         wire, self._wire = self._wire, None
         if wire is not None and wire.transport is not None:
@@ -187,7 +193,7 @@ class Link:
             wire.quiet_since = loop.time()
         if not wire.watched:
             wire.watched = True
-            loop.call_later(self._timeout, self._watch, wire)
+            loop.call_later(self.timeout, self._watch, wire)
         wire.waiting.append(future)
         if not wire.out:
             loop.call_soon(_flush, wire)
@@ -202,11 +208,11 @@ class Link:
             wire.watched = False
             return
         loop = asyncio.get_running_loop()
-        left = wire.quiet_since + self._timeout - loop.time()
+        left = wire.quiet_since + self.timeout - loop.time()
         if left > 0:
             loop.call_later(left, self._watch, wire)
         else:
-            wire.ending = f"no answer for {self._timeout:g} s"
+            wire.ending = f"no answer for {self.timeout:g} s"
             wire.transport.abort()
 
     def _named(self, reason: ReplyError | str) -> EventBusError:
@@ -228,7 +234,13 @@ class Link:
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.create_task(self._connect_once())
             self._attempt.add_done_callback(_forget)  # all who wait for it may be cancelled
-        return await asyncio.shield(self._attempt)
+        attempt, task = self._attempt, asyncio.current_task()
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if attempt.cancelled() and not (task is not None and task.cancelling()):  # by `close`, or the loop's end
+                raise Unavailable(self._server, "connecting was cut short") from None
+            raise
 
     async def _connect_once(self) -> _Wire:
         if self._closed:

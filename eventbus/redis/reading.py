@@ -5,17 +5,19 @@ look    takes what is there and does not wait: fairly, lane by lane, in a script
 wait    blocks until there is something; it cannot tell the lanes apart
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
 
 from eventbus.codec import pairs
 from eventbus.lanes import LANES, shares
-from eventbus.redis import scripts
+from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
-from eventbus.transport import Delivery, Subscription
+from eventbus.transport import Delivery, Release, Settlement, Subscription
 
+GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; leases of others run out
 _ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a small part
 
 Entry = tuple[str, Sequence[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
@@ -34,6 +36,8 @@ class Reader:
         self.link = link
         self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
         self.held: set[str] = set()
+        self.cut = False  # a reply was not waited for, which may have handed something out
+        self._timeout = link.timeout  # beside what a read waits
         self._others = others
         self._namespace = namespace
         self._lanes = stream_keys(namespace, subscription.stream).lanes
@@ -46,10 +50,14 @@ class Reader:
         that was filled in between."""
         if self._epoch != self.link.epoch and (lost := await self._read_own(credit)):
             return lost
+        self.link.timeout = self._timeout + wait
         try:
             entries = [] if self._dry else await self._look(credit)
             if not entries:
                 entries = await self._wait(max(1, credit // 2), wait)
+        except asyncio.CancelledError:
+            self.cut = True
+            raise
         except ReplyError as error:
             await create_group(self._others, self._namespace, self.subscription, error)
             return []
@@ -62,6 +70,26 @@ class Reader:
         new = [delivery for delivery in deliveries if delivery.entry_id not in held]
         held.update([delivery.entry_id for delivery in new])
         return new
+
+    async def give_back(self) -> None:
+        """All that is still this consumer's goes to others, if there may be anything: nothing is read any more. Raises
+        what the link raises."""
+        if not self.cut and self._epoch == self.link.epoch:
+            return
+        _, group, consumer, *_ = subscription = self.subscription
+        if self.link.connected:
+            await self._others.execute("CLIENT", "UNBLOCK", self.link.client_id)
+            await self.link.execute("PING")  # what was sent before has been answered when this is
+        pages = await self._others.pipeline(
+            [("XPENDING", lane, group, "-", "+", GIVEN_BACK, consumer) for lane in self._lanes]
+        )
+        names = [
+            row[0].decode() + entry_mark(lane)
+            for lane, rows in zip(self._lanes, pages, strict=True)
+            for row in (() if isinstance(rows, Exception) else rows)  # NOGROUP: then nothing is anybody's
+        ]
+        left = [Settlement(Delivery(subscription, name, {}), Release()) for name in names]
+        await settling.settle(self._others, self._namespace, left)
 
     async def _look(self, credit: int) -> list[Entry]:
         if self._full is not None and credit >= _ENOUGH:

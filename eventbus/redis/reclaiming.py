@@ -37,7 +37,11 @@ class Reclaiming:
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
         commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
-        reclaimed, *promoted = await scripts.run(self._link, commands)
+        try:
+            reclaimed, *promoted = await scripts.run(self._link, commands)
+        except BaseException:  # cancelled, too
+            reader.cut = True
+            raise
         for reply in promoted:
             schedule.note(reply, now)
         if isinstance(reclaimed, ReplyError):
@@ -54,6 +58,10 @@ class Reclaiming:
         dues += [due_ms / 1000] if due_ms >= 0 else []
         soonest = max(0.0, min(dues)) if dues else None
         return Reclaimed(reader.hand_out(deliveries), soonest, bool(suspects), max(0.0, reader.quiet_until - now))
+
+    def forget(self, stream: str) -> None:
+        """Nobody here reads it any more."""
+        self._schedules.pop(stream, None)
 
     def _reclamation(self, subscription: Subscription, credit: int, suspect: bool, now: float) -> Command:
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group

@@ -11,7 +11,7 @@ from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
-from eventbus.errors import ConfigurationError
+from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
@@ -49,6 +49,7 @@ from eventbus.transport import (
 )
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
+GIVE_BACK_TIMEOUT = 1.0  # seconds that what a cancelled worker has not seen may take to be given back
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
@@ -116,13 +117,28 @@ class RedisTransport:
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         if credit < 1:  # COUNT 0 means all to Redis
             return []
-        return await self._reader(subscription, wait).read(credit, wait)
+        return await self._reader(subscription).read(credit, wait)
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         readers = [self._readers[s] for s in subscriptions if s in self._readers]
         commands: list[Command] = [("CLIENT", "UNBLOCK", reader.link.client_id) for reader in readers]
         if commands:
             await self._link.pipeline(commands)
+
+    async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
+        readers = [self._readers.pop(each) for each in subscriptions if each in self._readers]
+        read = {subscription.stream for subscription in self._readers}
+        for subscription in subscriptions:
+            if subscription.stream not in read:
+                self._reclaiming.forget(subscription.stream)
+        try:
+            if give_back and readers:
+                async with asyncio.timeout(GIVE_BACK_TIMEOUT):
+                    await asyncio.gather(*(reader.give_back() for reader in readers))
+        except (EventBusError, TimeoutError) as error:
+            log.debug("leases will run out", reason=str(error))
+        finally:
+            await asyncio.gather(*(reader.link.close() for reader in readers))
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         return await self._reclaiming.reclaim(self._reader(subscription), credit, suspect=suspect)
@@ -158,8 +174,8 @@ class RedisTransport:
         reader = None
         for delivery, _ in settlements:
             if reader is None or reader.subscription is not delivery.subscription:
-                reader = self._reader(delivery.subscription)
-            if id(delivery) not in refused:
+                reader = self._readers.get(delivery.subscription)  # none is left of what is not read any more
+            if reader is not None and id(delivery) not in refused:
                 reader.held.discard(delivery.entry_id)
         return refusals
 
@@ -255,10 +271,10 @@ class RedisTransport:
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         return listen(self._url, channel, joined)
 
-    def _reader(self, subscription: Subscription, wait: float = 0.0) -> Reader:
+    def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
-            link = Link(self._url, timeout=wait + COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
+            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
         return reader
 
