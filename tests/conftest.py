@@ -1,7 +1,7 @@
 """Fixtures of all tests. Servers are real: see `tests.servers` for where they come from.
 
 redis_url      the session's Redis, emptied        any_redis_url  the same once for each server of the matrix
-database_url   a database of its own               databases      to make more of them, from templates
+database_url   a database of its own               databases      to make more of them
 own_redis      servers to kill, pause, restart     own_postgres
 """
 
@@ -16,6 +16,7 @@ import uvloop
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
+from tests.databases import Databases, Prepare
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,26 +82,24 @@ def _emptied(url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Databases]:
+def databases(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """The session's PostgreSQL."""
     with servers.postgres_server(pytestconfig, tmp_path_factory.mktemp("postgres")) as url:
-        yield servers.Databases(url)
+        yield Databases(url)
 
 
 @pytest.fixture(scope="session")
-def template_database(databases: servers.Databases) -> Iterator[str]:
-    """Name of the database that those of the tests are copies of."""
-    url = databases.create()
-    yield databases.name(url)
-    databases.drop(url)
+def prepare_database() -> Prepare | None:
+    """What makes of an empty database one that the tests of a folder want; here they want it empty."""
+    return None
 
 
 @pytest.fixture
-def database_url(databases: servers.Databases, template_database: str) -> Iterator[str]:
-    """A database for this test alone."""
-    url = databases.create(template_database)
+def database_url(databases: Databases, prepare_database: Prepare | None) -> Iterator[str]:
+    """A database that this test has to itself."""
+    url = databases.lend(prepare_database)
     yield url
-    databases.drop(url)
+    databases.take_back(url)
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """Where the tests' Redis and PostgreSQL come from: `--containers`, then the environment, then the embedded ones."""
 
-import asyncio
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
-from uuid import uuid4
 
-import asyncpg
 import pytest
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
@@ -24,8 +20,6 @@ CONFIGURED = "configured"
 # Tests kill processes, never the machine: nothing has to reach the disk. But synchronous_commit stays on,
 # since without it a commit is in the server's memory when it answers, and lost with a SIGKILL.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
-
-T = TypeVar("T")
 
 
 class OwnRedis(Protocol):
@@ -80,39 +74,6 @@ def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
     else:
         with EmbeddedPostgres(directory, options=POSTGRES_OPTIONS) as server:
             yield server.url
-
-
-class Databases:
-    """Databases of one server, made and dropped."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def create(self, template: str = "template1") -> str:
-        """The URL of a new one."""
-        name = f"test_{uuid4().hex}"
-        blocking(self._execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        return urlsplit(self._url)._replace(path=f"/{name}").geturl()
-
-    def drop(self, url: str) -> None:
-        blocking(self._execute(f"DROP DATABASE IF EXISTS {self.name(url)} WITH (FORCE)"))
-
-    @staticmethod
-    def name(url: str) -> str:
-        return urlsplit(url).path.removeprefix("/")
-
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._url)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-
-def blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in a loop of its own, from wherever: fixtures of plain and of async tests are the same."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 def _database_of_this_process(url: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 from eventbus import EventBus
 from eventbus.postgres import apply, installed
 from handlers import GROUPS
+from tests.databases import Prepare
 from tests.gateway.client import Client, Gateway, running
-from tests.servers import Databases, blocking
 from tests.waiting import eventually
 from tests.working import working
 
@@ -26,12 +26,13 @@ async def migrate(url: str) -> None:
         await connection.close()
 
 
+async def _migrated(connection: asyncpg.Connection) -> None:
+    await apply(connection, installed())
+
+
 @pytest.fixture(scope="session")
-def template_database(databases: Databases) -> Iterator[str]:
-    url = databases.create()
-    blocking(migrate(url))
-    yield databases.name(url)
-    databases.drop(url)
+def prepare_database() -> Prepare:
+    return _migrated
 
 
 @pytest.fixture

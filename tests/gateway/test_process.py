@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 
 from gateway.auth import make_token
+from tests.databases import Databases
 from tests.gateway.client import SECRET
 from tests.gateway.test_websocket import closed, receive
-from tests.servers import Databases
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
 

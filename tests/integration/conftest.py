@@ -1,21 +1,24 @@
 """The bus' own tables in a database of the test's own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 
+import asyncpg
 import pytest
 
 from eventbus.postgres import Database, apply, load
+from tests.databases import Databases
+
+
+async def _migrated(connection: asyncpg.Connection) -> None:
+    await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
 
 
 @pytest.fixture
-async def migrated_url(database_url: str) -> str:
-    database = Database(database_url)
-    await database.connect()
-    async with database.connection() as connection:
-        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
-    await database.close()
-    return database_url
+def migrated_url(databases: Databases) -> Iterator[str]:
+    url = databases.lend(_migrated)
+    yield url
+    databases.take_back(url)
 
 
 @pytest.fixture
