@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench lock clean FORCE
+.PHONY: help demo test check soak bench lock clean FORCE
 
 # Where it is set, each of the tests' many processes would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,9 +18,6 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --no-deps --no-compile
 TYPED := eventbus handlers consumers gateway benchmarks tests pytest_eventbus.py
 
-# pytest's exit 5 is "no tests": wrong for the whole proof, expected of one half of it when ARGS selects a few.
-NONE_IS_FINE := $(if $(ARGS),|| test $$? -eq 5)
-
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 \2/p' $(MAKEFILE_LIST) | while read -r make target text; do \
 		printf '  %s %-6s %s\n' "$$make" "$$target" "$$text"; done
@@ -28,17 +25,21 @@ help: ## what there is to make
 demo: $(VENV)/.runtime ## the whole application in one process, each step shown; ARGS=--once ends when all were seen
 	@$(BIN)/eventbus demo $(ARGS)
 
-# Most tests wait for servers, leases or due times: four processes keep two cores busy. Whoever is done early takes from
+# Most tests wait for servers, leases or due times: six processes keep two cores busy. Whoever is done early takes from
 # the others: the long ones would keep one of them for a minute behind all.
 test: check ## the whole proof: check, then every test on real servers; ARGS=… goes to pytest
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not serial" $(ARGS) $(NONE_IS_FINE)
-	$(BIN)/python -m pytest -m serial $(ARGS) $(NONE_IS_FINE)
+	$(BIN)/python -m pytest -n 6 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+
+soak: $(VENV)/.dev ## what is long by nature: tests of time repeated on a busy machine, promises about time, costs
+	$(BIN)/python -m tests.clocks $(ARGS)
+	$(BIN)/python -m benchmarks.promises
+	$(BIN)/python -m benchmarks.regress
 
 bench: $(VENV)/.dev ## this project, its peers and the raw client, measured and drawn; ARGS=--quick takes 2 minutes
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,8 +6,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 90.0  # seconds: what has not come true by then will not, however busy the machine
 
-async def eventually(probe: Callable[[], Awaitable[T]], timeout: float = 20.0) -> T:
+
+async def eventually(probe: Callable[[], Awaitable[T]], timeout: float = PATIENCE) -> T:
     """Ask until the answer is true, and return it."""
     async with asyncio.timeout(timeout):
         while not (answer := await probe()):
@@ -15,7 +17,7 @@ async def eventually(probe: Callable[[], Awaitable[T]], timeout: float = 20.0) -
         return answer
 
 
-async def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
     """Wait until a plain condition holds."""
     async with asyncio.timeout(timeout):
         while not condition():

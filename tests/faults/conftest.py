@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +15,13 @@ from redis.asyncio import Redis
 from eventbus import EventBus, EventBusError, Status, Unavailable
 from eventbus.codec import open_event
 from eventbus.errors import CodecError
-from eventbus.postgres import apply, load
+from eventbus.postgres import apply, installed
 from eventbus.redis.keys import stream_keys
+from tests.databases import Prepare, blocking
 from tests.faults import jobs
 from tests.faults.fleet import Fleet
-from tests.faults.history import History, Observed, read
-from tests.servers import blocking
+from tests.faults.history import History, Observed, Reader
+from tests.waiting import PATIENCE
 
 STREAM = "job"
 WARM_UP = 1_000_000  # tokens above this one are published until all workers are up
@@ -40,6 +40,7 @@ class Arena:
         self.history_folder.mkdir()
         self.redis_url, self.database_url = redis_url, database_url
         self.history = History(self.history_folder)
+        self.written = Reader(self.history_folder)
         environment = {
             "FAULTS_REDIS": redis_url,
             "FAULTS_DATABASE": database_url,
@@ -88,22 +89,24 @@ class Arena:
         """What is there now."""
         dead, undecodable = await self._dead(bus)
         stored_twice, pending = await self._stream()
-        return Observed(await self._effects(), dead, undecodable, stored_twice, pending, read(self.history_folder))
+        return Observed(await self._effects(), dead, undecodable, stored_twice, pending, self.written.lines())
 
-    async def effects(self, count: int, *, within: float) -> None:
+    async def effects(self, count: int) -> None:
         """Wait until so many events have had their effect. Costs less than to look at everything."""
-        deadline = asyncio.get_running_loop().time() + within
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while (found := (await self._effects()).total()) < count:
-            assert asyncio.get_running_loop().time() < deadline, f"{found} of {count} in {within} s\n{self.fleet.log()}"
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"{found} of {count} in {PATIENCE} s\n{self.fleet.log()}"
+            )
             await asyncio.sleep(0.1)
 
     def history_of_publishers(self) -> Observed:
         """The history alone, without a look at the servers."""
-        return Observed(Counter(), Counter(), 0, set(), 0, read(self.history_folder))
+        return Observed(Counter(), Counter(), 0, set(), 0, self.written.lines())
 
-    async def settled(self, bus: EventBus, count: int, *, within: float) -> Observed:
+    async def settled(self, bus: EventBus, count: int) -> Observed:
         """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
-        deadline = asyncio.get_running_loop().time() + within
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             observed = await self.observe(bus)
             noted = len(observed.tokens("noted"))
@@ -114,24 +117,26 @@ class Arena:
                 return observed
             await asyncio.sleep(0.1)
 
-    async def runs(self, count: int, *, within: float = 20) -> None:
+    async def runs(self, count: int) -> None:
         """Wait until handlers have begun so often."""
-        deadline = asyncio.get_running_loop().time() + within
-        while sum(line["what"] == "run" for line in read(self.history_folder)) < count:
-            assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {within} s\n{self.fleet.log()}"
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while self.written.count("run") < count:
+            assert asyncio.get_running_loop().time() < deadline, f"not {count} runs in {PATIENCE} s\n{self.fleet.log()}"
             await asyncio.sleep(0.01)
 
     def history_lines(self, what: str) -> list[dict[str, object]]:
         """What was written down until now of this kind."""
-        return [line for line in read(self.history_folder) if line["what"] == what]
+        return [line for line in self.written.lines() if line["what"] == what]
 
-    async def at_work(self, bus: EventBus, *, within: float = 30) -> int:
+    async def at_work(self, bus: EventBus) -> int:
         """Publish until each process of the fleet has begun a handler: before that, a signal meets a Python that starts
         up. Returns how many events that took."""
-        deadline = asyncio.get_running_loop().time() + within
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         wanted, published = {process.pid for process in self.fleet.processes}, 0
-        while not wanted <= {line["pid"] for line in read(self.history_folder) if line["what"] == "run"}:
-            assert asyncio.get_running_loop().time() < deadline, f"not all began within {within} s\n{self.fleet.log()}"
+        while not wanted <= {line["pid"] for line in self.history_lines("run")}:
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"not all began within {PATIENCE} s\n{self.fleet.log()}"
+            )
             # In bursts: the blocked readers are served in turns, and one might get all the notes and never a job.
             await asyncio.gather(*(self.publish(bus, WARM_UP + published + i) for i in range(20)))
             published += 20
@@ -141,7 +146,7 @@ class Arena:
     async def warmed_up(self, bus: EventBus) -> int:
         """As `at_work`, and all that this took is out of the way: what comes next is on time, if anything is."""
         published = await self.at_work(bus)
-        await self.settled(bus, published, within=30)
+        await self.settled(bus, published)
         return published
 
     async def _effects(self) -> Counter[int]:
@@ -203,7 +208,8 @@ def arena_on(tmp_path: Path, database_url: str) -> Iterator[ArenaFactory]:
     default = database_url
 
     def make(redis_url: str, database_url: str | None = None, *, environment: Mapping[str, str] | None = None) -> Arena:
-        blocking(_prepare(database_url or default))
+        if database_url is not None:
+            blocking(_prepare(database_url))
         arenas.append(Arena(tmp_path, redis_url, database_url or default, environment=environment))
         return arenas[-1]
 
@@ -225,10 +231,19 @@ async def bus(arena: Arena) -> AsyncIterator[EventBus]:
         yield bus
 
 
+async def _migrate(connection: asyncpg.Connection) -> None:
+    await apply(connection, installed())
+    await connection.execute(jobs.TABLES)
+
+
+@pytest.fixture(scope="session")
+def prepare_database() -> Prepare:
+    return _migrate
+
+
 async def _prepare(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
-        await apply(connection, load("eventbus", files("eventbus.postgres") / "migrations"))
-        await connection.execute(jobs.TABLES)
+        await _migrate(connection)
     finally:
         await connection.close()

@@ -14,6 +14,7 @@ from eventbus.embedded.ports import free_port
 from eventbus.postgres import apply, installed
 from gateway.auth import make_token
 from tests.faults.fleet import Fleet
+from tests.waiting import PATIENCE
 
 SECRET = "a secret of the tests, 32 bytes long"
 ORGANIZATION, USER = "acme", "ada"
@@ -48,12 +49,12 @@ class Crm:
             await connection.close()
 
     def client(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(self.url, headers=self.headers, timeout=aiohttp.ClientTimeout(total=30))
+        return aiohttp.ClientSession(self.url, headers=self.headers, timeout=aiohttp.ClientTimeout(total=PATIENCE))
 
     async def start_gateway(self, crash: str = "") -> None:
         """Returns when it answers."""
         process = self.gateway.start(crash=crash)
-        async with self.client() as client, asyncio.timeout(30):
+        async with self.client() as client, asyncio.timeout(PATIENCE):
             while True:
                 try:
                     async with client.get("/livez"):

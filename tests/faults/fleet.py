@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lines import whole_lines
+from tests.waiting import PATIENCE
 
 
 class Fleet:
@@ -39,7 +40,7 @@ class Fleet:
         process.wait()
         self.processes.remove(process)
 
-    def terminate(self, process: subprocess.Popen[bytes], timeout: float = 20) -> int:
+    def terminate(self, process: subprocess.Popen[bytes], timeout: float = PATIENCE) -> int:
         """SIGTERM; returns the exit code."""
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout)

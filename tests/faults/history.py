@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tests.lines import whole_lines
+from typing import Any
 
 
 class History:
@@ -27,10 +26,28 @@ class History:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
-def read(folder: Path) -> list[dict[str, object]]:
-    """Everything that all processes wrote, in the order of time."""
-    lines = [json.loads(line) for path in folder.glob("*.jsonl") for line in whole_lines(path)]
-    return sorted(lines, key=lambda line: line["at"])
+class Reader:
+    """What all processes write into a folder. It is asked again and again while they write: no line is read twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}  # bytes
+        self._lines: list[dict[str, Any]] = []
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Everything until now, in the order of time."""
+        for path in self._folder.glob("*.jsonl"):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                whole = file.read().rpartition(b"\n")[0]
+            if whole:
+                self._read[path] = self._read.get(path, 0) + len(whole) + 1
+                self._lines += map(json.loads, whole.splitlines())
+        self._lines.sort(key=lambda line: line["at"])  # nearly in order already
+        return list(self._lines)
+
+    def count(self, what: str) -> int:
+        return sum(line["what"] == what for line in self.lines())
 
 
 @dataclass

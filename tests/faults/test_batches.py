@@ -9,6 +9,7 @@ from tests.faults.conftest import Arena, ArenaFactory
 from tests.faults.history import Observed, check
 from tests.faults.jobs import ATTEMPTS
 from tests.faults.test_poison import CRASHES
+from tests.waiting import PATIENCE
 
 BATCHES = "--batches"
 
@@ -25,9 +26,9 @@ async def test_a_batch_that_dies_at_any_boundary_has_its_effects_once(
 ) -> None:
     doomed = arena.fleet.start(BATCHES, crash=boundary)
     await arena.publish_all(bus, range(1, 101), per_second=200)
-    await asyncio.to_thread(doomed.wait, 20)
+    await asyncio.to_thread(doomed.wait, PATIENCE)
     arena.fleet.start(BATCHES)
-    observed = await arena.settled(bus, 100, within=20)
+    observed = await arena.settled(bus, 100)
     check(observed, attempts=1)
     assert largest(observed) > 1
 
@@ -49,7 +50,7 @@ async def test_batches_under_a_killer_are_done_once_and_fail_singly(arena: Arena
         arena.fleet.kill(arena.fleet.processes[0])
         arena.fleet.start(BATCHES)
     await publishing
-    observed = await arena.settled(bus, len(arena.history_lines("publish ok")), within=30)
+    observed = await arena.settled(bus, len(arena.history_lines("publish ok")))
     check(observed, attempts=ATTEMPTS, poison=failing)
     spent = {int(str(line["token"])) for line in observed.history if line["what"] == "run" and line["attempt"] != 1}
     assert spent == set(failing), "no other has spent more than one attempt"
@@ -68,7 +69,7 @@ async def test_what_kills_its_worker_takes_no_batch_mates_along(arena: Arena, bu
         if len(observed.effects) + len(observed.dead) == 30 and not observed.pending:
             break
         await asyncio.sleep(0.1)
-    observed = await arena.settled(bus, 30, within=5)
+    observed = await arena.settled(bus, 30)
     check(observed, attempts=1, poison=[15])
     assert crashes == CRASHES
     assert largest(observed) > 1

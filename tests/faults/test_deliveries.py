@@ -13,7 +13,7 @@ from handlers.message.events import Channel, MessageResponded
 from tests.faults.crm import ORGANIZATION, Crm
 from tests.gateway.peer import Peer, Received, answer, peer
 from tests.servers import OwnRedis
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 MESSAGES = 60
 
@@ -54,12 +54,12 @@ async def publish(crm: Crm, *numbers: int) -> None:
             await bus.publish(respond(number), organization=ORGANIZATION)
 
 
-async def confirmed(crm: Crm, count: int, within: float = 60) -> list[Any]:
+async def confirmed(crm: Crm, count: int) -> list[Any]:
     async def there() -> list[Any]:
         rows = await crm.sql("SELECT * FROM deliveries WHERE sent_at IS NOT NULL")
         return rows if len(rows) == count and await crm.at_rest() else []
 
-    return await eventually(there, within)
+    return await eventually(there)
 
 
 def arrived(outside: Peer) -> list[int]:
@@ -84,7 +84,7 @@ async def test_killed_inside_the_send_it_is_sent_again_and_known_to_be_ambiguous
 async def test_killed_behind_the_answer_it_is_sent_again_and_known_to_be_ambiguous(crm: Crm, outside: Peer) -> None:
     process = crm.workers.start(crash="delivery.sent")
     await publish(crm, 7)
-    await asyncio.to_thread(process.wait, 20)
+    await asyncio.to_thread(process.wait, PATIENCE)
     [row] = await crm.sql("SELECT state, unanswered FROM deliveries")
     assert tuple(row) == ("sending", 0)
     crm.workers.start()
@@ -96,7 +96,7 @@ async def test_killed_behind_the_answer_it_is_sent_again_and_known_to_be_ambiguo
 async def test_killed_behind_the_record_it_is_not_sent_again(crm: Crm, outside: Peer) -> None:
     process = crm.workers.start(crash="delivery.recorded")
     await publish(crm, 7)
-    await asyncio.to_thread(process.wait, 20)
+    await asyncio.to_thread(process.wait, PATIENCE)
     crm.workers.start()
     [row] = await confirmed(crm, 1)
     assert arrived(outside) == [7]
@@ -162,14 +162,14 @@ async def test_an_import_resumes_behind_the_page_that_was_committed(crm: Crm, ou
         async with client.post("/api/connections", json=connection) as response:
             assert response.status == 201
     process = crm.workers.start(crash="import.committed:2")
-    await asyncio.to_thread(process.wait, 20)
+    await asyncio.to_thread(process.wait, PATIENCE)
     assert len(await crm.sql("SELECT 1 FROM messages")) == 2
     crm.workers.start()
 
     async def finished() -> Any:
         return await crm.sql("SELECT 1 FROM whatsapp_imports WHERE finished_at IS NOT NULL")
 
-    await eventually(finished, 30)
+    await eventually(finished)
     rows = await crm.sql("SELECT content FROM messages ORDER BY position")
     assert [row["content"] for row in rows] == [f"message {number}" for number in range(pages)]
     assert [one.path.partition("after=")[2] for one in outside.received] == ["", "1", "2", "3"]

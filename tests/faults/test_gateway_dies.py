@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.crm import USER, Crm
 from tests.servers import OwnRedis
+from tests.waiting import PATIENCE
 
 LEAD = {"name": "Grace Hopper", "assignedTo": USER}
 KEY = {"Idempotency-Key": "the-one-and-only"}
@@ -27,7 +28,7 @@ async def test_a_lead_that_was_committed_is_answered_and_published_once(crm: Crm
     async with crm.client() as client:
         with pytest.raises(aiohttp.ClientConnectionError):
             await client.post("/api/leads", json=LEAD, headers=KEY)
-        await asyncio.to_thread(crm.gateway.processes[0].wait, 10)
+        await asyncio.to_thread(crm.gateway.processes[0].wait, PATIENCE)
         await crm.start_gateway()
         answers = []
         for _ in range(2):

@@ -76,12 +76,12 @@ async def test_no_response_is_lost_when_gateways_are_killed(crm: Crm, tmp_path: 
                 async def all_seen() -> bool:
                     return all(set(reader.seen) >= set(ids[reader.user]) for reader in readers)
 
-                await eventually(all_seen, 20)
+                await eventually(all_seen)
 
                 async def all_taken() -> bool:
                     return not await crm.sql("SELECT 1 FROM responses_waiting WHERE taken_at IS NULL")
 
-                await eventually(all_taken, 20)
+                await eventually(all_taken)
             for task in reading:
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
@@ -144,7 +144,7 @@ class Gateways:
                         return answer.status == 200
                 return False
 
-            await eventually(answers, 30)
+            await eventually(answers)
 
 
 async def _kill_in_turn(fleets: list[Gateways]) -> None:

@@ -15,6 +15,7 @@ from eventbus.transport import Outgoing
 from tests.faults.conftest import STREAM, Arena, ArenaFactory
 from tests.faults.jobs import Noted
 from tests.servers import OwnPostgres
+from tests.waiting import PATIENCE
 
 EVENTS = int(os.environ.get("FAULTS_HISTORY_EVENTS", "5000"))
 CHUNK = 200
@@ -54,9 +55,9 @@ async def stored(url: str) -> Counter[str]:
         await connection.close()
 
 
-async def at_rest(arena: Arena, bus: EventBus, *, within: float) -> None:
+async def at_rest(arena: Arena, bus: EventBus) -> None:
     """Until the group has dealt with everything."""
-    deadline = asyncio.get_running_loop().time() + within
+    deadline = asyncio.get_running_loop().time() + PATIENCE + EVENTS / 500
     while True:
         [state] = await bus.transport.inspect([STREAM])
         mine = [group for group in state.groups if group.name == "history"]
@@ -81,11 +82,11 @@ async def test_whoever_dies_at_any_boundary_of_a_batch_leaves_each_event_recorde
     events = some(600)
     doomed = arena.fleet.start(RECORDING, crash=boundary)
     publishing = asyncio.create_task(publish(bus, events, twice=0.1, pause=0.3))
-    await asyncio.to_thread(doomed.wait, 20)
+    await asyncio.to_thread(doomed.wait, PATIENCE)
     arena.fleet.processes.remove(doomed)
     arena.fleet.start(RECORDING)
     await publishing
-    await at_rest(arena, bus, within=20)
+    await at_rest(arena, bus)
     await check(arena, bus, events)
 
 
@@ -114,7 +115,7 @@ async def test_history_holds_exactly_what_was_published(
                 await asyncio.sleep(0.5)
                 await asyncio.to_thread(postgres.start)
         await publishing
-        await at_rest(arena, bus, within=30 + EVENTS / 500)
+        await at_rest(arena, bus)
         await check(arena, bus, events)
     assert killed >= 3
     print(f"{EVENTS:,} events, {killed} workers killed")

@@ -38,7 +38,6 @@ def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> Iterator[Crm]
     crm.end()
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(600)
 async def test_each_of_thousands_of_leads_has_its_tasks_and_one_notification_though_workers_are_killed(
     crm: Crm,

@@ -12,7 +12,7 @@ from handlers import jobs
 from tests.faults.crm import Crm
 from tests.mailserver import MailServer, mail_server
 from tests.servers import OwnRedis
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 MANY = [f"reader-{number}@example.com" for number in range(7)]
 
@@ -37,9 +37,9 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, server: Ma
 async def _dies_and_is_followed(crm: Crm, crash: str) -> None:
     """Until all is at rest."""
     first = crm.workers.start(crash=crash)
-    await asyncio.to_thread(first.wait, 20)
+    await asyncio.to_thread(first.wait, PATIENCE)
     crm.workers.start()
-    await eventually(crm.at_rest, timeout=40)
+    await eventually(crm.at_rest)
     assert await crm.dead() == []
 
 

@@ -134,7 +134,6 @@ def arrived(telegram: Peer, count: float) -> Callable[[], bool]:
     return lambda: len(telegram.received) >= count
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(2 * WITHIN)
 async def test_each_message_ends_and_what_arrives_twice_is_on_record(crm: Crm, n8n: N8N, telegram: Peer) -> None:
     flow = n8n.answer = Workflow()
@@ -154,7 +153,7 @@ async def test_each_message_ends_and_what_arrives_twice_is_on_record(crm: Crm, n
         killing = asyncio.create_task(kill_now_and_then(crm, telegram, flow))
         posted = [one for found in await asyncio.gather(*(poster() for _ in range(POSTERS))) for one in found]
         kills = await killing
-        told = {one["messageId"]: one for one in await ended(client, posted, within=WITHIN)}
+        told = {one["messageId"]: one for one in await ended(client, posted)}
     await eventually(crm.at_rest, timeout=WITHIN)
     done = [message_id for message_id in posted if not is_refused(message_id)]
     await check_answered_once(crm, done, refused={one for one in posted if is_refused(one)})

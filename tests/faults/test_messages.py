@@ -14,7 +14,7 @@ from tests.faults.crm import Crm
 from tests.gateway import n8n as peer
 from tests.gateway.n8n import N8N, Asked, echo
 from tests.servers import OwnRedis
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 _RESPONSES = """
 SELECT message_id, count(*) FILTER (WHERE role = 'assistant') AS responses,
@@ -55,7 +55,7 @@ async def ask(client: aiohttp.ClientSession, agent_id: str, text: str) -> str:
         return message_id
 
 
-async def ended(client: aiohttp.ClientSession, message_ids: list[str], within: float) -> list[Any]:
+async def ended(client: aiohttp.ClientSession, message_ids: list[str]) -> list[Any]:
     """What the status of each says when it has ended. In time, or it is told how far those are that have not."""
     ended: dict[str, Any] = {}
     waiting: dict[str, Any] = dict.fromkeys(message_ids)
@@ -68,7 +68,7 @@ async def ended(client: aiohttp.ClientSession, message_ids: list[str], within: f
             ended[message_id] = told[1]["data"]
 
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(PATIENCE):
             while waiting:
                 for message_id in list(waiting):
                     await look(message_id)
@@ -108,9 +108,9 @@ async def test_a_worker_dies_and_there_is_one_response(dies: str, calls: int, cr
         await until(lambda: n8n.asked)
         if in_call:
             process.kill()
-        await asyncio.to_thread(process.wait, 10)
+        await asyncio.to_thread(process.wait, PATIENCE)
         crm.workers.start()
-        [told] = await ended(client, [message_id], within=30)
+        [told] = await ended(client, [message_id])
     assert (told["state"], told["attempts"]) == ("completed", 1), "a crash spends no attempt"
     await check_answered_once(crm, [message_id])
     assert len(n8n.asked) == calls

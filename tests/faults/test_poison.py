@@ -36,7 +36,7 @@ async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(aren
     await arena.publish_all(bus, range(1, 51), per_second=200)
     # Two groups read this stream, and each must put away what it cannot read. Data that does not fit is met by the one
     # that handles the type; the other passes it by.
-    observed = await arena.settled(bus, 50 + len(poison) + len(poison) - BAD_DATA, within=20)
+    observed = await arena.settled(bus, 50 + len(poison) + len(poison) - BAD_DATA)
     dead = await bus.transport.dead_letters("job", limit=100)
     assert all(letter.error for letter in dead)
     check(observed, attempts=ATTEMPTS, undecodable=len(dead))
@@ -62,7 +62,7 @@ async def test_what_kills_its_worker_is_dead_after_its_crash_budget_and_takes_no
         if len(observed.effects) + len(observed.dead) == 203 and not observed.pending:
             break
         await asyncio.sleep(0.1)
-    observed = await arena.settled(bus, 203, within=5)
+    observed = await arena.settled(bus, 203)
     check(observed, attempts=ATTEMPTS, poison=poison)
     # Several may kill the same process at once, and a crash is charged to all of them.
     assert CRASHES <= crashes <= CRASHES * len(poison), crashes
@@ -78,7 +78,7 @@ async def test_what_always_fails_is_dead_after_its_attempts(behaviour: str, aren
     arena.fleet.start()
     await arena.publish(bus, 99, behaviour)
     await arena.publish_all(bus, range(1, 51), per_second=200)
-    observed = await arena.settled(bus, 51, within=20)
+    observed = await arena.settled(bus, 51)
     check(observed, attempts=ATTEMPTS, poison=[99])
     [letter] = await bus.transport.dead_letters("job")
     assert letter.attempts == ATTEMPTS

@@ -34,7 +34,7 @@ async def test_a_postgresql_killed_under_load_costs_no_effect_and_no_attempt(
         await asyncio.sleep(0.5)
         await asyncio.to_thread(postgres.start)
         await publishing
-        observed = await arena.settled(bus, warm_up + 300, within=30)
+        observed = await arena.settled(bus, warm_up + 300)
     check(observed, attempts=1)
     assert all(process.poll() is None for process in arena.fleet.processes), "no worker may exit on a blip"
 
@@ -53,7 +53,7 @@ async def test_sessions_that_are_ended_all_the_time_cost_no_effect_and_no_attemp
             await connection.execute(TERMINATE)
             await asyncio.sleep(0.1)
         await connection.close()
-        observed = await arena.settled(bus, warm_up + 300, within=30)
+        observed = await arena.settled(bus, warm_up + 300)
     check(observed, attempts=1)
     assert all(process.poll() is None for process in arena.fleet.processes), "no worker may exit on a blip"
 

@@ -15,7 +15,8 @@ from tests.faults.conftest import Arena, ArenaFactory
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS, LEASE
 from tests.servers import OwnRedis, redis_binaries
-from tests.waiting import until
+from tests.stopwatch import Stopwatch
+from tests.waiting import PATIENCE, until
 
 RESUMED = 5.0  # seconds after Redis is back
 SLACK = 0.5  # seconds by which a busy machine may be late to wake a task
@@ -27,19 +28,18 @@ async def spooling(arena: Arena, timeout: float) -> AsyncIterator[EventBus]:
         yield bus
 
 
-async def drained(arena: Arena, bus: EventBus, count: int, *, within: float = 60) -> None:
+async def drained(arena: Arena, bus: EventBus, count: int, warm_up: int = 0) -> None:
     """The spool is empty, and every event has run once."""
     assert bus.spool is not None
     spool = bus.spool
-    await until(lambda: spool.file.size() == 0, timeout=within)
-    await arena.effects(count, within=within)
-    observed = await arena.settled(bus, count, within=20)
+    await until(lambda: spool.file.size() == 0, timeout=2 * PATIENCE)
+    await arena.effects(count + warm_up)
+    observed = await arena.settled(bus, count + warm_up)
     check(observed, attempts=ATTEMPTS)
     assert set(observed.tokens("publish ok")) | set(observed.tokens("publish spooled")) == set(range(count))
 
 
-@pytest.mark.serial
-@pytest.mark.timeout(240)  # some ten thousand transactions: half a minute on an idle machine of two cores
+@pytest.mark.timeout(600)  # some ten thousand transactions: half a minute on an idle machine of two cores
 @pytest.mark.parametrize(("server", "down"), [("valkey", 10.0), ("redis", 2.0)])
 async def test_killed_under_a_thousand_publishes_a_second(
     server: str, down: float, own_redis: OwnRedis, arena_on: ArenaFactory
@@ -51,25 +51,25 @@ async def test_killed_under_a_thousand_publishes_a_second(
     async with spooling(arena, 5.0) as bus:
         for _ in range(2):
             arena.fleet.start()
-        await arena.publish(bus, 0)
-        await arena.runs(1)
-        publishing = asyncio.create_task(arena.publish_all(bus, range(1, count), per_second=rate))
-        await asyncio.sleep(before)
-        redis.kill()
-        cpu, began = time.process_time(), time.monotonic()
-        await asyncio.sleep(down)
-        cpu, took = time.process_time() - cpu, time.monotonic() - began
-        seen = arena.history_of_publishers().tokens("run").total()
-        await asyncio.to_thread(redis.start)
-        back = time.monotonic()
-        await arena.runs(seen + 1, within=RESUMED)
-        assert time.monotonic() - back <= RESUMED, "workers resume within 5 s"
-        await publishing
-        await drained(arena, bus, count, within=180)
+        warm_up = await arena.at_work(bus)  # a worker that still starts when its server dies ends, as it should
+        with Stopwatch() as publishing_time:
+            publishing = asyncio.create_task(arena.publish_all(bus, range(count), per_second=rate))
+            await asyncio.sleep(before)
+            redis.kill()
+            cpu = time.process_time()
+            await asyncio.sleep(down)
+            cpu = time.process_time() - cpu
+            seen = arena.history_of_publishers().tokens("run").total()
+            await asyncio.to_thread(redis.start)
+            with Stopwatch() as back:
+                await arena.runs(seen + 1)
+            assert back.seconds <= RESUMED, "workers resume within 5 s"
+            await publishing
+        await drained(arena, bus, count, warm_up)
     observed = arena.history_of_publishers()
-    assert observed.tokens("publish spooled").total() >= 0.8 * rate * down
-    assert observed.slowest() <= 5.0 + SLACK
-    assert cpu / took < 0.8, f"publishing into the spool took {cpu:.1f} s of {took:.1f}"
+    assert observed.tokens("publish spooled").total() >= 0.5 * rate * down, "Redis was away for that long, at the least"
+    assert observed.slowest() - publishing_time.kept_waiting <= 5.0 + SLACK
+    assert cpu / down < 0.8, f"publishing into the spool took {cpu:.1f} s of {down:.1f}"
 
 
 async def freeze(redis: EmbeddedRedis) -> None:
@@ -100,15 +100,16 @@ async def test_frozen(
         await arena.publish(bus, 0)
         await arena.runs(1)
         await stop(redis)
-        began = time.monotonic()
-        await arena.publish_all(bus, range(1, 401), per_second=200)
-        await asyncio.sleep(max(0.0, began + 3.0 - time.monotonic()))
+        with Stopwatch() as publishing:
+            await arena.publish_all(bus, range(1, 401), per_second=200)
+            await asyncio.sleep(max(0.0, 3.0 - publishing.passed))
         if stop is freeze:
             redis.resume()
         await drained(arena, bus, 401)
     observed = arena.history_of_publishers()
-    assert observed.tokens("publish spooled").total() >= 300
-    assert observed.slowest() <= 2.0 + SLACK
+    if publishing.kept_waiting < 0.5:  # else the pause may have been over before the last had been published
+        assert observed.tokens("publish spooled").total() >= 300
+    assert observed.slowest() - publishing.kept_waiting <= 2.0 + SLACK
 
 
 @pytest.mark.parametrize("server", sorted(redis_binaries()))
@@ -122,7 +123,7 @@ async def test_full(server: str, own_redis: OwnRedis, arena_on: ArenaFactory) ->
         await arena.runs(1)  # its groups are there: a full server makes none
         await asyncio.gather(*(arena.publish(bus, token) for token in range(1, 200)))
         await client.config_set("maxmemory", "1mb")
-        await arena.effects(200, within=30)  # consumers drain; the events of their effects wait in the outbox
+        await arena.effects(200)  # consumers drain; the events of their effects wait in the outbox
         await arena.publish_all(bus, range(200, 300), per_second=1000)
         await arena.publish_all(plain, range(1000, 1100), per_second=1000)
         observed = arena.history_of_publishers()
@@ -144,10 +145,10 @@ async def test_what_fails_while_redis_is_full(server: str, own_redis: OwnRedis, 
         await asyncio.gather(*(arena.publish(bus, token, "fail-after:1.0") for token in poison))
         await arena.runs(len(poison))
         await client.config_set("maxmemory", "1mb")
-        await until(lambda: "is full" in arena.fleet.log(), timeout=20)
+        await until(lambda: "is full" in arena.fleet.log())
         await asyncio.sleep(2 * LEASE)  # whoever forgets an outcome sees its lease end, or never
         assert arena.history_of_publishers().tokens("run").total() == len(poison), "nothing is retried yet"
         await client.config_set("maxmemory", "0")
-        observed = await arena.settled(bus, len(poison), within=30)
+        observed = await arena.settled(bus, len(poison))
     check(observed, attempts=ATTEMPTS, poison=poison)
     assert observed.tokens("run") == dict.fromkeys(poison, ATTEMPTS)

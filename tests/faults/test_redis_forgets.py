@@ -40,12 +40,12 @@ async def test_what_is_published_after_the_loss_flows_and_the_loss_is_told(
     published = await arena.at_work(bus)
     await arena.publish_all(bus, range(1, 51), per_second=200)
     published += 50
-    observed = await arena.settled(bus, published, within=20)
+    observed = await arena.settled(bus, published)
     check(observed, attempts=ATTEMPTS)
     async with Redis.from_url(arena.redis_url) as client:
         await lose(client)
     await arena.publish_all(bus, range(101, 151), per_second=200)
-    observed = await arena.settled(bus, published + 50, within=20)
+    observed = await arena.settled(bus, published + 50)
     check(observed, attempts=ATTEMPTS)
     assert all(process.poll() is None for process in arena.fleet.processes)
     created = [line for line in arena.fleet.log().splitlines() if '"group created"' in line and '"jobs"' in line]
@@ -62,7 +62,7 @@ async def test_a_group_that_is_destroyed_under_load_meets_every_event(arena: Are
         while not publishing.done():
             await client.xgroup_destroy(KEY, "jobs")
             await asyncio.sleep(0.3)
-    check(await arena.settled(bus, 400, within=20), attempts=ATTEMPTS)
+    check(await arena.settled(bus, 400), attempts=ATTEMPTS)
 
 
 async def test_the_outbox_publishes_what_it_still_holds_after_a_flush(
@@ -74,7 +74,7 @@ async def test_the_outbox_publishes_what_it_still_holds_after_a_flush(
     async with EventBus(any_redis_url) as bus, database.connection() as connection, Redis.from_url(any_redis_url) as it:
         arena.fleet.start()
         warm_up = await arena.at_work(bus)
-        await arena.settled(bus, warm_up, within=20)
+        await arena.settled(bus, warm_up)
         async with connection.transaction():
             for token in range(1, 51):
                 arena.history.record("publish invoked", token=token)
@@ -82,5 +82,5 @@ async def test_the_outbox_publishes_what_it_still_holds_after_a_flush(
             await it.flushall()  # while they are held open
         for token in range(1, 51):
             arena.history.record("publish ok", token=token)
-        check(await arena.settled(bus, warm_up + 50, within=20), attempts=ATTEMPTS)
+        check(await arena.settled(bus, warm_up + 50), attempts=ATTEMPTS)
     await database.close()

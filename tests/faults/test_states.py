@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from eventbus import EventBus, Group, Phase, State, tracked
 from tests.faults import jobs
 from tests.faults.conftest import KEY, Arena, ArenaFactory
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 GROUP = "jobs"
 STALE = 0.5  # seconds
@@ -48,7 +48,7 @@ async def left_behind(arena: Arena, bus: EventBus, behaviour: str, attempts: int
     doomed = arena.fleet.start("--alone", crash=f"consumer.settled:{attempts}")
     event_id = await arena.publish(bus, 1, behaviour)
     assert event_id is not None
-    await asyncio.to_thread(doomed.wait, 20)
+    await asyncio.to_thread(doomed.wait, PATIENCE)
     assert await recorded(bus, event_id) is Phase.ACTIVE, "or there is nothing to be seen here"
     return event_id
 
@@ -58,7 +58,7 @@ async def ends_as(bus: EventBus, group: Group, event_id: str, phase: Phase) -> S
         state = await bus.state(group, event_id)
         return state if state.phase is phase else None
 
-    found = await eventually(there, timeout=10)
+    found = await eventually(there)
     assert found is not None
     return found
 
@@ -87,7 +87,7 @@ async def test_asked_for_by_its_name_alone_it_is_completed_too(arena: Arena, bus
     async def completed() -> bool:
         return (await bus.state(GROUP, event_id)).phase is Phase.COMPLETED
 
-    await eventually(completed, timeout=10)
+    await eventually(completed)
 
 
 async def test_what_became_a_dead_letter_has_failed(arena: Arena, bus: EventBus, group: Group) -> None:

@@ -4,7 +4,6 @@ FAULTS_HANGING: how many messages hang."""
 
 import asyncio
 import os
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.faults.test_messages import agent, ask, check_answered_once, ended
 from tests.gateway import n8n as workflow
 from tests.gateway.n8n import N8N, Asked, echo
 from tests.servers import OwnRedis
+from tests.stopwatch import Stopwatch
 from tests.waiting import eventually, until
 
 OUTAGE = float(os.environ.get("FAULTS_OUTAGE", "3"))
@@ -63,7 +63,7 @@ async def open_circuits(client: aiohttp.ClientSession) -> int:
         return found
 
 
-@pytest.mark.timeout(OUTAGE + 120)
+@pytest.mark.timeout(OUTAGE + 300)
 async def test_an_outage_opens_the_circuit_and_all_messages_complete(crm: Crm, n8n: N8N) -> None:
     """4xx is no outage: it is final, with its reason."""
     down = True
@@ -76,7 +76,7 @@ async def test_an_outage_opens_the_circuit_and_all_messages_complete(crm: Crm, n
     n8n.answer = answer
     async with crm.client() as client:
         broken, strict = await new_agent(client, "broken"), await new_agent(client, "strict")
-        began = time.monotonic()
+        began = Stopwatch()
         posted = [await ask(client, broken, f"Message {number}") for number in range(MESSAGES)]
 
         async def is_open() -> bool:
@@ -84,27 +84,30 @@ async def test_an_outage_opens_the_circuit_and_all_messages_complete(crm: Crm, n
 
         await eventually(is_open)
         refused = await ask(client, strict, "Rain?")
-        [told] = await ended(client, [refused], within=PROMPT)
+        with Stopwatch() as ending:
+            [told] = await ended(client, [refused])
+        assert ending.seconds < PROMPT
         assert (told["state"], told["attempts"]) == ("failed", 1)
         assert "422" in told["error"]
         assert "no such tool" in told["error"]
-        await asyncio.sleep(max(0.0, began + OUTAGE - time.monotonic()))
+        await asyncio.sleep(max(0.0, OUTAGE - began.passed))
         assert await is_open()
         calls = len(n8n.asked)
-        assert calls <= 3 + 5 + OUTAGE / PAUSE + 2, "those under way when it opened, one a pause, and the refused"
-        down, healed = False, time.monotonic()
-        ends = await ended(client, posted, within=HEALED)
+        assert calls <= 3 + 5 + began.passed / PAUSE + 2, "those under way when it opened, one a pause, and the refused"
+        down = False
+        with Stopwatch() as healed:
+            ends = await ended(client, posted)
         assert Counter(one["state"] for one in ends) == {"completed": MESSAGES}
-        seconds = time.monotonic() - healed
+        assert healed.seconds < HEALED
         assert await open_circuits(client) == 0
     await check_answered_once(crm, posted, refused={refused})
     [letter] = await crm.dead()
     assert letter.startswith("message: ")
     assert "no such tool" in letter
-    print(f"{OUTAGE:.0f} s of 500: {calls} calls meanwhile; all {MESSAGES} completed {seconds:.1f} s behind it")
+    print(f"{OUTAGE:.0f} s of 500: {calls} calls meanwhile; all {MESSAGES} completed {healed.passed:.1f} s behind it")
 
 
-@pytest.mark.timeout(4 * HANG + 120)
+@pytest.mark.timeout(4 * HANG + 300)
 async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered(crm: Crm, n8n: N8N) -> None:
     healthy = False
 
@@ -116,13 +119,15 @@ async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered
     n8n.answer = answer
     async with crm.client() as client:
         slow, quick = await new_agent(client, "slow"), await agent(client)
+        asked_at = Stopwatch()
         hanging = [await ask(client, slow, f"Slow {number}") for number in range(HANGING)]
         await until(lambda: len(n8n.asked) == PLACES)
-        began = time.monotonic()
+        asking = asked_at.passed  # the first of them may have hung for as long as that
+        began = Stopwatch()
         others = [await ask(client, quick, f"Quick {number}") for number in range(MESSAGES)]
-        ends = await ended(client, others, within=PROMPT)
+        ends = await ended(client, others)
         assert Counter(one["state"] for one in ends) == {"completed": MESSAGES}
-        prompt = time.monotonic() - began
+        prompt = began.seconds
         assert prompt < min(HANG, PROMPT), "they did not wait for it"
         calls = len(n8n.asked) - MESSAGES
         assert calls < 2 * PLACES, "more of them would only hang as well"
@@ -136,12 +141,13 @@ async def test_a_workflow_that_hangs_is_given_up_in_time_and_others_are_answered
                     return told
             return {}
 
-        told = await eventually(given_up, timeout=HANG + 10)
-        bound = time.monotonic() - began
+        told = await eventually(given_up)
+        bound = began.passed
         assert f"has not answered within {HANG:g} s" in told["error"]
-        assert HANG - 1 <= bound <= HANG + 5
+        assert bound + asking >= HANG - 1
+        assert began.seconds <= HANG + 5
         healthy = True
-        ends = await ended(client, hanging, within=HEALED + HANG)
+        ends = await ended(client, hanging)
         assert Counter(one["state"] for one in ends) == {"completed": HANGING}
     await check_answered_once(crm, [*hanging, *others])
     assert await crm.dead() == []

@@ -9,7 +9,7 @@ import pytest
 
 from eventbus import EventBus
 from tests.faults.conftest import Arena
-from tests.faults.history import check, read
+from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS, LEASE
 from tests.waiting import eventually
 
@@ -25,7 +25,7 @@ async def test_a_frozen_worker_loses_its_events_and_changes_nothing_when_it_thaw
     while (await arena.observe(bus)).effects != {0: 1}:  # the others are being handled by the heir
         await asyncio.sleep(0.01)
     frozen.send_signal(signal.SIGCONT)
-    observed = await arena.settled(bus, 4, within=20)
+    observed = await arena.settled(bus, 4)
     check(observed, attempts=1)  # the zombie's failures spend nothing
     runs = [(line["token"], line["pid"]) for line in observed.history if line["what"] == "run"]
     assert sorted(runs) == sorted((token, process.pid) for token in range(4) for process in (frozen, heir))
@@ -40,7 +40,7 @@ async def test_a_handler_that_blocks_its_loop_keeps_the_leases_of_all_that_runs_
     for token in range(4):
         await arena.publish(bus, token, f"sleep:{LEASE / 2}")
     event_id = await arena.publish(bus, 4, f"block:{4 * LEASE}")
-    observed = await arena.settled(bus, warm_up + 5, within=20)
+    observed = await arena.settled(bus, warm_up + 5)
     check(observed, attempts=1)
     assert {observed.tokens("run")[token] for token in range(5)} == {1}
     [pid] = {line["pid"] for line in observed.history if line["what"] == "run" and line["token"] == 4}
@@ -67,9 +67,9 @@ async def test_a_handler_that_blocks_for_longer_than_its_time_loses_its_lease_cl
     warm_up = await arena.warmed_up(bus)
     blocked_for = hasty + 6 * LEASE
     await arena.publish(bus, 1, f"block-first:{blocked_for}")
-    observed = await arena.settled(bus, warm_up + 1, within=20)
+    observed = await arena.settled(bus, warm_up + 1)
     check(observed, attempts=ATTEMPTS)
-    first, second = [line for line in read(arena.history_folder) if line["what"] == "run" and line["token"] == 1]
+    first, second = [line for line in arena.history_lines("run") if line["token"] == 1]
     assert {first["pid"], second["pid"]} == {worker.pid for worker in workers}
     waited = float(str(second["at"])) - float(str(first["at"]))
     assert hasty + LEASE < waited < blocked_for, "it did not have to wait for the end of the block"

@@ -34,7 +34,6 @@ async def answering(bus: EventBus) -> AsyncIterator[None]:
             yield
 
 
-@pytest.mark.serial
 @pytest.mark.usefixtures("answering")
 async def test_each_of_many_sockets_is_answered_and_none_hears_another(gateway: Gateway, tables: Tables) -> None:
     clients = []

@@ -283,7 +283,6 @@ def test_a_mailbox_is_itself_in_capitals() -> None:
 # Rate ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.serial
 async def test_two_workers_send_ten_a_second_together(
     redis_url: str, database_url: str, bus: EventBus, server: MailServer
 ) -> None:

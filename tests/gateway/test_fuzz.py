@@ -55,7 +55,6 @@ def lines(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole_lines(log)]
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(180)
 async def test_nothing_that_is_sent_is_answered_with_what_is_not_documented(
     environment: dict[str, str],  # noqa: F811 - it is a fixture

@@ -360,7 +360,6 @@ async def emptied(bus: EventBus) -> bool:
     return not bus.spool.waits
 
 
-@pytest.mark.serial
 async def test_with_redis_away_nothing_is_aborted(outage: Outage) -> None:
     redis, bus, gateway = outage
     feed = gateway.caller("importer", "acme", "system")

@@ -6,12 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from eventbus.embedded import EmbeddedRedis
 from gateway.demo.board import STEPS
-
-pytestmark = pytest.mark.serial  # one of its steps is a matter of tenths of a second
 
 COMMAND = [sys.executable, "-m", "eventbus.cli", "demo"]
 

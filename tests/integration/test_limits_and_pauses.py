@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from eventbus import Context, Event, EventBus, Group, InFlight, RateLimit, Worker
+from tests.stopwatch import Stopwatch
 from tests.waiting import until
 
 
@@ -69,12 +70,14 @@ async def test_a_rate_holds_across_workers(any_redis_url: str) -> None:
     log = Log()
     groups = [emails(log, rate_limit=RateLimit(20, per=0.5), concurrency=30) for _ in range(3)]
     async with working(any_redis_url, *groups) as bus:
-        await bus.publish_many([Mail(number=number) for number in range(70)])
-        await until(lambda: len(log.starts) == 70)
+        with Stopwatch() as watch:
+            await bus.publish_many([Mail(number=number) for number in range(70)])
+            await until(lambda: len(log.starts) == 70)
     times = sorted(start for start, *_ in log.starts)
-    assert times[-1] - times[0] >= 1.4, "70 at 20 in half a second"
-    assert times[-1] - times[0] <= 4.0
-    assert all(times[i + 20] - times[i] > 0.3 for i in range(len(times) - 20))
+    late = watch.kept_waiting  # by so much a start may be later than it was allowed
+    assert times[-1] - times[0] >= 1.4 - late, "70 at 20 in half a second"
+    assert times[-1] - times[0] <= 4.0 + late
+    assert all(times[i + 20] - times[i] > 0.3 - late for i in range(len(times) - 20))
     assert log.attempts == {1}
 
 
@@ -83,10 +86,9 @@ async def test_an_organization_that_floods_does_not_hold_up_another(url: str) ->
     async with working(url, emails(log, rate_limit=RateLimit(10, per=1.0, by="organization"))) as bus:
         await bus.publish_many([Mail(number=number, organization_id="flood") for number in range(100)])
         await until(lambda: len(log.starts) >= 10)
-        published = time.monotonic()
         await bus.publish(Mail(number=1000, organization_id="small"))
         await until(lambda: any(number == 1000 for *_, number in log.starts))
-        assert time.monotonic() - published < 5.0, "the flood takes nine seconds"
+        assert len(log.starts) < 60, "it has overtaken what the flood waits for"
         await until(lambda: len(log.starts) >= 30)
     assert log.attempts == {1}, "to be put off is no failure"
 

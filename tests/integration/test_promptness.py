@@ -1,4 +1,5 @@
-"""A thousand delayed events over five seconds, their publisher gone: none early, hardly any late."""
+"""A thousand delayed events over some seconds, their publisher gone: none early, hardly any late. How late on a quiet
+machine, python -m benchmarks.promises measures."""
 
 import asyncio
 import random
@@ -6,12 +7,11 @@ import sys
 import time
 from datetime import UTC, datetime
 
-import pytest
-
 from eventbus import Context, Event, EventBus, Group, Worker
+from tests.stopwatch import Stopwatch
 from tests.waiting import until
 
-COUNT, SPAN = 1_000, 5.0  # events, seconds
+COUNT, SPAN = 1_000, 3.0  # events, seconds
 
 
 class Alarm(Event, type="alarm.rung"):
@@ -37,7 +37,6 @@ async def schedule(url: str) -> None:
         await asyncio.gather(*(publish(number) for number in range(COUNT)))
 
 
-@pytest.mark.serial
 async def test_a_thousand_alarms_ring_on_time(any_redis_url: str) -> None:
     rung: list[tuple[Alarm, float]] = []
     group = Group("bells", concurrency=50)
@@ -49,15 +48,16 @@ async def test_a_thousand_alarms_ring_on_time(any_redis_url: str) -> None:
     async with EventBus(any_redis_url) as bus:
         worker = Worker(bus, [group])
         running = asyncio.create_task(worker.run())
-        publisher = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, any_redis_url)
-        assert await publisher.wait() == 0
-        await until(lambda: len(rung) == COUNT, timeout=30)
+        with Stopwatch() as watch:
+            publisher = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, any_redis_url)
+            assert await publisher.wait() == 0
+            await until(lambda: len(rung) == COUNT)
         await worker.stop()
         await running
     assert min(at - event.due for event, at in rung) >= -0.002, "the servers count milliseconds"
     # A delay begins when the server hears of it; a moment does not depend on that.
     late = sorted(at - event.due for event, at in rung if event.exact)
-    assert late[int(len(late) * 0.99)] <= 0.1 + 0.1, "the machine may be busy"
+    assert late[int(len(late) * 0.99)] <= 0.2 + watch.kept_waiting
 
 
 if __name__ == "__main__":

@@ -129,7 +129,6 @@ def test_an_application_that_breaks_is_a_failure_told_once_on_one_screen(service
     assert_one_screen(broken, "myshop.py:5", "json.loads('{')", "JSONDecodeError")
 
 
-@pytest.mark.serial
 async def test_a_dead_process_is_replaced_and_nobody_outlives_a_supervisor_that_was_killed(service: Service) -> None:
     supervisor = service.start("--app", APP, "--processes", "2")
     await soon(lambda: len(service.pids()) == 2)
@@ -147,7 +146,6 @@ async def test_a_dead_process_is_replaced_and_nobody_outlives_a_supervisor_that_
     assert len(service.said("worker stopped")) == 2
 
 
-@pytest.mark.serial
 async def test_a_change_of_source_restarts_and_ctrl_c_ends_and_both_drain(service: Service) -> None:
     supervisor = service.start("--app", APP, "--reload")
     await soon(service.pids)

@@ -12,14 +12,13 @@ from structlog.testing import capture_logs
 
 from eventbus.errors import Unavailable
 from eventbus.group import Group
-from eventbus.lifeline import InHand, Lifeline
+from eventbus.lifeline import LOOKS, InHand, Lifeline
 from eventbus.transport import Delivery
 from tests.samples import consumer
-from tests.waiting import until
+from tests.stopwatch import Stopwatch
+from tests.waiting import PATIENCE, until
 
 LEASE = 0.2
-
-pytestmark = pytest.mark.serial
 
 
 class Renewals:
@@ -84,10 +83,11 @@ def block(seconds: float) -> None:
 async def test_while_the_loop_turns_nothing_is_renewed(renewals: Renewals) -> None:
     hands = Hands()
     hands.take("1-0")
-    with capture_logs() as logs:
+    with capture_logs() as logs, Stopwatch() as watch:
         async with guarding(renewals, hands):
             await asyncio.sleep(LEASE * 2)
-    assert (renewals.asked, logs) == ([], [])
+    if watch.kept_waiting < LEASE / LOOKS:  # a loop that gets no turn is not to be told from one that is blocked
+        assert (renewals.asked, logs) == ([], [])
 
 
 async def test_where_nothing_is_held_nobody_asks(renewals: Renewals) -> None:
@@ -102,16 +102,20 @@ async def test_a_blocked_loop_keeps_its_leases(renewals: Renewals) -> None:
     hands[1].take("2-0")
     async with guarding(renewals, *hands):
         await asyncio.sleep(LEASE / 3)
-        blocked_at = time.monotonic()
-        block(LEASE * 4)
-        back_at = time.monotonic()
-        await until(lambda: renewals.closed)
+        with Stopwatch() as watch:
+            blocked_at = time.monotonic()
+            block(LEASE * 4)
+            back_at = time.monotonic()
+            await until(lambda: renewals.closed)
     moments = [blocked_at, *(at for at, _ in renewals.asked)]
     gaps = [after - before for before, after in pairwise(moments)]
-    assert gaps[0] < LEASE / 3 + 0.1, "what the loop would have renewed next has a third of its lease left"
-    assert max(gaps) < LEASE * 2 / 3
-    assert len(gaps) <= 14, "no more often than the loop would, and one to begin with"
-    assert moments[-1] < back_at + 0.01
+    late = watch.kept_waiting
+    assert gaps[0] < LEASE / 3 + 0.1 + late, "what the loop would have renewed next has a third of its lease left"
+    assert max(gaps) < LEASE * 2 / 3 + late
+    assert len(gaps) <= (back_at - blocked_at) / (LEASE / 3) + 2, (
+        "no more often than the loop would, and one to begin with"
+    )
+    assert moments[-1] < back_at + 0.01 + late
     assert {tuple(asked) for _, asked in renewals.asked} == {("1-0", "2-0")}
     assert threading.get_ident() not in renewals.threads
 
@@ -127,16 +131,17 @@ async def test_the_log_says_once_who_blocks_and_where_and_once_that_it_is_over(r
 
     hands.running[bystander] = asyncio.create_task(asyncio.sleep(0))
     hands.running[culprit] = asyncio.create_task(handle())
-    with capture_logs() as logs:
+    with capture_logs() as logs, Stopwatch() as watch:
         async with guarding(renewals, hands):
+            await asyncio.sleep(0)
             go_on.set()
             await until(lambda: renewals.closed)
-    blocked, over = logs
+    blocked, over = logs[-2:]
     assert (blocked["event"], blocked["group"], blocked["event_id"]) == ("event loop blocked", "gardener", "event-2-0")
     assert "in handle" in blocked["stack"]
     assert "time.sleep(seconds)" in blocked["stack"]
     assert over["event"] == "event loop runs again"
-    assert LEASE * 2.5 <= over["seconds"] <= LEASE * 3 + 1.0
+    assert LEASE * 2.5 - watch.kept_waiting <= over["seconds"] <= LEASE * 3 + 1.0 + watch.kept_waiting
 
 
 async def test_a_blocker_that_is_no_handler_is_sought_among_all_that_run(renewals: Renewals) -> None:
@@ -155,13 +160,15 @@ async def test_what_is_blocked_beyond_the_timeout_and_a_lease_is_let_go(renewals
     for place, hands in enumerate((hasty, patient, endless), start=1):
         hands.take(f"{place}-0")
     async with guarding(renewals, hasty, patient, endless):
-        blocked_at = time.monotonic()
-        block(LEASE * 8)
-        await until(lambda: renewals.closed)
+        with Stopwatch() as watch:
+            blocked_at = time.monotonic()
+            block(LEASE * 8)
+            await until(lambda: renewals.closed)
+    late = watch.kept_waiting
     last = {entry_id: at - blocked_at for at, asked in renewals.asked for entry_id in asked}
-    assert LEASE * 1.3 < last["1-0"] < LEASE * 2 + 0.1
-    assert LEASE * 4.3 < last["2-0"] < LEASE * 5 + 0.1
-    assert last["3-0"] > LEASE * 7.3
+    assert LEASE * 1.3 - late < last["1-0"] < LEASE * 2 + 0.1 + late
+    assert LEASE * 4.3 - late < last["2-0"] < LEASE * 5 + 0.1 + late
+    assert last["3-0"] > LEASE * 7.3 - late
 
 
 async def test_a_server_that_is_away_is_asked_again_soon(renewals: Renewals) -> None:
@@ -169,16 +176,17 @@ async def test_a_server_that_is_away_is_asked_again_soon(renewals: Renewals) -> 
     hands = Hands()
     hands.take("1-0")
     async with guarding(renewals, hands):
-        block(LEASE * 2)
-        await until(lambda: renewals.closed)
+        with Stopwatch() as watch:
+            block(LEASE * 2)
+            await until(lambda: renewals.closed)
     moments = [at for at, _ in renewals.asked]
-    assert moments[2] - moments[0] < LEASE * 2 / 3, "not after a third of a lease each"
+    assert moments[2] - moments[0] < LEASE * 2 / 3 + watch.kept_waiting, "not after a third of a lease each"
 
 
 async def test_the_end_does_not_wait_for_a_look(renewals: Renewals) -> None:
-    began = time.monotonic()
     lifeline = asyncio.create_task(Lifeline(renewals, [], 600.0).run())
     await asyncio.sleep(0.01)
     lifeline.cancel()
-    await asyncio.wait([lifeline])
-    assert time.monotonic() - began < 5
+    await asyncio.wait_for(
+        asyncio.wait([lifeline]), PATIENCE
+    )  # a look comes after 75 s... the thread would wait for it

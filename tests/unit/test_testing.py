@@ -1,7 +1,6 @@
 """The bus for tests: the same outcomes as in production, and time as the test says."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -21,6 +20,7 @@ from eventbus import (
 from eventbus.middleware import CallNext
 from eventbus.testing import MemoryBus, StillRunning
 from eventbus.transport import Release
+from tests.stopwatch import Stopwatch
 
 YEAR = 365 * 86_400.0
 
@@ -57,9 +57,9 @@ async def test_drain_runs_all_that_is_due_and_all_that_comes_due(bell: Group) ->
     await bus.publish(Rung(number=1))
     await bus.publish(Rung(number=2), delay=YEAR)
     assert bus.completed(Rung) == []
-    began = time.monotonic()
+    began = Stopwatch()
     await bus.drain()
-    assert time.monotonic() - began < 5
+    assert began.seconds < 5
     assert bus.now == YEAR + 60.0
     assert bus.completed(Rung) == [Rung(number=1), Rung(number=2)]
     assert bus.published(Echoed) == bus.completed(Echoed, group=bell) == [Echoed(number=2)]
@@ -128,10 +128,10 @@ async def test_a_crowd_in_a_narrow_group_takes_no_real_time(bell: Group) -> None
 
     bus = MemoryBus([narrow])
     await bus.publish_many([Rung(number=number) for number in range(100)])
-    began = time.monotonic()
+    began = Stopwatch()
     await bus.drain()
     assert len(bus.completed(Rung)) == 100
-    assert time.monotonic() - began < 5
+    assert began.seconds < 5
 
 
 async def test_runs_are_alike(bell: Group) -> None:
