@@ -5,6 +5,7 @@ Transactions of the application take their position when they write and are seen
 import asyncio
 import random
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import asyncpg
@@ -42,8 +43,10 @@ class Database:
             "dedupe_key": None,
             "dedupe_window": None,
             "dedupe_replace": False,
+            "place": envelope.stream,
             "delay": 0.0,
             "published_at": None,
+            "failed_at": None,
         }
         sleeper = ASLEEP in self.locks
         self._sharing += not sleeper
@@ -63,7 +66,7 @@ class Database:
                 session.process.post(session.tell)
 
     def waiting(self) -> list[Row]:
-        return [row for _, row in sorted(self.rows.items()) if row["published_at"] is None]
+        return [row for _, row in sorted(self.rows.items()) if row["published_at"] is row["failed_at"] is None]
 
     async def connect(self, *_args: object, **_options: object) -> "Session":
         await asyncio.sleep(self.latency())
@@ -128,25 +131,32 @@ class Session:
         if "pg_try_advisory_lock" in query:
             lock = hash(args) if len(args) != 1 else args[0]
             return await self._ask(lambda: self._database.try_lock(self, lock))
+        if "max(position)" in query:
+            return await self._ask(lambda: max((row["position"] for row in self._database.waiting()), default=0))
         raise NotImplementedError(query)
 
     async def fetch(self, query: str, *args: Any) -> list[Row]:
         if "eventbus_outbox" in query and query.lstrip().startswith("SELECT"):
-            return list(await self._ask(lambda: [dict(row) for row in self._database.waiting()[: args[0]]]))
+            return list(await self._ask(lambda: self._select(*args)))
         raise NotImplementedError(query)
 
     async def execute(self, query: str, *args: Any) -> str:
         if "UPDATE eventbus_outbox" in query:
-            return str(await self._ask(lambda: self._mark(args[0])))
+            columns = [column for column in ("published_at", "failed_at") if f"SET {column}" in query]
+            return str(await self._ask(lambda: self._set(columns, args[0])))
         if "pg_advisory_unlock" in query:
             return str(await self._ask(lambda: self._database.locks.pop(args[0], None)))
         if query.lstrip().startswith("DELETE"):
             return str(await self._ask(lambda: "DELETE 0"))
         raise NotImplementedError(query)
 
-    def _mark(self, positions: list[int]) -> str:
+    def _select(self, limit: int, places: list[str], positions: list[int]) -> list[Row]:
+        waiting = (r for r in self._database.waiting() if r["place"] not in places and r["position"] not in positions)
+        return [dict(row) for row in islice(waiting, limit)]
+
+    def _set(self, columns: list[str], positions: list[int]) -> str:
         for position in positions:
-            self._database.rows[position]["published_at"] = self._database.loop.now
+            self._database.rows[position].update(dict.fromkeys(columns, self._database.loop.now))
         return f"UPDATE {len(positions)}"
 
     async def add_listener(self, _channel: str, callback: Callable[..., object]) -> None:
