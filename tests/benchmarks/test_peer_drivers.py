@@ -13,6 +13,7 @@ from benchmarks.peers import check as checking
 from benchmarks.peers.check import Broken, check
 from benchmarks.peers.drive.work import payload, percentiles
 from benchmarks.peers.environments import DRIVERS, ON_NODE, PEERS
+from tests.waiting import PATIENCE
 
 DRIVER = [sys.executable, "-m", "tests.benchmarks.lists"]
 BLOCKING = [sys.executable, "-m", "tests.benchmarks.blocking_lists"]
@@ -27,7 +28,7 @@ def known_to_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, driver: list[str] = DRIVER) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*driver, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*driver, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def result(*arguments: str) -> dict[str, Any]:
@@ -125,4 +126,4 @@ def test_all_is_pinned_and_names_no_index(peer: str) -> None:
 def test_the_shared_part_needs_the_standard_library_alone() -> None:
     """-S: nothing that is installed can be imported, as in the environment of a peer."""
     modules = "import drive.on_asyncio, drive.on_threads"
-    subprocess.run([sys.executable, "-S", "-c", modules], cwd=DRIVERS, check=True, timeout=60)
+    subprocess.run([sys.executable, "-S", "-c", modules], cwd=DRIVERS, check=True, timeout=PATIENCE)

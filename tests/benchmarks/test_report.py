@@ -11,6 +11,7 @@ from benchmarks import plots, report, tables
 from benchmarks.contenders import ROOT
 from benchmarks.outcome import Outcome
 from tests.benchmarks.sample import sample
+from tests.waiting import PATIENCE
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -101,8 +102,8 @@ def test_the_command_draws_beside_the_file_and_fills_the_page(tmp_path: Path) ->
     sample().save(results)
     page.write_text(f"{report.BEGIN}{report.END}")
     command = [sys.executable, "-m", "benchmarks", "report", str(results)]
-    subprocess.run([*command, "--readme", str(page)], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([*command, "--readme", str(page)], cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
     assert "![throughput, as in the table below](results/throughput.svg)" in page.read_text(encoding="utf-8")
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
     assert "### What was to be reached" in printed
     assert "](throughput.svg)" in printed

@@ -18,7 +18,7 @@ from eventbus.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Release, Tra
 from tests.samples import consumer as subscription_of
 from tests.samples import nothing_left, receive, reclaim
 from tests.stopwatch import Stopwatch
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 FAST = RetryPolicy(attempts=3, backoff=Backoff.fixed(0.02))
 
@@ -97,7 +97,7 @@ class Kitchen:
         finally:
             deadline = loop.time() + grace
             consumer.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await running
             await executor.drain(0)
 

@@ -16,7 +16,7 @@ from eventbus.redis.link import CONNECT_TIMEOUT, Link, ReplyError
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def hears_a_server_that_hangs_up_at_once(_: str) -> None:
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with linked(f"redis://127.0.0.1:{port}") as link, asyncio.timeout(5):
+    async with linked(f"redis://127.0.0.1:{port}") as link, asyncio.timeout(PATIENCE):
         for _attempt in range(20):
             with pytest.raises(Unavailable):
                 await link.execute("PING")

@@ -12,7 +12,7 @@ from eventbus.transport import Transport
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import consumer, outgoing, receive
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 PROBE = b"does anybody hear?"
 
@@ -28,7 +28,7 @@ async def test_a_broadcast_reaches_all_who_listen_and_is_kept_for_nobody(transpo
 async def test_who_listens_is_told_when_he_has_joined(transport: Transport) -> None:
     joined = asyncio.Event()
     async with _hearing(transport, "news", joined.set) as heard:
-        await asyncio.wait_for(joined.wait(), 10)
+        await asyncio.wait_for(joined.wait(), PATIENCE)
         await transport.broadcast("news", b"at once")
         assert await message(heard) == b"at once"
 
@@ -37,7 +37,7 @@ async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: Redi
     joined: asyncio.Queue[None] = asyncio.Queue()
     async with _hearing(redis_transport, "news", lambda: joined.put_nowait(None)) as heard:
         for number in range(3):
-            await asyncio.wait_for(joined.get(), 10)
+            await asyncio.wait_for(joined.get(), PATIENCE)
             await redis_transport.broadcast("news", b"%d" % number)
             assert await message(heard) == b"%d" % number
             await raw.execute("CLIENT", "KILL", "TYPE", "pubsub")
@@ -53,12 +53,12 @@ async def test_a_connection_that_is_half_open_is_noticed(any_redis_url: str, mon
         connected(proxy.url) as transport,
         _hearing(transport, "news", lambda: joined.put_nowait(None)) as heard,
     ):
-        await asyncio.wait_for(joined.get(), 10)
+        await asyncio.wait_for(joined.get(), PATIENCE)
         await asyncio.sleep(1.0)
         assert joined.empty(), "silence alone is no reason"
         proxy.blackhole()
         await other.broadcast("news", b"lost")
-        await asyncio.wait_for(joined.get(), 10)
+        await asyncio.wait_for(joined.get(), PATIENCE)
         await other.broadcast("news", b"heard")
         assert await message(heard) == b"heard"
 
@@ -104,7 +104,7 @@ async def _hearing(
 
 async def message(heard: asyncio.Queue[bytes]) -> bytes:
     """The next one that is no probe."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (heard_now := await heard.get()) == PROBE:
             pass
         return heard_now

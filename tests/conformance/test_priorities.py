@@ -7,6 +7,7 @@ import pytest
 from eventbus.codec import decode
 from eventbus.transport import Ack, Dead, Failure, Outgoing, Release, Retry, Snooze, Subscription, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, receive, reclaim, settle
+from tests.waiting import PATIENCE
 
 ANN = consumer("ann")
 FAILED = Failure("ValueError: no")
@@ -129,5 +130,5 @@ async def test_a_waiting_read_can_be_interrupted(transport: Transport) -> None:
     others: list[Subscription] = [consumer("never reads")]
     await transport.interrupt(others)
     await transport.interrupt([ANN])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await reading == []

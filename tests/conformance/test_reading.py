@@ -4,7 +4,7 @@ import asyncio
 
 from eventbus.transport import Transport
 from tests.samples import consumer, numbers, outgoing, receive
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 async def test_each_event_reaches_each_group_once(transport: Transport) -> None:
@@ -50,7 +50,7 @@ async def test_a_read_waits_no_longer_than_it_may(transport: Transport) -> None:
 
 async def test_a_read_ends_when_an_event_comes(transport: Transport) -> None:
     await transport.read(consumer(), 1, 0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         reading = asyncio.create_task(receive(transport, consumer()))
         await asyncio.sleep(0.05)
         await transport.append(outgoing(7))

@@ -12,7 +12,7 @@ from eventbus.redis.dead import MOST_BYTES, MOST_FIELDS
 from eventbus.redis.link import Link, ReplyError
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
 
 ANN = consumer("ann")
@@ -127,9 +127,9 @@ async def test_a_worker_goes_on_beside_what_cannot_be_settled(
         with capture_logs() as logs:
             async with working(bus, group):
                 await bus.publish_many([Placed(number=number) for number in range(200)])
-                await until(lambda: len(handled) == 200, timeout=60)
+                await until(lambda: len(handled) == 200, timeout=PATIENCE)
                 await bus.publish_many([Placed(number=number) for number in range(201, 220)])
-                await until(lambda: len(handled) == 219, timeout=60)
+                await until(lambda: len(handled) == 219, timeout=PATIENCE)
 
                 async def pending() -> int:
                     return int((await raw.execute("XPENDING", LANE, "billing"))[0])
@@ -137,7 +137,7 @@ async def test_a_worker_goes_on_beside_what_cannot_be_settled(
                 async def ten_are_left() -> bool:
                     return await pending() == 10
 
-                await eventually(ten_are_left, timeout=60)
+                await eventually(ten_are_left, timeout=PATIENCE)
                 await asyncio.sleep(0.3)  # a few tries, of which nothing more is told
                 told = [line for line in logs if "cannot be settled" in line["event"]]
                 assert len(told) == 10
@@ -147,7 +147,7 @@ async def test_a_worker_goes_on_beside_what_cannot_be_settled(
                 async def none_are_left() -> bool:
                     return await pending() == 0
 
-                await eventually(none_are_left, timeout=60)
+                await eventually(none_are_left, timeout=PATIENCE)
         assert len(handled) == 219, "none ran again"
         assert len(await bus.transport.dead_letters("order")) == 10
 
@@ -164,7 +164,7 @@ async def test_a_worker_that_stops_waits_for_nothing_that_is_refused(
         rejected.set()
         raise Reject("no")
 
-    async with EventBus(any_redis_url) as bus, asyncio.timeout(60):
+    async with EventBus(any_redis_url) as bus, asyncio.timeout(PATIENCE):
         await raw.execute("SET", DEAD, "x")
         async with working(bus, group):
             await bus.publish(Placed(number=1))

@@ -10,6 +10,7 @@ import pytest
 from eventbus.event import Status, uuid7
 from eventbus.transport import Outgoing, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, outgoing, receive
+from tests.waiting import PATIENCE
 
 ANN = consumer("ann")
 
@@ -21,7 +22,7 @@ async def server_time(transport: Transport) -> datetime:
 async def arrived(transport: Transport, count: int = 1) -> list[int]:
     """The next deliveries, their due times promoted by this consumer."""
     found: list[int] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             await transport.reclaim(ANN, 0)
             found += numbers(await transport.read(ANN, count - len(found), 0.01))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT, blocks
 from tests.docs.test_snippets import CLEAN, LOCAL_REDIS
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 FIRST, TESTING = ROOT / "README.md", ROOT / "docs" / "testing.md"
 
@@ -40,7 +40,7 @@ def run(folder: Path, module: str, arguments: list[str], environment: dict[str, 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout
@@ -82,9 +82,9 @@ async def test_the_first_service_works_as_it_is_told(tmp_path: Path, redis_url: 
     with working(tmp_path, environment, output) as worker:
         assert run(tmp_path, "eventbus.cli", command("eventbus", "publish")[1:], environment).startswith("stored ")
         with suppress(TimeoutError):  # what it printed instead is told below
-            await until(lambda: "charged 42 for o-1\n" in output.read_text() or worker.poll() is not None, timeout=60)
+            await until(lambda: "charged 42 for o-1\n" in output.read_text() or worker.poll() is not None)
         worker.terminate()
-        assert worker.wait(40) == 0, output.read_text()
+        assert worker.wait(PATIENCE) == 0, output.read_text()
     assert output.read_text().count("charged 42 for o-1\n") == 1, output.read_text()
 
 

@@ -12,7 +12,7 @@ from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 KEY = stream_keys("eb", "parcel").stream
 
@@ -61,7 +61,7 @@ async def test_at_every_await_no_reply_goes_to_the_wrong_caller(any_redis_url: s
                 steps = chance.randrange(12)
                 cancelled.append(asyncio.create_task(publish_and_cancel(bus, steps, number)))
                 neighbours.append(asyncio.create_task(neighbour(round_ * 30 + number)))
-            async with asyncio.timeout(20):  # who got another's reply leaves somebody without one
+            async with asyncio.timeout(PATIENCE):  # who got another's reply leaves somebody without one
                 assert all(await asyncio.gather(*neighbours))
                 kept += [status for status in await asyncio.gather(*cancelled) if status]
             assert len(bus.in_flight) == 0

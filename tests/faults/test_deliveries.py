@@ -139,7 +139,7 @@ async def test_every_duplicate_is_on_record_though_workers_are_killed(crm: Crm, 
 async def at_work(crm: Crm, outside: Peer) -> None:
     """A worker is up."""
     await publish(crm, 0)
-    await outside.until_received(1, timeout=30)
+    await outside.until_received(1, timeout=PATIENCE)
 
 
 async def test_an_import_resumes_behind_the_page_that_was_committed(crm: Crm, outside: Peer) -> None:

@@ -40,7 +40,7 @@ async def test_a_lead_that_was_committed_is_answered_and_published_once(crm: Crm
     assert [str(row["id"]) for row in leads] == [answers[0][1]["id"]], "the first attempt's lead, and no other"
 
     crm.workers.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await crm.sql("SELECT 1 FROM notifications"):
             await asyncio.sleep(0.1)
     created = await crm.sql("SELECT published_at FROM eventbus_outbox WHERE type = 'lead.created'")

@@ -19,7 +19,7 @@ from handlers.message.events import Channel, MessageResponded
 from tests.faults.crm import ORGANIZATION, SECRET, Crm
 from tests.faults.fleet import Fleet
 from tests.servers import OwnRedis
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
 USERS = [f"user-{number}" for number in range(5)]
@@ -102,16 +102,16 @@ async def test_what_a_client_has_not_confirmed_when_its_gateway_dies_is_sent_aga
         async with EventBus(crm.redis_url, database=crm.database_url) as bus, aiohttp.ClientSession() as session:
             async with working(bus, delivery):
                 mute = await session.ws_connect(f"{first.url}/ws/chat?token={token}", autoping=False)
-                assert (await mute.receive_json(timeout=10))["type"] == "connected"
+                assert (await mute.receive_json(timeout=PATIENCE))["type"] == "connected"
                 await bus.publish(_response("ann", "m-1"), organization=ORGANIZATION)
-                assert (await mute.receive_json(timeout=10))["data"]["messageId"] == "m-1"
+                assert (await mute.receive_json(timeout=PATIENCE))["data"]["messageId"] == "m-1"
                 await asyncio.sleep(0.5)
                 first.processes.end()
                 await mute.close()
             await second.start()
             async with session.ws_connect(f"{second.url}/ws/chat?token={token}") as socket:
-                assert (await socket.receive_json(timeout=10))["type"] == "connected"
-                assert (await socket.receive_json(timeout=10))["data"]["messageId"] == "m-1"
+                assert (await socket.receive_json(timeout=PATIENCE))["type"] == "connected"
+                assert (await socket.receive_json(timeout=PATIENCE))["data"]["messageId"] == "m-1"
     finally:
         first.processes.end()
         second.processes.end()

@@ -11,7 +11,7 @@ from tests.faults.conftest import ArenaFactory
 from tests.faults.history import check
 from tests.proxy import Proxy
 from tests.servers import OwnPostgres
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 TERMINATE = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -106,7 +106,7 @@ async def test_transactions_that_collide_are_done_again_as_a_whole(tally_url: st
         await bus.publish_many([Counted() for _ in range(60)])
         worker = Worker(bus, [group])
         working = asyncio.create_task(worker.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await tally(tally_url) < 60:
                 await asyncio.sleep(0.05)
         await worker.stop()

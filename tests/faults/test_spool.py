@@ -19,6 +19,7 @@ from eventbus.spool.record import Spooled, pack
 from eventbus.transport import Outgoing
 from tests.conformance.reach import connected
 from tests.samples import STREAM, consumer, envelope, numbers
+from tests.waiting import PATIENCE
 
 KEY = stream_keys("eb", STREAM).stream
 ANN = consumer()
@@ -87,7 +88,7 @@ def run(program: str, *arguments: str, crash: str = "") -> tuple[int, str]:
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stdout.strip()

@@ -16,6 +16,7 @@ from gateway.app import create_app
 from gateway.auth import make_token
 from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
+from tests.waiting import PATIENCE
 
 SECRET = "a secret of the tests, of 32 bytes and more"
 JSON = "application/json"
@@ -137,7 +138,7 @@ async def say(gateway: Gateway, request: str) -> bytes:
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(request.encode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     finally:
         writer.close()

@@ -18,6 +18,7 @@ from tests.gateway.client import JSON, Answer, Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_correlation import TRACEPARENT
 from tests.gateway.test_problems import assert_problem
+from tests.waiting import PATIENCE
 
 DATA = {"leadId": "lead-1", "fields": ["company"]}
 EVENT: dict[str, Any] = {
@@ -121,7 +122,7 @@ async def test_an_event_of_the_house_comes_out_at_a_handler(
     data = {"userId": "ann", "title": "Hello", "message": "from outside", "notificationType": "INFO"}
     answer = await send(feed, EVENT | {"type": "notification.create", "data": data})
     assert answer.status == 202
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (found := (await ann.get("/api/notifications")).body["items"]):
             await asyncio.sleep(0.05)
     assert [(item["title"], item["message"]) for item in found] == [("Hello", "from outside")]

@@ -10,7 +10,7 @@ from handlers.lead.events import EnrichLead
 from tests.gateway.client import Client, Gateway
 from tests.gateway.test_process import environment, started  # noqa: F401 - a fixture
 from tests.unit.telemetry.scrape import parse
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 async def test_metrics_without_a_token(gateway: Gateway, bus: EventBus) -> None:
@@ -67,7 +67,7 @@ async def test_a_worker_serves_metrics_on_the_port_that_it_is_given(
         await process.line("worker started")
 
         def read() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
                 text: str = answer.read().decode()
                 return text
 

@@ -18,6 +18,7 @@ from gateway.auth import make_token
 from tests.databases import Databases
 from tests.gateway.client import SECRET
 from tests.gateway.test_websocket import closed, receive
+from tests.waiting import PATIENCE
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
 
@@ -44,7 +45,7 @@ class Process:
     async def line(self, event: str) -> dict[str, Any]:
         """The next log line of this name."""
         assert self._process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while raw := await self._process.stderr.readline():
                 self.lines.append(json.loads(raw))
                 if self.lines[-1]["event"] == event:
@@ -55,7 +56,7 @@ class Process:
         """The exit code, and the rest of the log."""
         self._process.send_signal(number)
         assert self._process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             self.lines += [json.loads(raw) for raw in (await self._process.stderr.read()).splitlines()]
             return await self._process.wait()
 
@@ -79,7 +80,7 @@ def refused(module: str, environment: Mapping[str, str], *arguments: str) -> sub
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -21,7 +21,7 @@ from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE
 from tests.gateway.test_websocket import receive
 from tests.proxy import Proxy
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
 METADATA = {"model": "gpt", "tokensUsed": 7, "processingTime": 21, "finishReason": "stop"}
@@ -186,7 +186,7 @@ async def test_none_falls_between_a_push_and_a_socket_that_opens(bus: EventBus, 
 
     answering = asyncio.create_task(answer())
     seen: list[str] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not answering.done() or set(seen) != set(ids):
             async with ann.socket() as socket:
                 found = [f["data"]["messageId"] for f in await reading(socket, 0.06) if f["type"] == "message"]

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from eventbus.cli import build
 from eventbus.cli.screen import report
 from eventbus.errors import EventBusError
+from tests.waiting import PATIENCE
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
 SCREEN = {"COLUMNS": "80", "NO_COLOR": "1"}
@@ -27,7 +28,7 @@ def eventbus(*arguments: str, answer: str = "", **environment: str) -> Run:
         input=answer,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

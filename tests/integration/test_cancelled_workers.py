@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from eventbus import Batch, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
 from eventbus.memory import MemoryTransport
 from eventbus.transport import Refusal, Settlement
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 EVENTS = 5
 
@@ -95,7 +95,7 @@ def _left(before: "set[asyncio.Task[Any]]") -> list[str]:
 
 
 async def until_async(client: "Redis", before: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await _connections(client) > before:
             await asyncio.sleep(0.005)
 
@@ -174,13 +174,13 @@ async def test_what_a_cancelled_read_has_been_handed_goes_to_others_at_once(any_
         await until(lambda: lamps.begun)
         [reading] = [task for task in asyncio.all_tasks() if task.get_name() == "_read:single:lamps"]
         async with Redis.from_url(any_redis_url) as client:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while not [each for each in await client.client_list() if "b" in each["flags"]]:
                     await asyncio.sleep(0.005)
             reading.cancel()
             await asyncio.wait([reading])
             await bus.publish_many([Lit(number=number) for number in range(EVENTS)])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while not (await client.xpending("eb:{lamps}:stream", "single"))["pending"]:
                     await asyncio.sleep(0.005)
         running.cancel()
@@ -294,7 +294,7 @@ async def test_a_handler_that_cancels_itself_spends_its_attempts() -> None:
         await bus.publish(Lit())
         worker = Worker(bus, [lost])
         running = asyncio.create_task(worker.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not await bus.transport.dead_letters("lamps"):
                 await asyncio.sleep(0.005)
         await worker.stop()

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from eventbus import Context, Event, EventBus, Group
 from tests.servers import OwnRedis
+from tests.waiting import PATIENCE
 from tests.working import working
 
 COUNT = 2_000
@@ -71,7 +72,7 @@ async def test_events_are_read_and_settled_many_at_a_time(url: str) -> None:
             done.set()
 
     async def consume() -> None:
-        async with working(bus, group), asyncio.timeout(20):
+        async with working(bus, group), asyncio.timeout(PATIENCE):
             await done.wait()
 
     async with EventBus(url) as bus:
@@ -97,7 +98,7 @@ async def test_a_lone_event_costs_one_read_one_acknowledgement_and_its_publish(u
             await bus.publish(Counted(number=number))
             assert await heard.get() == number
 
-    async with EventBus(url) as bus, working(bus, group), asyncio.timeout(20):
+    async with EventBus(url) as bus, working(bus, group), asyncio.timeout(PATIENCE):
         await bus.publish(Counted(number=-1))
         await heard.get()
         found = await cost(url, one_after_the_other)

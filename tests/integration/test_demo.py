@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eventbus.embedded import EmbeddedRedis
 from gateway.demo.board import STEPS
+from tests.waiting import PATIENCE
 
 COMMAND = [sys.executable, "-m", "eventbus.cli", "demo"]
 
@@ -44,11 +45,11 @@ def test_it_stays_up_until_a_signal_and_shows_no_password(tmp_path: Path) -> Non
             ["sh", "-c", f'. {tmp_path}/env; exec "$0" -m eventbus.cli dead list', sys.executable],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
         demo.send_signal(signal.SIGTERM)
-        assert demo.wait(30) == 0
+        assert demo.wait(PATIENCE) == 0
     assert (listed.returncode, listed.stdout.strip()) == (0, "no dead letters")
     password = exports.partition("redis://:")[2].partition("@")[0]
     assert password
@@ -58,7 +59,12 @@ def test_it_stays_up_until_a_signal_and_shows_no_password(tmp_path: Path) -> Non
 def test_a_data_directory_in_use_is_refused_on_one_screen(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path / "redis"):
         run = subprocess.run(
-            [*COMMAND, "--once"], env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+            [*COMMAND, "--once"],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
     assert run.returncode == 1
     assert "in use" in run.stderr

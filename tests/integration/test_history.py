@@ -32,7 +32,7 @@ from eventbus.redis.keys import stream_keys
 from eventbus.settings import Settings
 from eventbus.tap import Passing
 from eventbus.transport import Outgoing
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
 A_YEAR = timedelta(days=365)
@@ -381,7 +381,7 @@ async def test_nothing_is_recorded_where_history_is_off(redis_url: str, migrated
             Worker(bus, [recorder()])
         async with working(bus, group, recorder()):
             receipt = await bus.publish(Paid())
-            await asyncio.wait_for(handled.wait(), 20)
+            await asyncio.wait_for(handled.wait(), PATIENCE)
         assert await bus.history.executions([receipt.id]) == []
         [state] = await bus.transport.inspect(["invoice"])
         assert [each.name for each in state.groups] == ["billing"], "a group that is not there holds nothing up"
@@ -418,7 +418,7 @@ async def test_a_stop_gives_back_what_waits_for_postgresql_and_an_abort_does_not
     receipts = [await bus.publish(Paid(number=n)) for n in range(10)]
     with capture_logs() as logs:
         async with working(bus, recorder()):
-            await asyncio.wait_for(tried.wait(), 20)
+            await asyncio.wait_for(tried.wait(), PATIENCE)
             await bus.abort(receipts[0].id)
     assert len([line for line in logs if line["event"] == "failed, will retry"]) == 1, "once for all of them"
     assert await dead(bus, "invoice") == []

@@ -16,7 +16,7 @@ from eventbus.telemetry import Metrics, Survey, prometheus
 from tests.integration.observed import Observed
 from tests.unit.telemetry.scrape import Samples, parse, scrape
 from tests.unit.telemetry.test_tracing import Recorder, ids, parent
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 EVENTS = 100
 
@@ -32,10 +32,10 @@ async def observed(redis_url: str) -> AsyncIterator[int]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             yield int(await process.stdout.readline())
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await process.stdout.read()
             assert await process.wait() == 0
     finally:
@@ -46,7 +46,7 @@ async def observed(redis_url: str) -> AsyncIterator[int]:
 
 async def fetched(port: int) -> Samples:
     def read() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
             return text
 

@@ -19,7 +19,7 @@ from eventbus.transport import Outgoing
 from tests.proxy import Proxy
 from tests.samples import consumer, nothing_left, reclaim
 from tests.stopwatch import Stopwatch
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 
 class Filed(Event, type="paper.filed"):
@@ -284,7 +284,7 @@ async def test_what_is_old_is_deleted_even_under_load(
         )
     published = 0
     async with relaying(migrated_url, transport):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await rows(database) != (0, 35):
                 await file(database, published)
                 published += 1

@@ -27,7 +27,7 @@ from eventbus.replays import Replay
 from eventbus.transport import Outgoing, Transport
 from tests.samples import consumer, receive
 from tests.stored import execution, id_of, partition, record, record_executions
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
 
 
@@ -194,7 +194,7 @@ async def test_copies_that_are_recorded_meanwhile_are_not_copied_again(
 
     monkeypatch.setattr(bus.transport, "append", recorded)
     monkeypatch.setattr("eventbus.replaying.PAGE", 2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         done = await bus.replay("accounts", Selection(types=["bill.paid"]), why="test", new_ids=True)
     assert done.done == done.total == 6
 

@@ -17,6 +17,7 @@ from tests.integration.commands import CLEAN, Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, envelope, receive, settle
 from tests.stored import id_of, partition, record
+from tests.waiting import PATIENCE
 
 NOW = datetime.now(UTC)
 PLACED = [
@@ -193,7 +194,7 @@ async def test_one_that_is_interrupted_says_where_to_go_on(bus: EventBus, here: 
     try:
         await receive(bus.transport, consumer(), 2)
         process.send_signal(signal.SIGINT)
-        _, printed = await asyncio.wait_for(process.communicate(), 20)
+        _, printed = await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

@@ -27,7 +27,7 @@ def worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.terminate()
-        process.communicate(timeout=15)  # to the end: it still has something to say when it stops
+        process.communicate(timeout=PATIENCE)  # to the end: it still has something to say when it stops
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def bus(redis_url: str) -> AsyncIterator[EventBus]:
 
 def eventbus(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "eventbus.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 async def attempts(worker: subprocess.Popen[str], count: int) -> list[float]:

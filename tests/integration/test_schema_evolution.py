@@ -18,7 +18,7 @@ import pytest
 from eventbus.postgres import apply, installed
 from tests.integration.commands import CLEAN, Run, eventbus
 from tests.lines import whole_lines
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 COMMON = """
 import asyncio, json, os
@@ -185,7 +185,7 @@ async def test_new_code_handles_all_that_old_code_has_left(tmp_path: Path, envir
         subprocess.run,
         [sys.executable, str(tmp_path / "parcels.py")],
         env={**os.environ, **environment, "POST_EVENTS": json.dumps(left)},
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert old.returncode == 9

@@ -10,7 +10,7 @@ import uvloop
 
 from eventbus import Batch, Context, Event, EventBus, Group, Resource, Use, Worker
 from tests import factories
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 SEEN: ContextVar[int | None] = ContextVar("seen", default=None)
 FEW, MANY = 40, 900  # MANY: more than a stack could hold, if each task ran inside of the one before it
@@ -90,7 +90,7 @@ async def _open(url: str, factory: factories.Factory) -> Shop:
             await bus.publish(Counted(n=n))
         await until(lambda: shop.has_done(FEW))
         await bus.publish_many([Counted(n=n) for n in range(FEW, MANY)])
-        await until(lambda: shop.has_done(MANY), timeout=60)
+        await until(lambda: shop.has_done(MANY), timeout=PATIENCE)
         await worker.stop()
         await running
     return shop

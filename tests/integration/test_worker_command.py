@@ -18,7 +18,7 @@ from tests.integration import shop
 from tests.integration.commands import CLEAN
 from tests.integration.test_commands import assert_one_screen
 from tests.lines import whole_lines
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 APP = "myshop:billing"
 soon = partial(until, timeout=60.0)  # a process of Python takes a second to start, on a busy machine ten
@@ -49,7 +49,7 @@ class Service:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -110,14 +110,14 @@ async def test_a_service_of_one_module_publishes_and_works_without_a_database(se
     assert (sent.returncode, receipt["status"]) == (0, "stored")
     await soon(lambda: service.told("done 7"))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(40) == 0
+    assert worker.wait(PATIENCE) == 0
     assert [line["groups"] for line in service.said("worker started")] == [["billing"]]
 
 
 def test_the_installed_application_needs_its_database(redis_url: str) -> None:
     command = [sys.executable, "-m", "eventbus.cli", "worker"]
     environment = {**CLEAN, "EVENTBUS_REDIS_URL": redis_url}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 1
     assert_one_screen(run, "EVENTBUS_DATABASE_URL")
 
@@ -162,7 +162,7 @@ async def test_a_change_of_source_restarts_and_ctrl_c_ends_and_both_drain(servic
     await service.publish(2, seconds=1.0)
     await soon(lambda: service.told("begun 2"))
     os.killpg(supervisor.pid, signal.SIGINT)  # as a terminal does: to everyone in the foreground
-    assert supervisor.wait(40) == 0
+    assert supervisor.wait(PATIENCE) == 0
     assert len(service.told("done 2 by .* version 2")) == len(service.told("begun 2")) == 1
     assert not any(alive(pid) for pid in service.pids())
     assert service.said("second signal: running handlers are given back now") == []

@@ -23,7 +23,7 @@ from eventbus.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, S
 from tests.samples import consumer as subscription_of
 from tests.samples import receive, reclaim
 from tests.stopwatch import Stopwatch
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 FAST = RetryPolicy(attempts=3, backoff=Backoff.fixed(0.01))
 
@@ -93,7 +93,7 @@ class Bench:
         finally:
             deadline = time.monotonic() + grace
             consumer.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await running
 
     async def ring(self, count: int, start: int = 0) -> None:
@@ -412,7 +412,7 @@ async def test_a_suspect_runs_alone(bench: Bench, monkeypatch: pytest.MonkeyPatc
     await bench.ring(30, start=1)
     ears.go_on.clear()
     async with bench.consuming(ears.group), bench.consuming(other_group(), name="ann"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while ears.running < 2:
                 await bench.transport.renew(suspected)  # its second holder still lives
                 await asyncio.sleep(0.01)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers", "pytest_eventbus.py")
 # What works with text, and asks the locale if nobody says how.
@@ -64,7 +66,7 @@ def test_it_can_be_imported_where_text_is_ascii() -> None:
     environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     program = "import eventbus.postgres.migrations, eventbus.redis, eventbus.cli, locale; print(locale.getencoding())"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().strip() != "utf-8"

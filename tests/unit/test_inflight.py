@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 
 from eventbus.inflight import Places
+from tests.waiting import PATIENCE
 
 
 async def work(places: Places, seconds: float, begun: Callable[[], None] = lambda: None) -> None:
@@ -55,6 +56,6 @@ async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
             await asyncio.sleep(0)
         for task in chance.sample(tasks, 10):
             task.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert len(places) == 0

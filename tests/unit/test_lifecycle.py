@@ -15,6 +15,7 @@ from eventbus.event import Event
 from eventbus.lifecycle import Announcer, Finished
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 from tests.samples import consumer
+from tests.waiting import PATIENCE
 
 
 class Struck(Event, type="clock.struck"):
@@ -178,7 +179,7 @@ async def test_a_drain_does_not_wait_for_a_listener_that_will_not_go(monkeypatch
     announcer = Announcer("ears", [stay])
     announcer.tell(finished())
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await announcer.drain(0)
     go.set()
 

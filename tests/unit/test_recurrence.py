@@ -16,7 +16,7 @@ from eventbus.memory import MemoryTransport
 from eventbus.policy import Backoff
 from eventbus.recurrence import Recurrence
 from eventbus.transport import LastFiring
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 PERIOD = timedelta(seconds=0.1)
 
@@ -69,7 +69,7 @@ async def working(bus: EventBus, *groups: Group, workers: int = 1) -> AsyncItera
     finally:
         for worker in all_of_them:
             await worker.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*running)
 
 

@@ -15,7 +15,7 @@ import uvloop
 
 from eventbus import Context, Event, EventBus, Group, Worker
 from eventbus.signals import told
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 Main = Callable[[], Coroutine[Any, Any, None]]
 
@@ -62,7 +62,7 @@ def test_one_signal_ends_all_workers_of_a_process(run: Callable[[Main], None], n
             running = [asyncio.create_task(worker.run()) for worker in workers]
             await until(lambda: len(one.metrics.in_process) == 2 and other.metrics.in_process)
             _send(number)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*running)
 
     run(main)
@@ -79,7 +79,7 @@ def test_what_the_loop_was_given_is_told_and_stays(run: Callable[[Main], None]) 
             first.cancel()
             await asyncio.wait([first])
             _send(signal.SIGINT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await second
             await until(lambda: heard == [1])
             _send(signal.SIGINT)
@@ -101,7 +101,7 @@ def test_what_signal_was_given_is_told_and_stays(run: Callable[[Main], None]) ->
             running = asyncio.create_task(Worker(bus, [_group()]).run())
             await until(lambda: bus.metrics.in_process)
             _send(signal.SIGTERM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await running
         assert heard == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is hear
@@ -174,5 +174,7 @@ asyncio.run(main())
 
 
 def test_a_child_that_was_forked_is_ended_as_any_process() -> None:
-    done = subprocess.run([sys.executable, "-c", _FORKING], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKING], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     assert done.stdout == "unharmed\n"

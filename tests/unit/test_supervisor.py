@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from eventbus import supervisor
 from eventbus.supervisor import Supervisor
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 STUBBORN = """
 import os, signal, sys, time
@@ -37,7 +37,7 @@ async def test_a_process_that_dies_young_rests_longer_each_time() -> None:
 
         await until(lambda: len(pauses()) >= 5)
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await running == 1
     assert pauses()[:5] == ["in 0.02 s", "in 0.04 s", "in 0.08 s", "in 0.08 s", "in 0.08 s"]
 
@@ -48,6 +48,6 @@ async def test_who_does_not_drain_is_killed_and_told_of(tmp_path: Path) -> None:
         running = asyncio.create_task(Supervisor(command, 2, grace=0.1).run())
         await until(lambda: len(list(tmp_path.iterdir())) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await running == 1
     assert len([line for line in logs if line["event"] == "killed: it did not drain"]) == 2

@@ -26,7 +26,7 @@ from eventbus.event import Envelope, uuid7
 from eventbus.lifecycle import Finished
 from eventbus.tap import Passing
 from eventbus.transport import Ack, Dead, Outgoing, Release
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.working import working
 
 FAST = RetryPolicy(attempts=3, backoff=Backoff.fixed(0.01))
@@ -83,7 +83,7 @@ async def settled(bus: EventBus) -> None:
         [state] = await bus.transport.inspect(["tank"])
         return bool(state.groups) and not any(group.lag or group.pending for group in state.groups)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not await rest():
             await asyncio.sleep(0.005)
 
@@ -140,7 +140,7 @@ async def test_several_batches_run_where_the_group_allows_it(bus: EventBus) -> N
     tapped = Tapped(answer=hold, max_size=5, max_wait=0.01, concurrency=2)
     async with working(bus, tapped.group):
         await pour(bus, 10)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await started.acquire()
             await started.acquire()
         release.set()
@@ -226,9 +226,9 @@ async def test_a_handler_that_outlives_the_grace_is_cancelled_and_its_events_are
     await pour(bus, 10)
     worker = Worker(bus, [tapped.group], grace=0.05)
     running = asyncio.create_task(worker.run())
-    await asyncio.wait_for(began.wait(), 10)
+    await asyncio.wait_for(began.wait(), PATIENCE)
     await worker.stop()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE)
     assert [type(each.outcome) for each in finished] == [Release] * 10
 
 

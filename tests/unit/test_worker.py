@@ -18,7 +18,7 @@ from eventbus.policy import Backoff
 from eventbus.transaction import Database
 from tests.samples import consumer
 from tests.stopwatch import Stopwatch
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 class Planted(Event, type="garden.planted"):
@@ -47,7 +47,7 @@ async def working(worker: Worker) -> AsyncIterator[None]:
         yield
     finally:
         await worker.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await running
 
 
@@ -130,7 +130,7 @@ async def test_a_failing_handler_stops_nothing_and_its_event_dies(bus: EventBus)
     async with working(Worker(bus, [group_of("gardener", Planted, act=act)])):
         await bus.publish_many([Planted(number=number) for number in range(3)])
         await until(lambda: len(heard) == 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (letters := await bus.transport.dead_letters("garden")):
                 await asyncio.sleep(0.01)
     assert [(letter.attempts, letter.error) for letter in letters] == [(2, "ValueError: no")]
@@ -156,7 +156,7 @@ async def test_what_does_not_finish_within_the_grace_is_given_back(bus: EventBus
 async def test_a_stop_before_the_start_is_a_stop(bus: EventBus) -> None:
     worker = Worker(bus, [group_of("gardener", Planted, act=lambda event, ctx: None)])
     await worker.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await worker.run()
 
 
@@ -262,7 +262,7 @@ async def test_a_listener_that_hangs_holds_the_worker_for_a_bounded_time(
 
     group = group_of("gardener", Planted, act=lambda event, ctx: None)
     group.on_completed(hang)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         async with working(Worker(bus, [group])):
             await bus.publish(Planted())
             await until(lambda: heard)

@@ -6,6 +6,7 @@ import pytest
 
 from handlers.deadline import within
 from tests.stopwatch import Stopwatch
+from tests.waiting import PATIENCE
 
 
 async def test_what_comes_in_time_is_returned_or_raised() -> None:
@@ -38,7 +39,7 @@ async def test_work_that_resists_is_left_behind() -> None:
     assert began.seconds < 5
     assert not ended.is_set()
     let_go.set()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), PATIENCE)
 
 
 async def test_who_gives_up_takes_the_work_along() -> None:
@@ -56,4 +57,4 @@ async def test_who_gives_up_takes_the_work_along() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), PATIENCE)

@@ -5,6 +5,7 @@ import asyncio
 from eventbus.memory import MemoryTransport
 from eventbus.transport import Delivery, Retry
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
+from tests.waiting import PATIENCE
 
 
 class Clock:
@@ -42,7 +43,7 @@ async def test_who_waits_for_news_does_not_wait_beyond_what_comes_due() -> None:
     reading = asyncio.create_task(read())
     await asyncio.sleep(0.01)
     await transport.append(outgoing(1, delay=0.05))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert numbers(await reading) == [1]
 
 

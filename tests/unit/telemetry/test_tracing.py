@@ -24,7 +24,7 @@ from eventbus.telemetry.tracing import find_tracing
 from eventbus.transport import Delivery
 from tests.samples import consumer, receive
 from tests.unit.telemetry.events import Answered, Asked, oracle, scribe
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -276,5 +276,5 @@ API = "import opentelemetry.trace"
 )
 def test_spans_begin_where_a_program_has_set_up_an_sdk(setup: str, spans: str, printed: str) -> None:
     program = PROGRAM.format(setup=setup, spans=spans)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout.strip() == printed
