@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import structlog
+
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import decode, encode, pairs
@@ -44,6 +46,8 @@ from eventbus.transport import (
     Subscription,
     Tidied,
 )
+
+told = structlog.get_logger("eventbus.memory")
 
 
 class MemoryTransport:
@@ -200,8 +204,24 @@ class MemoryTransport:
             return
         due = sorted((at, event_id) for event_id, (at, _) in log.scheduled.items() if at <= now)
         for _, event_id in due:
-            self._store(log, log.scheduled.pop(event_id)[1])
+            envelope = log.scheduled.pop(event_id)[1]
+            try:
+                self._store(log, envelope)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+                self._set_aside(log, envelope, error)
         log.next_due = min((at for at, _ in log.scheduled.values()), default=math.inf)
+
+    def _set_aside(self, log: Log, envelope: Envelope, error: Exception) -> None:
+        """What was scheduled and is none that can be delivered: a dead letter of no group."""
+        now, reason = datetime.now(UTC), f"it was scheduled, and cannot be delivered: {error!r}"
+        told.error(
+            "a scheduled event cannot be delivered, and is set aside",
+            stream=envelope.stream,
+            event_id=envelope.id,
+            reason=repr(error),
+        )
+        letter = DeadLetter(f"{next(self._ids)}-0", envelope.stream, "", None, {}, reason, "", 0, 0, now, now)
+        log.dead[letter.id] = letter
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         lost = []
@@ -326,7 +346,7 @@ class MemoryTransport:
         log = self._log(letter.stream)
         if log.dead.pop(letter.id, None) is None:
             return False
-        self._store(log, letter.envelope._replace(only=letter.group, replayed=True))
+        self._store(log, letter.envelope._replace(only=letter.group or None, replayed=True))
         return True
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:

@@ -90,7 +90,7 @@ async def replay(link: Link, namespace: str, letter: DeadLetter) -> bool:
     if letter.envelope is None:
         raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
     keys = stream_keys(namespace, letter.stream)
-    envelope = letter.envelope._replace(only=letter.group, replayed=True)
+    envelope = letter.envelope._replace(only=letter.group or None, replayed=True)
     command = scripts.REPLAY((keys.lane(envelope.priority), keys.dead), letter.id, *encode(envelope))
     return await scripts.call(link, command) is not None
 

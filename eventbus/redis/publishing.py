@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
+import structlog
+
 from eventbus.errors import EventBusError
 from eventbus.event import Status
 from eventbus.redis import scripts
@@ -13,12 +15,15 @@ from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
 from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeating import Repeating
 from eventbus.redis.repeats import Wait
-from eventbus.redis.scripts import Command
+from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Outgoing, statuses
 
 PROMOTE_BATCH = 500
+ASIDE = 60.0  # seconds until what can be neither delivered nor become a dead letter is tried again
 SOON = 1_100  # ms; a worker looks at the schedule at least once a second, and may miss what is due sooner
 TICK = 0.05  # seconds
+
+log = structlog.get_logger("eventbus.redis")
 
 
 class Publishing:
@@ -94,13 +99,26 @@ class Publishing:
 
     async def _promote(self, stream: str) -> None:
         with suppress(EventBusError):  # the workers will do it
-            await scripts.call(self._link, promotion(self._namespace, stream))
+            promoted(stream, await scripts.call(self._link, promotion(self._namespace, stream)))
 
 
 def promotion(namespace: str, stream: str) -> Command:
     """Moves what is due from the schedule into its lanes."""
     keys = stream_keys(namespace, stream)
-    return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled), PROMOTE_BATCH)
+    return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled, keys.dead), PROMOTE_BATCH, ms(ASIDE))
+
+
+def promoted(stream: str, reply: Reply) -> int:
+    """What `promotion` was answered: ms until the next one is due, or -1. What was set aside is told here."""
+    wait, aside = reply
+    for event_id, reason in zip(aside[::2], aside[1::2], strict=True):
+        log.error(
+            "a scheduled event cannot be delivered, and is set aside",
+            stream=stream,
+            event_id=event_id.decode(errors="backslashreplace"),
+            reason=reason.decode(errors="backslashreplace"),
+        )
+    return int(wait)
 
 
 def fate(wait: int) -> Status:

@@ -3,17 +3,21 @@
 import asyncio
 import math
 
+import structlog
+
 from eventbus.codec import pairs
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
-from eventbus.redis.publishing import promotion
+from eventbus.redis.publishing import promoted, promotion
 from eventbus.redis.reading import Reader, create_group, failure_count
 from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
+
+log = structlog.get_logger("eventbus.redis")
 
 
 class Reclaiming:
@@ -29,7 +33,7 @@ class Reclaiming:
         await self._link.ready()
         subscription = reader.subscription
         now = asyncio.get_running_loop().time()
-        schedule = self._schedules.setdefault(subscription.stream, _Schedule())
+        schedule = self._schedules.setdefault(subscription.stream, _Schedule(subscription.stream))
         promoting = now >= schedule.look_at  # one look serves all groups of the stream
         quiet = now < reader.quiet_until and (not promoting or schedule.due is None)
         if quiet and not await self._peek(subscription, schedule if promoting else None):
@@ -38,12 +42,12 @@ class Reclaiming:
         commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         try:
-            reclaimed, *promoted = await scripts.run(self._link, commands)
+            reclaimed, *answers = await scripts.run(self._link, commands)
         except BaseException:  # cancelled, too
             reader.cut = True
             raise
-        for reply in promoted:
-            schedule.note(reply, now)
+        for answer in answers:
+            schedule.note(answer, now)
         if isinstance(reclaimed, ReplyError):
             await create_group(self._link, self._namespace, subscription, reclaimed)
             return Reclaimed(next_due=0.0)
@@ -80,19 +84,30 @@ class Reclaiming:
             keys.append(stream_keys(self._namespace, subscription.stream).due)
         something = await self._link.execute("EXISTS", *keys)
         if schedule is not None and not something:
-            schedule.note(-1, asyncio.get_running_loop().time())
+            schedule.note([-1, []], asyncio.get_running_loop().time())
         return bool(something)
 
 
 class _Schedule:
     """When this process looks next at what a stream has scheduled."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._refused: str | None = None
         self.look_at = 0.0
         self.due: float | None = None  # when the first is due, by the loop's clock
 
-    def note(self, promoted: Reply, now: float) -> None:
-        """`promoted`: what the promotion answered. It may fail for want of memory: its publishers are told."""
-        known = isinstance(promoted, int)
-        self.due = now + promoted / 1000 if known and promoted >= 0 else None
-        self.look_at = min(now + LOOK_INTERVAL, self.due or math.inf) if known else now
+    def note(self, answer: Reply, now: float) -> None:
+        """`answer`: of the promotion, or why it was refused (want of memory, say); told once, until it works."""
+        refused = str(answer) if isinstance(answer, ReplyError) else None
+        if refused is None:
+            wait = promoted(self._stream, answer)
+            self.due = now + wait / 1000 if wait >= 0 else None
+            self.look_at = min(now + LOOK_INTERVAL, self.due or math.inf)
+        else:
+            self.due, self.look_at = None, now
+        if refused is not None and self._refused is None:
+            log.error("what is scheduled cannot be delivered", stream=self._stream, reason=refused)
+        elif refused is None and self._refused is not None:
+            log.info("what is scheduled is delivered again", stream=self._stream)
+        self._refused = refused

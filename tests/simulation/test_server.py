@@ -234,7 +234,7 @@ def call(number: int, known: list[bytes]) -> Command:
             scripts.ACK(where, "g", entry),
             scripts.BURY((*where, keys.dead), "g", consumer, entry, "id", "x", "dead.group", "g"),
             scripts.SCHEDULE(schedule, wait, 0, f"event{number}", lane, *envelope(number)),
-            scripts.PROMOTE((*lanes, keys.due, keys.scheduled), 500),
+            scripts.PROMOTE((*lanes, keys.due, keys.scheduled, keys.dead), 500, 60_000),
             scripts.APPEND_AGAIN(schedule, "", 500, 10**6, lane, wait, 0, *envelope(earlier)),
             scripts.LOOK(where[:1], "+", 60_000, rng.choice((3, 500)), 10**6, f"event{earlier}", f"event{earlier + 1}"),
             scripts.DUE((keys.due,), f"event{earlier}", f"event{earlier + 1}"),
