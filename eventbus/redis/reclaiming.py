@@ -10,12 +10,14 @@ from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.publishing import promoted, promotion
+from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader, create_group, failure_count
 from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
+RESTART_PAGE = 500  # entries in one script
 
 log = structlog.get_logger("eventbus.redis")
 
@@ -23,8 +25,11 @@ log = structlog.get_logger("eventbus.redis")
 class Reclaiming:
     """What RedisTransport.reclaim does, for all subscriptions of a process."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
+    def __init__(self, link: Link, namespace: str, pulse: Pulse, timeout: float) -> None:
+        """`timeout`: seconds after which nobody waits for an answer any more."""
         self._link = link
+        self._pulse = pulse
+        self._timeout = timeout
         self._namespace = namespace
         self._schedules: dict[str, _Schedule] = {}
 
@@ -39,7 +44,8 @@ class Reclaiming:
         if quiet and not await self._peek(subscription, schedule if promoting else None):
             next_due = None if schedule.due is None else max(0.0, schedule.due - now)
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
-        commands = [self._reclamation(subscription, 1 if suspect else credit, suspect, now)]
+        await self._bring_back(reader)
+        commands = [self._reclamation(subscription, 1 if suspect else credit, suspect)]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         try:
             reclaimed, *answers = await scripts.run(self._link, commands)
@@ -67,15 +73,26 @@ class Reclaiming:
         """Nobody here reads it any more."""
         self._schedules.pop(stream, None)
 
-    def _reclamation(self, subscription: Subscription, credit: int, suspect: bool, now: float) -> Command:
+    def _reclamation(self, subscription: Subscription, credit: int, suspect: bool) -> Command:
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
-        # Whoever was cut off with us must be able to renew first: leases ran on while the server was away.
-        young = self._link.epoch > 1 and now - self._link.connected_at < subscription.lease
+        age, meant = self._pulse.age_needed(subscription.lease), self._pulse.server_ms()
+        known = age is not None and meant is not None
         return scripts.RECLAIM(
             (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
-            *(group, subscription.consumer, ms(subscription.lease), credit),
-            *(subscription.suspect_from, int(suspect), PARKED, int(young), subscription.condemned_from),
+            *(group, subscription.consumer, ms(age or 0) if known else "", credit),
+            *(subscription.suspect_from, int(suspect), PARKED, "" if meant is None else meant),
+            *(subscription.condemned_from, ms(self._timeout)),
         )
+
+    async def _bring_back(self, reader: Reader) -> None:
+        """A server whose clock was set back takes leases for longer than they are: what was renewed before seems to be
+        renewed in times to come. Looked for by each process when it begins, and whenever it sees that happen."""
+        seen = self._pulse.steps_back
+        if reader.brought_back != seen:
+            restarted = await restart_leases(self._link, self._namespace, reader.subscription)
+            reader.brought_back = seen
+            if restarted and seen:
+                log.info("leases of times to come run from now on", group=reader.subscription.group, count=restarted)
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
         """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""
@@ -86,6 +103,22 @@ class Reclaiming:
         if schedule is not None and not something:
             schedule.note([-1, []], asyncio.get_running_loop().time())
         return bool(something)
+
+
+async def restart_leases(link: Link, namespace: str, subscription: Subscription) -> int:
+    """Let the leases that end too late begin now, whosever they are; returns how many."""
+    restarted, group = 0, subscription.group
+    lanes = stream_keys(namespace, subscription.stream).lanes
+    summaries = await link.pipeline([("XPENDING", lane, group) for lane in lanes])
+    for lane, summary in zip(lanes, summaries, strict=True):
+        holders = [] if isinstance(summary, Exception) else summary[3] or []  # no group yet: whoever reads makes it
+        for consumer, _ in holders:
+            start = b"" if consumer == PARKED.encode() else b"-"
+            while start:
+                command = scripts.RESTART((lane,), group, consumer, start, RESTART_PAGE)
+                start, found = await scripts.call(link, command)
+                restarted += found
+    return restarted
 
 
 class _Schedule:

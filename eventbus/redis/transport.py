@@ -11,7 +11,7 @@ from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
-from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.errors import ConfigurationError, EventBusError, hide_password
 from eventbus.event import Envelope, Status
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
@@ -24,6 +24,7 @@ from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quot
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
+from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
@@ -69,7 +70,8 @@ class RedisTransport:
         self._namespace = namespace
         self._link = Link(url, timeout=timeout, name="eventbus-write")
         self._readers: dict[Subscription, Reader] = {}
-        self._reclaiming = Reclaiming(self._link, namespace)
+        self._pulse = Pulse(self._link, hide_password(url))
+        self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
         self._publishing = Publishing(self._link, namespace)
         self.records: Records = RedisRecords(self._link, url, namespace)
         self.circuits: Circuits = RedisCircuits(self._link, namespace)
@@ -92,6 +94,7 @@ class RedisTransport:
 
     async def close(self) -> None:
         self._publishing.close()
+        await self._pulse.close()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
 
     # Publishing -------------------------------------------------------------------------------------------------------
@@ -276,6 +279,7 @@ class RedisTransport:
         if reader is None:
             link = Link(self._url, timeout=COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
+            self._pulse.watch(subscription.lease)
         return reader
 
 

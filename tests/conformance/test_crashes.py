@@ -1,9 +1,8 @@
 """Deaths of workers are counted apart from failures, and whoever is suspected of them runs alone."""
 
-import asyncio
-
 from eventbus.transport import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription, Transport
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
+from tests.waiting import eventually
 
 LEASE = 0.1
 
@@ -24,11 +23,9 @@ async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Tr
 async def test_what_may_have_killed_its_consumers_is_handed_out_only_when_asked_for(transport: Transport) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 1)
-    await asyncio.sleep(LEASE * 1.1)
-    found = await transport.reclaim(worker("third"), 10)
-    assert (found.deliveries, found.suspects) == ([], True)
-    alone = await transport.reclaim(worker("third"), 10, suspect=True)
-    assert [delivery.crashes for delivery in alone.deliveries] == [2]
+    assert await suspected(transport, worker("third")) == []
+    [alone] = await reclaim(transport, worker("third"), suspect=True)
+    assert alone.crashes == 2
 
 
 async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Transport) -> None:
@@ -42,8 +39,7 @@ async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Tra
 async def test_the_budget_is_spent_alone(transport: Transport) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 5, crash_budget=5)
-    await asyncio.sleep(LEASE * 1.1)
-    assert (await transport.reclaim(worker("next", 5), 10)).suspects
+    await suspected(transport, worker("next", 5))
     [delivery] = await reclaim(transport, worker("next", 5), suspect=True)
     assert delivery.crashes == 6
 
@@ -53,10 +49,8 @@ async def test_one_suspect_at_a_time_and_nothing_else_with_it(transport: Transpo
     await crash(transport, 1, count=2)
     await transport.append(outgoing(3))
     await receive(transport, worker("other"))
-    await asyncio.sleep(LEASE * 1.1)
-    assert numbers((await transport.reclaim(worker("third"), 10, suspect=True)).deliveries) == [1]
-    innocent = await transport.reclaim(worker("third"), 10)
-    assert (numbers(innocent.deliveries), innocent.suspects) == ([3], True)
+    assert numbers(await reclaim(transport, worker("third"), suspect=True)) == [1]
+    assert numbers(await suspected(transport, worker("third"), innocent=1)) == [3]
 
 
 async def test_suspects_hide_nothing_behind_them(transport: Transport) -> None:
@@ -64,7 +58,6 @@ async def test_suspects_hide_nothing_behind_them(transport: Transport) -> None:
     await crash(transport, 1, count=5)
     await transport.append(outgoing(5, 6))
     await receive(transport, worker(1), 2)  # by the one that holds the suspects and dies with them
-    await asyncio.sleep(LEASE * 1.1)
     assert sorted(numbers(await reclaim(transport, worker("third"), 2))) == [5, 6]
 
 
@@ -82,11 +75,9 @@ async def test_a_suspect_that_was_put_off_is_a_suspect_still(transport: Transpor
     await settle(transport, [delivery], Snooze(0.0))
     [delivery] = await reclaim(transport, worker("third"))
     assert delivery.crashes == 1, "a snooze is no crash either"
-    await asyncio.sleep(LEASE * 1.1)
     [delivery] = await reclaim(transport, worker("fourth"), suspect=True)
     await settle(transport, [delivery], Snooze(0.0))
-    found = await transport.reclaim(worker("fifth"), 10)
-    assert (found.deliveries, found.suspects) == ([], True)
+    assert await suspected(transport, worker("fifth")) == []
 
 
 async def test_no_suspect_is_reported_once_it_is_done(transport: Transport) -> None:
@@ -94,6 +85,19 @@ async def test_no_suspect_is_reported_once_it_is_done(transport: Transport) -> N
     await crash(transport, 1)
     await settle(transport, await reclaim(transport, worker("third"), suspect=True), Ack())
     assert not (await transport.reclaim(worker("fourth"), 10)).suspects
+
+
+async def suspected(transport: Transport, subscription: Subscription, innocent: int = 0) -> list[Delivery]:
+    """Reclaim until there are suspects, and so many others, which are returned."""
+    found: list[Delivery] = []
+
+    async def told() -> bool:
+        reclaimed = await transport.reclaim(subscription, 10)
+        found.extend(reclaimed.deliveries)
+        return reclaimed.suspects and len(found) >= innocent
+
+    await eventually(told)
+    return found
 
 
 async def crash(transport: Transport, times: int, *, count: int = 1, crash_budget: int = 3) -> list[Delivery]:

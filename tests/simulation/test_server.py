@@ -213,11 +213,11 @@ def call(number: int, known: list[bytes]) -> Command:
     chosen = known[int(rng.random() * len(known))].decode() if known else "1764500000000-0"
     entry = chosen if lane == 5 else f"{chosen}@{lane}"
     where, schedule = (lanes[lane - 1], *groups), (lanes[lane - 1], keys.due, keys.scheduled)
-    lease, credit, suspects, young = (
-        rng.choice((0, 10**9)),
+    age, credit, suspects, meant = (
+        rng.choice((0, 10**9, "")),
         rng.randint(1, 4),
         rng.choice((0, 0, 1)),
-        rng.choice((0, 0, 1)),
+        rng.choice(("", "", 1)),
     )
 
     def envelope(number: int) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def call(number: int, known: list[bytes]) -> Command:
             ("XADD", lanes[lane - 1], "*", *envelope(number)),
             scripts.CREATE_GROUP((*lanes, keys.groups), "g"),
             scripts.READ(lanes, "g", consumer, 3, *([1] * 10)),
-            scripts.RECLAIM((*lanes, *groups), "g", consumer, lease, credit, 2, suspects, PARKED, young, 5),
+            scripts.RECLAIM((*lanes, *groups), "g", consumer, age, credit, 2, suspects, PARKED, meant, 5, 5000),
             scripts.RENEW(where[:1], "g", consumer, entry),
             scripts.PARK(where, "g", consumer, entry, wait, rng.choice(("", 1, 2)), PARKED),
             scripts.ACK(where, "g", entry),

@@ -1,19 +1,27 @@
 -- Take over entries of the pending lists: retries that are due, then entries whose lease ran out.
 -- KEYS[1…10] lanes  KEYS[11] retry (ZSET: entry by ms)  KEYS[12] failures (HASH)  KEYS[13] crashes (HASH)
--- ARGV[1] group  ARGV[2] consumer  ARGV[3] lease in ms  ARGV[4] credit
+-- ARGV[1] group  ARGV[2] consumer  ARGV[4] credit
+-- ARGV[3] ms for which an entry must not have been renewed when this is meant to run, so that its lease is over;
+-- '' if that is not known: then leases are left alone
 -- ARGV[5] crashes that make an entry a suspect
 -- ARGV[6] '1': take suspects and nothing else  ARGV[7] the consumer under which entries rest
--- ARGV[8] '1': leave running leases' ends alone (this connection is younger than a lease)
--- ARGV[9] crashes that condemn an entry: whoever takes it buries it
+-- ARGV[8] server's time in ms at which this is meant to run, '' if not known  ARGV[9] crashes that condemn an entry:
+-- whoever takes it buries it  ARGV[10] ms after which nobody waits for the answer any more
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}, how many
 -- entries were pending before}.
 -- What suspects are: see eventbus/isolation.py.
+-- A server that stood still runs late what lay in its sockets meanwhile. Nobody could renew either: leases must be older
+-- by as much as this is late. What is taken for one who has gone would only come back to him by and by.
 -- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
 local retry, failures, crashes = KEYS[11], KEYS[12], KEYS[13]
-local group, me, lease, credit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local group, me, age, credit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local suspect_from, condemned_from = tonumber(ARGV[5]), tonumber(ARGV[9])
 local only_suspects, parked = ARGV[6] == '1', ARGV[7]
 local now = server_ms()
+local late = math.max(0, now - (tonumber(ARGV[8]) or now))
+if late > tonumber(ARGV[10]) then
+  credit = 0
+end
 local taken, waiting = {}, 0
 
 -- Claims an entry unless it is of the other kind; `count` is what its crashes are from now on.
@@ -68,12 +76,12 @@ for lane = 1, 10 do
     local consumer, held = holder[1], tonumber(holder[2])
     if consumer == parked then
       resting[lane] = held
-    elseif ARGV[8] ~= '1' then
+    elseif age then
       -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
       local crash = consumer == me and 0 or 1
-      for _, held in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', lease, '-', '+', credit + 100, consumer)) do
+      for _, held in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', age + late, '-', '+', credit + 100, consumer)) do
         local entry = named(lane, held[1])
-        take(entry, crashes_of(entry) + crash, lease)
+        take(entry, crashes_of(entry) + crash, age + late)
       end
     end
   end
