@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import orjson
-import structlog
 
 from eventbus.control import whoami
 from eventbus.errors import EventBusError
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Transport
 
 WITHIN = timedelta(hours=1)
@@ -22,7 +22,7 @@ LIMIT = 1_000  # every worker reads all of them twice a second
 _ABORT = "abort:"
 _EVERY = "*"
 
-log = structlog.get_logger("eventbus.control")
+log = get_logger("eventbus.control")
 
 Target = tuple[str, str]  # group and event id
 Running = tuple[Delivery, asyncio.Task[None]]

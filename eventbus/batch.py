@@ -18,6 +18,7 @@ import structlog
 from eventbus.context import Context, Publisher
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
+from eventbus.telling import get_logger
 from eventbus.transaction import BatchInbox, Connection, Outbox
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -59,9 +60,7 @@ class Batch(Sequence[Item[E_co]]):
         self._publisher = publisher
         self._items = items
         self.group = items[0].ctx.group
-        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("eventbus.handler").bind(
-            group=self.group, batch=len(items)
-        )
+        self.log: structlog.stdlib.BoundLogger = get_logger("eventbus.handler", group=self.group, batch=len(items))
 
     @overload
     def __getitem__(self, place: int) -> Item[E_co]: ...

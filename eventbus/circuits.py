@@ -24,17 +24,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-import structlog
-
 from eventbus.errors import ConfigurationError, EventBusError, RetryLater, SnoozeFor
 from eventbus.numbers import count_faults, seconds_faults
+from eventbus.telling import get_logger
 
 T = TypeVar("T")
 
 JITTER = 0.1  # share of a wait: those that were put off together do not come back together
 FORGET_AFTER = 600.0  # seconds after which a failure is not followed by another one "in a row"
 
-log = structlog.get_logger("eventbus.circuits")
+log = get_logger("eventbus.circuits")
 
 
 @dataclass(frozen=True, slots=True)

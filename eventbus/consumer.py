@@ -15,8 +15,6 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-import structlog
-
 from eventbus import crash, ending
 from eventbus.admission import Admission
 from eventbus.ending import cancel_all
@@ -26,6 +24,7 @@ from eventbus.gate import Gate
 from eventbus.gathering import Gathering
 from eventbus.group import Group
 from eventbus.isolation import Isolation
+from eventbus.judgement import judge_unforeseen
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
 from eventbus.pace import Pace
@@ -33,7 +32,9 @@ from eventbus.renewal import Hand, Renewal
 from eventbus.runners import Runners
 from eventbus.settler import Settler
 from eventbus.slow import Slow
+from eventbus.supervision import Background, Run, supervise
 from eventbus.tapping import TapExecutor
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Delivery, Outcome, Reclaimed, Release, Settlement, Snooze, Subscription, Transport
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
@@ -44,7 +45,7 @@ CANCEL_GRACE = 5.0  # seconds that a handler has to end when it is cancelled
 SETTLE_GRACE = 5.0  # seconds that the last outcomes may take when the worker stops; then their leases run out
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries while a server is away
 
-log = structlog.get_logger("eventbus.consumer")
+log = get_logger("eventbus.consumer")
 
 
 class Consumer:
@@ -74,7 +75,8 @@ class Consumer:
         self._room = asyncio.Event()
         self._begun = False
         self._paused = False
-        self._pausing: asyncio.Task[None] | None = None
+        self._background = Background(f"consumer of {group.name}")
+        self._failure: BaseException | None = None  # of a loop that it cannot do without
         self._admission = Admission(transport, group)
         self._settler = Settler(transport, self._admission, self._let_go, self._pause)
         self._outcomes, self._settle_due = self._settler.line, self._settler.due
@@ -99,22 +101,21 @@ class Consumer:
         cancelled does the same in a second or two, without any grace; cancelled again, it ends at once.
 
         Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing, close
-        the connections that read."""
+        the connections that read. If one of its loops ends again and again, it ends in the same order, and raises what
+        that loop raised."""
         self._room.set()
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
-        settling = asyncio.create_task(self._settler.run(), name=f"settle:{self._group.name}")
         hand = Hand(self._group.lease, self._held, self._runners, self._finish)
         renewal = Renewal(self._transport, self._admission, hand)
-        renewing = asyncio.create_task(renewal.run(), name=f"renew:{self._group.name}")
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
-        staying = [settling, renewing, *self._step_aside()]
+        staying = [self._keep("settle", self._settler.run), self._keep("renew", renewal.run), *self._step_aside()]
         self._ending.begin()
         orderly = False
         try:
             await self._stopping.wait()
-            await asyncio.gather(self._interrupt(), *sources, self._drain(grace))
+            await asyncio.gather(self._interrupt(), _over(sources), self._drain(grace))
             await self._wait_settled(SETTLE_GRACE)
             orderly = True
         except asyncio.CancelledError:
@@ -126,9 +127,10 @@ class Consumer:
                 task.cancel()
             if self._running:
                 await self._end_handlers(0)
-            pausing = [] if self._pausing is None else [self._pausing]
-            await cancel_all([*sources, *staying, *pausing, *self._runners.launched])
+            await cancel_all([*sources, *staying, *self._background.tasks, *self._runners.launched])
             await self._transport.unsubscribe(self._subscriptions, give_back=orderly)
+        if self._failure is not None:
+            raise self._failure
 
     def follow(self, stream: str) -> None:
         """Read this stream, too, from now on."""
@@ -146,8 +148,8 @@ class Consumer:
 
     def _begin(self, subscription: Subscription) -> list[asyncio.Task[None]]:
         return [
-            asyncio.create_task(loop(subscription), name=f"{loop.__name__}:{subscription.group}:{subscription.stream}")
-            for loop in (self._read, self._reclaim)
+            self._keep(f"{what}:{subscription.stream}", functools.partial(loop, subscription), endless=False)
+            for what, loop in (("read", self._read), ("reclaim", self._reclaim))
         ]
 
     def _make_runners(self) -> Runners | Gathering:
@@ -169,7 +171,19 @@ class Consumer:
         if lane is None:
             return []
         slow = Slow(lane, self._running, self._aside, self._start)
-        return [asyncio.create_task(slow.run(), name=f"slow:{self._group.name}")]
+        return [self._keep("slow", slow.run)]
+
+    def _keep(self, what: str, run: Run, *, endless: bool = True) -> asyncio.Task[None]:
+        """A loop that the group cannot do without: should it end for good, so does the worker, with its reason."""
+        name = f"{what}:{self._group.name}"
+        task = asyncio.create_task(supervise(name, run, vital=True, endless=endless), name=name)
+        task.add_done_callback(self._look_at)
+        return task
+
+    def _look_at(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failure = self._failure or failure
+            self.stop()
 
     def in_hand(self) -> InHand:
         """May be called from another thread: copying a dict is one step of the interpreter."""
@@ -195,12 +209,12 @@ class Consumer:
         log.warning("paused" if paused else "resumed", group=self._group.name)
         if paused:
             self._give_back()
-            self._pausing = asyncio.create_task(self._interrupt())
+            self._background.start(self._interrupt())
         self._start()
         self.nudge()
 
     async def _gate_until_stop(self, gate: Gate) -> None:
-        running = asyncio.ensure_future(gate.run())
+        running = self._keep("admit", gate.run)
         try:
             await self._stopping.wait()
         finally:  # it must not live on where `run` is cancelled
@@ -358,6 +372,8 @@ class Consumer:
             return Release()
         try:
             return await self._executor.execute(delivery)
+        except Exception as error:  # noqa: BLE001 - it never raises; if it does, the event must not run in a circle
+            return self._unforeseen(delivery, error)
         finally:
             self._isolation.leave()
 
@@ -369,6 +385,8 @@ class Consumer:
             return [Release()] * len(deliveries)
         try:
             return await executor.execute_all(deliveries)
+        except Exception as error:  # noqa: BLE001 - as above
+            return [self._unforeseen(delivery, error) for delivery in deliveries]
         finally:
             self._isolation.leave()
 
@@ -380,10 +398,17 @@ class Consumer:
         self._running[delivery] = task
         try:
             outcome = await self._executor.execute(delivery)
+        except Exception as error:  # noqa: BLE001 - as above
+            outcome = self._unforeseen(delivery, error)
         finally:
             if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
                 self._finish(delivery, outcome)
                 self._start()
+
+    def _unforeseen(self, delivery: Delivery, error: Exception) -> Outcome:
+        outcome = judge_unforeseen(error, delivery.attempt)
+        log.error("an execution broke outside of its handler", **delivery.named(), exc_info=error)
+        return outcome
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
         self._outcomes.append(Settlement(delivery, outcome))
@@ -491,6 +516,12 @@ class Consumer:
         else:
             await _within(pause, self._stopping.wait())
         return failures + 1
+
+
+async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """When all of them have ended, however they did."""
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def _within(seconds: float, waiting: Awaitable[object]) -> None:

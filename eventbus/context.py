@@ -17,6 +17,7 @@ from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.resources import Resource
 from eventbus.states import check_progress
 from eventbus.tap import Passing
+from eventbus.telling import get_logger
 from eventbus.transaction import OpenBatchInbox, OpenTransaction
 from eventbus.transport import Delivery
 
@@ -96,7 +97,8 @@ class Context:
     @cached_property
     def log(self) -> structlog.stdlib.BoundLogger:
         """A logger that names event, entry, group, attempt and correlation id in every line."""
-        log: structlog.stdlib.BoundLogger = structlog.get_logger("eventbus.handler").bind(
+        log: structlog.stdlib.BoundLogger = get_logger(
+            "eventbus.handler",
             event_type=self.envelope.type,
             event_id=self.event_id,
             group=self.group,

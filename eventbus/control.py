@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import orjson
-import structlog
 
 from eventbus.errors import EventBusError
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 INTERVAL = 0.5  # seconds between looks; a pause is promised to be seen within one second
 
 _PAUSE = "pause:"
 
-log = structlog.get_logger("eventbus.control")
+log = get_logger("eventbus.control")
 
 
 class Pause(NamedTuple):

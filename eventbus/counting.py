@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from itertools import islice
 
 import orjson
-import structlog
 
 from eventbus.activity import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Share, Sums, Tallies
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Outcome, Retry
 
 INTERVAL = 1.0  # seconds between writes
@@ -24,7 +24,7 @@ BATCH = 500  # organizations in a write
 LIMIT = 10_000  # organizations whose counts may wait
 FAILURES_LIMIT = 1_000  # failures that may wait, of all organizations; those beyond are counted and not told of
 
-log = structlog.get_logger("eventbus.counting")
+log = get_logger("eventbus.counting")
 
 
 class _Counts:

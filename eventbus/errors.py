@@ -11,6 +11,7 @@ EventBusError
 │   ├── NoSuchSession       it was never there, or is not any more, or is another organization's
 │   ├── WrongState          not in the state that it is in
 │   └── SessionFull         it would hold too many events, or too much
+├── TaskFailed              a task that its process cannot do without ends again and again
 ├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
 │   ├── UnknownEventType    no class with this type is imported in this process
 │   ├── WrongType           an argument is of a type that it cannot have; a TypeError as well
@@ -101,6 +102,14 @@ class SessionFull(SessionRefused):
         super().__init__("the session would be too large: commit it, and start another one for the rest")
 
 
+class TaskFailed(EventBusError):
+    """A background task that its process cannot do without has ended again and again, without raising anything. The
+    process ends, too: another one may do better, and nobody else would notice."""
+
+    def __init__(self, name: str, times: int, reason: str) -> None:
+        super().__init__(f"{name} ended {times} times in a row, the last time by {reason}: this process ends with it")
+
+
 class CodecError(EventBusError):
     """An envelope cannot be decoded or published, or its data does not fit the event's type."""
 
@@ -159,6 +168,14 @@ def _check_delay(verdict: str, delay: float) -> None:
         raise ValueError(
             f"{verdict}({delay}): the delay must be seconds from now, a year ({LONGEST_DELAY:.0f}) at most"
         )
+
+
+def described(error: BaseException) -> str:
+    """Its repr, as far as it can say what it is."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - exceptions of others run code of others
+        return type(error).__qualname__
 
 
 def hide_password(text: str) -> str:

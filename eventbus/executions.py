@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from time import time
 
-import structlog
-
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.history import Ending, Execution, Recorder
 from eventbus.judgement import GivenBack, failure_of, leaves
 from eventbus.lifecycle import Finished
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Outcome, Release, Retry, Snooze
 
 INTERVAL = 0.25  # seconds between writes
@@ -36,7 +35,7 @@ _ENDINGS: dict[type[Outcome], Ending] = {
     Dead: Ending.DEAD,
 }
 
-log = structlog.get_logger("eventbus.history")
+log = get_logger("eventbus.history")
 
 
 class Executions:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
-import structlog
-
 from eventbus.aborting import Aborting
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
@@ -23,12 +21,13 @@ from eventbus.lifecycle import Announcer, AnyListener, Finished
 from eventbus.middleware import CallNext, Middleware, compose
 from eventbus.policy import RetryPolicy
 from eventbus.registration import AnyRegistration, BatchRegistration
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, until a transaction that lost is begun again
 _DONE = Ack()
 
-log = structlog.get_logger("eventbus.executor")
+log = get_logger("eventbus.executor")
 
 
 Count = Callable[[str, Outcome, Envelope | None, float], None]
@@ -185,12 +184,15 @@ class Executor:
         if error is not None and envelope is not None and self._aborting is not None and isinstance(error, Cancelled):
             self._aborting.ended(self._group.name, envelope.id)
         seconds = 0.0 if started is None else perf_counter() - started
-        for count in self._counts:
-            count(self._group.name, outcome, envelope, seconds)
-        if self._announcer is not None:
-            self._announcer.tell(
-                Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
-            )
+        try:
+            for count in self._counts:
+                count(self._group.name, outcome, envelope, seconds)
+            if self._announcer is not None:
+                self._announcer.tell(
+                    Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
+                )
+        except Exception:  # the outcome is decided; who could not be told of it changes nothing
+            log.exception("an outcome was not told to all", group=self._group.name, entry_id=delivery.entry_id)
         return outcome
 
     def _refusal(self, envelope: Envelope) -> Cancelled | None:
@@ -210,6 +212,13 @@ class Executor:
 
     def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:
         outcome = Release() if self._abandoned else judge(error, route.retry, context.attempt)
+        try:
+            self._tell(context, outcome, error)
+        except Exception:  # an error that cannot say what it is
+            context.log.exception("an outcome cannot be told", error_type=type(error).__qualname__)
+        return outcome
+
+    def _tell(self, context: Context, outcome: Outcome, error: BaseException) -> None:
         match outcome:
             case Retry(delay, failure):
                 context.log.warning("failed, will retry", error=failure.error, delay=round(delay, 3))
@@ -221,7 +230,6 @@ class Executor:
             case Snooze(delay):
                 age = round(time.time() - context.envelope.time.timestamp(), 3)
                 context.log.info("snoozed", reason=failure_of(error).error, delay=delay, age=age)
-        return outcome
 
     def _bury_undecoded(self, delivery: Delivery, error: CodecError) -> Outcome:
         log.error("dead letter", **delivery.named(), reason=str(error))

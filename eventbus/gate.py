@@ -9,10 +9,9 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from eventbus.admission import Admission, Verdict
 from eventbus.errors import Unavailable
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery
 
 LOOK_AHEAD = 500  # deliveries that are read at once to find others behind those of a key that has reached its limit
@@ -22,7 +21,7 @@ RETRY_PAUSE = 0.2  # seconds, while the server is away
 ERROR_PAUSE = 5.0  # seconds until a delivery asks again whose limits the server cannot tell
 ERROR_INTERVAL = 60.0  # seconds between two log lines about that
 
-log = structlog.get_logger("eventbus.admission")
+log = get_logger("eventbus.admission")
 
 
 class Gate:

@@ -2,20 +2,21 @@
 streams that it reads: doing it twice does no harm, and nobody has to be elected."""
 
 import asyncio
+import functools
 import random
 from collections.abc import Sequence
 
-import structlog
-
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.retention import Retention
+from eventbus.supervision import supervise
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 FIRST_INTERVAL = 20.0  # seconds until the first round
 BUSY_INTERVAL, EMPTY_INTERVAL = 5.0, 60.0  # seconds until the next round, if there are entries and if not
 CONSUMERS_INTERVAL = 600.0  # seconds between looks for consumers that are gone
 
-log = structlog.get_logger("eventbus.housekeeping")
+log = get_logger("eventbus.housekeeping")
 
 
 class Housekeeping:
@@ -32,15 +33,19 @@ class Housekeeping:
         """Each stream at a pace of its own."""
         async with asyncio.TaskGroup() as self._rounds:
             for stream in self._streams:
-                self._rounds.create_task(self._run(stream))
+                self._begin(stream)
             await asyncio.Event().wait()
 
     def follow(self, stream: str) -> None:
         """Look after this one, too."""
         if stream not in self._streams:
             self._streams.append(stream)
-            if self._rounds is not None:
-                self._rounds.create_task(self._run(stream))
+            self._begin(stream)
+
+    def _begin(self, stream: str) -> None:
+        if self._rounds is not None:
+            name = f"housekeeping:{stream}"
+            self._rounds.create_task(supervise(name, functools.partial(self._run, stream)), name=name)
 
     async def _run(self, stream: str) -> None:
         pause, spread = FIRST_INTERVAL, random.random()  # noqa: S311 - workers that were started at once come one by one

@@ -6,14 +6,16 @@ of two alike, the one that waits longer.
 """
 
 import dataclasses
+import math
 import traceback
 from collections.abc import Iterator
 
-from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable, hide_password
+from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable, described, hide_password
 from eventbus.policy import RetryPolicy
 from eventbus.transport import Dead, Failure, Outcome, Release, Retry, Snooze
 
 UNAVAILABLE_SNOOZE = 1.0  # seconds until a handler that met a server which is away is run again
+_DEFAULT = RetryPolicy()
 _ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead letter
 
 
@@ -24,7 +26,23 @@ class GivenBack(BaseException):
 
 
 def judge(error: BaseException, policy: RetryPolicy, attempt: int) -> Outcome:
-    """What becomes of an event whose `attempt` (from 1) ended with this error."""
+    """What becomes of an event whose `attempt` (from 1) ended with this error. Never raises: a verdict that does not
+    say what it should, as one whose class forgets super().__init__, is an error like any other."""
+    try:
+        return _judge_all(error, policy, attempt)
+    except Exception as unfit:  # noqa: BLE001 - see above
+        failure = Failure(f"{type(error).__qualname__}, which cannot be judged: {described(unfit)}"[:_ERROR_LIMIT])
+        wait = policy.delay_after(attempt)
+        return Dead(failure, attempts=attempt) if wait is None else Retry(wait, failure)
+
+
+def judge_unforeseen(error: BaseException, attempt: int) -> Outcome:
+    """What becomes of an event whose execution broke outside of its handler, where nothing should: it is tried as often
+    as by default, with rests. Released instead it would run in a circle, without end and without rest."""
+    return judge(error, _DEFAULT, attempt)
+
+
+def _judge_all(error: BaseException, policy: RetryPolicy, attempt: int) -> Outcome:
     decisive, outcome = max(
         ((each, _judge_one(each, policy, attempt)) for each in leaves(error)), key=lambda judged: _severity(judged[1])
     )
@@ -60,15 +78,22 @@ def _judge_one(error: BaseException, policy: RetryPolicy, attempt: int) -> Outco
         case Unavailable():
             return Snooze(UNAVAILABLE_SNOOZE)
         case SnoozeFor():
-            return Snooze(error.delay)
+            return Snooze(_seconds(error.delay))
         case Reject():
             return Dead(failure_of(error), attempts=attempt)
         case RetryLater():
-            wait = None if policy.delay_after(attempt) is None else error.delay
+            wait = None if policy.delay_after(attempt) is None else _seconds(error.delay)
         case _:
             wait = policy.delay_after(attempt, error)
     failure = failure_of(error)
     return Dead(failure, attempts=attempt) if wait is None else Retry(wait, failure)
+
+
+def _seconds(delay: float) -> float:
+    """Raises TypeError or ValueError if it is none: it may have been set after the verdict was made."""
+    if not 0 <= delay < math.inf:
+        raise ValueError(f"delay={delay!r}")
+    return delay
 
 
 def _severity(outcome: Outcome) -> tuple[int, float]:

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-import structlog
-
 from eventbus.context import Publisher
+from eventbus.errors import described
 from eventbus.event import Envelope
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 
 LISTENER_TIMEOUT = 30.0  # seconds that one call of an asynchronous listener may take
@@ -23,7 +23,7 @@ _COMPLAINT_INTERVAL = 60.0  # seconds; a listener that fails may fail at every e
 _CANCEL_GRACE = 1.0  # seconds that a cancelled listener has to end
 LISTENERS_LIMIT = 1_000  # calls of asynchronous listeners that one group may have under way
 
-log = structlog.get_logger("eventbus.lifecycle")
+log = get_logger("eventbus.lifecycle")
 
 
 class Finished(NamedTuple):
@@ -156,7 +156,7 @@ class Announcer:
             self._complain(listener, error)
 
     def _complain(self, listener: AnyListener, error: BaseException) -> None:
-        said = log.bind(group=self._group, listener=_label(listener), error=repr(error))
+        said = log.bind(group=self._group, listener=_label(listener), error=described(error))
         if monotonic() - self._complained.get(id(listener), -math.inf) < _COMPLAINT_INTERVAL:
             said.debug("a listener failed again")
             return

@@ -18,15 +18,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from eventbus.group import Group
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery, LeaseKeeper
 
 LOOKS = 8  # a lease. The loop renews what has run for a third of one: one third is left when that fails to come
 STACK_LIMIT = 20  # frames
 
-log = structlog.get_logger("eventbus.lifeline")
+log = get_logger("eventbus.lifeline")
 
 
 class InHand(NamedTuple):

@@ -1,8 +1,11 @@
 """How programs of this project log: structlog to stderr, for people or as JSON lines."""
 
+import io
 import json
 import logging
+import os
 import re
+import select
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +23,7 @@ _HIDDEN = "***"
 _LEVELS = {"warn": "warning", "exception": "error"}  # methods that are no level
 _harmless: set[str] = set()  # names of fields that are no secrets, as they came
 HARMLESS_LIMIT = 1_024
+ROOM_PATIENCE_MS = 100
 
 
 def configure(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
@@ -30,8 +34,8 @@ def configure(log_format: Literal["console", "json"], level: int = logging.INFO)
         # The default shows the locals of every frame: tokens, passwords, payloads.
         plain = structlog.dev.plain_traceback
         ends = [
-            _hide_secrets,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain),
+            hide_secrets,
+            structlog.dev.ConsoleRenderer(colors=_is_terminal(sys.stderr), exception_formatter=plain),
         ]
     structlog.configure(
         processors=[_complete, *ends],
@@ -41,13 +45,53 @@ def configure(log_format: Literal["console", "json"], level: int = logging.INFO)
     )
 
 
-class _Named(structlog.WriteLogger):
-    """Knows what `structlog.get_logger(name)` called it. A line and its end are one write: several processes may share
-    a file, and `print` would let another one's line in between."""
+class _Named:
+    """Where lines end up. Knows what `get_logger(name)` called it."""
 
-    def __init__(self, name: str, file: TextIO) -> None:
-        super().__init__(file)
+    def __init__(self, name: str, file: TextIO | None) -> None:
         self.name = name
+        self._file = file
+
+    def msg(self, line: str) -> None:
+        write(self._file, line)
+
+    log = debug = info = warn = warning = error = critical = fatal = failure = err = exception = msg
+
+
+def write(file: TextIO | None, line: str) -> None:
+    """A line and its end in one write: several processes may share a file, and `print` would let another one's line in
+    between. Past the file's buffer: a line that a full disk has refused would stay in it, be refused again with each
+    line that follows, and at last make the process end with an error.
+
+    Raises OSError or ValueError if it cannot be written. Waits for nobody but for the rest of a line that has begun."""
+    if file is None:
+        raise ValueError("this process was started without stderr")
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:  # it is in memory
+        file.write(f"{line}\n")
+        file.flush()
+        return
+    packed = f"{line}\n".encode(errors="backslashreplace")
+    left = memoryview(packed)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # somebody has made the pipe non-blocking, and its reader is slow
+            if len(left) == len(packed) or not _has_room(descriptor):
+                raise
+
+
+def _has_room(descriptor: int) -> bool:
+    """Whether there is room soon."""
+    polling = select.poll()
+    polling.register(descriptor, select.POLLOUT)
+    return bool(polling.poll(ROOM_PATIENCE_MS))
+
+
+def _is_terminal(file: TextIO | None) -> bool:
+    """A process may be started without stderr, and a program may have closed it."""
+    return file is not None and not file.closed and file.isatty()
 
 
 def _complete(logger: _Named, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -66,7 +110,7 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Passwords of URLs and bearer tokens, wherever they stand; and whatever is called a secret."""
     for name, value in line.items():
         if _is_secret(name):
@@ -95,7 +139,7 @@ def _render(logger: _Named, method: str, line: structlog.typing.EventDict) -> st
     finished line is looked through once, which is cheaper than each of its fields, and few lines are suspicious."""
     text = _to_json(line)
     if not _harmless.issuperset(line) or "://" in text or "password=" in text or "bearer" in text.lower():
-        text = _to_json(dict(_hide_secrets(logger, method, line)))
+        text = _to_json(dict(hide_secrets(logger, method, line)))
         if len(_harmless) < HARMLESS_LIMIT:
             _harmless.update(name for name in line if not _is_secret(name))
     return text

@@ -7,7 +7,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-import structlog
+from eventbus.telling import get_logger
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 YOUNG = 10_000  # objects made and not freed since the last collection that make another one due; Python's own: 700
 END_GRACE = 5.0  # seconds that what is left when the program ends has to end, too
 
-log = structlog.get_logger("eventbus.loop")
+log = get_logger("eventbus.loop")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

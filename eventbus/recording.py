@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-import structlog
-
 from eventbus.context import Publisher
 from eventbus.errors import Unavailable
 from eventbus.group import Group
 from eventbus.history import Recorder
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.tap import Passing
+from eventbus.telling import get_logger
 
 NAME = "history"
 LEASE = 60.0  # seconds; long, for who reads every stream and looks after leases often has much to look at
@@ -24,7 +23,7 @@ GATHERING = 0.25  # seconds; nobody waits for history, and a COPY of one row cos
 INTERVAL = 3600.0  # seconds between looks at what is over
 AWAY_PAUSE = 5.0  # seconds until another try, while PostgreSQL is away
 
-log = structlog.get_logger("eventbus.history")
+log = get_logger("eventbus.history")
 
 
 def recorder(*, lease: float = LEASE) -> Group:

@@ -6,22 +6,23 @@ older than `catch_up` seconds; those before it, and one that is too old, are lef
 """
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from datetime import datetime
-
-import structlog
 
 from eventbus import crash
 from eventbus.codec import envelop
 from eventbus.errors import EventBusError
 from eventbus.group import Group
 from eventbus.schedule import Recurring
+from eventbus.supervision import supervise
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 LONGEST_SLEEP = 60.0  # seconds; clocks may be set, and machines sleep
 RETRY_PAUSE = 1.0  # seconds, while the server is away
 
-log = structlog.get_logger("eventbus.recurrence")
+log = get_logger("eventbus.recurrence")
 
 
 class Recurrence:
@@ -34,7 +35,9 @@ class Recurrence:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for recurring in self._recurring:
-                tasks.create_task(self._recur(recurring), name=f"recur:{recurring.group}:{recurring.name}")
+                name = f"recur:{recurring.group}:{recurring.name}"
+                # Each by itself: one whose event cannot be made must not keep the others from theirs.
+                tasks.create_task(supervise(name, functools.partial(self._recur, recurring)), name=name)
 
     async def _recur(self, recurring: Recurring) -> None:
         told: datetime | None = None
@@ -46,7 +49,7 @@ class Recurrence:
                 fired = due is not None and await self._fire(recurring, due)
             except EventBusError as error:
                 if not away:
-                    log.warning("nothing recurs", group=recurring.group, name=recurring.name, reason=str(error))
+                    log.warning("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
                 away = True
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
@@ -71,7 +74,7 @@ def _tell_skipped(recurring: Recurring, last: datetime, now: datetime, due: date
         log.warning(
             "missed firings are left out",
             group=recurring.group,
-            name=recurring.name,
+            function=recurring.name,
             since=first.isoformat(),
             before=(due or now).isoformat(),
         )

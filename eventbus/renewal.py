@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-import structlog
-
 from eventbus.admission import Admission
 from eventbus.errors import Unavailable
 from eventbus.gathering import Gathering
 from eventbus.runners import Runners
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Outcome, Release, Transport
 
 ROUNDS = 4  # in a lease
@@ -23,7 +22,7 @@ AGAIN = 1 / 40  # of a lease, between tries while the server is away
 LONGEST_AGAIN = 0.25  # seconds
 TELL_EVERY = 60.0  # seconds between lines about a renewal that the server refuses
 
-log = structlog.get_logger("eventbus.renewal")
+log = get_logger("eventbus.renewal")
 
 
 class Hand(NamedTuple):

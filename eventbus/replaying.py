@@ -10,20 +10,19 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import structlog
-
 from eventbus.control import whoami
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Envelope, stream_of, uuid7
 from eventbus.history import Selection
 from eventbus.replays import Replay, Replays, Source
+from eventbus.telling import get_logger
 from eventbus.transport import Outgoing, Transport
 
 PAGE = 200  # events that are read at a time, and written in one go; each may be a megabyte
 STEPS = 10  # writes a second, with a rate
 NOTED_EVERY = 1.0  # seconds between notes of how far it has got
 
-log = structlog.get_logger("eventbus.replay")
+log = get_logger("eventbus.replay")
 
 
 class NoSuchGroup(EventBusError):

@@ -21,14 +21,13 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-import structlog
-
 from eventbus.errors import ConfigurationError
 from eventbus.loop import begin
+from eventbus.telling import get_logger
 
 T = TypeVar("T")
 
-log = structlog.get_logger("eventbus")
+log = get_logger("eventbus")
 
 
 class Use(Protocol):

@@ -5,16 +5,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
-import structlog
-
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import event_types, stream_of
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 INTERVAL = 15.0  # seconds between looks; less than housekeeping leaves an entry after a worker's start
 REST = 100  # a look goes through all keys: where there are so many that it takes long, it is that much rarer
 
-log = structlog.get_logger("eventbus.seeking")
+log = get_logger("eventbus.seeking")
 
 
 class Seeking:

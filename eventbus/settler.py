@@ -9,18 +9,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from eventbus import crash
 from eventbus.admission import Admission
 from eventbus.errors import Full, Unavailable
+from eventbus.telling import get_logger
 from eventbus.transport import Refusal, Settlement, Transport
 
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 ASIDE_LIMIT = 1_000  # settlements that may be set aside; what is refused beyond that is left to its lease
 FIRST_REST, LONGEST_REST = 1.0, 60.0  # seconds between two tries of what is set aside
 
-log = structlog.get_logger("eventbus.settler")
+log = get_logger("eventbus.settler")
 
 
 @dataclass(slots=True, eq=False)

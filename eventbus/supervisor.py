@@ -15,9 +15,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 
-import structlog
-
 from eventbus import signals
+from eventbus.telling import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between a death and the next start
 STEADY = 10.0  # seconds; who has lived so long did not die young
@@ -25,7 +24,7 @@ MARGIN = 10.0  # seconds beyond the grace, after which a process that does not e
 
 _PIPE = "EVENTBUS_SUPERVISOR_FD"
 
-log = structlog.get_logger("eventbus.supervisor")
+log = get_logger("eventbus.supervisor")
 
 
 class Supervisor:

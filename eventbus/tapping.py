@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from time import perf_counter
 
-import structlog
-
 from eventbus.codec import decode
 from eventbus.context import Publisher
 from eventbus.ending import Ending
@@ -15,12 +13,13 @@ from eventbus.group import Group
 from eventbus.judgement import GivenBack, failure_of, judge, leaves
 from eventbus.lifecycle import Announcer, AnyListener, Finished
 from eventbus.tap import Passing
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release
 
 UNAVAILABLE_PAUSE = 1.0  # seconds until another try, while a server is away
 _DONE, _RELEASED = Ack(), Release()
 
-log = structlog.get_logger("eventbus.tapping")
+log = get_logger("eventbus.tapping")
 
 
 class TapExecutor:
@@ -61,12 +60,17 @@ class TapExecutor:
             outcome = _DONE if error is None else self._judge(delivery, each, error, attempts)
             outcomes.append(outcome)
             envelope = each.envelope if isinstance(each, Passing) else None
-            if self._count is not None:
-                self._count(self._group.name, outcome, envelope, seconds)
-            if self._announcer is not None:
-                told = Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
-                self._announcer.tell(told)
+            self._tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher))
         return outcomes
+
+    def _tell(self, finished: Finished) -> None:
+        try:
+            if self._count is not None:
+                self._count(finished.group, finished.outcome, finished.envelope, finished.seconds)
+            if self._announcer is not None:
+                self._announcer.tell(finished)
+        except Exception:  # the outcome is decided; who could not be told of it changes nothing
+            log.exception("an outcome was not told to all", group=finished.group, entry_id=finished.delivery.entry_id)
 
     def give_back(self) -> None:
         """What waits to be handed over again ends with Release, now."""

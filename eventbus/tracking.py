@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from time import time_ns
 
 import orjson
-import structlog
 from pydantic import JsonValue
 
 from eventbus.context import Context
@@ -19,6 +18,7 @@ from eventbus.group import Group
 from eventbus.lifecycle import Finished
 from eventbus.middleware import CallNext
 from eventbus.states import WRITE_INTERVAL, Keep, Notice, Occasion, Phase, Records, Update
+from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Delivery, Release, Retry, Snooze
 
 AWAY_PAUSE = 1.0  # seconds until another try, while the server is away
@@ -26,7 +26,7 @@ CLOSE_GRACE = 2.0  # seconds that the last write may take
 BATCH = 500  # events in a write
 LIMIT = 10_000  # events of a group whose news may wait to be written; more are not written down
 
-log = structlog.get_logger("eventbus.tracking")
+log = get_logger("eventbus.tracking")
 
 
 class _News:

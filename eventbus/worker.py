@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Protocol
 
-import structlog
-
 from eventbus import control
 from eventbus.aborting import Aborting
 from eventbus.bus import EventBus
@@ -36,16 +34,23 @@ from eventbus.lifeline import Lifeline
 from eventbus.recording import Expiry, is_recorder
 from eventbus.recurrence import Recurrence
 from eventbus.seeking import Seeking
+from eventbus.sessions import Recovery
 from eventbus.signals import told
+from eventbus.supervision import supervise
 from eventbus.tapping import TapExecutor
 from eventbus.telemetry import Survey
+from eventbus.telling import get_logger
 from eventbus.tracking import Tracker
 from eventbus.transaction import Role
 from eventbus.upcasting import find_gaps
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
-log = structlog.get_logger("eventbus.worker")
+# What others count, keep and look after: if one of these ends again and again, it is begun again for ever, and the
+# worker works on. Without any other, events would stand, or what an operator has ordered would not be heeded.
+_ANCILLARY = (Counter, Executions, Expiry, Housekeeping, Recovery, Seeking, Survey, Tracker)
+
+log = get_logger("eventbus.worker")
 
 
 class Writer(Role, Protocol):
@@ -117,7 +122,7 @@ class Worker:
         await watch.look()  # before anything starts: a group may be paused
         writers: list[Writer] = [tracker, counter, *([executions] if executions is not None else [])]
         background: list[Role] = [watch, *writers, *self._roles()]
-        roles = [asyncio.ensure_future(role.run()) for role in background]
+        roles = [_keep(role) for role in background]
         running = [asyncio.create_task(consumer.run(self._remaining)) for consumer in self._consumers]
         stopping = asyncio.create_task(self._stopping.wait())
         self._bus.metrics.in_process.update(in_process)
@@ -128,7 +133,6 @@ class Worker:
             for consumer in self._consumers:
                 consumer.stop()
             await asyncio.wait(running)  # who cancels this one does not mean them: they have their own way to end
-            _raise_first_failure(running)
             await _drain(executors, LISTENER_GRACE)
             await _close(writers)
         except asyncio.CancelledError:
@@ -140,7 +144,7 @@ class Worker:
             await _drain(executors, 0)
             for key in in_process:
                 self._bus.metrics.in_process.pop(key, None)
-        _raise_first_failure(roles)
+        _raise_first_failure([*roles, *running])
         log.info("worker stopped", consumer=name)
 
     async def stop(self) -> None:
@@ -213,6 +217,11 @@ class Worker:
             return
         self._stopping.set()
         log.info("draining", signal=signal.Signals(number).name, grace=self._grace)
+
+
+def _keep(role: Role) -> asyncio.Task[None]:
+    name = type(role).__name__.lower()
+    return asyncio.create_task(supervise(name, role.run, vital=not isinstance(role, _ANCILLARY)), name=name)
 
 
 def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:

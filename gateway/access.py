@@ -1,9 +1,10 @@
 """One log line a request. The path goes in, the query string never: it may hold a token."""
 
-import structlog
 from aiohttp import web
 
-log = structlog.get_logger("gateway.access")
+from eventbus.telling import get_logger
+
+log = get_logger("gateway.access")
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
 

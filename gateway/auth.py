@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, Protocol
 
 import jwt
-import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventbus import ConfigurationError, Unavailable
+from eventbus.telling import get_logger
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
 from handlers.fields import UserId
@@ -27,7 +27,7 @@ JWKS_TIMEOUT = 5  # seconds
 REMEMBERED = 1_024  # tokens
 FOR_EVER = 2**53  # seconds since the epoch; the largest whole number that JSON carries everywhere
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 @dataclass(frozen=True, slots=True)

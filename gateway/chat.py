@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
 from aiohttp import WSMessage, WSMsgType, web
 
 from eventbus import EventBus, Full, Origin, Unavailable
 from eventbus.event import uuid7
+from eventbus.telling import get_logger
 from gateway import frames
 from gateway.auth import Caller
 from gateway.dispatch import DEADLINE
@@ -24,7 +24,7 @@ from handlers.message.models import NewMessage
 FRAMES_AT_ONCE = 60
 FRAMES_PER_SECOND = 10.0  # in the long run; who says more is not listened to any longer
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 class Allowance:

@@ -5,11 +5,12 @@ A request that cannot even be parsed is quoted in the error, query string includ
 
 import logging
 
-import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-log = structlog.get_logger("gateway.http")
+from eventbus.telling import get_logger
+
+log = get_logger("gateway.http")
 
 
 class _Complaints(logging.Handler):

@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import orjson
-import structlog
 from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
+from eventbus.telling import get_logger
 from gateway.correlation import correlation_id
 from handlers.errors import Invalid, NotFound, Refused
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds; a server that restarts is back about then
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 class Problem(Exception):

@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import structlog
 from aiohttp import web
 
 from eventbus import EventBus, EventBusError, RateLimit
+from eventbus.telling import get_logger
 from gateway.auth import Caller
 from gateway.problems import Problem
 from gateway.rates import EVERYBODY, Rate, Rates
@@ -31,7 +31,7 @@ ASK_TIMEOUT = 0.5  # seconds
 AWAY_PAUSE = 1.0  # seconds in which Redis is not asked again
 REMEMBERED = 10_000  # users
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 class Standing(NamedTuple):

@@ -14,9 +14,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 
-import structlog
-
 from eventbus import Conflict, EventBus, Transaction, Unavailable
+from eventbus.telling import get_logger
 from eventbus.transaction import Row
 from gateway import frames
 from gateway.sockets import Owner, Sockets
@@ -50,7 +49,7 @@ CROSS JOIN LATERAL (
 
 Arrived = tuple[Owner, str]  # and the id of the message that it answers
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 class _Work(NamedTuple):

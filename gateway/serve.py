@@ -4,12 +4,12 @@ import asyncio
 import resource
 from contextlib import suppress
 
-import structlog
 from aiohttp import web
 
 from consumers.runtime import open_bus
 from eventbus import ConfigurationError, loop
 from eventbus.signals import told
+from eventbus.telling import get_logger
 from gateway.app import create_app
 from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings
@@ -18,7 +18,7 @@ SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running
 BACKLOG = 1_024  # connections that wait to be accepted: after an outage all clients come back at once
 OPEN_FILES = 65_536  # that are enough; each socket is one, and what a shell allows may be 256
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 async def serve(settings: GatewaySettings) -> None:

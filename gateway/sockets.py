@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-import structlog
 from aiohttp import WSCloseCode, web
 
 from eventbus.event import uuid7
+from eventbus.telling import get_logger
 
 QUEUE_FRAMES = 256
 QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of waiting responses can be, see gateway.responses
@@ -29,7 +29,7 @@ TOO_MANY = 4429
 
 Owner = tuple[str, str]  # organization and user
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 class _Frame(NamedTuple):

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-import structlog
 from aiohttp import WSCloseCode, web
 from pydantic import ValidationError
 
 from eventbus import EventBus, Unavailable
+from eventbus.telling import get_logger
 from gateway import frames, tickets
 from gateway.auth import Caller
 from gateway.chat import Chat
@@ -30,7 +30,7 @@ LONGEST_TIMER = 24 * 3_600.0  # seconds; the clock that tokens go by may be set 
 SOCKETS = web.AppKey("sockets", Sockets)
 RESPONSES = web.AppKey("responses", Responses)
 
-log = structlog.get_logger("gateway")
+log = get_logger("gateway")
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:

@@ -5,15 +5,15 @@ What must arrive is written down before it is pushed; the push tells whoever lis
 
 from typing import Any, Protocol
 
-import structlog
 from pydantic import JsonValue
 
 from eventbus import Unavailable
+from eventbus.telling import get_logger
 from handlers.fields import Answer
 
 PUSH_CHANNEL = "pubsub:push"
 
-log = structlog.get_logger("handlers")
+log = get_logger("handlers")
 
 
 class Push(Answer):

@@ -8,9 +8,8 @@ Both ends are far behind KEPT. Once a day, over all organizations together: old 
 
 from datetime import timedelta
 
-import structlog
-
 from eventbus import Context, Tick
+from eventbus.telling import get_logger
 from handlers.delivery.handlers import delivery
 
 KEPT = timedelta(days=90)
@@ -30,7 +29,7 @@ _FORGET = {
     """,
 }
 
-log = structlog.get_logger("handlers.retention")
+log = get_logger("handlers.retention")
 
 
 @delivery.cron("41 3 * * *")

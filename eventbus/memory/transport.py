@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import structlog
-
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import decode, encode, pairs
@@ -27,6 +25,7 @@ from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
 from eventbus.recent import Recent
 from eventbus.retention import Retention
 from eventbus.states import Records
+from eventbus.telling import get_logger
 from eventbus.transport import (
     Ack,
     Answer,
@@ -47,7 +46,7 @@ from eventbus.transport import (
     Tidied,
 )
 
-told = structlog.get_logger("eventbus.memory")
+told = get_logger("eventbus.memory")
 
 
 class MemoryTransport:

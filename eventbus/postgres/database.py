@@ -9,7 +9,6 @@ from typing import TypeVar
 import asyncpg
 import asyncpg.pool
 import orjson
-import structlog
 
 from eventbus import crash
 from eventbus.aggregates import Aggregate, Key, key_of
@@ -23,10 +22,11 @@ from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.recording import Recorder
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
+from eventbus.telling import get_logger
 from eventbus.transaction import Connection
 from eventbus.transport import Appender, Outgoing, outgoing
 
-log = structlog.get_logger("eventbus.postgres")
+log = get_logger("eventbus.postgres")
 
 A = TypeVar("A", bound=Aggregate)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import structlog
 
 from eventbus.postgres import driver
+from eventbus.telling import get_logger
 from eventbus.transaction import Connection
 
 TABLES = ("eventbus_events", "eventbus_executions")
@@ -27,7 +27,7 @@ _THERE = """
 SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid WHERE inhparent = $1::regclass
 """
 
-log = structlog.get_logger("eventbus.history")
+log = get_logger("eventbus.history")
 
 
 def month_of(moment: datetime) -> datetime:
@@ -101,7 +101,7 @@ def is_missing(error: Exception) -> bool:
 
 def is_busy(error: Exception) -> bool:
     """Whether others were in the way, and another time will do."""
-    return isinstance(error, asyncpg.LockNotAvailableError | driver.CONFLICTS)
+    return isinstance(error, (asyncpg.LockNotAvailableError, *driver.CONFLICTS))
 
 
 def _name(table: str, month: datetime) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import asyncpg
 import asyncpg.pool
-import structlog
 
 from eventbus import crash
 from eventbus.errors import Reject
@@ -21,6 +20,7 @@ from eventbus.postgres import partitions
 from eventbus.postgres.history import column, made
 from eventbus.postgres.partitions import month_of
 from eventbus.tap import Passing
+from eventbus.telling import get_logger
 
 Connect = Callable[[], AbstractAsyncContextManager[asyncpg.pool.PoolConnectionProxy]]
 Record = tuple[Any, ...]  # a row: what PostgreSQL holds
@@ -54,7 +54,7 @@ _POISON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.NotNull
 # Two that write the same events at the same time.
 _COLLISION = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
 
-log = structlog.get_logger("eventbus.history")
+log = get_logger("eventbus.history")
 
 
 class Recorder:

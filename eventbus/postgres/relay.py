@@ -19,7 +19,6 @@ from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
-import structlog
 
 from eventbus import crash
 from eventbus.errors import CodecError, EventBusError
@@ -27,6 +26,7 @@ from eventbus.event import is_event_type
 from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relaying import Judged, Relaying, Sent
+from eventbus.telling import get_logger
 from eventbus.transaction import Row
 from eventbus.transport import Appender, Fate, Outgoing, fates_of
 
@@ -77,7 +77,7 @@ DELETE FROM eventbus_inbox WHERE (event_id, group_name) IN (
 )
 """
 
-log = structlog.get_logger("eventbus.relay")
+log = get_logger("eventbus.relay")
 
 
 class Relay:

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, cast
 
 import hiredis
-import structlog
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
+from eventbus.telling import get_logger
 from eventbus.transport import NotBegun
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
@@ -31,7 +31,7 @@ _NOT_READY = (
     "ERR max number of clients",
 )
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class ReplyError(EventBusError):

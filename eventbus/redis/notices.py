@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
+from eventbus.telling import get_logger
+
 RETRY_PAUSE = 1.0  # seconds
 SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 async def listen(url: str, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:

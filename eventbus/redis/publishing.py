@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
-import structlog
-
 from eventbus.errors import EventBusError
 from eventbus.event import Status
 from eventbus.redis import scripts
@@ -16,6 +14,7 @@ from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeating import Repeating
 from eventbus.redis.repeats import Wait
 from eventbus.redis.scripts import Command, ms
+from eventbus.telling import get_logger
 from eventbus.transport import Outgoing, statuses
 
 PROMOTE_BATCH = 500
@@ -23,7 +22,7 @@ ASIDE = 60.0  # seconds until what can be neither delivered nor become a dead le
 SOON = 1_100  # ms; a worker looks at the schedule at least once a second, and may miss what is due sooner
 TICK = 0.05  # seconds
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class Publishing:

@@ -8,13 +8,12 @@ wait    blocks until there is something; it cannot tell the lanes apart
 import asyncio
 from collections.abc import Sequence
 
-import structlog
-
 from eventbus.codec import pairs
 from eventbus.lanes import LANES, shares
 from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Release, Settlement, Subscription
 
 GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; leases of others run out
@@ -22,7 +21,7 @@ _ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a 
 
 Entry = tuple[str, Sequence[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class Reader:

@@ -3,8 +3,6 @@
 import asyncio
 import math
 
-import structlog
-
 from eventbus.codec import pairs
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
@@ -13,13 +11,14 @@ from eventbus.redis.publishing import promoted, promotion
 from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader, create_group, failure_count
 from eventbus.redis.scripts import Command, ms
+from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
 RESTART_PAGE = 500  # entries in one script
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class Reclaiming:

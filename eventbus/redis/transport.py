@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapp
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from eventbus.activity import Tallies
 from eventbus.circuits import Circuits
 from eventbus.codec import encode, pairs
@@ -34,6 +32,7 @@ from eventbus.redis.tallies import RedisTallies
 from eventbus.redis.tracking import RedisRecords
 from eventbus.retention import Retention
 from eventbus.states import Records
+from eventbus.telling import get_logger
 from eventbus.transport import (
     Answer,
     DeadLetter,
@@ -59,7 +58,7 @@ LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may 
 
 Entry = tuple[str, list[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class RedisTransport:

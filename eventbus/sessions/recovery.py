@@ -7,17 +7,16 @@ is one command.
 import asyncio
 import random
 
-import structlog
-
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.ledger import NOTE_STANDS, Note, SessionStatus
 from eventbus.sessions.committing import Count, commit
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 INTERVAL = 5.0  # seconds between looks
 GRACE = 5.0  # seconds that a commit is left to who began it; a second one beside it would be harmless
 
-log = structlog.get_logger("eventbus.sessions")
+log = get_logger("eventbus.sessions")
 
 
 class Recovery:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import structlog
 from pydantic import JsonValue
 
 from eventbus.codec import check_origin, envelop
@@ -12,8 +11,9 @@ from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.ledger import SessionId
 from eventbus.sessions import commands
 from eventbus.sessions.commands import Answer, Sessions
+from eventbus.telling import get_logger
 
-log = structlog.get_logger("eventbus.sessions")
+log = get_logger("eventbus.sessions")
 
 
 class Session:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import NamedTuple, ParamSpec, TypeVar
 
-import structlog
-
 from eventbus import crash
 from eventbus.breaker import Breaker
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.spool.file import Batch, SpoolFile
 from eventbus.spool.record import Operation, Refused, pack
+from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
 PAUSE = 0.5  # seconds between looks at the file, and between tries while Redis is away
@@ -24,7 +23,7 @@ _NOTE_EVERY = 120  # failed tries
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = structlog.get_logger("eventbus.spool")
+log = get_logger("eventbus.spool")
 
 
 class Replayed(NamedTuple):

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from eventbus.errors import ConfigurationError
 from eventbus.settings import Settings
 from eventbus.telemetry.metrics import Metrics
+from eventbus.telling import get_logger
 
-log = structlog.get_logger("eventbus.metrics")
+log = get_logger("eventbus.metrics")
 
 
 @contextmanager

@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import Collection
 
-import structlog
-
 from eventbus.errors import EventBusError
 from eventbus.telemetry.metrics import Metrics
+from eventbus.telling import get_logger
 from eventbus.transaction import Database
 from eventbus.transport import Transport
 
 INTERVAL = 10.0  # seconds
 SEARCH_EVERY = 6  # surveys; a search for streams looks through all keys, a reading is one round trip
 
-log = structlog.get_logger("eventbus.survey")
+log = get_logger("eventbus.survey")
 
 
 class Survey:

@@ -8,11 +8,11 @@ import hashlib
 import hmac
 
 import orjson
-import structlog
 from aiohttp import web
 from pydantic import Field, JsonValue
 
 from eventbus import Origin
+from eventbus.telling import get_logger
 from gateway.api import JSON, Routes
 from gateway.bodies import read
 from gateway.correlation import correlation_id
@@ -26,7 +26,7 @@ from handlers.services import SERVICES, Services
 
 LONGEST_CHALLENGE = 1_024  # characters
 
-log = structlog.get_logger("gateway.webhooks")
+log = get_logger("gateway.webhooks")
 
 webhooks = Routes("/webhooks")
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-import structlog
 from pydantic import JsonValue, ValidationError
 
 from eventbus import EventBus, Origin, Transaction
+from eventbus.telling import get_logger
 from eventbus.transaction import Row
 from handlers.channel import store
 from handlers.errors import Refused
@@ -26,7 +26,7 @@ TOGETHER = 50  # messages in a transaction; what has committed is not asked for 
 
 _ID = re.compile(r"[\x20-\x7e]{1,255}")  # of accounts and messages, as all providers have them
 
-log = structlog.get_logger("handlers.channel")
+log = get_logger("handlers.channel")
 
 
 class Inbound(NamedTuple):

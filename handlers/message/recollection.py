@@ -5,16 +5,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import structlog
 
 from eventbus import Context, Full
+from eventbus.telling import get_logger
 from eventbus.transaction import Row
 from handlers.message import store
 
 KEPT = 50  # messages
 LIFETIME = 7 * 86_400.0  # seconds behind the last one
 
-log = structlog.get_logger("handlers")
+log = get_logger("handlers")
 
 
 async def before(ctx: Context, organization: str, conversation: UUID, position: int) -> list[dict[str, Any]]:
