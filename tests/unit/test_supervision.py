@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import supervision
+from eventbus.ending import cancel_all
 from eventbus.errors import TaskFailed
 from eventbus.supervision import DEATHS, Background, deaths, supervise
 
@@ -124,7 +125,8 @@ async def test_what_is_left_to_itself_is_held_and_what_it_raises_is_told() -> No
         task = background.start(ending(ValueError("x"))(), "once")  # type: ignore[arg-type]
         background.start(ending()(), "cancelled")  # type: ignore[arg-type]
         await asyncio.wait([task])
-        background.cancel()
+        await cancel_all(background.tasks)
         await settled(5)
+    assert background.tasks == ()
     [line] = lines
     assert (line["owner"], line["task"], line["exc_info"]) == ("shop", "once", task.exception())
