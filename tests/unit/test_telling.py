@@ -14,14 +14,17 @@ from typing import Any, Literal, TextIO
 import pytest
 import structlog
 
-from eventbus import logs, replaying
+from eventbus import logs
 from eventbus.lifeline import Lifeline
 from eventbus.telling import get_logger, lost_lines
 from eventbus.transport import Delivery, Subscription
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers")
-RESERVED = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName", "event"}
+RESERVED = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName", "event"} - {
+    "exc_info",
+    "stack_info",
+}
 METHODS = {"debug", "info", "warning", "warn", "error", "critical", "exception", "log", "bind", "get_logger"}
 BINDERS = {"bind_contextvars", "bound_contextvars"}
 
@@ -192,36 +195,50 @@ def logs_with(call: ast.Call) -> bool:
     return False
 
 
+def names_in(call: ast.Call, tree: ast.Module) -> tuple[set[str], set[str]]:
+    """Of its fields; and what is unpacked into it, if that is no dictionary written down in the same module."""
+    names, others = set(), set()
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            names.add(keyword.arg)
+        elif isinstance(keyword.value, ast.Name) and (keys := keys_of(keyword.value.id, tree)):
+            names |= keys
+        else:
+            others.add(ast.unparse(keyword.value).rpartition(".")[2])
+    return names, others
+
+
+def keys_of(name: str, tree: ast.Module) -> set[str]:
+    given = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
+    return {
+        key
+        for node in given
+        if any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        for key in keys_in(node)
+    }
+
+
+def keys_in(tree: ast.AST) -> set[str]:
+    """The texts in it that are keys of dictionaries."""
+    keys = [key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys]
+    return {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+
+
 def test_no_field_has_a_name_that_logging_keeps_for_itself() -> None:
     found, calls, unpacked = [], 0, set()
     for path, tree in sources():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and logs_with(node)):
             calls += 1
-            for keyword in call.keywords:
-                if keyword.arg is None:
-                    unpacked.add(ast.unparse(keyword.value).rpartition(".")[2])
-                elif keyword.arg in RESERVED - {"exc_info", "stack_info"}:
-                    found.append(f"{path.relative_to(ROOT)}:{call.lineno} {keyword.arg}")
+            names, others = names_in(call, tree)
+            unpacked |= others
+            found += [f"{path.relative_to(ROOT)}:{call.lineno} {name}" for name in names & RESERVED]
     assert found == []
     assert calls > 90, "the search has lost sight of the calls"
-    # What is unpacked into a call is looked at by itself, below.
-    assert unpacked == {"named()", "_suspects()", "told", "fields"}
-
-
-def test_nor_do_those_that_are_unpacked() -> None:
+    # These are looked at by themselves.
+    assert unpacked == {"named()", "_suspects()", "fields"}
     delivery = Delivery(Subscription("order", "shop", "me", 30.0, 3), "1-0", {})
     assert not RESERVED & delivery.named().keys()
-    for function in (Lifeline._suspects, replaying.replay):
-        assert not RESERVED & set(keys_in(function))
-
-
-def keys_in(function: Callable[..., object]) -> list[str]:
-    """The texts in it that are keys of dictionaries."""
-    tree = ast.parse(inspect.getsource(function).lstrip())
-    dicts = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
-    return [
-        key.value for each in dicts for key in each.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
-    ]
+    assert not RESERVED & keys_in(ast.parse(inspect.getsource(Lifeline._suspects).lstrip()))
 
 
 def test_all_loggers_are_such() -> None:
