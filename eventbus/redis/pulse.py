@@ -18,10 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-import structlog
-
 from eventbus.errors import EventBusError
 from eventbus.redis.link import Link
+from eventbus.telling import get_logger
 
 LOOKS = 8  # in a lease
 LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.05  # seconds between looks
@@ -30,7 +29,7 @@ SHORTEST_SILENCE = 0.25  # seconds; loops of busy machines are late by as much
 STEP = 1.0  # seconds by which a clock has to be off; less does no harm to a lease
 REMEMBERED = 64  # stretches of time in which the server answered
 
-log = structlog.get_logger("eventbus.redis")
+log = get_logger("eventbus.redis")
 
 
 class Pulse:

@@ -21,10 +21,9 @@ from eventbus.transport import Delivery, Subscription
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers")
-RESERVED = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName", "event"} - {
-    "exc_info",
-    "stack_info",
-}
+OURS_TOO = {"exc_info", "stack_info"}  # structlog takes them out
+RESERVED = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName", "event"}
+RESERVED -= OURS_TOO
 METHODS = {"debug", "info", "warning", "warn", "error", "critical", "exception", "log", "bind", "get_logger"}
 BINDERS = {"bind_contextvars", "bound_contextvars"}
 
