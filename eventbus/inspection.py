@@ -1,6 +1,6 @@
 """What a stream and its groups hold at one moment, whatever the transport: what metrics, `status` and `doctor` read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -146,6 +146,45 @@ class Severity(StrEnum):
     OK = "ok"
     WARNING = "warning"  # it works, and will not for ever
     ERROR = "error"  # it does not work, or events can be lost
+
+
+class RowsWaiting(NamedTuple):
+    """Rows of one stream that wait for the relay; the oldest for so many seconds. `error`: why Redis refuses them."""
+
+    stream: str
+    rows: int
+    seconds: float
+    error: str | None
+
+
+class RowAside(NamedTuple):
+    """A row that cannot reach its stream as it is."""
+
+    position: int
+    event_id: str
+    type: str
+    subject: str | None
+    organization: str | None
+    created_at: datetime
+    failed_at: datetime
+    error: str
+
+
+class OutboxStanding(NamedTuple):
+    """Of the first 10,000 rows that wait; `aside` rows were set aside, and these are the `first` of them."""
+
+    waiting: Sequence[RowsWaiting]
+    aside: int
+    first: Sequence[RowAside]
+    relay_at_work: bool
+
+    @property
+    def rows(self) -> int:
+        return sum(waiting.rows for waiting in self.waiting)
+
+    @property
+    def seconds(self) -> float:
+        return max((waiting.seconds for waiting in self.waiting), default=0.0)
 
 
 class Finding(NamedTuple):

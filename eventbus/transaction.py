@@ -9,6 +9,7 @@ from eventbus.aggregates import Aggregate
 from eventbus.dedupe import WINDOW, Dedupe
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 from eventbus.history import History, Recorder
+from eventbus.inspection import OutboxStanding
 from eventbus.replays import Replays
 from eventbus.transport import Appender
 
@@ -135,4 +136,7 @@ class Database(Protocol):
     def replays(self) -> Replays: ...
 
     async def unpublished(self) -> int:
-        """How many events of the outbox have not reached their stream yet."""
+        """How many events of the outbox have not reached their stream yet; without those that were set aside."""
+
+    async def outbox_standing(self) -> OutboxStanding | None:
+        """How the outbox stands; None if there is none, or it lacks a migration."""

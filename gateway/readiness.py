@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from eventbus import EventBus, EventBusError
 from eventbus.event import event_types, stream_of
 from eventbus.inspection import StreamState
-from eventbus.postgres import waiting
+from eventbus.postgres import standing
 from handlers.deadline import within
 
 CHECK_TIMEOUT = 2.0  # seconds
@@ -44,10 +44,10 @@ async def _postgres(bus: EventBus) -> Details:
 
 
 async def _outbox(bus: EventBus) -> Details:
-    """What no worker has relayed yet."""
+    """What no worker has relayed yet, and what none can."""
     async with bus.transaction() as tx:
-        rows, oldest = await waiting(tx.connection)
-    return {"waiting": rows, "oldestSeconds": round(oldest, 3)}
+        found = await standing(tx.connection)
+    return {"waiting": found.rows, "oldestSeconds": round(found.seconds, 3), "setAside": found.aside}
 
 
 async def _spool(bus: EventBus) -> Details:

@@ -37,13 +37,14 @@ def build(wanted: str | None = None) -> typer.Typer:
         add_completion=False,
     )
     if find_spec("asyncpg"):  # an extra; without it there is nothing to migrate, and no history
-        from eventbus.cli import replay  # noqa: PLC0415
+        from eventbus.cli import outbox, replay  # noqa: PLC0415
         from eventbus.cli.migrate import migrate  # noqa: PLC0415
         from eventbus.cli.trace import trace  # noqa: PLC0415
 
         app.command("migrate")(migrate)
         app.command("trace")(trace)
         app.add_typer(replay.app, name="replay")
+        app.add_typer(outbox.app, name="outbox")
     app.command("worker")(worker)
     app.command("publish")(publish)
     app.command("status")(status)

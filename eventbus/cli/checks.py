@@ -8,13 +8,14 @@ from eventbus.cli.durations import spoken
 from eventbus.cli.status import alive
 from eventbus.control import Pause
 from eventbus.errors import EventBusError, Unavailable
-from eventbus.inspection import Finding, GroupState, Severity, StreamState
+from eventbus.inspection import Finding, GroupState, OutboxStanding, Severity, StreamState
 from eventbus.settings import Settings
 
 LATE = 60.0  # seconds that an event may wait for a group that is at work
 STUCK = 3_600.0  # seconds for which an event may be unsettled
 GROWTH = 100  # entries by which a backlog may grow between two looks
 AWAY = "postgresql is away"  # the name of that check
+FIRST = 3  # rows set aside that are named
 OUTBOX_LATE = 10.0  # seconds that a row of the outbox may wait
 
 _START = "start one: eventbus worker --group {group}"
@@ -92,7 +93,7 @@ async def examine_database(settings: Settings) -> list[Finding]:
 
 
 async def _database(dsn: str) -> list[Finding]:
-    from eventbus.postgres import Database, installed, pending, waiting  # noqa: PLC0415 - asyncpg is an extra
+    from eventbus.postgres import Database, installed, pending, standing  # noqa: PLC0415 - asyncpg is an extra
 
     database = Database(dsn)
     await database.connect()
@@ -102,13 +103,31 @@ async def _database(dsn: str) -> list[Finding]:
             if missing:
                 names = ", ".join(migration.name for migration in missing)
                 return [_bad("migrations", f"not applied: {names}", "eventbus migrate")]
-            rows, oldest = await waiting(connection)
+            return list(_outbox(await standing(connection, FIRST)))
     finally:
         await database.close()
-    if oldest > OUTBOX_LATE:
-        told = f"{rows} events wait in the outbox, the oldest for {spoken(oldest)}"
-        return [_bad("outbox", told, "no relay is at work: start a worker with EVENTBUS_DATABASE_URL")]
-    return [Finding("postgresql", Severity.OK, f"reachable and migrated, {rows} waiting in the outbox")]
+
+
+def _outbox(outbox: OutboxStanding) -> Iterator[Finding]:
+    for row in outbox.first:
+        told = f"row {row.position} (event {row.event_id}, {row.type or 'without a type'}) was set aside: {row.error}"
+        remedy = f"mend it, then: eventbus outbox retry {row.position}; or: eventbus outbox discard {row.position}"
+        yield _bad("outbox", told, remedy)
+    if outbox.aside > len(outbox.first):
+        told = f"{outbox.aside} rows were set aside in all"
+        yield _bad("outbox", told, "see all: eventbus outbox list; then: eventbus outbox retry, or discard")
+    late = [waiting for waiting in outbox.waiting if waiting.seconds > OUTBOX_LATE]
+    if late and not outbox.relay_at_work:
+        told = f"{outbox.rows} events wait in the outbox, the oldest for {spoken(outbox.seconds)}"
+        yield _bad("outbox", told, "no relay is at work: start a worker with EVENTBUS_DATABASE_URL")
+    for waiting in late if outbox.relay_at_work else ():
+        why = f": Redis refuses them: {waiting.error}" if waiting.error else ", though a relay is at work"
+        told = f"{waiting.rows} events of stream {waiting.stream} wait, the oldest for {spoken(waiting.seconds)}{why}"
+        mend = "mend the key or the rights of the workers' login, and they flow by themselves"
+        yield _bad("outbox", told, mend if waiting.error else "what the relay waits for is in the log of its worker")
+    if not outbox.first and not late:
+        told = f"reachable and migrated, {outbox.rows} waiting in the outbox"
+        yield Finding("postgresql", Severity.OK, told)
 
 
 def _odd(check: str, message: str, remedy: str) -> Finding:

@@ -10,7 +10,7 @@ import typer
 from eventbus.codec import pairs
 from eventbus.control import Pause, pauses
 from eventbus.errors import EventBusError, hide_password
-from eventbus.inspection import Trace
+from eventbus.inspection import OutboxStanding, Trace
 from eventbus.redis.keys import control_key
 from eventbus.redis.link import Link
 from eventbus.replays import Replay
@@ -64,6 +64,24 @@ async def traced(event_id: str) -> Trace | None:
             return await trace(connection, event_id)
     except EventBusError as error:
         typer.echo(f"outbox and inbox are not looked at: {error}", err=True)
+        return None
+    finally:
+        await database.close()
+
+
+async def outbox() -> OutboxStanding | None:
+    """How the outbox stands; None if there is no database, or no outbox. If it is away, that is said on stderr."""
+    dsn = _dsn()
+    if dsn is None:
+        return None
+    from eventbus.postgres import Database  # noqa: PLC0415 - asyncpg is an extra
+
+    database = Database(dsn)
+    try:
+        await database.connect()
+        return await database.outbox_standing()
+    except EventBusError as error:
+        typer.echo(f"the outbox is not looked at: {error}", err=True)
         return None
     finally:
         await database.close()

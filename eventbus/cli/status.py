@@ -13,7 +13,7 @@ from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel, camel_values
 from eventbus.control import Pause
-from eventbus.inspection import ConsumerState, GroupState, StreamState
+from eventbus.inspection import ConsumerState, GroupState, OutboxStanding, StreamState
 from eventbus.loop import run
 from eventbus.redis.inspection import read_streams
 
@@ -27,21 +27,30 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Streams and groups: what waits, what is in hand, what rests, what is dead, and who works."""
-    streams, pauses = run(_read(stream))
+    streams, pauses, outbox = run(_read(stream))
     if group:
         streams = [_of_groups(state, group) for state in streams]
         streams = [state for state in streams if state.groups]
     if as_json:
         stopped = {name: pause._asdict() for name, pause in pauses.items()}
         told = {"streams": [camel(asdict(state)) for state in streams], "paused": camel_values(stopped)}
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps({**told, "outbox": outbox and _counts(outbox)}, indent=2))
     else:
         typer.echo(_screen(streams, pauses))
+        if outbox is not None and (outbox.rows or outbox.aside):
+            aside = f", {outbox.aside} set aside: eventbus outbox list" if outbox.aside else ""
+            typer.echo(f"\noutbox: {outbox.rows} wait, the oldest for {spoken(outbox.seconds)}{aside}")
 
 
-async def _read(names: Sequence[str] | None) -> tuple[list[StreamState], dict[str, Pause]]:
+async def _read(
+    names: Sequence[str] | None,
+) -> tuple[list[StreamState], dict[str, Pause], OutboxStanding | None]:
     async with reach.redis() as link:
-        return await read_streams(link, reach.NAMESPACE, names), await reach.paused(link)
+        return await read_streams(link, reach.NAMESPACE, names), await reach.paused(link), await reach.outbox()
+
+
+def _counts(outbox: OutboxStanding) -> dict[str, object]:
+    return {"waiting": outbox.rows, "oldestSeconds": outbox.seconds, "setAside": outbox.aside}
 
 
 def _of_groups(state: StreamState, names: Sequence[str]) -> StreamState:

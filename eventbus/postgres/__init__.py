@@ -3,12 +3,15 @@
 from eventbus.postgres.database import Database
 from eventbus.postgres.history import executions, find
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
-from eventbus.postgres.tracing import effects, gather, stored_envelope, trace, waiting
+from eventbus.postgres.standing import aside, discard, retry, standing
+from eventbus.postgres.tracing import effects, gather, stored_envelope, trace
 
 __all__ = [
     "Database",
     "Migration",
     "apply",
+    "aside",
+    "discard",
     "effects",
     "executions",
     "find",
@@ -17,7 +20,8 @@ __all__ = [
     "load",
     "pending",
     "require",
+    "retry",
+    "standing",
     "stored_envelope",
     "trace",
-    "waiting",
 ]

@@ -16,12 +16,14 @@ from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
+from eventbus.inspection import OutboxStanding
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.recording import Recorder
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
+from eventbus.postgres.standing import standing
 from eventbus.telling import get_logger
 from eventbus.transaction import Connection
 from eventbus.transport import Appender, Outgoing, outgoing
@@ -181,6 +183,13 @@ class Database:
         async with self.connection() as connection:
             count: int = await connection.fetchval(_UNPUBLISHED)
             return count
+
+    async def outbox_standing(self) -> OutboxStanding | None:
+        async with self.connection() as connection:
+            try:
+                return await standing(connection)
+            except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+                return None
 
     def relay(self, appender: Appender) -> Relay:
         return Relay(self._dsn, appender)

@@ -27,7 +27,7 @@ from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relaying import Judged, Relaying, Sent
 from eventbus.telling import get_logger
-from eventbus.transaction import Row
+from eventbus.transaction import Connection, Row
 from eventbus.transport import Appender, Fate, Outgoing, fates_of
 
 BATCH = 500
@@ -42,6 +42,11 @@ RETENTION = timedelta(days=7)  # how long published events and inbox rows are ke
 
 _REASON = 1_000  # characters of why a row was set aside
 _LOCK = 0x6576_6275_7302
+_AT_WORK = """
+SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
+   AND (classid::bigint << 32) + objid::bigint = $1
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 # A host that vanishes says no goodbye: without these its session would hold the lock for hours.
 _NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 # A place is what may refuse its rows for a reason of its own: the lanes of a stream, its schedule, its dedupe keys.
@@ -249,6 +254,12 @@ def _tell(rows: Sequence[Row], failed: Mapping[int, str], judged: Judged) -> Non
             log.warning("the outbox leaves a stream alone", stream=place, position=position, reason=reason)
     for place in judged.healed:
         log.info("a stream takes events of the outbox again", stream=place)
+
+
+async def at_work(connection: Connection) -> bool:
+    """Whether anybody relays this outbox now."""
+    found: bool = await connection.fetchval(_AT_WORK, _LOCK)
+    return found
 
 
 async def _hang_up(connection: asyncpg.Connection) -> None:

@@ -48,10 +48,6 @@ WHERE position IN (SELECT position FROM later UNION SELECT position FROM waiting
   AND ($4::text IS NULL OR organization = $4)
 ORDER BY event_id LIMIT $7
 """
-_WAITING = """
-SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS seconds
-FROM (SELECT created_at FROM eventbus_outbox WHERE published_at IS NULL ORDER BY position LIMIT 10000) AS waiting
-"""
 
 
 async def trace(connection: Connection, event_id: str) -> Trace:
@@ -130,10 +126,3 @@ def _event_id(text: str) -> str | None:
         return str(UUID(text))
     except ValueError:
         return None
-
-
-async def waiting(connection: Connection) -> tuple[int, float]:
-    """How many rows of the outbox wait for the relay, up to 10,000; and for how many seconds the oldest has."""
-    row = await connection.fetchrow(_WAITING)
-    assert row is not None, "an aggregate has a row"
-    return row["rows"], row["seconds"]

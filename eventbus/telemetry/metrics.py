@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from eventbus.errors import UnknownEventType
 from eventbus.event import Envelope, Status, event_class, stream_of, unix_ms
-from eventbus.inspection import StreamState
+from eventbus.inspection import OutboxStanding, StreamState
 from eventbus.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
 
 UNKNOWN = "unknown"  # the label of every type that no imported module defines
@@ -60,6 +60,9 @@ DEFINITIONS = (
     Definition("eventbus_spool_records", "gauge", (), "Operations that wait in this process' spool."),
     Definition("eventbus_spool_bytes", "gauge", (), "Size of this process' spool."),
     Definition("eventbus_spool_rejected", "gauge", (), "Lines that were set aside from it, for somebody to look at."),
+    Definition("eventbus_outbox_waiting", "gauge", (), "Rows of the outbox that wait for the relay; up to 10,000."),
+    Definition("eventbus_outbox_oldest_seconds", "gauge", (), "Age of the oldest of these; 0 if none."),
+    Definition("eventbus_outbox_set_aside", "gauge", (), "Rows that cannot reach their stream as they are."),
     Definition("eventbus_circuits_open", "gauge", (), "Services outside that are not called now, for they fail."),
     Definition("eventbus_up", "gauge", ("server",), "Whether redis and postgres answered the last survey."),
 )
@@ -114,6 +117,7 @@ class Metrics:
         self.circuits_open: int | None = None
         self.up: dict[str, bool] = {}
         self.spool: Spool | None = None
+        self.outbox: OutboxStanding | None = None
 
     def count_published(self, outgoing: Sequence[Outgoing], statuses: Iterable[Status]) -> None:
         for item, status in zip(outgoing, statuses, strict=True):

@@ -106,8 +106,11 @@ def _in_process(metrics: Metrics) -> list[Row]:
 
 
 def _surveyed(metrics: Metrics) -> dict[str, list[Row]]:
-    streams = metrics.streams
+    streams, outbox = metrics.streams, metrics.outbox
     return {
+        "eventbus_outbox_waiting": [] if outbox is None else [((), outbox.rows)],
+        "eventbus_outbox_oldest_seconds": [] if outbox is None else [((), outbox.seconds)],
+        "eventbus_outbox_set_aside": [] if outbox is None else [((), outbox.aside)],
         "eventbus_up": [((server,), float(up)) for server, up in sorted(metrics.up.items())],
         "eventbus_circuits_open": [] if metrics.circuits_open is None else [((), metrics.circuits_open)],
         "eventbus_stream_length": _each_stream(streams, lambda stream: stream.length),

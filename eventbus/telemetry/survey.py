@@ -64,7 +64,8 @@ class Survey:
         try:
             async with database.transaction() as tx:
                 await tx.connection.fetchval("SELECT 1")
+            self._metrics.outbox = await database.outbox_standing()
         except EventBusError:
-            self._metrics.up["postgres"] = False
+            self._metrics.up["postgres"], self._metrics.outbox = False, None
         else:
             self._metrics.up["postgres"] = True
