@@ -17,6 +17,7 @@ import uvloop
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
 from tests.databases import Databases, Prepare
+from tests.waiting import PATIENCE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,7 +77,7 @@ def any_redis_url(redis_name: str, redis_servers: Callable[[str], str]) -> str:
 
 
 def _emptied(url: str) -> str:
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
         client.flushdb()
     return url
 

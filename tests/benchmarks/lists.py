@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from benchmarks.peers.drive import protocol
 from benchmarks.peers.drive.on_asyncio import Peer, background, main
 from benchmarks.peers.drive.work import Payload
+from tests.waiting import PATIENCE
 
 FAULT = os.environ.get("FAULT")
 if FAULT == "stuck":
@@ -26,7 +27,7 @@ class Lists(Peer):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        async with Redis.from_url(self.url, protocol=2) as self._redis:
+        async with Redis.from_url(self.url, protocol=2, socket_timeout=PATIENCE) as self._redis:
             yield
 
     async def publish(self, lead: Payload) -> None:

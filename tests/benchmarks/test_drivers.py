@@ -9,6 +9,7 @@ import redis
 from benchmarks import ours, raw
 from benchmarks.child import DriverFailed, drive
 from benchmarks.driver import Unsupported
+from tests.waiting import PATIENCE
 
 MODULES = ("benchmarks.ours", "benchmarks.raw")
 COUNT = 1_503  # no multiple of the tasks, nor of a pipeline
@@ -20,13 +21,13 @@ async def perform(module: str, task: str, url: str, *options: object) -> dict[st
 
 
 def stored(url: str, module: str) -> int:
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
         return int(client.xlen(raw.STREAM if module == "benchmarks.raw" else ours.STREAM))
 
 
 def pending(url: str, module: str) -> list[tuple[int, int]]:
     """Of each group: how many are pending, and how many have been read."""
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
         groups = client.xinfo_groups(raw.STREAM if module == "benchmarks.raw" else ours.STREAM)
         return [(group["pending"], group["entries-read"]) for group in groups]
 
@@ -92,7 +93,7 @@ async def test_every_group_handles_all(redis_url: str) -> None:
 
 async def test_delayed_events_wait_beside_the_stream(redis_url: str) -> None:
     await perform("benchmarks.ours", "publish", redis_url, "--count", 100, "--delay", 1000)
-    with redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         assert (client.zcard("eb:{bench}:due"), client.exists(ours.STREAM)) == (100, 0)
 
 
@@ -107,7 +108,7 @@ async def test_only_events_from_a_number_on_count(redis_url: str) -> None:
 @pytest.mark.parametrize("descended", [False, True])
 async def test_the_envelope_is_full(descended: bool, redis_url: str) -> None:
     await perform("benchmarks.ours", "publish", redis_url, "--count", 1, *(["--descended"] if descended else []))
-    with redis.Redis.from_url(redis_url) as client:
+    with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         [(_, fields)] = client.xrange(ours.STREAM)
     assert b'"subject":"lead-00000000"' in fields[b"meta"]
     assert b'"organization":"org-1"' in fields[b"meta"]

@@ -9,6 +9,7 @@ from benchmarks.contenders import Contender, chosen
 from benchmarks.ours import GROUP, STREAM
 from benchmarks.outcome import Competitor
 from benchmarks.suites import Plan, Stage, memory, processes, scale, suites
+from tests.waiting import PATIENCE
 
 OURS = Contender(
     "eventbus",
@@ -73,7 +74,7 @@ async def test_the_dead_consumer_leaves_all_it_took(redis_url: str, monkeypatch:
 
     async def abandon(setting: Stage) -> None:
         await _abandon(setting)
-        async with Redis.from_url(redis_url) as client:
+        async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
             seen.append((await client.xpending(STREAM, GROUP))["pending"])
 
     _abandon = scale._abandon

@@ -20,7 +20,7 @@ DEAD = "eb:{order}:dead"
 LANE = "eb:{order}:stream"
 
 
-class Placed(Event, type="order.placed"):
+class Placed(Event, type="order.refusable"):
     number: int
 
 

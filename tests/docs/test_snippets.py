@@ -25,7 +25,7 @@ from eventbus.redis.keys import stream_keys
 from eventbus.transport import Outgoing, Subscription
 from tests.docs.pages import PAGES, Block, blocks
 from tests.stored import partition, record
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
 
 # A block is known by a function that it defines.
@@ -97,7 +97,7 @@ async def test_a_bill_is_paid_once_however_often_it_is_delivered(redis_url: str,
 
     async with (
         _prepared(database_url) as connection,
-        Redis.from_url(redis_url) as client,
+        Redis.from_url(redis_url, socket_timeout=PATIENCE) as client,
         EventBus(redis_url, database=database_url) as bus,
         working(bus, snippet.accounts),
     ):

@@ -180,7 +180,7 @@ class Arena:
 
     async def _stream(self) -> tuple[set[str], int]:
         """Event ids that are stored twice, and how many entries are pending in all groups."""
-        async with Redis.from_url(self.redis_url) as client:
+        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
             if not await client.exists(KEY):
                 return set(), 0
             entries: Any = await client.xrange(KEY)

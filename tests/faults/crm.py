@@ -81,13 +81,13 @@ class Crm:
 
     async def added(self) -> int:
         """How many entries the streams have ever got."""
-        async with Redis.from_url(self.redis_url) as client:
+        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
             streams = [key async for key in client.scan_iter("eb:*:stream")]
             return sum([(await client.xinfo_stream(key))["entries-added"] for key in streams])
 
     async def unsettled(self) -> int:
         """Over all streams: what is scheduled, not delivered to some group, or delivered and not settled."""
-        async with Redis.from_url(self.redis_url) as client:
+        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
             streams = [key async for key in client.scan_iter("eb:*:stream")]
             found = [(key, group) for key in streams for group in await client.xinfo_groups(key)]
             # What a killed recorder had in hand is recorded a minute later; test_history.py looks after that.

@@ -35,7 +35,7 @@ async def publish_and_cancel(bus: EventBus, steps: int, number: int) -> Status |
 
 async def stored(url: str) -> list[str]:
     """The event ids in the stream."""
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(url, socket_timeout=PATIENCE) as client:
         entries: Any = await client.xrange(KEY)
     return [fields[b"id"].decode() for _, fields in entries]
 

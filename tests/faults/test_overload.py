@@ -10,6 +10,7 @@ from eventbus.redis.keys import stream_keys
 from tests.faults.conftest import Arena
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
+from tests.waiting import PATIENCE
 
 EVENTS = 800  # arrive in a fraction of a second, and keep 20 handlers of 50 ms busy for two
 # What runs, what is read ahead of that, what has ended and is not acknowledged yet, what a waiting read brings along.
@@ -23,7 +24,7 @@ async def test_what_cannot_be_handled_yet_stays_in_redis(arena: Arena, bus: Even
     await arena.settled(bus, warm_up)
     before, most_in_hand, most_memory = _resident(worker.pid), 0, 0
     publishing = asyncio.gather(*(arena.publish(bus, token, "sleep:0.05") for token in range(1, EVENTS + 1)))
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         while not publishing.done() or most_in_hand == 0 or await _in_hand(client):
             most_in_hand = max(most_in_hand, await _in_hand(client))
             most_memory = max(most_memory, _resident(worker.pid) - before)

@@ -12,6 +12,7 @@ from eventbus.transport import SUSPECT_FROM
 from tests.faults.conftest import KEY, Arena
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
+from tests.waiting import PATIENCE
 
 CRASH_BUDGET = 3
 CRASHES = SUSPECT_FROM + CRASH_BUDGET  # of an event that always kills: some in company, the rest alone
@@ -29,7 +30,7 @@ async def test_undecodable_entries_become_dead_letters_and_the_loop_goes_on(aren
         {"id": uuid7(), "type": "job.unheard_of", "meta": "", "data": "{}"},  # unknown type
         {"something": "else"},
     ]
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         for fields in poison:
             await client.xadd(KEY, fields)  # type: ignore[arg-type]  # its stub wants one type of keys
     arena.fleet.start()

@@ -77,12 +77,12 @@ async def freeze(redis: EmbeddedRedis) -> None:
 
 
 async def pause_clients(redis: EmbeddedRedis) -> None:
-    async with Redis.from_url(redis.url) as client:
+    async with Redis.from_url(redis.url, socket_timeout=PATIENCE) as client:
         await client.client_pause(3000)
 
 
 async def pause_writes(redis: EmbeddedRedis) -> None:
-    async with Redis.from_url(redis.url) as client:
+    async with Redis.from_url(redis.url, socket_timeout=PATIENCE) as client:
         await client.client_pause(3000, all=False)
 
 
@@ -117,7 +117,11 @@ async def test_full(server: str, own_redis: OwnRedis, arena_on: ArenaFactory) ->
     """Publishers without a spool are told, those with one are spooled; consumers drain what is there."""
     redis = own_redis(binary=redis_binaries()[server])
     arena = arena_on(redis.url)
-    async with spooling(arena, 2.0) as bus, EventBus(redis.url) as plain, Redis.from_url(redis.url) as client:
+    async with (
+        spooling(arena, 2.0) as bus,
+        EventBus(redis.url) as plain,
+        Redis.from_url(redis.url, socket_timeout=PATIENCE) as client,
+    ):
         arena.fleet.start()
         await arena.publish(bus, 0)
         await arena.runs(1)  # its groups are there: a full server makes none
@@ -140,7 +144,7 @@ async def test_what_fails_while_redis_is_full(server: str, own_redis: OwnRedis, 
     redis = own_redis(binary=redis_binaries()[server])
     arena = arena_on(redis.url)
     poison = range(1, 16)
-    async with spooling(arena, 2.0) as bus, Redis.from_url(redis.url) as client:
+    async with spooling(arena, 2.0) as bus, Redis.from_url(redis.url, socket_timeout=PATIENCE) as client:
         arena.fleet.start()
         await asyncio.gather(*(arena.publish(bus, token, "fail-after:1.0") for token in poison))
         await arena.runs(len(poison))

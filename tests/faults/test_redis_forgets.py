@@ -12,6 +12,7 @@ from tests.faults import jobs
 from tests.faults.conftest import KEY, Arena, ArenaFactory
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
+from tests.waiting import PATIENCE
 
 
 async def _destroy_groups(redis: Redis) -> None:
@@ -42,7 +43,7 @@ async def test_what_is_published_after_the_loss_flows_and_the_loss_is_told(
     published += 50
     observed = await arena.settled(bus, published)
     check(observed, attempts=ATTEMPTS)
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         await lose(client)
     await arena.publish_all(bus, range(101, 151), per_second=200)
     observed = await arena.settled(bus, published + 50)
@@ -58,7 +59,7 @@ async def test_a_group_that_is_destroyed_under_load_meets_every_event(arena: Are
         arena.fleet.start()
     publishing = asyncio.create_task(arena.publish_all(bus, range(1, 401), per_second=200))
     await arena.runs(20)
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         while not publishing.done():
             await client.xgroup_destroy(KEY, "jobs")
             await asyncio.sleep(0.3)
@@ -71,7 +72,11 @@ async def test_the_outbox_publishes_what_it_still_holds_after_a_flush(
     arena = arena_on(any_redis_url)
     database = Database(arena.database_url)
     await database.connect()
-    async with EventBus(any_redis_url) as bus, database.connection() as connection, Redis.from_url(any_redis_url) as it:
+    async with (
+        EventBus(any_redis_url) as bus,
+        database.connection() as connection,
+        Redis.from_url(any_redis_url, socket_timeout=PATIENCE) as it,
+    ):
         arena.fleet.start()
         warm_up = await arena.at_work(bus)
         await arena.settled(bus, warm_up)

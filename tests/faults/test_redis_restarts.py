@@ -11,6 +11,7 @@ from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS
 from tests.servers import OwnRedis, redis_binaries
 from tests.stopwatch import Stopwatch
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("server", sorted(redis_binaries()))
@@ -47,7 +48,7 @@ async def test_nobody_notices_that_the_scripts_were_flushed(arena: Arena, bus: E
     publishing = asyncio.create_task(arena.publish_all(bus, range(1, 501), per_second=250))
     for token in (501, 502):
         await arena.publish(bus, token, "fail")
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         while not publishing.done():
             await client.script_flush()
             await asyncio.sleep(0.02)

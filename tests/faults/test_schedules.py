@@ -108,7 +108,7 @@ async def fired(arena: Arena, count: int) -> Counter[datetime]:
 
 async def fires_once(arena: Arena) -> None:
     """Of each function and moment there is one entry, whoever tried to fire it."""
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         entries: Any = await client.xrange(stream_keys("eb", STREAM).stream)
     ids = Counter(fields[b"id"] for _, fields in entries)
     assert set(ids.values()) == {1}

@@ -63,7 +63,7 @@ def event(session: str, number: int) -> dict[str, Any]:
 async def published(url: str) -> Mapping[str, list[int]]:
     """By session, the numbers of its events; those of a stream must be in their order."""
     found: dict[str, list[int]] = {}
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(url, socket_timeout=PATIENCE) as client:
         for stream in STREAMS:
             entries: Any = await client.xrange(f"eb:{{{stream}}}:stream")
             last: dict[str, int] = {}

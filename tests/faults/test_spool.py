@@ -125,7 +125,7 @@ asyncio.run(replay(SpoolFile(Path(sys.argv[1]), SPOOL_BYTES), RedisTransport(sys
 
 
 async def stored(url: str) -> list[int]:
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(url, socket_timeout=PATIENCE) as client:
         entries: Any = await client.xrange(KEY)
     return [int(fields[b"data"]) for _, fields in entries]
 

@@ -67,7 +67,7 @@ async def ends_as(bus: EventBus, group: Group, event_id: str, phase: Phase) -> S
 async def test_what_was_acknowledged_is_completed(arena: Arena, bus: EventBus, group: Group, trimmed: bool) -> None:
     event_id = await left_behind(arena, bus, "sleep:0.4")
     if trimmed:
-        async with Redis.from_url(arena.redis_url) as client:
+        async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
             await client.xtrim(KEY, maxlen=0, approximate=False)  # as housekeeping would, a while later
         assert (await bus.locate(event_id)).stream is None
     done = await ends_as(bus, group, event_id, Phase.COMPLETED)

@@ -123,5 +123,5 @@ async def test_a_handler_that_swallows_its_cancellation_does_not_keep_its_worker
 
 
 async def _groups(arena: Arena) -> list[Any]:
-    async with Redis.from_url(arena.redis_url) as client:
+    async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
         return list(await client.xinfo_groups(KEY))

@@ -18,7 +18,7 @@ from handlers.services import SERVICES, Services
 from tests.gateway.client import SECRET, Answer, Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
 WEB = {"message": "What is the weather?", "channel": "web"}
@@ -35,7 +35,7 @@ async def agent(ann: Client) -> str:
 async def stored(redis_url: str) -> list[dict[str, Any]]:
     """The data of all events in the stream of messages, most urgent first, with their priority."""
     found: list[dict[str, Any]] = []
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         for priority in range(1, 11):
             lane = "eb:{message}:stream" + ("" if priority == 5 else f":p{priority}")
             entries: Any = await client.xrange(lane)
@@ -402,7 +402,7 @@ async def test_a_queue_is_healthy_if_somebody_works_for_it(
     await bus.resume("message")
     async with working(bus, group):
         await eventually(lambda: _has_group(bus))
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         for lane in [key async for key in client.scan_iter("eb:{message}:stream*")]:
             for consumer in await client.xinfo_consumers(lane, "message"):
                 await client.xgroup_delconsumer(lane, "message", consumer["name"])

@@ -28,7 +28,7 @@ from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.n8n import N8N, Answering, Asked, echo
 from tests.gateway.test_messages import asked as new_message
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
 
 SECRET = "whsec_" + b64encode(b"a key of the tests").decode()
@@ -460,7 +460,7 @@ async def test_what_was_said_before_goes_with_the_question(
     for text in ("two", "three"):
         await ended(ann, (await ask(ann, agent, text, conversationId=conversation))["messageId"])
         if text == "two":
-            async with Redis.from_url(redis_url) as client:
+            async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
                 [kept] = await client.keys("eb:recent:*")
                 assert await client.zcard(kept) == 4
                 await client.delete(kept)  # PostgreSQL has it as well
@@ -582,7 +582,7 @@ async def test_status_outlives_what_redis_knows(
 ) -> None:
     told = await ask(ann, agent)
     await ended(ann, told["messageId"])
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         await client.flushdb()
     found = await standing(ann, told["messageId"])
     assert (found["state"], found["progress"], found["finishedOn"] > 0) == ("completed", 100, True)

@@ -198,7 +198,10 @@ async def test_none_falls_between_a_push_and_a_socket_that_opens(bus: EventBus, 
 
 @pytest.mark.usefixtures("delivering")
 async def test_a_push_that_comes_twice_is_told_once(bus: EventBus, ann: Client, redis_url: str) -> None:
-    async with Redis.from_url(redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
+    async with (
+        Redis.from_url(redis_url, socket_timeout=PATIENCE) as client,
+        client.pubsub(ignore_subscribe_messages=True) as pubsub,
+    ):
         await pubsub.subscribe(PUSH_CHANNEL)
         async with ann.socket() as socket:
             await receive(socket)

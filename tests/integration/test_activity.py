@@ -16,7 +16,7 @@ from eventbus.redis.keys import tally_keys
 from tests.integration.test_costs import cost, url
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
 __all__ = ["url"]
@@ -137,7 +137,7 @@ async def test_processes_are_added_up_also_behind_one_that_was_killed(redis_url:
 async def _writers(url: str) -> int:
     """How many processes have added to what is known of acme."""
     keys = tally_keys("eb", "acme")
-    async with Redis.from_url(url, decode_responses=True) as client:
+    async with Redis.from_url(url, decode_responses=True, socket_timeout=PATIENCE) as client:
         return len(set(await client.keys(keys.prefix + "*")) - {keys.failures})
 
 

@@ -18,7 +18,7 @@ from tests.proxy import Proxy
 from tests.samples import consumer, receive
 from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 READER = consumer(group="readers", stream="letter")
 
@@ -206,6 +206,6 @@ async def test_a_full_server_keeps_no_key_without_its_event(own_redis: OwnRedis)
     async with EventBus(server.url) as bus:
         with pytest.raises(Full):
             await bus.publish(Sent(), dedupe_key="k")
-        async with Redis.from_url(server.url) as client:
+        async with Redis.from_url(server.url, socket_timeout=PATIENCE) as client:
             await client.config_set("maxmemory", "100mb")
         assert (await bus.publish(Sent(), dedupe_key="k")).status == Status.STORED

@@ -79,7 +79,7 @@ async def test_five_in_a_row_in_memory() -> None:
 
 
 async def test_five_in_a_row_on_a_server(any_redis_url: str) -> None:
-    async with Redis.from_url(any_redis_url) as client:
+    async with Redis.from_url(any_redis_url, socket_timeout=PATIENCE) as client:
         before = await _connections(client)
         await _five_in_a_row(any_redis_url)
         await until_async(client, before)
@@ -173,7 +173,7 @@ async def test_what_a_cancelled_read_has_been_handed_goes_to_others_at_once(any_
         await bus.publish(Lit())
         await until(lambda: lamps.begun)
         [reading] = [task for task in asyncio.all_tasks() if task.get_name() == "_read:single:lamps"]
-        async with Redis.from_url(any_redis_url) as client:
+        async with Redis.from_url(any_redis_url, socket_timeout=PATIENCE) as client:
             async with asyncio.timeout(PATIENCE):
                 while not [each for each in await client.client_list() if "b" in each["flags"]]:
                     await asyncio.sleep(0.005)

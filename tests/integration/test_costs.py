@@ -40,7 +40,7 @@ async def stats(client: Redis) -> Cost:
 
 async def cost(url: str, work: Callable[[], Awaitable[object]]) -> Cost:
     """Of this work, and of two looks at the statistics."""
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(url, socket_timeout=PATIENCE) as client:
         before = await stats(client)
         await work()
         after = await stats(client)

@@ -162,7 +162,7 @@ async def test_what_cannot_be_kept_is_a_dead_letter_and_holds_up_nothing(
     )
     key = stream_keys("eb", "invoice").stream
     good = {receipt.id for receipt in [await bus.publish(Paid(number=n)) for n in range(40)]}
-    async with Redis.from_url(redis_url) as client:
+    async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         await client.xadd(key, {"nonsense": "yes"})
         await client.xadd(key, {"id": uuid7(), "type": "invoice.paid", "meta": "", "data": b"\x00"})
         await client.xadd(key, {"id": uuid7(), "type": "invoice.paid", "meta": "", "data": b"\xff\xfe"})

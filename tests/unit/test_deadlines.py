@@ -1,12 +1,11 @@
 """Deadlines of many calls, by one timer."""
 
 import asyncio
-import time
 
 import pytest
 
 from eventbus.deadlines import Deadlines, TaskDeadlines
-from tests.stopwatch import Stopwatch
+from tests.virtual import in_virtual_time, loop
 
 
 async def call(deadlines: TaskDeadlines, seconds: float) -> str:
@@ -24,37 +23,38 @@ async def call(deadlines: TaskDeadlines, seconds: float) -> str:
     return "late, and done all the same" if late else "done"
 
 
+@in_virtual_time
 async def test_each_task_ends_in_its_own_time() -> None:
     deadlines = TaskDeadlines(0.3)
-    began = Stopwatch()
     first = asyncio.create_task(call(deadlines, 9))
     await asyncio.sleep(0.15)
     second = asyncio.create_task(call(deadlines, 9))
     assert await first == "late"
-    assert began.passed >= 0.28
-    assert not second.done()
+    assert loop().time() == pytest.approx(0.3)
     assert await second == "late"
-    assert began.passed >= 0.43
-    assert began.seconds <= 5
+    assert loop().time() == pytest.approx(0.45)
 
 
+@in_virtual_time
 async def test_who_is_in_time_is_left_alone() -> None:
     deadlines = TaskDeadlines(0.05)
     for _ in range(3):  # the timer of the first goes on for the others
         assert await asyncio.gather(*(call(deadlines, 0.03) for _ in range(5))) == ["done"] * 5
 
 
+@in_virtual_time
 async def test_a_cancellation_from_outside_goes_first() -> None:
     deadlines = TaskDeadlines(0.05)
     task = asyncio.create_task(call(deadlines, 9))
     await asyncio.sleep(0)
     asyncio.get_running_loop().call_later(0.0501, task.cancel)
-    time.sleep(0.06)  # noqa: ASYNC251 - both come due at once
+    loop().pass_time(0.06)  # both come due at once
     with pytest.raises(asyncio.CancelledError):
         await task
     assert task.cancelling() == 1, "ours was taken back"
 
 
+@in_virtual_time
 async def test_a_future_that_is_late_gets_an_error_and_one_that_is_done_does_not() -> None:
     deadlines, loop = Deadlines(0.05), asyncio.get_running_loop()
     prompt, late = loop.create_future(), loop.create_future()
@@ -68,6 +68,7 @@ async def test_a_future_that_is_late_gets_an_error_and_one_that_is_done_does_not
     assert deadlines.end(prompt), "it was not ended in time, though it was done"
 
 
+@in_virtual_time
 async def test_one_timer_is_set_however_many_calls_there_are() -> None:
     deadlines, loop = Deadlines(60), asyncio.get_running_loop()
     timers: list[float] = []

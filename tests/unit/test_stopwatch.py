@@ -6,6 +6,7 @@ import sys
 import time
 
 from tests.stopwatch import Stopwatch
+from tests.waiting import PATIENCE
 
 HOGS = 4
 COMPUTE = "while True: sum(range(100_000))"
@@ -13,13 +14,23 @@ COMPUTE = "while True: sum(range(100_000))"
 
 def test_what_waits_is_to_be_blamed() -> None:
     with Stopwatch() as watch:
-        time.sleep(0.5)
-    assert watch.passed >= 0.5
-    assert watch.seconds >= 0.5 - watch.kept_waiting
-    assert watch.kept_waiting < watch.passed, "a thread that sleeps does not wait for a processor"
+        time.sleep(0.3)
+    assert watch.passed >= 0.3
+    assert watch.seconds == max(0.0, watch.passed - watch.kept_waiting)
     passed = watch.passed
     time.sleep(0.01)
     assert watch.passed == passed, "it has been stopped"
+
+
+def test_a_thread_that_sleeps_does_not_wait_for_a_processor() -> None:
+    """Unless somebody else has it: so it is tried until nobody has."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with Stopwatch() as watch:
+            time.sleep(0.1)
+        if watch.kept_waiting < 0.05:
+            return
+        assert time.monotonic() < deadline, watch.kept_waiting
 
 
 def test_who_must_share_a_processor_is_not_to_be_blamed() -> None:
