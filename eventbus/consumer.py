@@ -163,7 +163,12 @@ class Consumer:
 
     def _make_gate(self) -> Gate:
         return Gate(
-            self._admission, admit=self._admit, put_off=self._put_off, fail=self._refuse, slots=self._slots_left
+            self._admission,
+            admit=self._admit,
+            put_off=self._put_off,
+            fail=self._refuse,
+            slots=self._slots_left,
+            nudge=self.nudge,
         )
 
     def _step_aside(self) -> list[asyncio.Task[None]]:

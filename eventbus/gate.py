@@ -17,6 +17,7 @@ from eventbus.transport import Delivery
 LOOK_AHEAD = 500  # deliveries that are read at once to find others behind those of a key that has reached its limit
 RESTING_LIMIT = 250_000  # deliveries that one process may have put off for a key's sake before it reads no more
 HOLD_LIMIT = 5.0  # seconds until what waits for the whole group asks again, though it was told to wait for longer
+NUDGING = 10.0  # seconds for which what was given back is looked for as soon as there is room for it
 RETRY_PAUSE = 0.2  # seconds, while the server is away
 ERROR_PAUSE = 5.0  # seconds until a delivery asks again whose limits the server cannot tell
 ERROR_INTERVAL = 60.0  # seconds between two log lines about that
@@ -31,6 +32,7 @@ class Gate:
     put_off  lets one rest for so many seconds
     fail     is told of one whose key could not be told, and why
     slots    how many may start now, as far as the process is concerned
+    nudge    is called when it is worth looking for what has been given back
     """
 
     def __init__(
@@ -41,12 +43,15 @@ class Gate:
         put_off: Callable[[Delivery, float], None],
         fail: Callable[[Delivery, BaseException], None],
         slots: Callable[[], int],
+        nudge: Callable[[], None],
     ) -> None:
         self._admission = admission
         self._admit = admit
         self._put_off = put_off
         self._fail = fail
         self._slots = slots
+        self._nudge = nudge
+        self._nudging_until = 0.0  # by the loop's clock
         self._waiting: list[Delivery] = []
         self._resting: list[float] = []  # a heap: until when, by the loop's clock
         self._ahead = 0
@@ -62,6 +67,10 @@ class Gate:
         """A slot may have become free."""
         if self._short and self._slots() > 0:
             self._wanted.set()
+        elif self._nudging_until and not self._waiting and self._slots() > 0:
+            if asyncio.get_running_loop().time() > self._nudging_until:
+                self._nudging_until = 0.0
+            self._nudge()
 
     def clear(self) -> list[Delivery]:
         """What waits, to be given back."""
@@ -138,6 +147,8 @@ class Gate:
         surplus, self._waiting = self._waiting[most:], self._waiting[:most]
         for delivery in surplus:
             self._put_off(delivery, 0.0)
+        if surplus:
+            self._nudging_until = asyncio.get_running_loop().time() + NUDGING
 
     def _tell(self, reason: str, error: Exception | None = None) -> None:
         if isinstance(error, Unavailable):  # whose connection broke has said so

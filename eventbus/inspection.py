@@ -66,7 +66,8 @@ class Standing(StrEnum):
     PASSED = "passed"  # a replay that is addressed to another group
 
 
-class InLine(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class InLine:
     """It waits for a limit by key: the limit in words, the key, how many of that key come before it."""
 
     limit: str

@@ -129,8 +129,11 @@ def _next(due: float | None) -> str:
 
 
 def _past(standing: GroupStanding) -> str:
-    told = ""
-    if standing.standing is Standing.RESTING and not standing.failures and not standing.crashes:
+    told = "".join(
+        f"; waits for the limit of {line.limit}: {line.key!r}, {_count(line.ahead)} before it"
+        for line in standing.lines
+    )
+    if standing.standing is Standing.RESTING and not (standing.failures or standing.crashes or told):
         return "; put off without a failure: by a limit, by the handler, or because a server was away"
     if standing.failures:
         told += f"; {_times(standing.failures, 'attempt')} failed, the first {spoken(standing.first_failed or 0)} ago"

@@ -17,11 +17,11 @@ async def admit(link: Link, namespace: str, requests: Sequence[Request], most: i
     """See eventbus.transport.Transport.admit."""
     if not requests:
         return []
-    [reply] = await scripts.run(link, [_admission(namespace, requests, most)])
+    [reply] = await scripts.run(link, [admission(namespace, requests, most)])
     if not isinstance(reply, ReplyError):
-        return _answers(requests, scripts.checked([reply])[0])
+        return answers(requests, scripts.checked([reply])[0])
     # One of them has made it fail, and must not keep the others. Nothing was written.
-    commands = [_admission(namespace, [request], int(i < most)) for i, request in enumerate(requests)]
+    commands = [admission(namespace, [request], int(i < most)) for i, request in enumerate(requests)]
     replies = await scripts.run(link, commands)
     return [_one_answer(request, reply) for request, reply in zip(requests, replies, strict=True)]
 
@@ -64,7 +64,8 @@ def _running(namespace: str, requests: Iterable[Request]) -> dict[str, list[str]
     return found
 
 
-def _admission(namespace: str, requests: Sequence[Request], most: int) -> Command:
+def admission(namespace: str, requests: Sequence[Request], most: int) -> Command:
+    """The call of scripts/admit.lua."""
     numbers: dict[Bound, int] = {}
     keys, told, members = (
         [lines_key(namespace, requests[0].bounds[0].scope.group)],
@@ -93,7 +94,8 @@ def _told(bound: Bound) -> tuple[str | int, ...]:
     return kind, limit.count, span, int(by_key), orjson.dumps([number, key, in_words(limit)]).decode() if by_key else ""
 
 
-def _answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
+def answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
+    """What it returned."""
     bounds = list(dict.fromkeys(bound for request in requests for bound in request.bounds))
     return [
         Answer(wait < 0, max(0, wait) / 1000, bounds[number - 1] if number else None)
@@ -104,4 +106,4 @@ def _answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
 def _one_answer(request: Request, reply: Reply) -> Answer:
     if isinstance(reply, ReplyError):
         return Answer(False, error=str(reply))
-    return _answers([request], scripts.checked([reply])[0])[0]
+    return answers([request], scripts.checked([reply])[0])[0]

@@ -31,17 +31,17 @@ async def admitted(transport: Transport, limit: Limit, *members: str, key: str =
 
 async def test_a_rate_holds_in_every_span(transport: Transport) -> None:
     limit = RateLimit(5, per=0.2)
-    starts: list[float] = []
+    starts: list[tuple[float, float]] = []
     until = time.monotonic() + 1.1
     while time.monotonic() < until:
         asked = time.monotonic()
         granted = len(await admitted(transport, limit, "a", "b", "c"))
-        starts += [asked] * granted
+        starts += [(asked, time.monotonic())] * granted
         await asyncio.sleep(0.003)
-    assert 22 <= len(starts) <= 30
-    # What was granted was counted after it was asked for: two spans that overlap by that much are not told apart.
-    for i in range(len(starts) - 5):
-        assert starts[i + 5] - starts[i] > 0.18
+    assert len(starts) >= 10
+    # It was granted at some time between the two: however busy the machine is, at least a span lies between these.
+    for (asked, _), (_, answered) in zip(starts, starts[5:], strict=False):
+        assert answered - asked >= 0.2
 
 
 async def test_who_is_refused_is_told_when_to_come(transport: Transport) -> None:

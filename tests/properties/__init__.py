@@ -1,0 +1,1 @@
+"""Rules that must hold whatever the numbers: many inputs, made up or gone through one by one."""
