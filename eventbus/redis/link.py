@@ -23,6 +23,7 @@ Reply = Any
 Argument = str | bytes | int | float
 
 CONNECT_TIMEOUT = 2.0  # seconds
+LATE = 0.1  # seconds by which a timer may come too late before it is this loop that is to blame
 FLUSH_AT = 100  # commands; that many do not wait for the end of the loop's tick
 # Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
 # cannot write to its disk, lacks the replicas that it needs, has no connection left.
@@ -193,7 +194,7 @@ class Link:
             wire.quiet_since = loop.time()
         if not wire.watched:
             wire.watched = True
-            loop.call_later(self.timeout, self._watch, wire)
+            loop.call_later(self.timeout, self._watch, wire, loop.time() + self.timeout)
         wire.waiting.append(future)
         if not wire.out:
             loop.call_soon(_flush, wire)
@@ -202,15 +203,19 @@ class Link:
             _flush(wire)  # the server may as well begin
         return future
 
-    def _watch(self, wire: _Wire) -> None:
-        """No reply at all for a whole timeout: the connection is half open, or the server frozen."""
+    def _watch(self, wire: _Wire, due: float) -> None:
+        """No reply at all for a whole timeout: the connection is half open, or the server frozen. Or this loop stood
+        still and looks only now: what it did not see then counts for nothing."""
         if wire.transport is None or not wire.waiting:
             wire.watched = False
             return
         loop = asyncio.get_running_loop()
-        left = wire.quiet_since + self.timeout - loop.time()
+        now = loop.time()
+        if now - due > LATE:
+            wire.quiet_since = max(wire.quiet_since, now - self.timeout + min(now - due, self.timeout))
+        left = wire.quiet_since + self.timeout - now
         if left > 0:
-            loop.call_later(left, self._watch, wire)
+            loop.call_later(left, self._watch, wire, now + left)
         else:
             wire.ending = f"no answer for {self.timeout:g} s"
             wire.transport.abort()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -73,6 +74,18 @@ async def hears_a_server_that_hangs_up_at_once(_: str) -> None:
     server.close()
 
 
+async def blames_no_server_for_a_loop_that_stood_still(url: str) -> None:
+    """The command has not even left when the timer is over."""
+    async with linked(url, timeout=0.4) as link:
+        await link.ready()
+        await asyncio.sleep(0.5)  # whatever watched the greeting has ended
+        waiting = link.begin("ECHO", "patience")
+        assert waiting is not None
+        time.sleep(0.6)  # noqa: ASYNC251 - that is the point
+        assert await waiting == b"patience"
+        assert link.epoch == 1
+
+
 def on_uvloop(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
@@ -83,7 +96,10 @@ def on_asyncio(main: Coroutine[Any, Any, None]) -> None:
 
 
 @pytest.mark.parametrize("run", [on_uvloop, on_asyncio])
-@pytest.mark.parametrize("rule", [loses_no_reply, hears_a_server_that_hangs_up_at_once])
+@pytest.mark.parametrize(
+    "rule",
+    [loses_no_reply, hears_a_server_that_hangs_up_at_once, blames_no_server_for_a_loop_that_stood_still],
+)
 def test_on_both_event_loops_it(
     rule: Callable[[str], Coroutine[Any, Any, None]],
     run: Callable[[Coroutine[Any, Any, None]], None],
