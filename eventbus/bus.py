@@ -22,6 +22,7 @@ from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
 from eventbus.history import History, Selection
+from eventbus.home import Home
 from eventbus.inflight import Places
 from eventbus.inspection import EventStanding
 from eventbus.lifecycle import AnyListener
@@ -71,7 +72,9 @@ class EventBus:
     listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
     tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
 
-    `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done.
+    `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done. It
+    opens once, and belongs to the event loop and the process that it was opened in: used elsewhere, before or
+    afterwards it raises ConfigurationError.
     `bus.metrics` counts: see eventbus.telemetry.
     """
 
@@ -110,16 +113,26 @@ class EventBus:
         self._tracer = tracer
         self._publishing = Publishing(self.metrics)
         self._resources = Resources()
+        in_memory = target.startswith("memory://")
+        self.home = Home(must_be_open=not in_memory)
+        timeout = min(publish_timeout, COMMAND_TIMEOUT)
         transport: Transport = (
             MemoryTransport()
-            if target.startswith("memory://")
-            else RedisTransport(target, namespace=namespace, timeout=min(publish_timeout, COMMAND_TIMEOUT))
+            if in_memory
+            else RedisTransport(target, namespace=namespace, timeout=timeout, home=self.home)
         )
+        self._closing = False
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
         server = f"Redis at {hide_password(target)}"
         self._publisher = Publisher(
-            transport, self.spool, self._breaker, server=server, timeout=publish_timeout, limit=max_publishes
+            transport,
+            self.spool,
+            self._breaker,
+            server=server,
+            timeout=publish_timeout,
+            limit=max_publishes,
+            home=self.home,
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known = Known()
@@ -141,6 +154,7 @@ class EventBus:
         return self._publisher.in_flight
 
     async def __aenter__(self) -> Self:
+        self.home.enter()
         try:
             await self.transport.connect()
             if self.database is not None:
@@ -159,12 +173,23 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
-        await self._resources.close()
-        if self.spool is not None:
-            await self.spool.close()
-        if self.database is not None:
-            await self.database.close()
-        await self.transport.close()
+        """In the loop that it was opened in. Does nothing the second time; and nothing at all in a process that was
+        forked from the one that it belongs to, whose connections these are. Raises ConfigurationError in another
+        loop."""
+        if self.home.forked or self.home.closed or self._closing:
+            return
+        if self.home.loop is not None:
+            self.home.check()
+        self._closing = True
+        try:
+            await self._resources.close()
+            if self.spool is not None:
+                await self.spool.close()
+            if self.database is not None:
+                await self.database.close()
+            await self.transport.close()
+        finally:
+            self.home.leave()
 
     def _begin_tracing(self) -> None:
         """An SDK that is set up has imported this module. Where none is, nothing costs anything."""

@@ -12,6 +12,7 @@ from eventbus.breaker import Breaker
 from eventbus.deadlines import Deadlines
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
+from eventbus.home import Home
 from eventbus.inflight import Places
 from eventbus.spool import Spool, patience
 from eventbus.transport import NotBegun, Outgoing, Transport
@@ -22,12 +23,22 @@ class Publisher:
 
     server  what messages call the transport
     limit   how many calls may wait for the transport at a time; others wait for one of them to end
+    home    where the bus is open
     """
 
     def __init__(
-        self, transport: Transport, spool: Spool | None, breaker: Breaker, *, server: str, timeout: float, limit: int
+        self,
+        transport: Transport,
+        spool: Spool | None,
+        breaker: Breaker,
+        *,
+        server: str,
+        timeout: float,
+        limit: int,
+        home: Home | None = None,
     ) -> None:
         self.transport = transport
+        self._home = home or Home()
         self._spool = spool
         self._breaker = breaker
         self._server = server
@@ -39,8 +50,11 @@ class Publisher:
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """What became of each. Raises Unavailable (stored or not: unknown) or Full (not stored; of several, some may
-        be), when the spool, if there is one, cannot take them either."""
+        be), when the spool, if there is one, cannot take them either; ConfigurationError if the bus is not open, or
+        belongs to another event loop or process."""
         loop = asyncio.get_running_loop()
+        if loop is not self._home.loop:
+            self._home.check()
         began = loop.time()
         try:
             if self._breaker.open or not self.in_flight.take():

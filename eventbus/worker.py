@@ -100,6 +100,7 @@ class Worker:
 
         Whoever cancels it gets the CancelledError after a second or two, when what ran has been given back; a second
         cancellation ends it at once."""
+        self._bus.home.check()
         with told(self._on_signal) if signals else nullcontext():
             await self._run()
 

@@ -16,6 +16,7 @@ from eventbus.codec import MAX_PAYLOAD, envelop
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
+from eventbus.home import Home
 from eventbus.inspection import OutboxStanding
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
@@ -57,12 +58,15 @@ class Database:
         self._max_payload = max_payload
         self._pool: asyncpg.Pool | None = None
         self._away = False
+        self._home = Home()
         self.history = EventStore(self.connection)
         self.replays = PostgresReplays(self.connection)
         self.recorder = Recorder(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""
+        if self._home.loop is None:
+            self._home.enter()
         try:
             self._pool = await asyncpg.create_pool(
                 self._dsn,
@@ -80,6 +84,8 @@ class Database:
             raise ConfigurationError(f"{self._server}: {error}") from None
 
     async def close(self) -> None:
+        if self._home.forked:
+            return  # these are the parent's connections
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -95,6 +101,7 @@ class Database:
         pool = self._pool
         if pool is None:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
+        self._home.check()
         try:
             connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
         except driver.AWAY as error:

@@ -5,7 +5,9 @@ command: whether something was applied when a connection breaks is for the calle
 """
 
 import asyncio
+import os
 import ssl
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +17,7 @@ import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
+from eventbus.home import Home
 from eventbus.telling import get_logger
 from eventbus.transport import NotBegun
 
@@ -56,7 +59,8 @@ class _Wire(asyncio.Protocol):
         self.quiet_since = 0.0  # loop time of the last reply, or of the command that has been waiting since then
         self.ending = "the server closed the connection"
         self.transport: asyncio.Transport | None = None
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[None] = self.loop.create_future()
         self._reader = hiredis.Reader(replyError=ReplyError)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -101,11 +105,12 @@ class Link:
 
     timeout: seconds without any reply after which the connection is given up, though commands wait for one. It may be
     changed, and holds for what waits by then, too.
+    home: where it may be used; without, where it is used first.
     `epoch` counts connections: who sees it change knows that replies may have been lost. `client_id`: what the server
     calls the present one.
     """
 
-    def __init__(self, url: str, *, timeout: float, name: str) -> None:
+    def __init__(self, url: str, *, timeout: float, name: str, home: Home | None = None) -> None:
         try:
             self._options = parse_url(url)
         except ValueError as error:
@@ -113,6 +118,7 @@ class Link:
         self._server = f"Redis at {hide_password(url)}"
         self.timeout = timeout
         self._name = name
+        self._home = home or Home()
         self._wire: _Wire | None = None
         self._attempt: asyncio.Task[_Wire] | None = None
         self._away = False
@@ -121,6 +127,7 @@ class Link:
         self.connected_at = 0.0
         self.client_id = 0
         self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
+        _links.add(self)
 
     @property
     def connected(self) -> bool:
@@ -173,6 +180,7 @@ class Link:
         return replies
 
     async def close(self) -> None:
+        """In a process that was forked from that of the link it sends nothing, and lets the parent's connection be."""
         self._closed = True
         if self._attempt is not None:
             self._attempt.cancel()  # a server that is away must not hold up who leaves
@@ -186,6 +194,8 @@ class Link:
 
     def _send(self, wire: _Wire, packed: bytes) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
+        if loop is not wire.loop:  # its reply would never be seen there
+            self._home.check()
         future = loop.create_future()
         if wire.transport is None:  # lost between the end of _connect and the waking of who waited for it
             future.set_exception(self._named(wire.ending))
@@ -236,6 +246,11 @@ class Link:
 
     async def _connect(self) -> _Wire:
         """One attempt at a time, and all who need it wait for the same one."""
+        if self._closed and not self._home.closed:
+            raise Unavailable(self._server, "this connection is closed")
+        self._home.check()
+        if self._home.loop is None:  # nobody opens it
+            self._home.enter()
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.create_task(self._connect_once())
             self._attempt.add_done_callback(_forget)  # all who wait for it may be cancelled
@@ -248,8 +263,6 @@ class Link:
             raise
 
     async def _connect_once(self) -> _Wire:
-        if self._closed:
-            raise Unavailable(self._server, "this bus is closed")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 wire = await self._open()
@@ -303,11 +316,31 @@ class Link:
         greeting.append(("CLIENT", "SETNAME", self._name))
         return greeting
 
+    def disown(self) -> None:
+        """This process was forked from the one that the connection belongs to."""
+        if self._wire is not None:
+            # It is kept: as it went it would take itself out of what its loop waits for, which is the parent's too.
+            _inherited.append(self._wire)
+        self._wire = self._attempt = None
+
     def _note_away(self, detail: str) -> None:
         """One line when it goes and one when it is back, however many callers try meanwhile."""
         if not self._away and not self._closed:
             log.warning("redis is away", server=self._server, connection=self._name, reason=detail)
             self._away = True
+
+
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+_inherited: list[object] = []
+
+
+def _disown_all() -> None:
+    for link in list(_links):
+        link.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
 
 
 def _pack(command: tuple[Argument, ...]) -> bytes:

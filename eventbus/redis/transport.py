@@ -11,6 +11,7 @@ from eventbus.codec import encode, pairs
 from eventbus.dedupe import Once
 from eventbus.errors import ConfigurationError, EventBusError, hide_password
 from eventbus.event import Envelope, Status
+from eventbus.home import Home
 from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
 from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
@@ -64,10 +65,13 @@ log = get_logger("eventbus.redis")
 class RedisTransport:
     """One connection for all writes, and one for the blocking reads of each subscription."""
 
-    def __init__(self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT) -> None:
+    def __init__(
+        self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, home: Home | None = None
+    ) -> None:
         self._url = url
+        self._home = home or Home()
         self._namespace = namespace
-        self._link = Link(url, timeout=timeout, name="eventbus-write")
+        self._link = Link(url, timeout=timeout, name="eventbus-write", home=self._home)
         self._readers: dict[Subscription, Reader] = {}
         self._pulse = Pulse(self._link, hide_password(url))
         self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
@@ -271,12 +275,14 @@ class RedisTransport:
         await self._link.execute("PUBLISH", channel, message)
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+        self._home.check()
         return listen(self._url, channel, joined)
 
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
-            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=f"eventbus-read-{subscription.group}")
+            name = f"eventbus-read-{subscription.group}"
+            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=name, home=self._home)
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
             self._pulse.watch(subscription.lease)
         return reader

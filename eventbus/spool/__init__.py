@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eventbus.breaker import Breaker
 from eventbus.errors import ConfigurationError, Full, Unavailable
+from eventbus.home import Home
 from eventbus.spool.file import SpoolFile, SpoolStatus
 from eventbus.spool.record import Operation, Refused, Spooled, pack, spoolable
 from eventbus.spool.replay import Replayed, Replayer, replay
@@ -62,9 +63,11 @@ class Spool:
         # Of its own: the loop's other threads may all be busy when this one is needed most.
         self._threads = ThreadPoolExecutor(1, "eventbus-spool")
         self._replaying: asyncio.Task[None] | None = None
+        self._home = Home()
 
     def start(self, transport: Transport, breaker: Breaker) -> None:
         """Replay what is there, and what will be, whenever the transport takes it."""
+        self._home.enter()
         self._replaying = asyncio.create_task(
             Replayer(self.file, transport, breaker).run(), name="eventbus-spool-replay"
         )
@@ -87,7 +90,10 @@ class Spool:
 
         Raises Full (nothing is kept), Unavailable if the disk fails (nothing is kept), CodecError."""
         lines = [pack(operation) for operation in operations]
-        written = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if loop is not self._home.loop:  # the thread that writes is that loop's, and no process that is forked has it
+            self._home.check()
+        written = loop.create_future()
         self._waiting.append((lines, written))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="eventbus-spool-write")

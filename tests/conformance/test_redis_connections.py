@@ -186,3 +186,12 @@ async def test_a_read_may_wait_longer_than_a_command_may_take(
         assert await transport.read(ANN, 10, 1.5) == []
         assert proxy.connections == connections, "nothing was cut"
         await transport.close()
+
+
+async def test_how_long_a_read_is_waited_for_is_up_to_the_read(transport: RedisTransport) -> None:
+    """A consumer that starts paused reclaims first, and does not say what its reads will wait."""
+    await transport.reclaim(ANN, 1)
+    assert await transport.read(ANN, 1, 0.02) == []
+    assert transport._readers[ANN].link.timeout == module.COMMAND_TIMEOUT + 0.02
+    assert await transport.read(ANN, 1, 0.01) == []
+    assert transport._readers[ANN].link.timeout == module.COMMAND_TIMEOUT + 0.01

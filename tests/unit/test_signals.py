@@ -27,7 +27,10 @@ class Rung(Event, type="bells.rung"):
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Main], None]]:
     """A program of its own, on either loop; the handlers are afterwards what they were before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a program
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in found}
 
     def run(main: Main) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
@@ -35,7 +38,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Main], None]]:
 
     yield run
     after = {number: signal.getsignal(number) for number in before}
-    for number, handler in before.items():
+    for number, handler in found.items():
         signal.signal(number, handler)
     assert after == before
 
