@@ -21,6 +21,8 @@ class Proxy:
         self._pipes: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.StreamWriter] = set()
         self._swallowed: set[asyncio.StreamWriter] = set()
+        self._held: set[asyncio.StreamWriter] = set()
+        self._let_go = asyncio.Event()
         self._losing: asyncio.Event | None = None
         self._wanted: bytes | None = None
         self._lost = asyncio.Event()
@@ -48,6 +50,16 @@ class Proxy:
     def blackhole(self) -> None:
         """Swallow whatever comes on the connections of now, and tell nobody; new ones are as good as ever."""
         self._swallowed |= self._ends
+
+    def hold(self) -> None:
+        """What is sent on the connections of now stays on the way until `let_go`; new ones are as good as ever."""
+        self._held |= self._ends
+
+    async def let_go(self) -> None:
+        """It arrives, however long ago the other end has hung up. Returns when the connections have ended."""
+        self._let_go.set()
+        while self._held & self._ends:
+            await asyncio.sleep(0.01)
 
     def lose_next_reply(self) -> asyncio.Event:
         """Throw away the next bytes that the server sends, and their connection with them; set when that was done."""
@@ -99,6 +111,8 @@ class Proxy:
         with suppress(OSError):
             while passing := await source.read(65536):
                 await self._thawed.wait()
+                if sink in self._held:
+                    await self._let_go.wait()
                 if not replies and self._wanted is not None and self._wanted in passing:
                     self._wanted, self._losing = None, self._lost
                 if replies and self._losing is not None:

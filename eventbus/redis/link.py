@@ -126,6 +126,7 @@ class Link:
         self.epoch = 0
         self.connected_at = 0.0
         self.client_id = 0
+        self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _end_predecessor
         self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
         _links.add(self)
 
@@ -299,11 +300,27 @@ class Link:
             for command in self._greeting():
                 await self._send(wire, _pack(command))
             self.client_id = await self._send(wire, _pack(("CLIENT", "ID")))
+            self._known_as = await self._end_predecessor(wire)
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()
             raise
         return wire
+
+    async def _end_predecessor(self, wire: _Wire) -> tuple[Argument, ...]:
+        """What the connection before this one has sent was executed by now, or never will be: whoever repeats a command
+        over this one must not meet the first try later, out of the socket of a server that was frozen or of a network
+        that was slow. Returns how the server tells this one from all others, before and after restarts.
+
+        A user who may not do that does without."""
+        try:
+            if self._known_as:
+                await self._send(wire, _pack(("CLIENT", "KILL", *self._known_as)))
+            told: bytes = await self._send(wire, _pack(("CLIENT", "INFO")))
+        except ReplyError:
+            return ()
+        names = dict(part.partition("=")[::2] for part in told.decode().split())
+        return ("ID", names["id"], "ADDR", names["addr"])
 
     def _greeting(self) -> list[tuple[Argument, ...]]:
         options = self._options

@@ -188,6 +188,22 @@ async def test_a_cut_connection_fails_its_callers_and_is_replaced(redis_url: str
         assert (link.epoch, proxy.connections) == (2, 2)
 
 
+async def test_what_the_connection_before_has_sent_is_not_executed_later(any_redis_url: str) -> None:
+    """Out of the socket of a server that was frozen, or a network that was slow: behind the back of who repeats it."""
+    async with Proxy(any_redis_url) as proxy:
+        link, other = Link(proxy.url, timeout=0.3, name="test"), Link(any_redis_url, timeout=5, name="other")
+        await link.execute("PING")
+        proxy.hold()
+        with pytest.raises(Unavailable):
+            await link.execute("XADD", "late", "*", "field", "value")
+        await link.execute("PING")
+        await proxy.let_go()
+        stored = await other.execute("XLEN", "late")
+        await link.close()
+        await other.close()
+        assert stored == 0
+
+
 async def test_many_callers_share_one_attempt_to_connect(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, linked(proxy.url) as link:
         await asyncio.gather(*(link.execute("PING") for _ in range(100)))

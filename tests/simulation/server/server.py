@@ -231,13 +231,23 @@ class Server:
         if verb == b"SETNAME":
             client.name = args[1].decode()
             return OK
-        if verb == b"UNBLOCK":
-            other = self._clients.get(int(args[1]))
-            if other is None or other.waiting is None:
-                return 0
-            self._end_wait(other, NIL_ARRAY)
-            return 1
+        if verb == b"INFO":
+            return b"id=%d addr=10.0.0.1:%d name=%b" % (client.number, 10_000 + client.number, client.name.encode())
+        if verb in {b"KILL", b"UNBLOCK"}:
+            return self._end_other(kill=verb == b"KILL", number=int(args[2 if verb == b"KILL" else 1]))
         raise Refused(f"ERR unknown subcommand '{verb.decode()}'")
+
+    def _end_other(self, *, kill: bool, number: int) -> Reply:
+        """A client, or its wait."""
+        other = self._clients.get(number)
+        if other is None or (not kill and other.waiting is None):
+            return 0
+        if kill:
+            self.drop(other)
+            other.hang_up()
+        else:
+            self._end_wait(other, NIL_ARRAY)
+        return 1
 
     # Readers that wait ------------------------------------------------------------------------------------------------
 
