@@ -19,6 +19,7 @@ from tests.simulation.server.replies import Refused, Reply
 from tests.simulation.server.server import EPOCH, Server
 
 _ID = re.compile(rb"\d{13,}-\d+")
+_MOMENT = re.compile(rb"\b\d{13}\b")
 COMMANDS = 1500
 CALLS = 400
 
@@ -80,7 +81,7 @@ class Normal:
         if isinstance(reply, str):
             reply = reply.encode()
         if isinstance(reply, bytes):
-            return _ID.sub(self._count, reply)
+            return _MOMENT.sub(b"now", _ID.sub(self._count, reply))
         return round(reply, -4) if isinstance(reply, int) and reply > 5_000 else reply
 
     def _count(self, match: re.Match[bytes]) -> bytes:
