@@ -317,8 +317,8 @@ class Consumer:
         self._ready.extend(deliveries)
         self._start()
 
-    def _put_off(self, delivery: Delivery, seconds: float) -> None:
-        self._finish(delivery, Snooze(seconds))
+    def _put_off(self, delivery: Delivery, snooze: Snooze) -> None:
+        self._finish(delivery, snooze)
         self._look_for_room()
 
     def _refuse(self, delivery: Delivery, error: BaseException) -> None:

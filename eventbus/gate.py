@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from eventbus.admission import Admission, Verdict
 from eventbus.errors import Unavailable
 from eventbus.telling import get_logger
-from eventbus.transport import Delivery
+from eventbus.transport import Delivery, Snooze
 
 LOOK_AHEAD = 500  # deliveries that are read at once to find others behind those of a key that has reached its limit
 RESTING_LIMIT = 250_000  # deliveries that one process may have put off for a key's sake before it reads no more
@@ -29,7 +29,7 @@ class Gate:
     """`put` deliveries into it; `run` lets them through.
 
     admit    starts those that may
-    put_off  lets one rest for so many seconds
+    put_off  lets one rest
     fail     is told of one whose key could not be told, and why
     slots    how many may start now, as far as the process is concerned
     nudge    is called when it is worth looking for what has been given back
@@ -40,7 +40,7 @@ class Gate:
         admission: Admission,
         *,
         admit: Callable[[list[Delivery]], None],
-        put_off: Callable[[Delivery, float], None],
+        put_off: Callable[[Delivery, Snooze], None],
         fail: Callable[[Delivery, BaseException], None],
         slots: Callable[[], int],
         nudge: Callable[[], None],
@@ -130,10 +130,10 @@ class Gate:
             self._fail(delivery, failure)
         elif answer.error is not None:
             self._tell(answer.error)
-            self._put_off(delivery, ERROR_PAUSE)
+            self._put_off(delivery, Snooze(ERROR_PAUSE))
         elif answer.refused is not None and not _waits(verdict):
             heapq.heappush(self._resting, asyncio.get_running_loop().time() + answer.wait)
-            self._put_off(delivery, answer.wait)
+            self._put_off(delivery, Snooze(answer.wait, answer.at))
             return True
         return False
 
@@ -146,7 +146,7 @@ class Gate:
         most = self._admission.in_hand
         surplus, self._waiting = self._waiting[most:], self._waiting[:most]
         for delivery in surplus:
-            self._put_off(delivery, 0.0)
+            self._put_off(delivery, Snooze(0.0))
         if surplus:
             self._nudging_until = asyncio.get_running_loop().time() + NUDGING
 

@@ -147,9 +147,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Not now: again in `delay` seconds, no attempt spent."""
+    """Not now: again in `delay` seconds, no attempt spent. `at`: exactly then, however long settling takes, by the
+    clock of the transport in ms, as an Answer told it."""
 
     delay: float
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +279,14 @@ def member_of(stream: str, entry_id: str) -> str:
 
 
 class Answer(NamedTuple):
-    """It may start, and is counted; or it asks again after `wait` seconds, for `refused` refuses it. If no limit does,
-    it may start as soon as its process lets it. `error`: what the server said instead of an answer."""
+    """It may start, and is counted; or it asks again after `wait` seconds, for `refused` refuses it; that is `at`, by
+    the clock of the transport in ms. If no limit refuses it, it may start as soon as its process lets it. `error`: what
+    the server said instead of an answer."""
 
     admitted: bool
     wait: float = 0.0
     refused: Bound | None = None
+    at: int | None = None
     error: str | None = None
 
 

@@ -49,11 +49,11 @@ class Turnstile:
             come, refused, gauge = max(lines, key=lambda found: found[0])
             gauge.stand(member, come, now)
             _keep_places(asked, member, come)
-            return Answer(False, (come - now) / 1000, refused)
+            return Answer(False, (come - now) / 1000, refused, come)
         if whole:
             come, refused = max(whole, key=lambda found: found[0])
             _keep_places(asked, member, come)
-            return Answer(False, (come - now) / 1000, refused)
+            return Answer(False, (come - now) / 1000, refused, come)
         if most < 1:
             return Answer(False)
         for _, gauge in asked:

@@ -251,8 +251,8 @@ class MemoryTransport:
                 pending.failures, pending.crashes = max(pending.failures, delivery.failures) + 1, 0
                 pending.first_failed_at = pending.first_failed_at or time.time()
                 pending.due = now + delay
-            case Snooze(delay):
-                pending.due = now + delay
+            case Snooze(delay, at):
+                pending.due = now + delay if at is None else at / 1000
             case Release():
                 pending.due = now
             case Dead():

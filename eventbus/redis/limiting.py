@@ -97,9 +97,10 @@ def _told(bound: Bound) -> tuple[str | int, ...]:
 def answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
     """What it returned."""
     bounds = list(dict.fromkeys(bound for request in requests for bound in request.bounds))
+    now, *pairs = flat
     return [
-        Answer(wait < 0, max(0, wait) / 1000, bounds[number - 1] if number else None)
-        for wait, number in zip(flat[::2], flat[1::2], strict=True)
+        Answer(False, wait / 1000, bounds[number - 1], now + wait) if number else Answer(wait < 0)
+        for wait, number in zip(pairs[::2], pairs[1::2], strict=True)
     ]
 
 

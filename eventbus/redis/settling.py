@@ -113,8 +113,8 @@ def _command(namespace: str, settlement: Settlement) -> Command:
     match outcome:
         case Retry(delay):
             return _park(namespace, delivery, delay, delivery.failures)
-        case Snooze(delay):
-            return _park(namespace, delivery, delay, "")
+        case Snooze(delay, at):
+            return _park(namespace, delivery, delay, "", at)
         case Dead():
             return _bury(namespace, delivery, outcome)
         case Release():
@@ -136,10 +136,10 @@ def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[st
     return (lane, *group_keys(namespace, subscription.stream, subscription.group))
 
 
-def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str) -> Command:
+def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str, at: int | None = None) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
     keys = _keys(namespace, subscription, priority_of(entry))
-    wait = ms(min(delay, LONGEST_DELAY))
+    wait = ms(min(delay, LONGEST_DELAY)) if at is None else f"@{at}"
     return scripts.PARK(keys, subscription.group, subscription.consumer, entry, wait, failures, PARKED)
 
 

@@ -9,7 +9,7 @@
 -- ARGV[4] how many limits follow, each with five values: 'rate' or 'places', how many it allows, the span in ms, '1' if
 -- it is by key and has a line, what is told of that
 -- then for each member: its name, how many limits concern it, and their numbers
--- Returns for each member two values: -1 if it may start (and is counted), 0 if nothing but ARGV[2] keeps it, else ms
+-- Returns the time in ms, then for each member two values: -1 if it may start (and is counted), 0 if nothing but ARGV[2] keeps it, else ms
 -- after which to ask again; and the number of the limit that refuses it, 0 if none does.
 -- All keys are read before anything is written, so that one of another type changes nothing.
 local LATE, FARTHEST, MEMORY = 10000, 3653 * 86400000, 86400000
@@ -183,7 +183,7 @@ local function ask(member, numbers)
   return -1, 0
 end
 
-local answers, at = {}, 5 + 5 * #limits
+local answers, at = {now}, 5 + 5 * #limits
 while at <= #ARGV do
   local numbers = {}
   for i = 1, tonumber(ARGV[at + 1]) do
