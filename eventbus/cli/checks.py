@@ -10,6 +10,7 @@ from eventbus.control import Pause
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.inspection import Finding, GroupState, OutboxStanding, Severity, StreamState
 from eventbus.settings import Settings
+from eventbus.spool import SPOOL_BYTES, SpoolFile
 
 LATE = 60.0  # seconds that an event may wait for a group that is at work
 STUCK = 3_600.0  # seconds for which an event may be unsettled
@@ -76,6 +77,28 @@ def _orphans(where: str, group: GroupState) -> Iterator[Finding]:
     if lost:
         told = f"{where}: {sum(c.pending for c in lost)} events in the hands of {len(lost)} consumers that are silent"
         yield _odd("orphans", told, "live workers take them over when a lease has run out: are they of this version?")
+
+
+def examine_spool(settings: Settings) -> Iterator[Finding]:
+    """The spool of this machine, if there is one."""
+    if settings.spool_path is None or not settings.spool_path.parent.is_dir():
+        return
+    try:
+        file = SpoolFile(settings.spool_path, SPOOL_BYTES)
+        found, reasons = file.status(), file.aside.reasons()
+    except OSError as error:
+        yield _bad("spool", f"{settings.spool_path} cannot be read: {error}", "is it this user's?")
+        return
+    if found.rejected:
+        reason = next(iter(reasons))
+        told = f"{found.rejected} lines of {found.path} were set aside, most of them for: {reason}"
+        remedy = "see eventbus spool status; once the cause is gone: eventbus spool replay --rejected"
+        yield _bad("spool", told, remedy)
+    if found.records:
+        told = f"{found.records} wait in {found.path}, the oldest since {found.oldest}"
+        yield _odd("spool", told, "a gateway or worker with this spool replays it; or by hand: eventbus spool replay")
+    if not found.rejected and not found.records:
+        yield Finding("spool", Severity.OK, "nothing waits")
 
 
 async def examine_database(settings: Settings) -> list[Finding]:

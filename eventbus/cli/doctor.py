@@ -24,7 +24,7 @@ def doctor(
     watch: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="Between two looks at what grows.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at Redis, streams, groups and PostgreSQL. Exit code 1 if something is wrong, 3 if a server is away."""
+    """Look at Redis, groups, PostgreSQL and the spool. Exit code 1 if something is wrong, 3 if a server is away."""
     findings = run(_examine(watch))
     if as_json:
         typer.echo(json.dumps({"findings": [finding._asdict() for finding in findings]}, indent=2))
@@ -43,7 +43,8 @@ async def _examine(watch: float) -> list[Finding]:
         await asyncio.sleep(watch)
         now, pauses = await read_streams(link, reach.NAMESPACE), await reach.paused(link)
         found += checks.examine(before, now, pauses)
-    return found + await checks.examine_database(Settings())
+    settings = Settings()
+    return [*found, *checks.examine_spool(settings), *await checks.examine_database(settings)]
 
 
 def _screen(findings: Sequence[Finding]) -> str:

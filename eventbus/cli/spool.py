@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from eventbus.bus import EventBus
+from eventbus.cli.columns import printable
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.loop import run
 from eventbus.settings import Settings
-from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay
+from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay, replay_rejected
+from eventbus.transport import Transport
 
+MOST_REASONS = 10  # of lines that were set aside
 CLAIM_PATIENCE = 10.0  # seconds that a replay of another process may take
 
 app = typer.Typer(help="See what waits on the disk for Redis, and send it there.", no_args_is_help=True)
@@ -28,26 +32,36 @@ class SpoolFailed(EventBusError):
 @app.command()
 def status(path: PathOption = None, as_json: JsonOption = False) -> None:
     """How much waits, since when, and how many lines were set aside."""
-    found = _status(_file(path))
+    found, reasons = _status(_file(path))
     if as_json:
-        typer.echo(json.dumps(found._asdict(), indent=2))
+        typer.echo(json.dumps({**found._asdict(), "reasons": reasons}, indent=2))
         return
     for name, value in found._asdict().items():
         typer.echo(f"{name + ':':<10}{'-' if value is None else value}")
+    for reason, count in list(reasons.items())[:MOST_REASONS]:
+        typer.echo(f"{count:>10} {printable(reason)}")
 
 
 @app.command("replay")
-def replay_(path: PathOption = None, as_json: JsonOption = False) -> None:
+def replay_(
+    path: PathOption = None,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="What was set aside instead, once the cause is gone.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Send all that waits to Redis, in order. What is there already is not stored twice."""
     file = _file(path)
+    call, there = (replay_rejected, file.rejected()) if rejected else (replay, file.size())
     try:
-        done = run(_replay(file)) if file.size() else Replayed()
+        done = run(_replay(file, call)) if there else Replayed()
     except OSError as error:
         raise SpoolFailed(f"spool {file.path}: {error}") from error
     if as_json:
         typer.echo(json.dumps(done._asdict(), indent=2))
         return
-    aside = f", set {done.rejected} lines aside in {file.rejected_path}" if done.rejected else ""
+    verb = "left" if rejected else "set"
+    aside = f", {verb} {done.rejected} lines aside in {file.rejected_path}" if done.rejected else ""
     typer.echo(f"replayed {done.records}{aside}")
 
 
@@ -58,17 +72,18 @@ def _file(path: Path | None) -> SpoolFile:
     return SpoolFile(chosen, SPOOL_BYTES)
 
 
-def _status(file: SpoolFile) -> SpoolStatus:
+def _status(file: SpoolFile) -> tuple[SpoolStatus, dict[str, int]]:
+    """And why lines were set aside, each reason with its number."""
     try:
-        return file.status()
+        return file.status(), file.aside.reasons()
     except OSError as error:
         raise SpoolFailed(f"spool {file.path}: {error}") from error
 
 
-async def _replay(file: SpoolFile) -> Replayed:
+async def _replay(file: SpoolFile, call: Callable[[SpoolFile, Transport], Awaitable[Replayed | None]]) -> Replayed:
     async with EventBus() as bus:
         waited = 0.0
-        while (done := await replay(file, bus.transport)) is None:
+        while (done := await call(file, bus.transport)) is None:
             if waited >= CLAIM_PATIENCE:
                 raise SpoolFailed(f"spool {file.path}: another process is replaying it; see `eventbus spool status`")
             await asyncio.sleep(0.1)

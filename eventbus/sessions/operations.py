@@ -9,15 +9,13 @@ import orjson
 from pydantic import JsonValue
 
 from eventbus.codec import decode, encode
-from eventbus.errors import SessionRefused
+from eventbus.errors import EventBusError, Full, SessionRefused, Unavailable
 from eventbus.event import Envelope
 from eventbus.ledger import LIFETIME, SessionId
 from eventbus.sessions.committing import commit
-from eventbus.spool import Operation, Refused, spoolable
+from eventbus.spool import Refused, spoolable
 from eventbus.spool.record import Parts
 from eventbus.transport import Transport
-
-O = TypeVar("O", bound=Operation)  # noqa: E741
 
 _FIELDS = (b"id", b"type", b"meta", b"data")
 
@@ -102,13 +100,25 @@ spoolable("session.commit", CommitSession.read)
 spoolable("session.roll_back", RollBackSession.read)
 
 
+O = TypeVar("O", bound=SessionOperation)  # noqa: E741
+
+
 async def _each(run: Sequence[O], step: Callable[[O], Awaitable[object]]) -> list[Refused]:
-    refused: list[Refused] = []
+    """What Redis refuses spoils its session: without one addition the rest must not be published."""
+    refused, spoiled = list[Refused](), dict[SessionId, str]()
     for operation in run:
         try:
-            await step(operation)
+            if reason := spoiled.get(operation.session):
+                refused.append(Refused(operation, f"what came before was refused: {reason}"))
+            else:
+                await step(operation)
         except SessionRefused as error:
             refused.append(Refused(operation, str(error)))
+        except (Unavailable, Full):
+            raise
+        except EventBusError as error:
+            refused.append(Refused(operation, str(error)))
+            spoiled[operation.session] = str(error)
     return refused
 
 

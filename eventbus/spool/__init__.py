@@ -2,6 +2,7 @@
 
 record  what a line looks like            file    the file that several processes share
 replay  from the file back to Redis       here    many publishes, one write and one fsync
+rejected  what was set aside, and why     following  what is new in the file
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from eventbus.errors import ConfigurationError, Full, Unavailable
 from eventbus.home import Home
 from eventbus.spool.file import SpoolFile, SpoolStatus
 from eventbus.spool.record import Operation, Refused, Spooled, pack, spoolable
-from eventbus.spool.replay import Replayed, Replayer, replay
+from eventbus.spool.replay import Replayed, Replayer, replay, replay_rejected
 from eventbus.transport import Outgoing, Transport
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "SpoolStatus",
     "patience",
     "replay",
+    "replay_rejected",
     "spoolable",
 ]
 
@@ -117,7 +119,7 @@ class Spool:
 
     @property
     def records(self) -> int:
-        """How many wait: of this process, and of those that share the file. Any thread may ask; it reads the file."""
+        """How many wait: of this process, and of those that share the file. Any thread may ask."""
         return self.file.waiting()
 
     @property
@@ -132,7 +134,7 @@ class Spool:
 
     @property
     def rejected(self) -> int:
-        """How many lines were set aside, and wait for somebody to look at them. Any thread may ask; it reads a file."""
+        """How many lines were set aside, and wait for somebody to look at them. Any thread may ask."""
         return self.file.rejected()
 
     @property

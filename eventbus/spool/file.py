@@ -5,7 +5,7 @@ emptied; it is never rewritten, so that nobody can append to a file that is abou
 
     PATH            the records; a writer locks it for one write and its fsync, a reader for one batch
     PATH.lock       held by whoever replays, from the first batch to the last
-    PATH.rejected   lines that are torn or changed, as they were found
+    PATH.rejected   lines that are torn, changed or refused, as they were found
 
 A writer that dies leaves a torn last line at the worst; the next one begins a new line behind it.
 """
@@ -14,17 +14,18 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from eventbus.errors import CodecError
-from eventbus.spool.record import MARK, Mark, Operation, digest, pack_mark, unpack
+from eventbus.spool.following import Backlog, LastMark, tail
+from eventbus.spool.record import Mark, Operation, digest, pack_mark, unpack
+from eventbus.spool.rejected import Rejected
 
 BATCH = 500  # records
 BATCH_BYTES = 2**20
-TAIL = 64  # bytes
 LOCK_PATIENCE = 2.0  # seconds; a lock is held for one write and its fsync
 _LOCK_PAUSE = 0.002  # seconds
 _SEAM = re.compile(rb'(?<="}).?(?={")')  # between two records; inside of one, such quotes have a backslash before them
@@ -56,7 +57,10 @@ class SpoolFile:
         self.path = path
         self.limit = limit
         self.rejected_path = path.with_name(path.name + ".rejected")
+        self.aside = Rejected(self.rejected_path)
         self._claim_path = path.with_name(path.name + ".lock")
+        self._backlog = Backlog(path)
+        self._last_mark = LastMark()
 
     def size(self) -> int:
         """Bytes; 0 if there is no file."""
@@ -66,15 +70,9 @@ class SpoolFile:
             return 0
 
     def waiting(self) -> int:
-        """How many records wait, for a gauge: what stands behind the last mark is counted, and not looked into."""
-        try:
-            content = self.path.read_bytes()
-        except OSError:
-            return 0
-        last = content.rfind(b"\n" + MARK)
-        start = int(content[last + 1 + len(MARK) :].partition(b",")[0]) if last >= 0 else 0
-        behind = content[start:]
-        return behind.count(b"\n") - behind.count(b"\n" + MARK) - behind.startswith(MARK)
+        """How many records wait, for a gauge: what stands behind the last mark is counted, and not looked into. Reads
+        what has come since it was last asked."""
+        return self._backlog.count()
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -117,9 +115,8 @@ class SpoolFile:
 
     def replayed(self) -> int:
         """The byte up to which the last good mark says that all is in Redis. For the holder of the claim."""
-        with self._locked() as file, open(file, "rb", closefd=False) as reader:
-            marks = [line for line in reader if line.startswith(MARK)]
-            return next((mark.replayed for line in reversed(marks) if (mark := _true_mark(file, line))), 0)
+        with self._locked() as file:
+            return self._last_mark.read(file)
 
     def batch(self, start: int) -> Batch:
         """The records behind the byte `start`. Its end is `start` if there is nothing."""
@@ -131,19 +128,11 @@ class SpoolFile:
                 _sort(line.rstrip(b"\n"), found)
                 if len(found.records) + len(found.rejected) >= BATCH or end - start >= BATCH_BYTES:
                     break
-            return found._replace(end=end, tail=_tail(file, end))
+            return found._replace(end=end, tail=tail(file, end))
 
-    def reject(self, lines: Sequence[bytes]) -> None:
-        """Set lines aside, each of them once: the replay that did it last may have died before it could say so."""
-        known = self.rejected_path.read_bytes() if self.rejected_path.exists() else b""
-        new = set(lines) - set(known.split(b"\n"))
-        if not new:
-            return
-        file = os.open(self.rejected_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(file, b"".join(line + b"\n" for line in lines if line in new))
-        finally:
-            os.close(file)
+    def reject(self, lines: Sequence[bytes], reasons: Mapping[bytes, str] = {}) -> None:
+        """Set lines aside, each of them once, and say why of those whose reasons are known."""
+        self.aside.add(lines, reasons)
         _sync_folder(self.path.parent)
 
     def mark(self, batch: Batch) -> int:
@@ -152,7 +141,7 @@ class SpoolFile:
         Returns where to go on; the beginning if the file is another by now."""
         with self._locked() as file:
             size = os.fstat(file).st_size
-            if _tail(file, batch.end) != batch.tail:
+            if tail(file, batch.end) != batch.tail:
                 return 0
             if size == batch.end:
                 os.ftruncate(file, 0)
@@ -175,7 +164,7 @@ class SpoolFile:
 
     def rejected(self) -> int:
         """How many lines were set aside."""
-        return self.rejected_path.read_bytes().count(b"\n") if self.rejected_path.exists() else 0
+        return self.aside.count()
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -208,23 +197,6 @@ def _sort(line: bytes, batch: Batch) -> None:
                 _sort(piece, batch)
     else:
         batch.records.extend(record for record in found if not isinstance(record, Mark))
-
-
-def _true_mark(file: int, line: bytes) -> Mark | None:
-    """The mark in a line, if it was made for this very file."""
-    try:
-        mark = unpack(line.rstrip(b"\n"))
-    except CodecError:
-        return None
-    if not isinstance(mark, Mark) or mark.behind != digest(_tail(file, mark.replayed)):
-        return None
-    return mark
-
-
-def _tail(file: int, end: int) -> bytes:
-    """The last bytes before `end`: more than a checksum, so that no two places are alike."""
-    start = max(0, end - TAIL)
-    return os.pread(file, end - start, start)
 
 
 def _seal(file: int, size: int) -> bytes:

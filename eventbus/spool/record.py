@@ -25,9 +25,9 @@ import orjson
 
 from eventbus.codec import decode, encode
 from eventbus.dedupe import Once, check_once
-from eventbus.errors import CodecError
+from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Envelope
-from eventbus.transport import Outgoing, Transport
+from eventbus.transport import Outgoing, Transport, fates_of
 
 MARK = b'{"replayed":'  # how the line of a mark begins
 
@@ -113,7 +113,15 @@ class Spooled(NamedTuple):
     @classmethod
     async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
         now = time.time()
-        await transport.append([record.outgoing(now) for record in run], again=True)
+        try:
+            await transport.append([record.outgoing(now) for record in run], again=True)
+        except EventBusError as error:
+            fates = fates_of(error, len(run))
+            for fate in fates:
+                if isinstance(fate, (Unavailable, Full)):
+                    raise fate from None
+            pairs = zip(run, fates, strict=True)
+            return [Refused(record, str(fate)) for record, fate in pairs if isinstance(fate, EventBusError)]
         return []
 
 

@@ -5,15 +5,16 @@ operation knows what it has done: events by their ids, additions to sessions by 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from eventbus import crash
 from eventbus.breaker import Breaker
-from eventbus.errors import EventBusError, Full, Unavailable
-from eventbus.spool.file import Batch, SpoolFile
-from eventbus.spool.record import Operation, Refused, pack
+from eventbus.errors import CodecError, EventBusError, Full, Unavailable
+from eventbus.spool.file import BATCH, SpoolFile
+from eventbus.spool.record import Mark, Operation, Refused, pack, unpack
 from eventbus.telling import get_logger
 from eventbus.transport import Transport
 
@@ -40,6 +41,7 @@ async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
     with file.claim() as mine:
         if not mine:
             return None
+        await transport.connect()  # before the file is read: it may be large, and the server away for long
         done = Replayed()
         start = await _in_thread(file.replayed)
         while (batch := await _in_thread(file.batch, start)).end > start:
@@ -47,7 +49,7 @@ async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
                 await _in_thread(file.reject, batch.rejected)
                 log.error("spool: lines set aside", path=str(file.rejected_path), count=len(batch.rejected))
                 crash.point("spool.rejected")
-            refused = await _apply(batch, transport)
+            refused = await _apply(batch.records, transport)
             if refused:
                 await _set_aside(file, refused)
             crash.point("spool.replayed")
@@ -58,16 +60,53 @@ async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
         return done
 
 
-async def _apply(batch: Batch, transport: Transport) -> list[Refused]:
-    """All of a batch, in order: those of one kind that follow each other together."""
-    if not batch.records:
+async def replay_rejected(file: SpoolFile, transport: Transport) -> Replayed | None:
+    """What was set aside, once the cause is gone: what is taken now is not there any more, what is refused again or
+    cannot be read stays. None, and what is raised: as `replay`."""
+    with file.claim() as mine:
+        if not mine:
+            return None
+        lines = await _in_thread(file.aside.lines)
+        taken: set[bytes] = set()
+        for start in range(0, len(lines), BATCH):
+            found = {line: operation for line in lines[start : start + BATCH] if (operation := _operation(line))}
+            refused = await _apply(list(found.values()), transport)
+            still = {id(operation) for operation, _ in refused}
+            taken |= {line for line, operation in found.items() if id(operation) not in still}
+        await _in_thread(file.aside.replace, [line for line in lines if line not in taken])
+        return Replayed(len(taken), len(lines) - len(taken))
+
+
+def _operation(line: bytes) -> Operation | None:
+    try:
+        found = unpack(line)
+    except CodecError:
+        return None
+    return None if isinstance(found, Mark) else found
+
+
+async def _apply(records: Sequence[Operation], transport: Transport) -> list[Refused]:
+    """All of these, in order: those of one kind that follow each other together."""
+    if not records:
         return []
     # A server that was frozen works off what its sockets hold: first, for these may be among it.
     await transport.connect()
     refused: list[Refused] = []
-    for kind, run in groupby(batch.records, key=_kind):
-        refused += await kind.replay(list(run), transport)
+    for kind, run in groupby(records, key=_kind):
+        refused += await _apply_run(kind, list(run), transport)
     return refused
+
+
+async def _apply_run(kind: type[Operation], run: list[Operation], transport: Transport) -> list[Refused]:
+    """What nobody has foreseen may be the fault of one: then they are applied one by one."""
+    try:
+        return await kind.replay(run, transport)
+    except (Unavailable, Full, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for ever
+        if len(run) == 1:
+            return [Refused(run[0], str(error) or type(error).__name__)]
+    return [each for operation in run for each in await _apply_run(kind, [operation], transport)]
 
 
 def _kind(operation: Operation) -> type[Operation]:
@@ -75,11 +114,13 @@ def _kind(operation: Operation) -> type[Operation]:
 
 
 async def _set_aside(file: SpoolFile, refused: list[Refused]) -> None:
-    """Somebody was told that this is done, and it never will be: people must see it."""
-    await _in_thread(file.reject, [pack(operation).rstrip(b"\n") for operation, _ in refused])
-    for operation, reason in refused:
-        kind = type(operation).__name__
-        log.error("spool: refused and set aside", path=str(file.rejected_path), operation=kind, reason=reason)
+    """Somebody was told that this is done, and it is not: people must see it."""
+    reasons = {pack(operation).rstrip(b"\n"): reason for operation, reason in refused}
+    await _in_thread(file.reject, list(reasons), reasons)
+    told = Counter((type(operation).__name__, reason) for operation, reason in refused)
+    for (kind, reason), count in told.items():
+        named = {"operation": kind, "count": count, "reason": reason, "mend": "eventbus spool replay --rejected"}
+        log.error("spool: refused and set aside", path=str(file.rejected_path), **named)
 
 
 class Replayer:
@@ -101,7 +142,7 @@ class Replayer:
                 self._breaker.failed(error, away=True)
             except Full as error:
                 self._note(error)
-            except (EventBusError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: who ends here replays nothing any more
                 self._note(error)
             await asyncio.sleep(PAUSE)
 
@@ -114,7 +155,9 @@ class Replayer:
     def _note(self, error: Exception) -> None:
         """When it begins, then once a minute."""
         if self._failures % _NOTE_EVERY == 0:
-            log.error("the spool waits", path=str(self._file.path), error=str(error))
+            foreseen = isinstance(error, (EventBusError, OSError))
+            exc_info = None if foreseen else error
+            log.error("the spool waits", path=str(self._file.path), error=str(error), exc_info=exc_info)
         self._failures += 1
 
 

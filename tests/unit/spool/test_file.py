@@ -138,3 +138,29 @@ def test_status_tells_what_waits(file: SpoolFile) -> None:
     assert (found.records, found.bytes, found.rejected) == (2, file.path.stat().st_size, 1)
     assert found.oldest is not None
     assert file.waiting() == 2
+
+
+def test_the_gauge_follows_marks_and_a_file_that_was_emptied_or_replaced(file: SpoolFile) -> None:
+    assert file.waiting() == 0
+    file.append(lines(*range(BATCH + 3)))
+    assert file.waiting() == BATCH + 3
+    first = file.batch(0)
+    file.mark(first)
+    assert file.waiting() == 3
+    assert file.replayed() == first.end
+    file.append(lines(1))
+    assert file.waiting() == 4
+    other = SpoolFile(file.path, LIMIT)
+    assert other.waiting() == 4
+    assert other.replayed() == first.end
+    other.mark(other.batch(first.end))
+    assert (file.size(), file.waiting(), file.replayed()) == (0, 0, 0)
+    file.append(lines(*range(2 * BATCH)))
+    assert file.waiting() == 2 * BATCH, "longer than it was, and none of it was read before"
+    assert file.replayed() == 0
+    file.path.unlink()
+    file.append(lines(1, 2))
+    assert file.waiting() == 2
+    with file.path.open("ab") as torn:
+        torn.write(b"torn")
+    assert file.waiting() == 2, "a line is whole when it ends"
