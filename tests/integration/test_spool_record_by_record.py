@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ async def raw(any_redis_url: str) -> AsyncIterator[Link]:
     await link.close()
 
 
-def record(number: int, **attributes: object) -> bytes:
+def record(number: int, **attributes: Any) -> bytes:
     return pack(Spooled.of(Outgoing(envelope(number, **attributes)), 0.0))
 
 
