@@ -11,15 +11,18 @@ handler of the group, and goes on collecting until it has one.
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from eventbus.batch import Batch, Item
 from eventbus.context import Context, Publisher
+from eventbus.deadlines import TaskDeadlines, limit
 from eventbus.ending import Ending
 from eventbus.event import Event
 from eventbus.judgement import GivenBack
 from eventbus.loop import abandon, begin
+from eventbus.overruns import tell
 from eventbus.registration import BatchRegistration
 
 
@@ -29,14 +32,23 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._holders: set[asyncio.Task[Any] | None] = set()
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
         """Raises GivenBack if it had to wait, and `give_back` was called meanwhile."""
         await self._acquire()
+        holder = asyncio.current_task()
+        self._holders.add(holder)
         try:
             yield
         finally:
+            self.free(holder)
+
+    def free(self, holder: "asyncio.Task[Any] | None") -> None:
+        """The place of this task, if it has one: it is over, or done with."""
+        if holder in self._holders:
+            self._holders.discard(holder)
             self._release()
 
     def give_back(self) -> None:
@@ -71,7 +83,14 @@ class Slots:
 class Collector:
     """Batches of one registration."""
 
-    def __init__(self, publisher: Publisher, registration: BatchRegistration, slots: Slots, ending: Ending) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        registration: BatchRegistration,
+        slots: Slots,
+        ending: Ending,
+        overdue: Callable[[str], None] = lambda _group: None,
+    ) -> None:
         self.publisher = publisher
         self.registration = registration
         self.slots = slots
@@ -79,6 +98,9 @@ class Collector:
         # A batch belongs to none of its events: what their middleware put into the context is not for all of them.
         self.surroundings = contextvars.copy_context()
         self.runs: set[_Run] = set()
+        timeout = registration.timeout
+        self.deadlines = None if timeout is None else TaskDeadlines(timeout, self._outlived)
+        self._overdue = overdue
         self._open: _Run | None = None
 
     async def join(self, event: Event, ctx: Context) -> None:
@@ -120,6 +142,15 @@ class Collector:
         for run in list(self.runs):
             run.abandon()
 
+    def _outlived(self, task: "asyncio.Task[Any]", seconds: float, last: bool) -> None:
+        for run in [run for run in self.runs if run.runs_in(task)]:
+            contexts = run.contexts
+            tell(contexts[0].group, self.registration.label, [ctx.event_id for ctx in contexts], seconds, last=last)
+            if last:
+                run.give_up(seconds)
+            else:
+                self._overdue(contexts[0].group)
+
 
 class _Run:
     """One batch: collecting, then waiting for a slot, then running, then over."""
@@ -146,6 +177,22 @@ class _Run:
         self._timer.cancel()
         if self._task is None:
             self._task = begin(self._run(), self._collector.surroundings.copy())
+
+    @property
+    def contexts(self) -> list[Context]:
+        return [item.ctx for item in self._members]
+
+    def runs_in(self, task: "asyncio.Task[Any]") -> bool:
+        return self._running and self._task is task
+
+    def give_up(self, seconds: float) -> None:
+        """Its handler does not end: what nothing was said about has failed, and what it says now counts for nothing."""
+        assert self._task is not None, "it has begun"
+        for item in self._members:
+            item.settle(TimeoutError(f"it went on for {seconds:.0f} s after its time was up, though it was cancelled"))
+        self._collector.slots.free(self._task)
+        self._end()
+        abandon(self._task)
 
     async def leave(self, item: Item[Event]) -> None:
         """The item's execution was cancelled. Returns when no handler has it in its hands any more; the last one that
@@ -188,7 +235,7 @@ class _Run:
         registration = self._collector.registration
         error: BaseException | None = None
         try:
-            async with asyncio.timeout(registration.timeout):
+            with limit(self._collector.deadlines):
                 await registration.handler(Batch(self._collector.publisher, items))
         except (KeyboardInterrupt, GeneratorExit):
             raise

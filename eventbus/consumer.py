@@ -27,6 +27,7 @@ from eventbus.isolation import Isolation
 from eventbus.judgement import judge_unforeseen
 from eventbus.lifeline import InHand
 from eventbus.loop import abandon
+from eventbus.overruns import Overruns
 from eventbus.pace import Pace
 from eventbus.renewal import Hand, Renewal
 from eventbus.runners import Runners
@@ -71,6 +72,15 @@ class Consumer:
         self._aside: set[Delivery] = set()  # of what runs: see eventbus.slow
         self._runners = self._make_runners()
         self._ready, self._running = self._runners.ready, self._runners.running
+        executor.overruns = Overruns(
+            group.name,
+            self._running,
+            label=group.label_of,
+            fail=executor.fail,
+            ended=self._finish,
+            go_on=self._go_on_without,
+            count=executor.overdue,
+        )
         self._stopping = asyncio.Event()
         self._room = asyncio.Event()
         self._begun = False
@@ -421,6 +431,10 @@ class Consumer:
             self._aside.discard(delivery)
         self._pace.ended += 1
         self._settle_due.set()
+
+    def _go_on_without(self, task: asyncio.Task[None]) -> None:
+        self._runners.let_go(task)
+        self._start()
 
     def _look_for_room(self) -> None:
         if self._gate is not None:

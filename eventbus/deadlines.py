@@ -5,10 +5,16 @@ Calls that may take equally long expire in the order in which they began, so one
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
 
 Future = asyncio.Future[Any]
 Task = asyncio.Task[Any]
+
+PATIENCE = 5.0  # seconds that a task has to end when its time is up
+AGAIN, TIMES = 1.0, 5  # seconds between its further cancellations, and how many there are
 
 
 class Deadlines:
@@ -54,22 +60,67 @@ class TaskDeadlines(Deadlines):
         await …
     finally:
         late = deadlines.end(task)   # then a CancelledError means that its time was up, unless task.cancelling() still
+
+    Where it goes on all the same, `outlived(task, seconds, last)` is called PATIENCE seconds later; then it is
+    cancelled again, each AGAIN seconds, and at last `outlived` is called for the last time. `seconds`: since its time
+    was up.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, outlived: Callable[[Task, float, bool], None] | None = None) -> None:
         super().__init__(seconds)
-        self._expired: set[Task] = set()
+        self._outlived = outlived
+        self._expired: dict[Future, _Late] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """As `async with asyncio.timeout(seconds)`, around what the current task does."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None, "only a task can be told that its time is up"
+        self.begin(task, loop, loop.time())
+        try:
+            yield
+        except BaseException as error:
+            if self.end(task) and isinstance(error, asyncio.CancelledError) and not task.cancelling():
+                raise TimeoutError from error
+            raise
+        else:
+            self.end(task)
 
     def end(self, call: Future) -> bool:
         """Whether its time was up: it was cancelled for that, which is undone here."""
         if self._due.pop(call, None) is not None:
             return False
-        assert isinstance(call, asyncio.Task)
-        self._expired.remove(call)
-        call.uncancel()
+        late = self._expired.pop(call)
+        for _ in range(late.cancelled):
+            cast(Task, call).uncancel()
         return True
 
     def _time_is_up(self, call: Future) -> None:
-        assert isinstance(call, asyncio.Task)
-        self._expired.add(call)
-        call.cancel()
+        loop = asyncio.get_running_loop()
+        late = self._expired[call] = _Late(loop.time(), 1)
+        cast(Task, call).cancel()
+        if self._outlived is not None:
+            loop.call_later(PATIENCE, self._look, call, late)
+
+    def _look(self, call: Future, late: "_Late") -> None:
+        if self._expired.get(call) is not late or self._outlived is None:
+            return  # it has ended; the task may be at something else by now
+        loop, task = asyncio.get_running_loop(), cast(Task, call)
+        last = late.cancelled > TIMES
+        if last or late.cancelled == 1:
+            self._outlived(task, loop.time() - late.since, last)
+        if not last:
+            late.cancelled += 1
+            task.cancel()
+            loop.call_later(AGAIN, self._look, call, late)
+
+
+@dataclass(slots=True, eq=False)
+class _Late:
+    since: float  # the loop's time at which its time was up
+    cancelled: int  # how often
+
+
+def limit(deadlines: TaskDeadlines | None) -> AbstractContextManager[None]:
+    """Around what the current task does: its time is bounded, if there are deadlines."""
+    return nullcontext() if deadlines is None else deadlines.running()

@@ -5,13 +5,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventbus.aborting import Aborting
 from eventbus.batching import Collector, Slots
 from eventbus.codec import decode, open_event
 from eventbus.context import Context, Publisher
-from eventbus.deadlines import TaskDeadlines
+from eventbus.deadlines import TaskDeadlines, limit
 from eventbus.ending import Ending
 from eventbus.errors import Cancelled, CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
@@ -19,6 +19,7 @@ from eventbus.group import Group
 from eventbus.judgement import GivenBack, failure_of, judge, leaves
 from eventbus.lifecycle import Announcer, AnyListener, Finished
 from eventbus.middleware import CallNext, Middleware, compose
+from eventbus.overruns import Overruns
 from eventbus.policy import RetryPolicy
 from eventbus.registration import AnyRegistration, BatchRegistration
 from eventbus.telling import get_logger
@@ -48,6 +49,7 @@ class Executor:
     counts      are told of every execution before any listener: group, outcome, envelope, seconds, as in Finished
     middleware  runs outside of the group's own
     listeners   are told before the group's own
+    overdue     is told of each handler that goes on for long after its time was up
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Executor:
         counts: Sequence[Count] = (),
         middleware: Sequence[Middleware] = (),
         listeners: Sequence[AnyListener] = (),
+        overdue: Callable[[str], None] = lambda _group: None,
     ) -> None:
         self._group = group
         self._aborting = aborting
@@ -70,6 +73,8 @@ class Executor:
         self._slots = Slots(group.concurrency) if batches else None
         self._collectors: dict[BatchRegistration, Collector] = {}
         self.ending = Ending()
+        self.overdue = overdue
+        self.overruns: Overruns | None = None  # set by the consumer
         self._routes = {event_type: self._route(found) for event_type, found in group.handlers.items()}
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
@@ -113,10 +118,9 @@ class Executor:
             failure = error
         finally:
             late = deadlines is not None and deadlines.end(task)
-        if failure is None:
+        if failure is None and not late:
             return self._conclude(delivery, _DONE, envelope, started)
-        failure = _meaning(failure, task, delivery, late=late)
-        return self._conclude(delivery, self._judge_raised(route, context, failure, task), envelope, started, failure)
+        return self._conclude_raised(route, context, failure, task, late=late, started=started)
 
     def fail(self, delivery: Delivery, error: BaseException) -> Outcome:
         """The outcome of one whose handler did not start, because other code of the application's raised this: as if
@@ -155,14 +159,23 @@ class Executor:
         if isinstance(found, BatchRegistration):
             if found not in self._collectors:
                 assert self._slots is not None, "a group with batches has slots"
-                self._collectors[found] = Collector(self._publisher, found, self._slots, self.ending)
+                self._collectors[found] = Collector(self._publisher, found, self._slots, self.ending, self.overdue)
             # What an event waits for its batch is no time of the handler's: the batch has slot and timeout.
             return _Route(compose(self._collectors[found].join, self._layers), None, found.retry)
         call = compose(found.handler, self._layers)
         if self._slots is not None:
-            return _Route(_in_slot(self._slots, found.timeout, call), None, found.retry)
+            return _Route(_in_slot(self._slots, self._deadlines(found.timeout), call), None, found.retry)
         # The consumer starts no more of them than may run.
-        return _Route(call, None if found.timeout is None else TaskDeadlines(found.timeout), found.retry)
+        return _Route(call, self._deadlines(found.timeout), found.retry)
+
+    def _deadlines(self, timeout: float | None) -> TaskDeadlines | None:
+        return None if timeout is None else TaskDeadlines(timeout, self._outlived)
+
+    def _outlived(self, task: asyncio.Task[Any], seconds: float, last: bool) -> None:
+        if last and self._slots is not None:
+            self._slots.free(task)
+        if self.overruns is not None:
+            self.overruns.outlived(task, seconds, last)
 
     def _find_route(self, envelope: Envelope) -> _Route | None:
         """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
@@ -194,6 +207,26 @@ class Executor:
         except Exception:  # the outcome is decided; who could not be told of it changes nothing
             log.exception("an outcome was not told to all", group=self._group.name, entry_id=delivery.entry_id)
         return outcome
+
+    def _conclude_raised(
+        self,
+        route: _Route,
+        context: Context,
+        failure: BaseException | None,
+        task: asyncio.Task[object],
+        *,
+        late: bool,
+        started: float,
+    ) -> Outcome:
+        """Of a handler that raised; or returned, after its time was up."""
+        delivery, envelope = context.delivery, context.envelope
+        assert delivery is not None, "it is an attempt at one"
+        if delivery.given_up:
+            return Release()  # it has failed by then, and nobody asks any more
+        if failure is None:
+            return self._conclude(delivery, _DONE, envelope, started)
+        failure = _meaning(failure, task, delivery, late=late)
+        return self._conclude(delivery, self._judge_raised(route, context, failure, task), envelope, started, failure)
 
     def _refusal(self, envelope: Envelope) -> Cancelled | None:
         assert self._aborting is not None
@@ -242,12 +275,15 @@ class Executor:
         return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
 
 
-def _in_slot(slots: Slots, timeout: float | None, call: CallNext) -> CallNext:
+def _in_slot(slots: Slots, deadlines: TaskDeadlines | None, call: CallNext) -> CallNext:
     """In a group with batches others wait for their slot, too, and that is no time of the handler's."""
 
     async def wait_and_call(event: Event, context: Context) -> None:
-        async with slots.one(), asyncio.timeout(timeout):
-            await call(event, context)
+        async with slots.one():
+            with limit(deadlines):
+                await call(event, context)
+            if context.delivery is not None and context.delivery.given_up:
+                raise GivenBack  # it has failed by then
 
     return wait_and_call
 

@@ -43,12 +43,23 @@ class Gathering:
         self._ended = ended
         self._turn = turn
         self._batches = 0  # launched and not over
+        self._begun: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def launched(self) -> set[asyncio.Task[None]]:
         """Tasks that have not begun."""
         return {task for task in self._launches.values() if task is not None}
+
+    def let_go(self, task: "asyncio.Task[None]") -> None:
+        """Its batch is done with, whether it ends or not: another may have its place."""
+        self._free(task)
+        self._launch()
+
+    def _free(self, task: "asyncio.Task[None]") -> None:
+        if task in self._begun:
+            self._begun.discard(task)
+            self._batches -= 1
 
     def start(self) -> None:
         """Begin what may begin, and see to it that the rest does in time."""
@@ -77,6 +88,7 @@ class Gathering:
         del self._launches[launch]
         task = asyncio.current_task()
         assert task is not None
+        self._begun.add(task)
         ready = self.ready
         batch = [ready.popleft() for _ in range(min(len(ready), self._tap.max_size))] if self.open else []
         self.running.update(zip(batch, repeat(task)))  # endless, hence not strict
@@ -85,7 +97,7 @@ class Gathering:
             if batch:
                 outcomes = await self._execute_all(batch)
         finally:
-            self._batches -= 1
+            self._free(task)
             running, ended = self.running, self._ended
             for delivery, outcome in zip(batch, outcomes, strict=True):
                 if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already

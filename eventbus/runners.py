@@ -73,6 +73,10 @@ class Runners:
         if not self._launches:
             self._launch(1)
 
+    def let_go(self, _task: asyncio.Task[None]) -> None:
+        """What it ran is in `running` no more, whether it ends or not: others may have its place."""
+        self.start()
+
     def _launch(self, most: int) -> None:
         if self._launching:  # a task that has begun at once needs others, or has left something
             self._again = True

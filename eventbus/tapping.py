@@ -1,17 +1,20 @@
 """From deliveries to outcomes for a tap: many at a time, without opening what they carry."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Any
 
 from eventbus.codec import decode
 from eventbus.context import Publisher
+from eventbus.deadlines import TaskDeadlines, limit
 from eventbus.ending import Ending
 from eventbus.errors import CodecError, Unavailable
 from eventbus.executor import Count
 from eventbus.group import Group
 from eventbus.judgement import GivenBack, failure_of, judge, leaves
 from eventbus.lifecycle import Announcer, AnyListener, Finished
+from eventbus.overruns import Overruns
 from eventbus.tap import Passing
 from eventbus.telling import get_logger
 from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release
@@ -30,7 +33,13 @@ class TapExecutor:
     """
 
     def __init__(
-        self, group: Group, publisher: Publisher, *, count: Count | None = None, listeners: Sequence[AnyListener] = ()
+        self,
+        group: Group,
+        publisher: Publisher,
+        *,
+        count: Count | None = None,
+        listeners: Sequence[AnyListener] = (),
+        overdue: Callable[[str], None] = lambda _group: None,
     ) -> None:
         assert group.tapping is not None, "a group with a tap"
         self._group = group
@@ -41,6 +50,10 @@ class TapExecutor:
         self._announcer = Announcer(group.name, told) if told else None
         self._waiting: set[asyncio.Future[None]] = set()
         self.ending = Ending()
+        self.overdue = overdue
+        self.overruns: Overruns | None = None  # set by the consumer
+        timeout = group.tapping.timeout
+        self._deadlines = None if timeout is None else TaskDeadlines(timeout, self._outlived)
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """One by itself."""
@@ -53,6 +66,8 @@ class TapExecutor:
         found: list[Passing | CodecError] = [_look(delivery) for delivery in deliveries]
         passing = [each for each in found if isinstance(each, Passing)]
         failure, attempts = await self._hand_over(passing) if passing else (None, 0)
+        if deliveries[0].given_up:  # together, with all others of its batch
+            return [_RELEASED] * len(deliveries)
         seconds = perf_counter() - started
         outcomes: list[Outcome] = []
         for delivery, each in zip(deliveries, found, strict=True):
@@ -86,6 +101,18 @@ class TapExecutor:
         if self._announcer is not None:
             await self._announcer.drain(seconds)
 
+    def fail(self, delivery: Delivery, error: BaseException) -> Outcome:
+        """The outcome of one whose batch is done with."""
+        each = _look(delivery)
+        outcome = self._judge(delivery, each, error, delivery.attempt)
+        envelope = each.envelope if isinstance(each, Passing) else None
+        self._tell(Finished(self._group.name, delivery, outcome, envelope, 0.0, error, self._publisher))
+        return outcome
+
+    def _outlived(self, task: "asyncio.Task[Any]", seconds: float, last: bool) -> None:
+        if self.overruns is not None:
+            self.overruns.outlived(task, seconds, last)
+
     async def _hand_over(self, passing: Sequence[Passing]) -> tuple[BaseException | None, int]:
         """What it failed with for good, if it did, and after how many attempts."""
         failures = 0
@@ -114,7 +141,7 @@ class TapExecutor:
         task = asyncio.current_task()
         assert task is not None
         try:
-            async with asyncio.timeout(self._tap.timeout):
+            with limit(self._deadlines):
                 await self._tap.handler(passing, self._publisher)
         except (KeyboardInterrupt, GeneratorExit):
             raise

@@ -94,7 +94,8 @@ class Delivery:
     """A stream entry in the hands of one consumer. `fields` are raw: decoding is the executor's business.
 
     `failures`: attempts that ended in an exception. `crashes`: times that a consumer died while it held this entry.
-    `aborted`: why its handler was told to stop: see eventbus.aborting.
+    `aborted`: why its handler was told to stop: see eventbus.aborting. `given_up`: its handler went on after its time
+    was up, and what it comes to counts for nothing: see eventbus.overruns.
     """
 
     subscription: Subscription
@@ -103,6 +104,7 @@ class Delivery:
     failures: int = 0
     crashes: int = 0
     aborted: str | None = None
+    given_up: bool = False
 
     @property
     def attempt(self) -> int:

@@ -157,7 +157,13 @@ class Worker:
     ) -> Executor | TapExecutor:
         if group.tapping is not None:
             listeners = [*self._bus.listeners, *self._listeners]
-            return TapExecutor(group, self._bus, count=self._bus.metrics.count_finished, listeners=listeners)
+            return TapExecutor(
+                group,
+                self._bus,
+                count=self._bus.metrics.count_finished,
+                listeners=listeners,
+                overdue=self._bus.metrics.count_overdue,
+            )
         tracked = ([tracker.around], [tracker.ended]) if group.track else ([], [])
         recorded = [executions.ended] if executions is not None else []
         return Executor(
@@ -167,6 +173,7 @@ class Worker:
             counts=[self._bus.metrics.count_finished, counter.count],
             middleware=[*tracked[0], *self._bus.middleware],
             listeners=[*tracked[1], *recorded, *self._bus.listeners, *self._listeners],
+            overdue=self._bus.metrics.count_overdue,
         )
 
     def nudge(self) -> None:

@@ -45,6 +45,7 @@ DEFINITIONS = (
     Definition("eventbus_processed_total", "counter", ("group", "type", "outcome"), "Executions by their outcome."),
     Definition("eventbus_handler_seconds", "histogram", ("group", "type"), "How long handlers ran."),
     Definition("eventbus_end_to_end_seconds", "histogram", ("group",), "From the making of an event to its success."),
+    Definition("eventbus_overdue_total", "counter", ("group",), "Handlers that went on 5 s after their timeout."),
     Definition("eventbus_in_process", "gauge", ("group",), "Handlers that run in this process now."),
     Definition("eventbus_stream_length", "gauge", ("stream",), "Entries in the stream, those that are done included."),
     Definition("eventbus_scheduled", "gauge", ("stream",), "Delayed events that are not due."),
@@ -112,6 +113,7 @@ class Metrics:
         self.published: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.executions: dict[tuple[str, str], Executions] = {}
         self.end_to_end: dict[str, Histogram] = {}
+        self.overdue: defaultdict[str, int] = defaultdict(int)  # by group
         self.in_process: dict[tuple[str, str], Callable[[], int]] = {}  # by group and consumer
         self.streams: Sequence[StreamState] = ()
         self.circuits_open: int | None = None
@@ -149,6 +151,10 @@ class Metrics:
             histogram = executions.end_to_end
             histogram.counts[bisect_left(END_TO_END_BOUNDS, age)] += 1
             histogram.total += max(age, 0.0)  # clocks differ between machines
+
+    def count_overdue(self, group: str) -> None:
+        """A handler goes on though its time was up some seconds ago: see eventbus.overruns."""
+        self.overdue[group] += 1
 
     def _begin(self, group: str, envelope: Envelope | None) -> Executions:
         key = (group, UNKNOWN if envelope is None else _label(envelope.type))

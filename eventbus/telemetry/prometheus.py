@@ -91,6 +91,7 @@ def _counted(metrics: Metrics) -> dict[str, list[Row]]:
         ],
         "eventbus_handler_seconds": [(key, done.seconds) for key, done in executions],
         "eventbus_end_to_end_seconds": [((group,), took) for group, took in sorted(metrics.end_to_end.items())],
+        "eventbus_overdue_total": [((group,), count) for group, count in sorted(metrics.overdue.items())],
         "eventbus_in_process": _in_process(metrics),
         "eventbus_spool_records": [] if spool is None else [((), spool.records)],
         "eventbus_spool_bytes": [] if spool is None else [((), spool.size)],
