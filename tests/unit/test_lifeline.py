@@ -190,3 +190,28 @@ async def test_the_end_does_not_wait_for_a_look(renewals: Renewals) -> None:
     await asyncio.wait_for(
         asyncio.wait([lifeline]), PATIENCE
     )  # a look comes after 75 s... the thread would wait for it
+
+
+async def test_the_end_does_not_wait_for_a_sign_of_its_own_life(renewals: Renewals) -> None:
+    """The loop waits for the thread, which was just about to ask the loop."""
+    hands, looked, ending = Hands(), threading.Event(), threading.Event()
+    hands.take("1-0")
+
+    class Ended(threading.Event):
+        def set(self) -> None:
+            super().set()
+            ending.set()
+
+    def in_hand() -> InHand:
+        looked.set()
+        ending.wait(PATIENCE)
+        return hands.in_hand()
+
+    lifeline = Lifeline(renewals, [in_hand], LEASE)
+    lifeline._ended = Ended()
+    running = asyncio.create_task(lifeline.run())
+    with capture_logs() as logs:
+        await until(looked.is_set)
+        running.cancel()
+        await asyncio.wait([running])
+    assert logs == [], "nothing was blocked"
