@@ -386,6 +386,23 @@ async def test_a_handler_that_blocks_the_loop_past_its_lease_is_not_run_twice_he
     assert await bench.left() == []
 
 
+async def test_a_blocked_loop_costs_nobody_in_it_a_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks for lost leases wakes up before whoever renews: neither had a turn meanwhile."""
+    monkeypatch.setattr("eventbus.consumer.RECLAIM_INTERVAL", 0.02)
+    ears = Ears(concurrency=4)
+    ears.go_on.clear()
+    async with bench.consuming(ears.group), bench.consuming(ears.group, name="bob"):
+        await bench.ring(4)
+        await until(lambda: ears.running == 4)
+        for _ in range(3):
+            time.sleep(ears.group.lease * 1.5)
+            await asyncio.sleep(ears.group.lease / 2)
+        ears.go_on.set()
+        await until(lambda: len(ears.heard) >= 4)
+    assert ears.attempts == [1] * 4
+    assert ears.peak == 4
+
+
 async def test_what_a_dead_worker_held_is_run_again(bench: Bench) -> None:
     ears = Ears()
     await bench.ring(3)
