@@ -395,7 +395,7 @@ async def test_a_blocked_loop_costs_nobody_in_it_a_lease(bench: Bench, monkeypat
         await bench.ring(4)
         await until(lambda: ears.running == 4)
         for _ in range(3):
-            time.sleep(ears.group.lease * 1.5)
+            time.sleep(ears.group.lease * 1.5)  # noqa: ASYNC251 - that is the point
             await asyncio.sleep(ears.group.lease / 2)
         ears.go_on.set()
         await until(lambda: len(ears.heard) >= 4)
