@@ -21,12 +21,14 @@ class _Elsewhere(NamedTuple):
 
 class Home:
     """Of one bus, or of a part of one. `loop` is what the hot path compares; whatever is not it, `check` explains.
+    `admitted`: whether the server has taken its login once.
 
     must_be_open: whether it cannot be used before `enter`"""
 
     def __init__(self, *, must_be_open: bool = False) -> None:
         self.loop: asyncio.AbstractEventLoop | _Elsewhere | None = None
         self.closed = False
+        self.admitted = False
         self._must_be_open = must_be_open
         self._process = os.getpid()
         _homes.add(self)

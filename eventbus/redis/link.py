@@ -135,7 +135,7 @@ class Link:
         return self._wire is not None and self._wire.transport is not None
 
     async def ready(self) -> None:
-        """Connected when it returns. Raises Unavailable, or ConfigurationError if the login is refused."""
+        """Connected when it returns. Raises Unavailable, or ConfigurationError if its first login is refused."""
         if self._wire is None or self._wire.transport is None:
             await self._connect()
 
@@ -275,7 +275,12 @@ class Link:
             self._note_away(error.detail)
             raise
         except ReplyError as error:
-            raise ConfigurationError(f"{self._server} refused the login: {error}") from None
+            if not self._home.admitted:
+                raise ConfigurationError(f"{self._server} refused the login: {error}") from None
+            # It was right once: a password that is being changed, an ACL file that is late. That ends, as an outage.
+            self._note_away(f"it refuses the login: {error}", refused=True)
+            raise Unavailable(self._server, f"it refuses the login: {error}") from None
+        self._home.admitted = True
         self._wire = wire
         self.told.clear()
         self.epoch += 1
@@ -340,10 +345,12 @@ class Link:
             _inherited.append(self._wire)
         self._wire = self._attempt = None
 
-    def _note_away(self, detail: str) -> None:
-        """One line when it goes and one when it is back, however many callers try meanwhile."""
+    def _note_away(self, detail: str, *, refused: bool = False) -> None:
+        """One line when it goes and one when it is back, however many callers try meanwhile. One that refuses is not
+        waited for in silence: somebody must mend it."""
         if not self._away and not self._closed:
-            log.warning("redis is away", server=self._server, connection=self._name, reason=detail)
+            tell = log.error if refused else log.warning
+            tell("redis is away", server=self._server, connection=self._name, reason=detail)
             self._away = True
 
 
