@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from eventbus import validation
-from eventbus.errors import CodecError, WrongValue
-from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, uuid7
+from eventbus.errors import CodecError, EventBusError, WrongValue
+from eventbus.event import NORMAL_PRIORITY, SOURCE, Envelope, Event, Origin, event_class, published, uuid7
+from eventbus.fidelity import ALWAYS, NONE, Doubts, difference, survey
 from eventbus.upcasting import upcast
 from eventbus.validation import LONGEST, optional_text, text
 
@@ -40,15 +41,19 @@ _TEXTS = frozenset(_ATTRIBUTES) - {"priority", "metadata", "version", "replayed"
 
 
 class _Kind(NamedTuple):
-    """What is known of an event class since its first publish. `owned`: its events may name an organization."""
+    """What is known of an event class since its first publish.
+
+    owned   its events may name an organization
+    doubts  when an event must be read back before it is published; None: never"""
 
     type: str
     version: int
     owned: bool
     write: Callable[..., bytes]
+    doubts: Doubts | None
 
 
-_kinds: dict[type, _Kind] = {}
+_kinds: dict[type, _Kind] = published
 # What is no origin becomes one that is looked at.
 _UNKNOWN: Any = (None, None, None, None, None)
 
@@ -70,17 +75,20 @@ def envelop(
     event's class has no type, or the event is not fit for JSON, has more bytes of it than `max_payload`, or is nested
     so deeply that nobody could read it.
     """
-    kind = _kinds.get(type(event)) or _kind_of(event)
+    event_type, version, owned, write, doubts = _kinds.get(type(event)) or _kind_of(event)
     try:
-        # All fields, those that are None too: left out, they would come back as their defaults.
-        packed = kind.write(event, by_alias=True)
-    except PydanticSerializationError as error:
-        raise CodecError(f"{kind.type} cannot be written as JSON: {error}") from error
+        # All fields, those that are None too: left out, they would come back as their defaults. What is of another type
+        # than its field (model_copy and model_construct check nothing) is an error, and no warning.
+        packed = write(event, by_alias=True, warnings="error")
+    except (PydanticSerializationError, ValueError) as error:
+        raise CodecError(f"{event_type} cannot be written as JSON: {error}") from error
     # What is stored must be readable: a dead letter is no place to learn that it is not.
     size = len(packed)
     if size > max_payload or (size > _SMALL and packed.count(b"[") + packed.count(b"{") > _SURELY_READABLE):
-        _check_payload(kind.type, packed, max_payload)
-    own = getattr(event, "organization_id", None) if kind.owned else None
+        _check_payload(event_type, packed, max_payload)
+    if doubts is not None and doubts.concern(packed):
+        _check_fidelity(event, packed)
+    own = getattr(event, "organization_id", None) if owned else None
     owner = organization or own
     correlation_id, causation_id, inherited, traceparent, metadata = origin if type(origin) is Origin else _UNKNOWN
     # In one expression, since every publish pays for it: what is not of the plainest kind is looked at one by one.
@@ -114,7 +122,7 @@ def envelop(
         Envelope,
         (
             uuid7(),
-            kind.type,
+            event_type,
             packed,
             key,
             owner or inherited,
@@ -125,7 +133,7 @@ def envelop(
             priority,
             metadata,
             None,
-            kind.version,
+            version,
             False,
         ),
     )
@@ -136,17 +144,41 @@ def _checked(key: str | None, priority: int, source: str) -> tuple[str | None, i
 
 
 def _kind_of(event: Event) -> _Kind:
-    """Raises WrongType for what is no event, CodecError for one of a class without a type."""
+    """Of a class that is new here: its first event must come back, whatever is known of the class.
+
+    Raises WrongType for what is no event, CodecError for one of a class without a type."""
     cls = type(event)
     if not isinstance(event, Event):
         raise validation.wrong_type("event", event, "an instance of an event class")
     if not cls.event_type:
-        raise CodecError(f"{cls.__qualname__} has no event type: declare it with class …(Event, type='…')")
+        raise CodecError(f"{cls.__qualname__} has no event type: declare it with class …(…, type='…')")
     # A field is no attribute of its class; where any may be added, each event is asked.
     owned = "organization_id" in cls.model_fields or hasattr(cls, "organization_id")
     owned = owned or cls.model_config.get("extra") == "allow"
-    kind = _kinds[cls] = _Kind(cls.event_type, cls.event_version, owned, cls.__pydantic_serializer__.to_json)
-    return kind
+    return _Kind(cls.event_type, cls.event_version, owned, cls.__pydantic_serializer__.to_json, ALWAYS)
+
+
+def _check_fidelity(event: Event, packed: bytes) -> None:
+    """Raises CodecError for an event that would not come back as it is."""
+    cls = type(event)
+    known = _kinds.get(cls)
+    found = None if known is not None else survey(cls)
+    if found is not None and found.faults:
+        raise CodecError(f"{cls.__qualname__} could be published and not be read: {'; '.join(found.faults)}")
+    try:
+        changed = difference(event, _read(event_class(cls.event_type), packed))
+    except ValidationError as error:
+        changed = _told(error)
+    except EventBusError as error:
+        changed = str(error)
+    except Exception as error:  # noqa: BLE001 - a validator of the event's own
+        changed = f"{type(error).__name__}: {error}"
+    if changed is not None:
+        raise WrongValue(
+            f"{cls.event_type} would not come back as it is: {changed}; see `What does not survive` in docs/schemas.md"
+        )
+    if found is not None:
+        _kinds[cls] = _kind_of(event)._replace(doubts=None if found.doubts == NONE else found.doubts)
 
 
 def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
@@ -218,13 +250,21 @@ def open_event(envelope: Envelope) -> Event:
     older = envelope.version < cls.event_version
     data = upcast(cls, envelope.version, envelope.data) if older else envelope.data
     try:
-        event: Event = cls.__pydantic_validator__.validate_json(data, extra="ignore")
+        event = _read(cls, data)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
-        raise CodecError(f"data does not fit {_versioned(envelope, cls)}: {faults}") from None
+        raise CodecError(f"data does not fit {_versioned(envelope, cls)}: {_told(error)}") from None
     except Exception as error:  # a validator of the event's own that stumbles over what it was given
         raise CodecError(f"data does not fit {_versioned(envelope, cls)}: {type(error).__name__}: {error}") from error
     return event
+
+
+def _read(cls: type[Event], data: bytes) -> Event:
+    event: Event = cls.__pydantic_validator__.validate_json(data, extra="ignore")
+    return event
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'data'}: {e['msg']}" for e in error.errors()[:5])
 
 
 def _versioned(envelope: Envelope, cls: type[Event]) -> str:

@@ -6,7 +6,9 @@ the attributes of CloudEvents 1.0 and five of our own: organization, correlation
 
 import os
 import re
+import sys
 import time as clock
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,10 +19,15 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from eventbus.errors import ConfigurationError, UnknownEventType
+from eventbus.fidelity import survey
 from eventbus.validation import EVENT_TYPE
 
 _TYPE = re.compile(EVENT_TYPE)
 _registry: dict[str, type["Event"]] = {}
+_replaced: dict[type["Event"], type["Event"] | None] = {}  # by a class that is being made
+# What eventbus.codec knows of classes whose events have been published. Where one is made again, events of the
+# first are read as the second, and are to be looked at anew.
+published: dict[type, Any] = {}
 
 # The data of one version, by its names on the wire, to that of the next. Any: it is JSON that no model checks any more.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
@@ -36,6 +43,8 @@ class Event(BaseModel):
     The first segment of the type names the stream. Construction refuses unknown fields, so that a typo is found where
     it is made; decoding ignores them, so that a newer publisher does not break an older handler.
     A class without `type` is abstract: it may share fields, and cannot be published.
+    What is published must come back as it is: a class that cannot do that is refused when it is made, with
+    ConfigurationError; see eventbus.fidelity. A generic class has no type, its concrete subclasses have.
     `version` is that of the fields, and travels with each event: `class Lead(Event, type="lead.created", version=2)`;
     see `upcast` for what was published before.
     """
@@ -71,8 +80,31 @@ class Event(BaseModel):
             )
         known = _registry.get(type)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ConfigurationError(f"event type {type!r} is already taken by {known.__module__}.{known.__qualname__}")
-        _registry[type] = cls
+            raise ConfigurationError(_taken(type, known, cls))
+        _replaced[cls], _registry[type] = known, cls
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """When the fields are known."""
+        super().__pydantic_init_subclass__(**kwargs)
+        known = _replaced.pop(cls, None)
+        if not cls.event_type:
+            return
+        wrong = _generic_fault(cls) or "; ".join(survey(cls).faults if cls.__pydantic_complete__ else ())
+        if wrong:
+            _registry.pop(cls.event_type)
+            if known is not None:
+                _registry[cls.event_type] = known
+            raise ConfigurationError(f"{cls.__qualname__} could be published and not be read: {wrong}")
+        published.clear()
+        if known is not None and _shape(known) != _shape(cls):
+            # Not refused: that is what a notebook does, and a module that is loaded again.
+            warnings.warn(
+                f"{cls.__module__}.{cls.__qualname__} was made a second time, with other fields: events of type "
+                f"{cls.event_type!r} are read as the second one from now on, and give the first one another type",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @classmethod
     def upcast(cls, *, from_version: int) -> Callable[[U], U]:
@@ -96,6 +128,35 @@ class Event(BaseModel):
             return upcaster
 
         return register
+
+
+def _taken(event_type: str, known: type[Event], cls: type[Event]) -> str:
+    here, there = _file_of(cls), _file_of(known)
+    told = (
+        f"event type {event_type!r} is already taken by {known.__module__}.{known.__qualname__} ({there}), "
+        f"and cannot be that of {cls.__module__}.{cls.__qualname__} ({here}) as well"
+    )
+    if here == there != "?" and known.__qualname__ == cls.__qualname__:
+        told += ": one file is imported under two names; import it under one, and start a program with `python -m …`"
+    return told
+
+
+def _file_of(cls: type[Event]) -> str:
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or "?"
+
+
+def _generic_fault(cls: type[Event]) -> str:
+    parameters = cls.__pydantic_generic_metadata__["parameters"]
+    if not parameters:
+        return ""
+    return (
+        f"it is generic in {', '.join(map(str, parameters))}: leave out its type, and give one to each concrete class, "
+        f"for example class …({cls.__name__}[int], type='…')"
+    )
+
+
+def _shape(cls: type[Event]) -> dict[str, tuple[str, bool]]:
+    return {name: (repr(found.annotation), found.is_required()) for name, found in cls.model_fields.items()}
 
 
 def event_class(event_type: str) -> type[Event]:

@@ -15,6 +15,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic_core import from_json
 
 from eventbus import Origin
 from eventbus.codec import envelop
@@ -212,7 +213,7 @@ def page(events: Sequence[Envelope], query: CollectedQuery) -> Page[EventShown]:
     """`events`: one more than fits the page, if there is a next one."""
     start = query.cursor or 0
     items = [
-        EventShown(event_id=UUID(event.id), type=event.type, key=event.subject, data=orjson.loads(event.data))
+        EventShown(event_id=UUID(event.id), type=event.type, key=event.subject, data=from_json(event.data))
         for event in events[: query.limit]
     ]
     return Page(items=items, next_cursor=encode_cursor(start + query.limit) if len(events) > query.limit else None)

@@ -12,7 +12,7 @@ import orjson
 
 from eventbus import crash
 from eventbus.aggregates import Aggregate, Key, key_of
-from eventbus.codec import MAX_PAYLOAD, envelop
+from eventbus.codec import MAX_PAYLOAD, envelop, open_event
 from eventbus.dedupe import WINDOW, Dedupe, once
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
@@ -253,8 +253,10 @@ class PostgresTransaction:
     async def append(self, aggregate: Aggregate, *events: Event) -> None:
         if not events:
             return
-        connection, after = self.connection, aggregate.followed_by(events)
-        facts, snapshot = self._facts(aggregate.key, events), after.next_snapshot()
+        connection, facts = self.connection, self._facts(aggregate.key, events)
+        # What is applied is what `load` will apply: a list where there was a tuple, for example.
+        after = aggregate.followed_by([open_event(fact) for fact in facts])
+        snapshot = after.next_snapshot()
         await aggregates.append(connection, aggregate.key, facts, expected=aggregate.version, snapshot=snapshot)
         self._waiting += map(Outgoing, facts)
         aggregate.become(after)

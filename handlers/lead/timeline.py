@@ -10,7 +10,7 @@ from datetime import timedelta
 from operator import attrgetter
 from uuid import UUID
 
-import orjson
+from pydantic_core import from_json
 
 from eventbus import Transaction
 from eventbus.history import Execution
@@ -75,7 +75,7 @@ def _event(known: Known, handled: Iterable[Handled]) -> LeadEvent:
             "time": envelope.time,
             "due_at": known.due_at,
             "version": known.version,
-            "data": orjson.loads(envelope.data),
+            "data": from_json(envelope.data),
             "metadata": envelope.metadata,
             "correlation_id": envelope.correlation,
             "causation_id": envelope.causation_id,

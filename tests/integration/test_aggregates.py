@@ -1,17 +1,17 @@
 """Aggregates on PostgreSQL: rebuilt as they were, one writer at a time, with and without snapshots."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from eventbus import Aggregate, Context, Event, EventBus, Group, MissingEvents, WrongVersion, applies
 from eventbus.aggregates import key_of
-from eventbus.errors import ConfigurationError, Unavailable
+from eventbus.errors import CodecError, ConfigurationError, Unavailable
 from eventbus.event import Origin, uuid7
 from eventbus.postgres import Database
 from eventbus.postgres import aggregates as module
@@ -443,3 +443,41 @@ async def test_a_connection_that_breaks_leaves_all_or_nothing(database: Database
         await cut_off()
     await deposit(database, 3)
     assert (await stored(database)).seen == [1, 3]
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+
+class Method(BaseModel):
+    name: str
+
+
+class CardMethod(Method):
+    number: str
+
+
+class Chosen(Event, type="vault.chosen"):
+    method: Method
+    labels: Sequence[str] = ()
+
+
+class Wallet(Aggregate, name="wallet"):
+    last: Any = None
+    numbers: list[str] = Field(default_factory=list)
+
+    @applies(Chosen)
+    def choose(self, event: Chosen) -> None:
+        self.last = event.labels
+        self.numbers.append(getattr(event.method, "number", "none"))
+
+
+async def test_the_state_behind_an_append_is_that_behind_a_load(database: Database) -> None:
+    async with database.transaction() as tx:
+        wallet = await tx.load(Wallet, "acme", "w-1")
+        await tx.append(wallet, Chosen(method=Method(name="cash"), labels=("a", "b")))
+        with pytest.raises(CodecError, match="would not come back as it is: method="):
+            await tx.append(wallet, Chosen(method=CardMethod(name="card", number="4111")))
+    async with database.transaction() as tx:
+        loaded = await tx.load(Wallet, "acme", "w-1")
+    assert (loaded, loaded.version) == (wallet, wallet.version)
+    assert loaded.last == wallet.last == ["a", "b"]
