@@ -38,6 +38,7 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 
 soak: $(VENV)/.dev ## what is long by nature: tests of time repeated on a busy machine, promises about time, costs
 	$(BIN)/python -m tests.clocks $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties --timeout 3600
 	$(BIN)/python -m benchmarks.promises
 	$(BIN)/python -m benchmarks.regress
 

@@ -7,6 +7,7 @@ workers agree on a firing and on its event id.
 import hashlib
 import math
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import new_class
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from eventbus import clocks
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
 from eventbus.numbers import LONGEST
@@ -23,6 +25,7 @@ SHORTEST_PERIOD, LONGEST_PERIOD = timedelta(seconds=0.1), timedelta(seconds=LONG
 CATCH_UP = 3600.0  # seconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 
 
 class Tick(Event):
@@ -92,19 +95,66 @@ class Cron:
         return cron
 
     def latest(self, now: datetime) -> datetime | None:
-        # Backwards it looks for what is before; from a second later on that includes the present one.
-        start = (now + timedelta(seconds=1)).replace(microsecond=0).astimezone(self.zone)
-        before = (moment.astimezone(UTC) for moment in CronSim(self.expression, start, reverse=True))
-        latest = next((moment for moment in before if moment <= now), None)
-        # In the hour that is repeated it may go too far back.
-        while latest is not None and (later := self.following(latest)) is not None and later <= now:
-            latest = later
-        return latest
+        now = now.astimezone(UTC)
+        return self._latest_of_clock(now) if self._by_the_clock else self._latest_of_time(now)
 
     def following(self, now: datetime) -> datetime | None:
-        # In the hour that is repeated it begins with the first time.
-        after = (moment.astimezone(UTC) for moment in CronSim(self.expression, now.astimezone(self.zone)))
-        return next((moment for moment in after if moment > now), None)
+        now = now.astimezone(UTC)
+        return self._following_of_clock(now) if self._by_the_clock else self._following_of_time(now)
+
+    @property
+    def _by_the_clock(self) -> bool:
+        """Whether it names times of day, and not what passes."""
+        fields = self.expression.split()
+        return len(fields) == 5 and not any(field.startswith("*") for field in fields[:2])
+
+    # What changes of the offset mean is decided here. Of cronsim local times are asked for that match, as if no
+    # clock was ever changed.
+
+    def _matches(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+        """Local times that match, behind `start`, or before it; without a zone."""
+        return CronSim(self.expression, start.replace(tzinfo=None, microsecond=0, fold=0), reverse=reverse)
+
+    def _following_of_clock(self, now: datetime) -> datetime | None:
+        moments = (clocks.first(self.zone, local) for local in self._matches(now.astimezone(self.zone)))
+        return next((moment for moment in moments if moment > now), None)
+
+    def _latest_of_clock(self, now: datetime) -> datetime | None:
+        start = clocks.furthest(self.zone, now) + _SECOND
+        moments = (clocks.first(self.zone, local) for local in self._matches(start, reverse=True))
+        return next((moment for moment in moments if moment <= now), None)
+
+    def _following_of_time(self, now: datetime) -> datetime | None:
+        """From one change of the offset to the next."""
+        start = now
+        while True:
+            offset = clocks.offset(self.zone, start)
+            local = next(self._matches(start + offset), None)
+            if local is None:
+                return None
+            moment = local.replace(tzinfo=UTC) - offset
+            change = clocks.next_change(self.zone, start, moment)
+            if change is None:
+                return moment
+            if self._is_match(change + clocks.offset(self.zone, change)):
+                return change
+            start = change
+
+    def _latest_of_time(self, now: datetime) -> datetime | None:
+        end = now
+        while True:
+            offset = clocks.offset(self.zone, end)
+            local = next(self._matches(end + offset + _SECOND, reverse=True), None)
+            if local is None:
+                return None
+            moment = local.replace(tzinfo=UTC) - offset
+            change = clocks.last_change(self.zone, moment, end)
+            if change is None:
+                return moment
+            end = change - _SECOND
+
+    def _is_match(self, local: datetime) -> bool:
+        return next(self._matches(local - _SECOND), None) == local.replace(tzinfo=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ own_redis      servers to kill, pause, restart     own_postgres
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +14,17 @@ from pathlib import Path
 import pytest
 import redis
 import uvloop
+from hypothesis import settings
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
 from tests.databases import Databases, Prepare
 from tests.waiting import PATIENCE
+
+# The same examples each time, so that a change is to blame for what fails; HYPOTHESIS_PROFILE=soak looks for many more.
+settings.register_profile("quick", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None, max_examples=3_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
