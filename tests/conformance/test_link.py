@@ -287,6 +287,7 @@ async def test_a_unix_socket_will_do(own_redis: OwnRedis, tmp_path_factory: pyte
     server = own_redis(options={"unixsocket": str(path)})
     async with linked(f"unix://:{server.password}@{path}") as link:
         assert await link.execute("PING") == b"PONG"
+        assert not link._known_as, "an address that all clients share would end another's connection after a restart"
 
 
 async def test_what_is_no_url_is_a_configuration_error() -> None:
