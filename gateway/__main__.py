@@ -1,14 +1,5 @@
 """`python -m gateway` is `eventbus gateway`."""
 
-import sys
+from eventbus.cli import main
 
-import typer
-
-from eventbus import EventBusError
-from eventbus.cli.screen import report
-from gateway.cli import gateway
-
-try:
-    typer.run(gateway)
-except EventBusError as error:
-    sys.exit(report(error))
+main("gateway")

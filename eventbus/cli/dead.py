@@ -55,15 +55,20 @@ def list_(
 ) -> None:
     """Dead letters of all streams, oldest first within each."""
     found, total = run(_collect(Filter(group, event_type, error, older_than, newer_than, subject, organization), limit))
+    more = total - len(found)
+    told = f"{more} more: --limit {total} shows all, filters show fewer"
     if as_json:
-        typer.echo(json.dumps({"items": [summary(letter) for letter in found], "total": total}, indent=2))
+        items = [summary(letter) for letter in found]
+        typer.echo(json.dumps({"items": items, "total": total} | ({"more": more} if more else {}), indent=2))
+        if more:
+            typer.echo(told, err=True)
         return
     if not found:
         typer.echo("no dead letters")
         return
     typer.echo(_table(found))
-    if total > len(found):
-        typer.echo(f"{total - len(found)} more: --limit {total} shows all, filters show fewer")
+    if more:
+        typer.echo(told)
 
 
 @app.command()

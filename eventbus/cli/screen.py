@@ -1,6 +1,7 @@
 """What a person sees when a command cannot go on: what failed, where, why, what to do. One screen."""
 
 import sys
+from contextlib import suppress
 
 from rich.console import Console
 from rich.panel import Panel
@@ -42,7 +43,8 @@ def report(error: EventBusError) -> int:
     body = Text()
     for name, value in lines.items():
         body.append(f"{name:<8}", style="bold").append(f"{value[:_LIMIT]}\n")
-    Console(file=sys.stderr, width=None if sys.stderr.isatty() else 100).print(
-        Panel(body, title="eventbus", expand=False)
-    )
+    with suppress(OSError, ValueError, AttributeError):  # nobody can be told but by the code
+        Console(file=sys.stderr, width=None if sys.stderr.isatty() else 100).print(
+            Panel(body, title="eventbus", expand=False)
+        )
     return code

@@ -10,6 +10,7 @@ import typer
 
 from eventbus.apps import App, AppNotFound, choose, installed_apps, load_app
 from eventbus.bus import EventBus
+from eventbus.cli.extras import told_extra
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.group import Group
 from eventbus.recording import is_recorder
@@ -43,6 +44,10 @@ def find_apps(paths: Sequence[str] | None) -> list[App]:
         raise typer.BadParameter(str(error), param_hint="--app") from None
     except EventBusError:
         raise
+    except ImportError as error:
+        if (told := told_extra(error, "this application")) is not None:
+            raise ConfigurationError(told) from error
+        raise AppBroken(_told(error)) from error
     except (Exception, SystemExit) as error:
         raise AppBroken(_told(error)) from error
     if not apps:
