@@ -50,7 +50,7 @@ def prepare() -> None:
     if told is not None and told is sys.stdout:
         file = io.BufferedWriter(Whole(told.fileno(), "wb", closefd=False))  # type: ignore[type-var]  # it is a FileIO
         at_once = told.isatty() or bool(getattr(told, "write_through", False))
-        sys.stdout = io.TextIOWrapper(file, told.encoding, told.errors, line_buffering=at_once)
+        sys.stdout = io.TextIOWrapper(file, encoding=told.encoding, errors=told.errors, line_buffering=at_once)
 
 
 def finish() -> None:
