@@ -13,6 +13,7 @@ import orjson
 
 from eventbus.control import whoami
 from eventbus.errors import EventBusError
+from eventbus.supervision import Background
 from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Transport
 
@@ -72,7 +73,7 @@ class Aborting:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.wanted: Mapping[Target, Abort] = {}
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._background = Background("aborting")
 
     def heed(self, controls: Mapping[str, bytes], running: Callable[[], Iterable[Running]]) -> None:
         """`running`: what runs in this process; asked only if something is to be stopped."""
@@ -95,9 +96,7 @@ class Aborting:
     def ended(self, group: str, event_id: str) -> None:
         """A handler was stopped: what was asked of one group alone is done now."""
         if (group, event_id) in self.wanted:
-            clearing = asyncio.create_task(self._clear((group, event_id)))
-            self._clearing.add(clearing)
-            clearing.add_done_callback(self._clearing.discard)
+            self._background.start(self._clear((group, event_id)), f"abort:{group}:{event_id}")
 
     async def _clear(self, target: Target) -> None:
         try:

@@ -228,6 +228,9 @@ class _Run:
                 await self._handle(list(self._members))
         except GivenBack:
             return
+        except Exception as error:  # noqa: BLE001 - outside of the handler; released, they would run in a circle
+            for item in self._members:
+                item.settle(error)
         finally:
             self._end()
 

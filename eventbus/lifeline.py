@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from eventbus.group import Group
@@ -52,17 +53,27 @@ class Lifeline:
         self._loop_thread = 0
 
     async def run(self) -> None:
+        """Raises what its thread raised, should that end."""
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
-        thread = threading.Thread(target=self._watch, name="eventbus-lifeline", daemon=True)
+        self._ended, failed = threading.Event(), self._loop.create_future()
+        thread = threading.Thread(target=self._watch_until, args=(failed,), name="eventbus-lifeline", daemon=True)
         thread.start()
         try:
-            await self._loop.create_future()
+            await failed
         finally:
             self._ended.set()
             self._beat.set()  # it may be waiting for a sign of life from this loop, which is about to wait for it
             thread.join()
 
     # In the thread ----------------------------------------------------------------------------------------------------
+
+    def _watch_until(self, failed: asyncio.Future[None]) -> None:
+        assert self._loop is not None
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - a thread that ends tells nobody
+            with suppress(RuntimeError):  # the loop is closed: there is nothing to watch any more
+                self._loop.call_soon_threadsafe(_fail, failed, error)
 
     def _watch(self) -> None:
         while not self._ended.wait(self._interval):
@@ -82,11 +93,15 @@ class Lifeline:
     def _stand_in(self) -> None:
         """Renew until the loop is back."""
         blocked_at, renew_at = time.monotonic() - self._interval, 0.0
-        log.warning("event loop blocked", **self._suspects(), stack=self._stack())
+        suspects, stack = self._suspects(), self._stack()
+        told = False
         while not self._ended.is_set():
             now = time.monotonic()
             if now >= renew_at and self._renew(now - blocked_at):
                 renew_at = now + self._lease / 3
+            if not told:  # behind the first renewal: who reads the log may be slow
+                told = True
+                log.warning("event loop blocked", **suspects, stack=stack)
             if self._beat.wait(self._interval):
                 break
         self._keeper.close()
@@ -122,6 +137,11 @@ class Lifeline:
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)
         return "".join(traceback.format_stack(frame, limit=STACK_LIMIT)) if frame else ""
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _patience(group: Group) -> float:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from eventbus import signals
+from eventbus.supervision import Background
 from eventbus.telling import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between a death and the next start
@@ -64,7 +65,7 @@ class Supervisor:
         return 1 if failed else 0
 
     async def _keep_all(self) -> list[int]:
-        watching = asyncio.create_task(self._watch())
+        watching = Background("supervisor").start(self._watch(), "changes")
         try:
             return await asyncio.gather(*(self._keep(number, told) for number, told in enumerate(self._told, start=1)))
         finally:
@@ -90,7 +91,15 @@ class Supervisor:
         pause, code = FIRST_PAUSE, 0
         while not self._stopping.is_set():
             told.clear()
-            child, started = await self._start(number, told), time.monotonic()
+            try:
+                child, started = await self._start(number, told), time.monotonic()
+            except OSError:  # no process to be had now
+                log.exception("a worker process cannot be started", worker=number, again=f"in {pause:g} s")
+                code = 1
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(told.wait(), pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
             code = await self._wait(child, told)
             if told.is_set():
                 pause = FIRST_PAUSE

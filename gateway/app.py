@@ -7,6 +7,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from eventbus import EventBus
+from eventbus.supervision import supervise
 from gateway import correlation, quota, websocket
 from gateway.auth import authenticator
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
@@ -38,7 +39,8 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
 
 async def recovering(app: web.Application) -> AsyncIterator[None]:
     """Commits of gateways that have died are ended by those that live, also where no worker runs."""
-    role = asyncio.create_task(app[BUS].recovery().run(), name="eventbus-session-recovery")
+    name = "eventbus-session-recovery"
+    role = asyncio.create_task(supervise(name, app[BUS].recovery().run), name=name)
     yield
     role.cancel()
     with suppress(asyncio.CancelledError):

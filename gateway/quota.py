@@ -155,8 +155,10 @@ class Quotas:
                 account.waiting = deque()
                 try:
                     await self._take(account, waiting)
-                except (EventBusError, TimeoutError) as error:
-                    log.warning("requests are not counted", reason=str(error) or "Redis does not answer")
+                except Exception as error:  # whatever it is, those who wait must not wait for ever
+                    foreseen = isinstance(error, EventBusError | TimeoutError)
+                    reason = str(error) or "Redis does not answer"
+                    log.warning("requests are not counted", reason=reason, exc_info=None if foreseen else error)
                     self._away_until = loop.time() + AWAY_PAUSE
                     _tell(waiting, (Standing(account.rate, False, None, 0.0) for _ in range(len(waiting))))
         finally:

@@ -51,7 +51,7 @@ class Socket:
         self._known: dict[str, None] = {}  # responses that are in the queue or behind it, oldest first
         self._unconfirmed: deque[tuple[int, str]] = deque()
         self._pings = 0
-        self._writing = asyncio.create_task(self._write(), name=f"socket:{self.id}")
+        self._writing = asyncio.create_task(self._write_on(), name=f"socket:{self.id}")
         self._closing: asyncio.Task[None] | None = None
 
     # Sending ----------------------------------------------------------------------------------------------------------
@@ -105,6 +105,13 @@ class Socket:
 
     def _give_up(self) -> None:
         self.refuse(TOO_SLOW, "too slow a reader")
+
+    async def _write_on(self) -> None:
+        try:
+            await self._write()
+        except Exception:  # nothing would be sent any more, and nobody would know
+            log.exception("a socket cannot be written to", socket_id=self.id)
+            self.refuse(WSCloseCode.INTERNAL_ERROR, "what was to be sent cannot be written")
 
     async def _write(self) -> None:
         with suppress(ConnectionError):  # it is gone: the reading side notices as well

@@ -1,6 +1,7 @@
 """`/ws/chat?token=…` or `?ticket=…`: the handshake, the bounds of a socket, and the listener that feeds all of them."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ from aiohttp import WSCloseCode, web
 from pydantic import ValidationError
 
 from eventbus import EventBus, Unavailable
+from eventbus.supervision import Background, supervise
 from eventbus.telling import get_logger
 from gateway import frames, tickets
 from gateway.auth import Caller
@@ -29,6 +31,8 @@ LONGEST_TIMER = 24 * 3_600.0  # seconds; the clock that tokens go by may be set 
 
 SOCKETS = web.AppKey("sockets", Sockets)
 RESPONSES = web.AppKey("responses", Responses)
+
+BACKGROUND = Background("websocket")
 
 log = get_logger("gateway")
 
@@ -75,7 +79,7 @@ async def _converse(request: web.Request, response: web.WebSocketResponse, calle
     sockets.add(socket)
     socket.answer(frames.connected(socket.id))
     responses.look(owner)  # behind `add`: what is pushed from now on reaches it, what was before is a row
-    expiring = asyncio.create_task(_expire(socket, caller.until), name=f"expiry:{socket.id}")
+    expiring = BACKGROUND.start(_expire(socket, caller.until), f"expiry:{socket.id}")
     try:
         descent = origin(request, caller.organization, caller.user)
         await Chat(request.app[BUS], responses, socket, caller, descent).run(response)
@@ -95,8 +99,11 @@ async def _expire(socket: Socket, until: int) -> None:
 async def _feed(app: web.Application) -> AsyncIterator[None]:
     """What is broadcast and what waits goes out for as long as the application runs."""
     working = [
-        asyncio.create_task(_listen(app[BUS], app[SOCKETS], app[RESPONSES]), name="pushes"),
-        asyncio.create_task(app[RESPONSES].run(), name="responses"),
+        asyncio.create_task(supervise(name, run), name=name)
+        for name, run in (
+            ("pushes", functools.partial(_listen, app[BUS], app[SOCKETS], app[RESPONSES])),
+            ("responses", app[RESPONSES].run),
+        )
     ]
     yield
     # Before Python 3.12 asyncio.wait_for, which redis-py connects with, may swallow a cancellation.

@@ -14,6 +14,7 @@ from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeating import Repeating
 from eventbus.redis.repeats import Wait
 from eventbus.redis.scripts import Command, ms
+from eventbus.supervision import Background
 from eventbus.telling import get_logger
 from eventbus.transport import Outgoing, statuses
 
@@ -33,11 +34,11 @@ class Publishing:
         self._namespace = namespace
         self._repeating = Repeating(link, namespace)
         self._ticks: set[tuple[str, int]] = set()
-        self._promotions: set[asyncio.Task[None]] = set()
+        self._promotions = Background("promotions")
 
     def close(self) -> None:
         """The workers promote what is still scheduled."""
-        for promoting in self._promotions:
+        for promoting in self._promotions.tasks:
             promoting.cancel()
 
     def begin(self, item: Outgoing) -> asyncio.Future[Reply] | None:
@@ -92,9 +93,7 @@ class Publishing:
 
     def _start_promotion(self, tick: tuple[str, int]) -> None:
         self._ticks.discard(tick)
-        promoting = asyncio.create_task(self._promote(tick[0]))
-        self._promotions.add(promoting)
-        promoting.add_done_callback(self._promotions.discard)
+        self._promotions.start(self._promote(tick[0]), f"promote:{tick[0]}")
 
     async def _promote(self, stream: str) -> None:
         with suppress(EventBusError):  # the workers will do it

@@ -20,6 +20,7 @@ from contextlib import suppress
 
 from eventbus.errors import EventBusError
 from eventbus.redis.link import Link
+from eventbus.supervision import supervise
 from eventbus.telling import get_logger
 
 LOOKS = 8  # in a lease
@@ -55,7 +56,7 @@ class Pulse:
         """Look often enough for leases of so many seconds."""
         self._lease = min(self._lease, lease)
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look_on(), name="pulse")
+            self._looking = asyncio.create_task(supervise("pulse", self._look_on), name="pulse")
 
     async def close(self) -> None:
         if self._looking is not None:

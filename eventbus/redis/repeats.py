@@ -48,7 +48,8 @@ class Repeats:
                 wanted = [(item, future) for item, future in batch if not future.done()]
                 waits: list[Wait]
                 try:
-                    waits = await self._look(lane, [item for item, _ in wanted])
+                    told = await self._look(lane, [item for item, _ in wanted])
+                    waits = [wait for wait, _ in zip(told, wanted, strict=True)]
                 except (
                     Unavailable
                 ) as error:  # all who wait, and not one batch after the other: each might take a timeout

@@ -18,6 +18,7 @@ from eventbus.home import Home
 from eventbus.spool.file import SpoolFile, SpoolStatus
 from eventbus.spool.record import Operation, Refused, Spooled, pack, spoolable
 from eventbus.spool.replay import Replayed, Replayer, replay, replay_rejected
+from eventbus.supervision import supervise
 from eventbus.transport import Outgoing, Transport
 
 __all__ = [
@@ -70,9 +71,8 @@ class Spool:
     def start(self, transport: Transport, breaker: Breaker) -> None:
         """Replay what is there, and what will be, whenever the transport takes it."""
         self._home.enter()
-        self._replaying = asyncio.create_task(
-            Replayer(self.file, transport, breaker).run(), name="eventbus-spool-replay"
-        )
+        name = "eventbus-spool-replay"
+        self._replaying = asyncio.create_task(supervise(name, Replayer(self.file, transport, breaker).run), name=name)
 
     async def close(self) -> None:
         """What is being written is written first. What is not replayed stays for the next start."""
@@ -108,8 +108,8 @@ class Spool:
             calls = [b"".join(lines) for lines, _ in batch]
             try:
                 taken = await loop.run_in_executor(self._threads, self.file.append, calls)
-            except (OSError, RuntimeError) as error:  # RuntimeError: the bus is closed
-                self._refuse(batch, Unavailable(self.name, str(error)))
+            except Exception as error:  # noqa: BLE001 - the disk, a bus that is closed, or anything: nobody waits for ever
+                self._refuse(batch, Unavailable(self.name, str(error) or type(error).__name__))
                 continue
             for _, written in batch[:taken]:
                 if not written.done():

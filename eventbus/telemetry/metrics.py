@@ -65,6 +65,8 @@ DEFINITIONS = (
     Definition("eventbus_outbox_oldest_seconds", "gauge", (), "Age of the oldest of these; 0 if none."),
     Definition("eventbus_outbox_set_aside", "gauge", (), "Rows that cannot reach their stream as they are."),
     Definition("eventbus_circuits_open", "gauge", (), "Services outside that are not called now, for they fail."),
+    Definition("eventbus_log_lines_lost_total", "counter", (), "Lines that could not be logged as they should be."),
+    Definition("eventbus_background_ends_total", "counter", (), "Background tasks that ended, and were begun again."),
     Definition("eventbus_up", "gauge", ("server",), "Whether redis and postgres answered the last survey."),
 )
 

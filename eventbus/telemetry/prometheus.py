@@ -11,7 +11,9 @@ from prometheus_client.registry import Collector
 
 from eventbus.errors import ConfigurationError
 from eventbus.inspection import GroupState, StreamState
+from eventbus.supervision import deaths
 from eventbus.telemetry.metrics import DEFINITIONS, OUTCOMES, Histogram, Metrics
+from eventbus.telling import lost_lines
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -93,6 +95,8 @@ def _counted(metrics: Metrics) -> dict[str, list[Row]]:
         "eventbus_end_to_end_seconds": [((group,), took) for group, took in sorted(metrics.end_to_end.items())],
         "eventbus_overdue_total": [((group,), count) for group, count in sorted(metrics.overdue.items())],
         "eventbus_in_process": _in_process(metrics),
+        "eventbus_log_lines_lost_total": [((), lost_lines())],
+        "eventbus_background_ends_total": [((), deaths())],
         "eventbus_spool_records": [] if spool is None else [((), spool.records)],
         "eventbus_spool_bytes": [] if spool is None else [((), spool.size)],
         "eventbus_spool_rejected": [] if spool is None else [((), spool.rejected)],
