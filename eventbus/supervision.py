@@ -68,7 +68,7 @@ async def supervise(name: str, run: Run, *, vital: bool = False, endless: bool =
                 error.add_note(str(failed))
                 raise error
             raise failed from error
-        log.error("a background task ended, and begins again", task=name, reason=reason, pause=pause, exc_info=error)
+        log.error("a background task ends and begins again", task=name, reason=reason, pause=pause, exc_info=error)
         await asyncio.sleep(pause)
         pause = min(3 * pause, LONGEST_PAUSE)
 
