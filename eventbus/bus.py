@@ -28,7 +28,7 @@ from eventbus.inspection import EventStanding
 from eventbus.lifecycle import AnyListener
 from eventbus.memory import MemoryTransport
 from eventbus.middleware import Middleware, find_faults
-from eventbus.publisher import Publisher
+from eventbus.publisher import MAX_PUBLISH_BYTES, Publisher
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
 from eventbus.replaying import Replayed, Replaying, replay
 from eventbus.resources import Resource, Resources
@@ -61,6 +61,8 @@ class EventBus:
     publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
                      spool Redis has half of it, or all but a second
     max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
+    max_publish_bytes  how many bytes of events these may have, and how many those that wait for them; what is more goes
+                     to the spool, or is refused with Unavailable, at once
     spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
               replayed by itself, by this bus or by another one with the same file
     spool_bytes  how large that file may grow
@@ -85,6 +87,7 @@ class EventBus:
         database: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
         max_publishes: int = MAX_PUBLISHES,
+        max_publish_bytes: int = MAX_PUBLISH_BYTES,
         spool: Path | str | None = None,
         spool_bytes: int = SPOOL_BYTES,
         max_payload: int = MAX_PAYLOAD,
@@ -97,7 +100,7 @@ class EventBus:
     ) -> None:
         wrong = find_faults(middleware)
         positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
-        positive["max_payload"] = max_payload
+        positive |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
         wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
         if history is not None and (database is None or history <= timedelta()):
             wrong.append(f"history={history} needs database=…, and must be above 0, or None")
@@ -132,6 +135,7 @@ class EventBus:
             server=server,
             timeout=publish_timeout,
             limit=max_publishes,
+            most=max_publish_bytes,
             home=self.home,
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)

@@ -17,12 +17,15 @@ from eventbus.inflight import Places
 from eventbus.spool import Spool, patience
 from eventbus.transport import NotBegun, Outgoing, Transport
 
+MAX_PUBLISH_BYTES = 64 * 2**20
+
 
 class Publisher:
     """`await publisher.append(outgoing)`, ended within `timeout` seconds, whatever the servers do.
 
     server  what messages call the transport
     limit   how many calls may wait for the transport at a time; others wait for one of them to end
+    most    how many bytes of events these may have, and how many those that wait for them; more are refused
     home    where the bus is open
     """
 
@@ -35,6 +38,7 @@ class Publisher:
         server: str,
         timeout: float,
         limit: int,
+        most: int = MAX_PUBLISH_BYTES,
         home: Home | None = None,
     ) -> None:
         self.transport = transport
@@ -45,7 +49,9 @@ class Publisher:
         self._timeout = timeout
         self._limit = limit
         self._patience = patience(timeout, spool)
-        self.in_flight = Places(limit)
+        self.in_flight = Places(limit, most)
+        self._most = most
+        self._in_line = 0  # bytes of those that wait for their turn
         self._deadlines = Deadlines(self._patience)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
@@ -56,9 +62,10 @@ class Publisher:
         if loop is not self._home.loop:
             self._home.check()
         began = loop.time()
+        size = len(outgoing[0].envelope.data) if len(outgoing) == 1 else _size(outgoing)
         try:
-            if self._breaker.open or not self.in_flight.take():
-                return await self._wait(outgoing, began)
+            if self._breaker.open or not self.in_flight.take(size):
+                return await self._wait(outgoing, size, began)
             try:
                 try:  # all in one coroutine: this is the hot path
                     call = self.transport.begin(outgoing[0]) if len(outgoing) == 1 else None
@@ -74,34 +81,41 @@ class Publisher:
                     async with asyncio.timeout_at(began + self._patience):
                         return await self.transport.append(outgoing)
                 finally:
-                    self.in_flight.give_back()
+                    self.in_flight.give_back(size)
             except TimeoutError:
                 raise self._out_of_time(began) from None
             except Unavailable as error:
                 self._breaker.failed(error, away=False)
-                return await self._wait(outgoing, began, again=True)
+                return await self._wait(outgoing, size, began, again=True)
         except (Unavailable, Full) as error:
             if self._spool is None:
                 raise
             return await self._spool_instead(self._spool, outgoing, began, error)
 
-    async def _wait(self, outgoing: Sequence[Outgoing], began: float, *, again: bool = False) -> list[Status]:
+    async def _wait(
+        self, outgoing: Sequence[Outgoing], size: int, began: float, *, again: bool = False
+    ) -> list[Status]:
         """Until there is room and the server answers, or is known not to, or time is up. `again`: after a first try."""
         crowded = not self._breaker.open and not again
         admitted = self._breaker.admits()
         if not admitted:
             self._check_known()
+        if self._in_line and self._in_line + size > self._most:
+            raise Unavailable(self._server, f"publishes with {self._in_line:,} bytes wait for it already: slow down")
         asked: list[float] = []
+        self._in_line += size
         try:
             async with asyncio.timeout_at(began + self._patience):
-                return await self._try_in_turn(outgoing, admitted, again, asked)
+                return await self._try_in_turn(outgoing, size, admitted, again, asked)
         except TimeoutError:
             if crowded and not asked:
                 raise Unavailable(self._server, f"{self._limit} publishes wait for it already: slow down") from None
             raise self._out_of_time(asked[-1] if asked else None) from None
+        finally:
+            self._in_line -= size
 
     async def _try_in_turn(
-        self, outgoing: Sequence[Outgoing], admitted: bool, again: bool, asked: list[float]
+        self, outgoing: Sequence[Outgoing], size: int, admitted: bool, again: bool, asked: list[float]
     ) -> list[Status]:
         """`asked`: gets the loop's time of each try."""
         breaker, loop = self._breaker, asyncio.get_running_loop()
@@ -109,7 +123,7 @@ class Publisher:
             while not (admitted or breaker.admits()):
                 self._check_known()
                 await breaker.turn()
-            await self.in_flight.take_in_turn()
+            await self.in_flight.take_in_turn(size)
             admitted, was_open = False, breaker.open
             asked.append(loop.time())
             try:
@@ -121,7 +135,7 @@ class Publisher:
                 breaker.succeeded()
                 return statuses
             finally:
-                self.in_flight.give_back()
+                self.in_flight.give_back(size)
 
     def _check_known(self) -> None:
         """Who has a spool does not wait for a server that is known to be away."""
@@ -153,3 +167,8 @@ class Publisher:
                 raise Unavailable(self._server, f"{error}; and {reason}") from None
             raise Unavailable(error.server, f"{error.detail}; and {reason}") from None
         return [Status.SPOOLED] * len(outgoing)
+
+
+def _size(outgoing: Sequence[Outgoing]) -> int:
+    """Bytes of data."""
+    return sum(len(item.envelope.data) for item in outgoing)

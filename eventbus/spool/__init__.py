@@ -62,6 +62,7 @@ class Spool:
                 "name a file elsewhere (EVENTBUS_SPOOL_PATH, empty for no spool)"
             )
         self._waiting: list[tuple[list[bytes], asyncio.Future[None]]] = []
+        self._queued = 0  # bytes of what waits to be written
         self._writing: asyncio.Task[None] | None = None
         # Of its own: the loop's other threads may all be busy when this one is needed most.
         self._threads = ThreadPoolExecutor(1, "eventbus-spool")
@@ -114,8 +115,10 @@ class Spool:
             for _, written in batch[:taken]:
                 if not written.done():
                     written.set_result(None)
-            full = f"{self.name} is full: {self.file.size()} of {self.file.limit} bytes"
-            self._refuse(batch[taken:], Full(full))
+            self._refuse(batch[taken:], Full(self._full()))
+
+    def _full(self) -> str:
+        return f"{self.name} is full: {self.file.size()} of {self.file.limit} bytes"
 
     @property
     def records(self) -> int:

@@ -59,3 +59,18 @@ async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*tasks, return_exceptions=True)
         assert len(places) == 0
+
+
+async def test_one_that_does_not_fit_lets_those_behind_it_in_when_it_goes() -> None:
+    places = Places(10, 100)
+    assert places.take(60)
+    large, small = (asyncio.create_task(places.take_in_turn(size)) for size in (50, 40))
+    await asyncio.sleep(0)
+    assert not small.done(), "nobody overtakes"
+    large.cancel()
+    await asyncio.wait([large])
+    await asyncio.wait_for(small, PATIENCE)
+    assert (len(places), places.size) == (2, 100)
+    places.give_back(60)
+    places.give_back(40)
+    assert places.take(1_000), "alone, however large"

@@ -178,6 +178,32 @@ async def test_more_than_may_be_in_flight_wait_for_room_or_are_told() -> None:
     assert any("no answer for 0.5 s" in str(error) for error in ended)
 
 
+async def test_what_waits_is_bounded_in_bytes_and_the_rest_is_refused_at_once(tmp_path: Path) -> None:
+    """A process whose Redis is slow must not grow until it is killed."""
+    transport, events = Moody(), [Told(number=10**n) for n in range(20)]  # of about 20 bytes each
+    async with bus_on(transport, max_publish_bytes=100, publish_timeout=5.0) as bus:
+        transport.mood = "silent"
+        waiting = [asyncio.create_task(bus.publish(event)) for event in events]
+        await until(lambda: sum(task.done() for task in waiting) >= 5)
+        refused = [task for task in waiting if task.done()]
+        assert len(refused) < 20
+        assert all("bytes wait for it already" in str(task.exception()) for task in refused)
+        assert 0 < bus.in_flight.size <= 100
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert (len(bus.in_flight), bus.in_flight.size) == (0, 0)
+        transport.mood = "well"
+        assert await publishes(bus, 20) == [Status.STORED] * 20
+        receipts = await bus.publish_many(events)
+        assert len(receipts) == 20, "one call that is larger than all of it has its turn"
+        assert bus.in_flight.size == 0
+    async with bus_on(transport, spool=tmp_path / "log", spool_bytes=1_000, publish_timeout=5.0) as bus:
+        transport.mood = "away"
+        ended = await publishes(bus, 30)
+        assert {Status.SPOOLED, Unavailable} == {one if isinstance(one, Status) else type(one) for one in ended}
+
+
 async def test_a_cancellation_of_somebody_else_comes_before_the_deadline() -> None:
     transport = Moody()
     async with bus_on(transport, publish_timeout=0.2) as bus:
