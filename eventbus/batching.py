@@ -102,18 +102,19 @@ class Collector:
         self.deadlines = None if timeout is None else TaskDeadlines(timeout, self._outlived)
         self._overdue = overdue
         self._open: _Run | None = None
+        self._suspects: _Run | None = None  # the open batch of suspects
 
     async def join(self, event: Event, ctx: Context) -> None:
-        """Ends as the event does in its batch; a suspect is a batch of its own, which begins at once.
+        """Ends as the event does in its batch; suspects are batches of their own, which begin at once.
 
         Raises GivenBack if the batch had not begun when `give_back` was called."""
-        run = self._open
-        if run is None or ctx.suspect:
-            run = _Run(self)
-            self._open = self._open if ctx.suspect else run
+        run = self._opened(ctx.suspect)
         item = Item(event, ctx)
         over = run.add(item)
-        if ctx.suspect or run.size >= self.registration.max_size:
+        full = self.registration.max_size
+        if ctx.suspect and ctx.delivery is not None:
+            full = min(full, ctx.delivery.together)  # or max_wait, if some of these are not for this handler
+        if run.size >= full:
             self.seal(run)
             run.begin()
         try:
@@ -127,10 +128,19 @@ class Collector:
         if item.error is not None:
             raise item.error.with_traceback(item.trace)  # one error may be raised for many events: each has its own way
 
+    def _opened(self, suspect: bool) -> "_Run":
+        if suspect:
+            self._suspects = self._suspects or _Run(self)
+            return self._suspects
+        self._open = self._open or _Run(self)
+        return self._open
+
     def seal(self, run: "_Run") -> None:
         """Nothing joins it any more."""
         if self._open is run:
             self._open = None
+        if self._suspects is run:
+            self._suspects = None
 
     def give_back(self) -> None:
         """End what has not begun."""

@@ -298,16 +298,26 @@ class Consumer:
         async with self._isolation.alone():
             if not self._taking():
                 return
-            found = await self._transport.reclaim(subscription, 1, suspect=True)
-            for delivery in found.deliveries:
-                self._held[delivery] = asyncio.get_running_loop().time()
-                task = asyncio.create_task(self._run_alone(delivery))
-                if not task.done():  # a program's task factory may have run it at once
-                    self._running[delivery] = task
-                while not task.done() and delivery in self._running:  # who does not end leaves it when the worker stops
-                    await asyncio.wait([task], timeout=RECLAIM_INTERVAL)
+            # One by one; of handlers of batches half of them, again and again: hundreds one by one would take hours.
+            credit = self._in_hand if self._group.batches else 1
+            found = await self._transport.reclaim(subscription, credit, suspect=True)
+            await self._run_together(found.deliveries)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
+
+    async def _run_together(self, suspects: Sequence[Delivery]) -> None:
+        for delivery in suspects:
+            delivery.together = len(suspects)
+            self._held[delivery] = asyncio.get_running_loop().time()
+            task = asyncio.create_task(self._run_alone(delivery))
+            if not task.done():  # a program's task factory may have run it at once
+                self._running[delivery] = task
+        while tasks := [self._running[each] for each in suspects if self._is_running(each)]:
+            # Who does not end leaves `_running` all the same, when the worker stops.
+            await asyncio.wait(tasks, timeout=RECLAIM_INTERVAL)
+
+    def _is_running(self, delivery: Delivery) -> bool:
+        return delivery in self._running and not self._running[delivery].done()
 
     def _take(self, deliveries: list[Delivery]) -> None:
         now = asyncio.get_running_loop().time()

@@ -69,8 +69,7 @@ class Executor:
         self._publisher = publisher
         self._layers = [*middleware, *group.middleware]
         # In a group without batches what is in hand runs; in one with batches much of it waits.
-        batches = any(isinstance(found, BatchRegistration) for found in group.handlers.values())
-        self._slots = Slots(group.concurrency) if batches else None
+        self._slots = Slots(group.concurrency) if group.batches else None
         self._collectors: dict[BatchRegistration, Collector] = {}
         self.ending = Ending()
         self.overdue = overdue

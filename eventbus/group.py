@@ -125,6 +125,11 @@ class Group:
         sizes = [found.max_size for found in self.handlers.values() if isinstance(found, BatchRegistration)]
         return self.concurrency * max(sizes, default=1)
 
+    @property
+    def batches(self) -> bool:
+        """Whether it has handlers of batches."""
+        return any(isinstance(found, BatchRegistration) for found in self.handlers.values())
+
     def label_of(self, event_type: bytes) -> str:
         """The name of the handler of a type, as it is on the wire; for people."""
         found = self.tapping or self.handlers.get(event_type.decode(errors="replace"))

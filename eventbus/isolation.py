@@ -6,6 +6,11 @@ nothing, and all run again at once. After the second (`transport.SUSPECT_FROM`) 
 only while nothing else runs in this process. Its next crashes are its own, and `crash_budget` of those condemn it. One
 would not do: where workers are being killed from outside, by a person, a deployment or for want of memory, some event
 is alone in one of them now and then, but hardly the same event time after time.
+
+A handler of batches has hundreds in its hands, and one by one they would take hours. Of those that died together half
+are taken over, and run together and with nothing else: the guilty one is alone after as many crashes as it takes to
+halve them, and until then the crashes are nobody's. Who died together is in the pending list: it is what one consumer
+holds whose leases have run out.
 """
 
 import asyncio

@@ -95,7 +95,8 @@ class Delivery:
 
     `failures`: attempts that ended in an exception. `crashes`: times that a consumer died while it held this entry.
     `aborted`: why its handler was told to stop: see eventbus.aborting. `given_up`: its handler went on after its time
-    was up, and what it comes to counts for nothing: see eventbus.overruns.
+    was up, and what it comes to counts for nothing: see eventbus.overruns. `together`: of a suspect, how many run at
+    that time, it included: see eventbus.isolation.
     """
 
     subscription: Subscription
@@ -105,6 +106,7 @@ class Delivery:
     crashes: int = 0
     aborted: str | None = None
     given_up: bool = False
+    together: int = 1
 
     @property
     def attempt(self) -> int:
@@ -222,7 +224,7 @@ class Reclaimed:
     """What one look at the pending list found.
 
     `next_due`: seconds until the next retry or scheduled event of the stream comes due, None if there is none.
-    `suspects`: entries wait that may have killed their consumers; they are handed out one at a time, when asked for.
+    `suspects`: entries wait that may have killed their consumers; they are handed out when asked for, and alone.
     `quiet`: seconds until a lease can run out.
     """
 
@@ -378,7 +380,9 @@ class Transport(Appender, Protocol):
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         """Promote what was scheduled and is due; take over due retries and entries whose lease ran out.
 
-        With `suspect`, take at most one entry, and only one that may have killed its consumers: the caller runs
+        With `suspect`, take only what may have killed its consumers, and of those that died together the first half,
+        rounded up; with a credit of 1 that is one. While several run together their crashes are not counted: it is not
+        known whose they are. The caller runs
         nothing else meanwhile."""
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:

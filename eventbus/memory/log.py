@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,10 +63,30 @@ def take_next(log: Log, cursor: Cursor, credit: int) -> list[str]:
 
 
 def claimable(cursor: Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, Pending, int]]:
-    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases."""
+    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases.
+
+    Of suspects that ran together one has done it, and nobody knows which: that is no crash of theirs."""
     resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
     yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
-    for entry_id, pending in list(cursor.pending.items()):
-        others = pending.owner != subscription.consumer  # its own are in its hands
-        if others and pending.due is None and now - pending.touched >= subscription.lease:
-            yield entry_id, pending, pending.crashes + 1
+    lost = [
+        (entry_id, pending)
+        for entry_id, pending in cursor.pending.items()
+        if pending.owner != subscription.consumer  # its own are in its hands
+        and pending.due is None
+        and now - pending.touched >= subscription.lease
+    ]
+    suspects = Counter(pending.owner for _, pending in lost if pending.crashes >= subscription.suspect_from)
+    for entry_id, pending in lost:
+        together = pending.crashes >= subscription.suspect_from and suspects[pending.owner] > 1
+        yield entry_id, pending, pending.crashes + (0 if together else 1)
+
+
+def half_of_the_suspects(cursor: Cursor, subscription: Subscription, now: float) -> list[tuple[str, Pending, int]]:
+    """Of the smallest set that died together, the first half, rounded up."""
+    sets: dict[str | None, list[tuple[str, Pending, int]]] = {}
+    for entry_id, pending, crashes in claimable(cursor, subscription, now):
+        if subscription.suspect_from <= crashes < subscription.condemned_from:
+            owner = pending.owner if pending.due is None else None
+            sets.setdefault(owner, []).append((entry_id, pending, crashes))
+    chosen = min(sets.values(), key=len, default=[])
+    return chosen[: math.ceil(len(chosen) / 2)]

@@ -18,7 +18,7 @@ from eventbus.ledger import Ledger
 from eventbus.limits import RateLimit
 from eventbus.memory import inspection
 from eventbus.memory.limiting import MemoryLimits
-from eventbus.memory.log import Cursor, Log, Pending, claimable, take_next, unread
+from eventbus.memory.log import Cursor, Log, Pending, claimable, half_of_the_suspects, take_next, unread
 from eventbus.memory.records import MemoryRecords
 from eventbus.memory.sessions import MemoryLedger
 from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
@@ -190,12 +190,14 @@ class MemoryTransport:
         self._promote(log, now)
         cursor = log.groups.setdefault(subscription.group, Cursor())
         found = Reclaimed()
-        credit = min(credit, 1) if suspect else credit
-        for entry_id, pending, crashes in claimable(cursor, subscription, now):
+        candidates = (
+            half_of_the_suspects(cursor, subscription, now) if suspect else claimable(cursor, subscription, now)
+        )
+        for entry_id, pending, crashes in candidates:
             dangerous = subscription.suspect_from <= crashes < subscription.condemned_from
             if dangerous and not suspect:
                 found.suspects = True
-            elif dangerous == suspect and len(found.deliveries) < credit:
+            elif len(found.deliveries) < credit:
                 pending.owner, pending.touched, pending.due, pending.crashes = subscription.consumer, now, None, crashes
                 fields = log.entries[entry_id]
                 found.deliveries.append(Delivery(subscription, entry_id, fields, pending.failures, crashes))

@@ -44,7 +44,7 @@ class Reclaiming:
             next_due = None if schedule.due is None else max(0.0, schedule.due - now)
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
         await self._bring_back(reader)
-        commands = [self._reclamation(subscription, 1 if suspect else credit, suspect)]
+        commands = [self._reclamation(subscription, credit, suspect)]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         try:
             reclaimed, *answers = await scripts.run(self._link, commands)

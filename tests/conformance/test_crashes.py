@@ -1,10 +1,20 @@
 """Deaths of workers are counted apart from failures, and whoever is suspected of them runs alone."""
 
+import asyncio
+
+from eventbus import Batch, Event, EventBus, Group
+from eventbus.consumer import Consumer
+from eventbus.executor import Executor
+from eventbus.isolation import Isolation
 from eventbus.transport import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription, Transport
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually, until
 
 LEASE = 0.1
+
+
+class Told(Event, type="crashes.told"):
+    number: int
 
 
 def worker(name: object, crash_budget: int = 3) -> Subscription:
@@ -85,6 +95,84 @@ async def test_no_suspect_is_reported_once_it_is_done(transport: Transport) -> N
     await crash(transport, 1)
     await settle(transport, await reclaim(transport, worker("third"), suspect=True), Ack())
     assert not (await transport.reclaim(worker("fourth"), 10)).suspects
+
+
+async def test_of_many_suspects_the_guilty_one_is_found_in_halves(transport: Transport) -> None:
+    """Run together they are not blamed; the innocent are done in halves, and the guilty one spends its budget alone."""
+    names = range(24)
+    guilty = 17
+    await transport.append(outgoing(*names))
+    await receive(transport, worker("first"), len(names))
+    held = await reclaim(transport, worker("second"), len(names))
+    done: list[int] = []
+    blamed: list[int] = []
+    rounds = deaths = 0
+    me, buried = worker("life 0"), list[Delivery]()
+    while not buried:
+        me = worker(f"life {deaths}")
+        held, buried = await _some(transport, me)
+        rounds += 1
+        if guilty in numbers(held):
+            blamed.append(max(delivery.crashes for delivery in held))
+            assert {delivery.crashes for delivery in held} == {blamed[-1]}
+            deaths += 1
+            continue
+        done += numbers(held)
+        await settle(transport, held, Ack())
+    assert numbers(buried) == [guilty]
+    assert buried[0].crashes == me.condemned_from
+    await settle(transport, buried, Ack())
+    while len(done) < len(names) - 1:  # what its halves have left
+        held, _ = await _some(transport, me)
+        rounds += 1
+        done += numbers(held)
+        await settle(transport, held, Ack())
+    assert sorted(done) == [name for name in names if name != guilty]
+    # In company its crashes are none of its own: two before it was a suspect, then three alone.
+    assert (min(blamed), max(blamed)) == (2, me.condemned_from - 1)
+    assert deaths <= 5 + 1 + me.condemned_from - SUSPECT_FROM  # the halves of 24, and the budget
+    assert rounds < len(names)
+
+
+async def _some(transport: Transport, subscription: Subscription) -> tuple[list[Delivery], list[Delivery]]:
+    """Suspects to run alone, or what is to be buried."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await transport.reclaim(subscription, 100)
+            if found.deliveries:
+                return [], found.deliveries
+            if found.suspects:
+                suspects = (await transport.reclaim(subscription, 100, suspect=True)).deliveries
+                if suspects:
+                    return suspects, []
+            await asyncio.sleep(0.005)
+
+
+async def test_hundreds_of_suspects_of_a_batch_s_handler_are_run_in_few_batches(transport: Transport) -> None:
+    """Two kills of a worker that had a full batch in its hands made one batch for each event of it."""
+    count = 300
+    group = Group("billing", lease=LEASE, concurrency=1)
+    batches: list[int] = []
+    handled: set[int] = set()
+
+    @group.on_batch(Told, max_size=500, max_wait=0.05)
+    async def gather(batch: Batch[Told]) -> None:
+        assert all(item.ctx.suspect for item in batch)
+        batches.append(len(batch))
+        handled.update(event.number for event in batch.events)
+
+    bus = EventBus("memory://")
+    bus.transport = transport
+    await bus.publish_many([Told(number=number) for number in range(count)])
+    first, second = (consumer(name, stream="crashes", lease=LEASE) for name in ("first", "second"))
+    await receive(transport, first, count)
+    await reclaim(transport, second, count)
+    third = Consumer(transport, group, Executor(group, bus), "third", Isolation())
+    running = asyncio.create_task(third.run(lambda: 0.0))
+    await until(lambda: len(handled) == count)
+    third.stop()
+    await running
+    assert len(batches) <= 12, batches
 
 
 async def suspected(transport: Transport, subscription: Subscription, innocent: int = 0) -> list[Delivery]:

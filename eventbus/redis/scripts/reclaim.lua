@@ -4,7 +4,7 @@
 -- ARGV[3] ms for which an entry must not have been renewed when this is meant to run, so that its lease is over;
 -- '' if that is not known: then leases are left alone
 -- ARGV[5] crashes that make an entry a suspect
--- ARGV[6] '1': take suspects and nothing else  ARGV[7] the consumer under which entries rest
+-- ARGV[6] '1': take suspects and nothing else, half of those that died together  ARGV[7] the consumer under which entries rest
 -- ARGV[8] server's time in ms at which this is meant to run, '' if not known  ARGV[9] crashes that condemn an entry:
 -- whoever takes it buries it  ARGV[10] ms after which nobody waits for the answer any more
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}, how many
@@ -63,11 +63,12 @@ for i = #due, 1, -1 do
   end
 end
 table.sort(due, function(a, b) return place[a] < place[b] end)
-for _, entry in ipairs(due) do
-  take(entry, crashes_of(entry), 0)
+local sets = {{}}  -- what is due, then what each consumer held that let its leases run out: {entry, crashes, idle}
+for i, entry in ipairs(due) do
+  sets[1][i] = {entry, crashes_of(entry), 0}
 end
 
-local resting, pending = {}, 0
+local resting, pending, held_by = {}, 0, {}
 for lane = 1, 10 do
   local summary = redis.call('XPENDING', KEYS[lane], group)
   local holders = summary[4] or {}
@@ -77,13 +78,48 @@ for lane = 1, 10 do
     if consumer == parked then
       resting[lane] = held
     elseif age then
-      -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
-      local crash = consumer == me and 0 or 1
+      local set = held_by[consumer]
+      if not set then
+        -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
+        set = {crash = consumer == me and 0 or 1, suspects = 0}
+        held_by[consumer], sets[#sets + 1] = set, set
+      end
       for _, held in ipairs(redis.call('XPENDING', KEYS[lane], group, 'IDLE', age + late, '-', '+', credit + 100, consumer)) do
         local entry = named(lane, held[1])
-        take(entry, crashes_of(entry) + crash, age + late)
+        local count = crashes_of(entry)
+        set.suspects = set.suspects + (count >= suspect_from and 1 or 0)
+        set[#set + 1] = {entry, count, age + late}
       end
     end
+  end
+end
+for _, set in pairs(held_by) do
+  for _, held in ipairs(set) do
+    -- Of suspects that ran together one has done it, and nobody knows which: that is no crash of theirs.
+    local together = held[2] >= suspect_from and set.suspects > 1
+    held[2] = held[2] + (together and 0 or set.crash)
+  end
+end
+
+if only_suspects then
+  local chosen = nil  -- the smallest set: the guilty one is nearly found there
+  for _, set in ipairs(sets) do
+    local suspects = {}
+    for _, held in ipairs(set) do
+      if held[2] >= suspect_from and held[2] < condemned_from then
+        suspects[#suspects + 1] = held
+      end
+    end
+    if #suspects > 0 and (not chosen or #suspects < #chosen) then
+      chosen = suspects
+    end
+  end
+  sets = {chosen}
+  credit = math.min(credit, math.ceil(#(chosen or {}) / 2))
+end
+for _, set in ipairs(sets) do
+  for _, held in ipairs(set) do
+    take(held[1], held[2], held[3])
   end
 end
 
