@@ -132,6 +132,7 @@ class Trace:
 
     committed  when its outbox row was written; None: it did not go through the outbox, or the row has been pruned
     published  when the relay appended it; None: not yet
+    refused    why it was set aside there, or waits longer than others; None: it was not
     effects    group to the time at which its transaction committed, nearly
     """
 
@@ -141,6 +142,7 @@ class Trace:
     due: datetime | None = None
     published: datetime | None = None
     effects: Mapping[str, datetime] = field(default_factory=dict)
+    refused: str | None = None
 
 
 class Severity(StrEnum):

@@ -88,6 +88,8 @@ def _body(standing: EventStanding, lines: Sequence[tuple[str, str, str]], trace:
     told = []
     if trace and trace.committed:
         fate = f"published {ago(trace.published, now)} ago" if trace.published else "waits for the relay"
+        if trace.refused:
+            fate = f"not published: {trace.refused} (see eventbus outbox list)"
         told.append(f"outbox: committed {ago(trace.committed, now)} ago, {fate}")
     if standing.scheduled is not None:
         told.append(f"scheduled: due in {spoken(standing.scheduled)}; no group is given it before")

@@ -30,7 +30,7 @@ from eventbus.telling import get_logger
 from eventbus.transaction import Connection, Row
 from eventbus.transport import Appender, Fate, Outgoing, fates_of
 
-BATCH = 500
+BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one at least
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks at an empty outbox, until the relay sleeps
 SLEEP = 1.0  # seconds until it looks though nobody has woken it
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
@@ -50,14 +50,20 @@ SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'Exclus
 # A host that vanishes says no goodbye: without these its session would hold the lock for hours.
 _NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 # A place is what may refuse its rows for a reason of its own: the lanes of a stream, its schedule, its dedupe keys.
-_SELECT = """
+_SELECT = f"""
 SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace, place,
        greatest(0, extract(epoch FROM due_at) - extract(epoch FROM clock_timestamp()))::float8 AS delay
-FROM eventbus_outbox, LATERAL (SELECT split_part(type, '.', 1) || CASE
-         WHEN dedupe_key IS NOT NULL THEN ' once' WHEN due_at IS NOT NULL THEN ' later' ELSE '' END AS place) AS its
-WHERE published_at IS NULL AND failed_at IS NULL AND place <> ALL($2::text[]) AND position <> ALL($3::bigint[])
-ORDER BY position LIMIT $1
-"""
+FROM (
+    SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
+    FROM (
+        SELECT * FROM eventbus_outbox, LATERAL (SELECT split_part(type, '.', 1) || CASE
+            WHEN dedupe_key IS NOT NULL THEN ' once' WHEN due_at IS NOT NULL THEN ' later' ELSE '' END AS place) AS p
+        WHERE published_at IS NULL AND failed_at IS NULL AND place <> ALL($2::text[]) AND position <> ALL($3::bigint[])
+        ORDER BY position LIMIT $1
+    ) AS next
+) AS sized
+WHERE before < {BATCH_BYTES} ORDER BY position
+"""  # noqa: S608 - a constant
 _HIGHEST = "SELECT coalesce(max(position), 0) FROM eventbus_outbox WHERE published_at IS NULL"
 _MARK = """
 UPDATE eventbus_outbox SET published_at = clock_timestamp(), error = NULL WHERE position = ANY($1::bigint[])
@@ -196,13 +202,13 @@ class Relay:
     async def _append(self, sent: Sequence[Sent], again: bool) -> Sequence[Fate]:
         try:
             return await self._appender.append([row.item for row in sent], again=again)
-        except EventBusError as error:
-            return fates_of(error, len(sent))
         except Exception as error:
-            # Nobody has foreseen it, and it may be one row's fault: they go one by one until it is found.
+            if isinstance(error, EventBusError) and (len(sent) == 1 or not isinstance(error, CodecError)):
+                return fates_of(error, len(sent))
+            # It may be one row's fault: they go one by one until it is found.
+            self._batch = 1
             if len(sent) == 1:
                 self._stumble(sent[0].position, error)
-            self._batch = 1
             raise
 
     def _stumble(self, position: int, error: Exception) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eventbus.errors import EventBusError, Full, Unavailable
+from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.transport import Fate, Outgoing
 
@@ -123,13 +123,14 @@ class Relaying:
             elif isinstance(fate, Unavailable):
                 self._tried_to = max(self._tried_to, row.position)
             elif not isinstance(fate, Full):
-                self._refused(row, str(fate), last_taken.get(row.place, -1), judged)
+                self._refused(row, fate, last_taken.get(row.place, -1), judged)
         self._rest(sent, last_taken, judged)
         return judged
 
-    def _refused(self, row: Sent, reason: str, last_taken: int, judged: Judged) -> None:
+    def _refused(self, row: Sent, error: EventBusError, last_taken: int, judged: Judged) -> None:
         """A place that took a later one may have begun to take events in between: who is refused again is to blame."""
-        if row.position in self._suspects or reason.startswith(_OF_ONE):
+        reason = str(error)
+        if row.position in self._suspects or isinstance(error, CodecError) or reason.startswith(_OF_ONE):
             self._suspects.discard(row.position)
             judged.failed[row.position] = reason
         elif row.position < last_taken:

@@ -20,7 +20,10 @@ LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an ev
 MARGIN = 60_000  # ms by which the clock of who made the cause may have been fast
 
 _MIGRATED = "SELECT to_regclass('eventbus_outbox') IS NOT NULL AND to_regclass('eventbus_inbox') IS NOT NULL"
-_OUTBOX = "SELECT type, subject, created_at, due_at, published_at FROM eventbus_outbox WHERE event_id = $1::uuid"
+_OUTBOX = """
+SELECT type, subject, created_at, due_at, published_at, to_jsonb(row) ->> 'error' AS error  -- a database may be older
+FROM eventbus_outbox AS row WHERE event_id = $1::uuid
+"""
 _INBOX = "SELECT group_name, processed_at FROM eventbus_inbox WHERE event_id = $1::uuid"
 _ENVELOPE = "SELECT event_id, type, meta, data FROM eventbus_outbox WHERE event_id = $1::uuid"
 # Ids rise with time. `meta` is looked at as text: with a null character in it, it is no JSON to PostgreSQL.
@@ -58,7 +61,8 @@ async def trace(connection: Connection, event_id: str) -> Trace:
     effects = {found["group_name"]: found["processed_at"] for found in await connection.fetch(_INBOX, event_id)}
     if row is None:
         return Trace(effects=effects)
-    return Trace(row["type"], row["subject"], row["created_at"], row["due_at"], row["published_at"], effects)
+    known = (row["type"], row["subject"], row["created_at"], row["due_at"], row["published_at"])
+    return Trace(*known, effects, row["error"])
 
 
 async def stored_envelope(connection: Connection, event_id: str) -> Envelope | None:

@@ -50,9 +50,8 @@ class Repeats:
                 try:
                     told = await self._look(lane, [item for item, _ in wanted])
                     waits = [wait for wait, _ in zip(told, wanted, strict=True)]
-                except (
-                    Unavailable
-                ) as error:  # all who wait, and not one batch after the other: each might take a timeout
+                except Unavailable as error:
+                    # All who wait, and not one batch after the other: each might take a timeout.
                     wanted += self._waiting.pop(lane)
                     waits = [error] * len(wanted)
                 except EventBusError as error:

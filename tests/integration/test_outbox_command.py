@@ -80,6 +80,8 @@ async def test_what_was_set_aside_is_told_mended_and_sent(
             position = item["position"]
             assert all(part in finding.message for part in (f"row {position} ", item["eventId"], "priority"))
             assert f"eventbus outbox retry {position}" in finding.remedy
+        explained = await asyncio.to_thread(eventbus_here, "explain", first, **urls)
+        assert "not published" in explained.stdout, explained
         assert json.loads(await command("status", "--json"))["outbox"]["setAside"] == 3
         metrics = Metrics()
         await Survey(metrics, transport, database).look()

@@ -3,19 +3,20 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus.event import unix_ms, uuid7
+from eventbus.errors import CodecError
+from eventbus.event import Status, unix_ms, uuid7
 from eventbus.postgres import Database, outbox, relaying
 from eventbus.postgres import relay as module
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Delivery, Subscription
+from eventbus.transport import Delivery, Outgoing, Subscription
 from tests.integration.test_relay import (
     READER,
     Breakable,
@@ -323,3 +324,33 @@ async def test_what_nobody_has_foreseen_holds_up_its_own_row(
         assert await set_aside(database) == {}, "it is not known to be the row's fault"
         monkeypatch.undo()
         assert await read(transport, 1) == [1]
+
+
+async def test_rows_are_taken_by_their_weight_as_well(
+    database: Database, migrated_url: str, transport: Breakable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five hundred of them may have a megabyte each, and a process is to hold only some."""
+    monkeypatch.setattr(module, "_SELECT", module._SELECT.replace(str(module.BATCH_BYTES), "40"))
+    await file(database, *range(10))  # of 12 bytes each
+    async with at_work(migrated_url, transport):
+        assert await read(transport, 10) == list(range(10))
+        await eventually(lambda: nothing_waits(database))
+    assert transport.appends == 3, "what begins below the bound is taken"
+
+
+async def test_one_that_cannot_be_sent_is_found_among_its_batch(
+    database: Database, migrated_url: str, transport: Breakable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = transport.append
+
+    async def refuse(items: Sequence[Outgoing], *, again: bool = False) -> list[Status]:
+        if any(item.envelope.data == b'{"number":1}' for item in items):
+            raise CodecError("it cannot be written")
+        return await append(items, again=again)
+
+    monkeypatch.setattr(transport, "append", refuse)
+    await file(database, 0, 1, 2)
+    async with at_work(migrated_url, transport):
+        assert await read(transport, 2) == [0, 2]
+        await eventually(lambda: nothing_but_what_is_aside(database))
+    assert list((await set_aside(database)).values()) == ["it cannot be written"]
