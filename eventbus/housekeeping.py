@@ -76,4 +76,12 @@ class Housekeeping:
                 groups=tidied.missing_groups,
             )
         self._missing[stream] = tidied.missing_groups
+        for group, count in tidied.vanished:
+            log.error(
+                "events have vanished that were not settled: something else than the bus has deleted, trimmed or "
+                "acknowledged them; see: eventbus audit",
+                stream=stream,
+                group=group,
+                count=count,
+            )
         return tidied.left > 0

@@ -224,6 +224,38 @@ class Balance:
     lost: tuple[str, ...]
 
 
+class Gap(NamedTuple):
+    """Entries that have vanished between two looks."""
+
+    since: datetime
+    until: datetime
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a group is known to have settled since the counting began, and what nothing accounts for.
+
+    since           when it began: with the group, or for one that is older when it was first looked at; None: not yet
+    acknowledged    entries, as often as the server found them pending
+    buried          entries that became dead letters
+    missing         entries that are not among these, not pending and not still to come; None where that is not known
+    letters_missing dead letters that are gone and were neither replayed nor discarded, nor had expired
+    gaps            when entries were found to be missing, as far as housekeeping has noted it
+    looked          when it looked last: what is missing and not among the gaps has vanished since then
+    """
+
+    stream: str
+    group: str
+    since: datetime | None
+    acknowledged: int
+    buried: int
+    missing: int | None
+    letters_missing: int
+    gaps: tuple[Gap, ...] = ()
+    looked: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """What a stream keeps back. `stuck`: ids that have a body and no due time, so that they never come due; `empty`: a

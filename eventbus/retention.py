@@ -16,7 +16,7 @@ class Retention:
                   for publishers that repeat themselves after a lost reply
     settled_count settled entries that each priority of a stream keeps at the most, roughly
     dead          seconds that a dead letter is kept
-    dead_count    dead letters that a stream keeps at the most; the oldest go first
+    dead_count    dead letters that each group keeps in a stream at the most; its own oldest go first, some at a time
     """
 
     settled: float = 600.0

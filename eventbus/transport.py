@@ -305,13 +305,15 @@ class Spent(NamedTuple):
 
 class Tidied(NamedTuple):
     """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed; `left` entries are
-    still there."""
+    still there. `vanished`: groups, and how many of their entries have gone since the round before without having been
+    settled."""
 
     entries: int = 0
     consumers: int = 0
     dead_letters: int = 0
     missing_groups: Sequence[str] = ()
     left: int = 0
+    vanished: Sequence[tuple[str, int]] = ()
 
 
 class LastFiring(NamedTuple):

@@ -4,22 +4,33 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from eventbus.cli import reach
+from eventbus.cli.accounts import as_told, in_both, since_when, uncounted
 from eventbus.cli.columns import columns
 from eventbus.cli.screen import FAILED
 from eventbus.cli.shapes import camel
-from eventbus.inspection import Balance, Schedule
+from eventbus.inspection import Account, Balance, Schedule
 from eventbus.loop import run
+from eventbus.redis.accounting import accounts
 from eventbus.redis.auditing import audit as audit_in_redis
+from eventbus.redis.link import Link
 
 PAUSE = 1.0  # seconds between two looks: what is on its way from one place to another is missing once
 NAMED = 10  # ids that are shown of each kind
 
-Found = tuple[list[Balance], list[Schedule]]
+_Looked = tuple[list[Balance], list[Schedule]]
+
+
+class Found(NamedTuple):
+    """One look."""
+
+    balances: list[Balance]
+    schedules: list[Schedule]
+    accounts: list[Account]
 
 
 def audit(
@@ -28,31 +39,40 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Account for everything that was accepted, by stream and group. Exit code 1 if something is missing."""
-    balances, schedules = run(_audit(stream))
-    missing = _missing(balances, schedules)
+    found = run(_audit(stream))
+    missing = _missing(found.balances, found.schedules) + uncounted(found.accounts)
     if as_json:
         told = {
-            "balances": [camel(asdict(balance)) for balance in balances],
-            "schedules": [camel(asdict(schedule)) for schedule in schedules],
+            "balances": [camel(asdict(balance)) for balance in found.balances],
+            "schedules": [camel(asdict(schedule)) for schedule in found.schedules],
+            "accounts": [as_told(account) for account in found.accounts],
             "missing": missing,
         }
         typer.echo(json.dumps(told, indent=2))
     else:
-        typer.echo(_screen(balances, schedules, missing))
+        typer.echo(_screen(found, missing))
     if missing:
         raise typer.Exit(FAILED)
 
 
 async def _audit(streams: Sequence[str] | None) -> Found:
     async with reach.redis() as link:
-        found = await audit_in_redis(link, reach.NAMESPACE, streams)
-        if not _missing(*found):
-            return found
+        first = await _look(link, streams)
+        if not _missing(first.balances, first.schedules) and not uncounted(first.accounts):
+            return first
         await asyncio.sleep(PAUSE)
-        return _both(found, await audit_in_redis(link, reach.NAMESPACE, streams))
+        second = await _look(link, streams)
+        balances, schedules = _both((first.balances, first.schedules), (second.balances, second.schedules))
+        return Found(balances, schedules, in_both(first.accounts, second.accounts))
 
 
-def _both(first: Found, second: Found) -> Found:
+async def _look(link: Link, streams: Sequence[str] | None) -> Found:
+    balances, schedules = await audit_in_redis(link, reach.NAMESPACE, streams)
+    counted = [await accounts(link, reach.NAMESPACE, schedule.stream) for schedule in schedules]
+    return Found(balances, schedules, [account for each in counted for account in each])
+
+
+def _both(first: _Looked, second: _Looked) -> _Looked:
     """The second look, with nothing missing that the first did not miss."""
     before = {(balance.stream, balance.group): balance for balance in first[0]}
     schedules = {schedule.stream: schedule for schedule in first[1]}
@@ -93,8 +113,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _screen(balances: Sequence[Balance], schedules: Sequence[Schedule], missing: Sequence[str]) -> str:
-    scheduled = {schedule.stream: schedule.scheduled for schedule in schedules}
+def _screen(found: Found, missing: Sequence[str]) -> str:
+    balances = found.balances
+    scheduled = {schedule.stream: schedule.scheduled for schedule in found.schedules}
     numbers = ("accepted", "done", "pending", "waiting", "dead", "missing")
     rows = [
         (
@@ -113,7 +134,9 @@ def _screen(balances: Sequence[Balance], schedules: Sequence[Schedule], missing:
     table = columns(("stream", "group", *numbers, ""), rows, right=numbers) if rows else "no group reads anything"
     delayed = ", ".join(f"{count} on {name}" for name, count in scheduled.items() if count) or "none"
     verdict = [f"MISSING  {line}" for line in missing] or ["nothing is missing"]
-    return "\n".join([reach.redis_name(), "", table, "", f"scheduled: {delayed}", *verdict])
+    return "\n".join(
+        [reach.redis_name(), "", table, "", f"scheduled: {delayed}", *since_when(found.accounts), *verdict]
+    )
 
 
 def _known(count: int | None) -> str:

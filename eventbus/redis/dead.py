@@ -91,12 +91,14 @@ async def replay(link: Link, namespace: str, letter: DeadLetter) -> bool:
         raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
     keys = stream_keys(namespace, letter.stream)
     envelope = letter.envelope._replace(only=letter.group or None, replayed=True)
-    command = scripts.REPLAY((keys.lane(envelope.priority), keys.dead), letter.id, *encode(envelope))
+    where = (keys.lane(envelope.priority), keys.dead, keys.counts)
+    command = scripts.REPLAY(where, letter.id, letter.group, *encode(envelope))
     return await scripts.call(link, command) is not None
 
 
 async def discard(link: Link, namespace: str, letter: DeadLetter) -> bool:
-    command = scripts.DISCARD((stream_keys(namespace, letter.stream).dead,), letter.id)
+    keys = stream_keys(namespace, letter.stream)
+    command = scripts.DISCARD((keys.dead, keys.counts), letter.id, letter.group)
     return bool(await scripts.call(link, command))
 
 

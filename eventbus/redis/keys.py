@@ -15,13 +15,14 @@ PARKED = "parked"  # the consumer name under which entries rest until their retr
 class StreamKeys(NamedTuple):
     """`stream`: the log of normal priority. `due` (ZSET: event id by due ms) and `scheduled` (HASH: event id to lane
     and fields): what is delayed. `dead`: the dead-letter stream. `groups` (HASH): the groups that must have settled an
-    entry before it is trimmed."""
+    entry before it is trimmed. `counts` (HASH): what groups have settled, see scripts/accounts.lua."""
 
     stream: str
     due: str
     scheduled: str
     dead: str
     groups: str
+    counts: str
 
     @property
     def lanes(self) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ class GroupKeys(NamedTuple):
 @lru_cache(1024)
 def stream_keys(namespace: str, stream: str) -> StreamKeys:
     prefix = f"{namespace}:{{{stream}}}"
-    return StreamKeys(*(f"{prefix}:{name}" for name in ("stream", "due", "scheduled", "dead", "groups")))
+    return StreamKeys(*(f"{prefix}:{name}" for name in ("stream", "due", "scheduled", "dead", "groups", "counts")))
 
 
 @lru_cache(4096)

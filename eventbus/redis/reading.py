@@ -190,6 +190,6 @@ async def create_group(link: Link, namespace: str, subscription: Subscription, e
     if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
         raise error
     keys = stream_keys(namespace, subscription.stream)
-    made = await scripts.call(link, scripts.CREATE_GROUP((*keys.lanes, keys.groups), subscription.group))
+    made = await scripts.call(link, scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), subscription.group))
     if made:
         log.warning("group created", stream=subscription.stream, group=subscription.group)

@@ -13,7 +13,7 @@ from eventbus.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Set
 
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 
-_TYPES = ("stream", "zset", "hash", "hash", "stream")  # of the keys of ack.lua, park.lua and bury.lua
+_TYPES = {"retry": "zset", "failures": "hash", "crashes": "hash", "counts": "hash"}  # by the last part of a key
 
 Lane = tuple[Subscription, int]
 Acks = dict[Lane, list[str]]
@@ -46,11 +46,16 @@ async def _explained(link: Link, step: Step, error: Exception) -> Exception:
     keys = [str(key) for key in step.command[3 : 3 + int(step.command[2])]]
     types: list[bytes | Exception] = await scripts.run(link, [("TYPE", key) for key in keys])
     foreign = [
-        f"{key} is a {found.decode()} and should be a {wanted}: move it away, e.g. with RENAME {key} {key}:foreign"
-        for key, found, wanted in zip(keys, types, _TYPES, strict=False)
-        if isinstance(found, bytes) and found.decode() not in {"none", wanted}
+        f"{key} is a {found.decode()} and should be a {_type_of(key)}: "
+        f"move it away, e.g. with RENAME {key} {key}:foreign"
+        for key, found in zip(keys, types, strict=True)
+        if isinstance(found, bytes) and found.decode() not in {"none", _type_of(key)}
     ]
     return ReplyError("; ".join(foreign)) if foreign else error
+
+
+def _type_of(key: str) -> str:
+    return _TYPES.get(key.rpartition(":")[2], "stream")
 
 
 async def _run(link: Link, commands: list[Command]) -> list[Reply]:
@@ -125,10 +130,11 @@ def _command(namespace: str, settlement: Settlement) -> Command:
 def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
     for lane, entries in acks.items():
         subscription, priority = lane
-        keys = _keys(namespace, subscription, priority)
+        keys = (*_keys(namespace, subscription, priority), stream_keys(namespace, subscription.stream).counts)
+        count = f"acked:{priority}:{subscription.group}"
         for start in range(0, len(entries), ACK_BATCH):
             some = entries[start : start + ACK_BATCH]
-            yield Step(scripts.ACK(keys, subscription.group, *some), lane=lane, entries=some)
+            yield Step(scripts.ACK(keys, subscription.group, count, *some), lane=lane, entries=some)
 
 
 def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[str, ...]:
@@ -145,5 +151,8 @@ def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str,
 
 def _bury(namespace: str, delivery: Delivery, outcome: Dead) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
-    keys = (*_keys(namespace, subscription, priority_of(entry)), stream_keys(namespace, subscription.stream).dead)
-    return scripts.BURY(keys, subscription.group, subscription.consumer, entry, *dead.fields_of(delivery, outcome))
+    priority, stream = priority_of(entry), stream_keys(namespace, subscription.stream)
+    keys = (*_keys(namespace, subscription, priority), stream.dead, stream.counts)
+    count = f"buried:{priority}:{subscription.group}"
+    fields = dead.fields_of(delivery, outcome)
+    return scripts.BURY(keys, subscription.group, subscription.consumer, entry, count, *fields)

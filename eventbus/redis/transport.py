@@ -53,6 +53,7 @@ COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is g
 GIVE_BACK_TIMEOUT = 1.0  # seconds that what a cancelled worker has not seen may take to be given back
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
+UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle beside it
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
@@ -213,19 +214,21 @@ class RedisTransport:
 
     async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
         keys = stream_keys(self._namespace, stream)
-        entries, forgotten, dead_letters, missing, left = await scripts.call(
+        entries, forgotten, dead_letters, missing, left, vanished = await scripts.call(
             self._link,
             scripts.TIDY(
-                (*keys.lanes, keys.groups, keys.dead),
+                (*keys.lanes, keys.groups, keys.dead, keys.counts),
                 *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
-                *(ms(retention.dead), retention.dead_count, int(consumers)),
+                *(ms(retention.dead), retention.dead_count, int(consumers), UPDATE_HOLDS),
             ),
         )
-        return Tidied(entries, forgotten, dead_letters, sorted(name.decode() for name in missing), left)
+        names = sorted(name.decode() for name in missing)
+        lost = tuple((name.decode(), count) for name, count in zip(vanished[::2], vanished[1::2], strict=True))
+        return Tidied(entries, forgotten, dead_letters, names, left, lost)
 
     async def forget_group(self, stream: str, group: str) -> bool:
         keys = stream_keys(self._namespace, stream)
-        where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group))
+        where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group), keys.counts)
         return bool(await scripts.call(self._link, scripts.FORGET_GROUP(where, group)))
 
     # Recurrence -------------------------------------------------------------------------------------------------------

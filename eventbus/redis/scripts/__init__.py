@@ -16,8 +16,10 @@ from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 Command = tuple[Argument, ...]
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
-_SESSION = files(__name__).joinpath("session.lua").read_text(encoding="utf-8")
-_LOOKING = files(__name__).joinpath("looking.lua").read_text(encoding="utf-8")
+_SESSION, _LOOKING, _ACCOUNTS, _LETTERS, _TRIMMING = (
+    files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("session", "looking", "accounts", "letters", "trimming")
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,13 +52,15 @@ RESTART = Script("restart")
 PARK = Script("park")
 ACK = Script("ack")
 BURY = Script("bury")
-REPLAY = Script("replay")
-TIDY = Script("tidy")
+REPLAY = Script("replay", _LETTERS)
+TIDY = Script("tidy", _ACCOUNTS + _LETTERS + _TRIMMING)
+ACCOUNT = Script("account", _ACCOUNTS)
+COUNT = Script("count")
 ADMIT = Script("admit")
 STAY = Script("stay")
 SPEND = Script("spend")
 FORGET_GROUP = Script("forget_group")
-DISCARD = Script("discard")
+DISCARD = Script("discard", _LETTERS)
 FIND = Script("find")
 RELATED = Script("related")
 ONCE = Script("once")

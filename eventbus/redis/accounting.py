@@ -1,0 +1,106 @@
+"""Counts of what a stream has taken in against counts of what its groups have settled: what is in neither is gone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+
+from eventbus.codec import pairs
+from eventbus.inspection import Account, Gap
+from eventbus.redis import scripts
+from eventbus.redis.keys import lane_key, stream_keys
+from eventbus.redis.link import Link, Reply
+from eventbus.redis.scripts import moment
+
+LOOK = 50_000  # entries that are counted in one step
+MOST_LOOKS = 100  # steps for one lane; where more wait, it is not known how many
+LETTERS = 200  # dead letters a look
+
+Counts = Mapping[str, str]
+
+
+async def accounts(link: Link, namespace: str, stream: str) -> list[Account]:
+    """One for each group that reads the stream, by name. The numbers of one are of the same moment."""
+    keys = stream_keys(namespace, stream)
+    _, flat, groups = await scripts.call(link, scripts.ACCOUNT((*keys.lanes, keys.counts)))
+    counts = {name.decode(): value.decode() for name, value in pairs(flat).items()}
+    letters = await _letters(link, keys.dead, counts)
+    found = []
+    for name, known, missing, unknown in groups:
+        group = name.decode()
+        total = missing if known else await _add_unknown(link, namespace, stream, missing, unknown)
+        found.append(_account(stream, group, counts, total, letters[group]))
+    return sorted(found, key=lambda account: account.group)
+
+
+async def _add_unknown(link: Link, namespace: str, stream: str, missing: int, unknown: Reply) -> int | None:
+    """Of lanes in which the server has lost count: what waits there is counted."""
+    for lane, after, last, left in unknown:
+        waiting = await _count(link, lane_key(namespace, stream, lane), f"({after.decode()}", last.decode())
+        if waiting is None:
+            return None
+        missing += int(left) - waiting
+    return missing
+
+
+async def _count(link: Link, lane: str, start: str, last: str) -> int | None:
+    total: int = 0
+    for _ in range(MOST_LOOKS):
+        found, following = await scripts.call(link, scripts.COUNT((lane,), start, last, LOOK))
+        total += int(found)
+        start = following.decode()
+        if not start:
+            return total
+    return None
+
+
+async def _letters(link: Link, log: str, counts: Counts) -> Counter[str]:
+    """Dead letters that are there, of those that are counted."""
+    found: Counter[str] = Counter()
+    start = "-"
+    while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LETTERS):
+        for entry_id, flat in entries:
+            group = pairs(flat).get(b"dead.group", b"").decode(errors="replace")
+            since = _number(counts, f"lettersSince:{group}")
+            if since is not None and int(entry_id.partition(b"-")[0]) >= since:
+                found[group] += 1
+        start = f"({entries[-1][0].decode()}"
+    return found
+
+
+def _account(stream: str, group: str, counts: Counts, missing: int | None, letters: int) -> Account:
+    def total(name: str) -> int:
+        return sum(_number(counts, f"{name}:{lane}:{group}") or 0 for lane in range(1, 11))
+
+    since = _number(counts, f"since:{group}")
+    removed = _number(counts, f"removed:{group}") or 0
+    return Account(
+        stream,
+        group,
+        since=None if since is None else moment(since),
+        acknowledged=total("acked"),
+        buried=total("buried"),
+        missing=None if since is None else missing,
+        letters_missing=max(0, (_number(counts, f"letters:{group}") or 0) - removed - letters),
+        gaps=_gaps(counts.get(f"gaps:{group}", "")),
+        looked=_moment(_number(counts, "looked")),
+    )
+
+
+def _gaps(text: str) -> tuple[Gap, ...]:
+    """Those that can be read: of a long list the beginning was cut off."""
+    found = []
+    for part in text.split(";"):
+        numbers = part.split()
+        if len(numbers) == 3 and all(number.isdigit() for number in numbers):
+            since, until, count = map(int, numbers)
+            found.append(Gap(moment(since), moment(until), count))
+    return tuple(found)
+
+
+def _number(counts: Counts, name: str) -> int | None:
+    value = counts.get(name, "")
+    return int(value) if value.isdigit() and len(value) < 16 else None
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else moment(ms)
