@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from eventbus.control import whoami
+from eventbus.control import read_note, whoami
 from eventbus.errors import EventBusError
 from eventbus.supervision import Background
 from eventbus.telling import get_logger
@@ -58,8 +58,9 @@ def aborts(controls: Mapping[str, bytes]) -> dict[Target, Abort]:
     for name, value in controls.items():
         if name.startswith(_ABORT):
             group, _, event_id = name.removeprefix(_ABORT).rpartition(":")
-            note = orjson.loads(value)
-            found[group, event_id] = Abort(note["by"], datetime.fromisoformat(note["until"]), note["reason"])
+            note = read_note(value, "until")
+            if note is not None:  # else nobody can say what was meant; eventbus.control tells of it
+                found[group, event_id] = Abort(*note)
     return found
 
 

@@ -1,6 +1,9 @@
 """What an operator wants of all workers: one small hash, which each worker looks at twice a second.
 
 pause:GROUP     {"by", "at", "reason"}: take nothing new
+
+A value that is no such note, because somebody has set it by hand, counts as a pause all the same: that is what was
+meant, and stopping is what can be undone. It is told once.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from eventbus.transport import Transport
 INTERVAL = 0.5  # seconds between looks; a pause is promised to be seen within one second
 
 _PAUSE = "pause:"
+_MOMENTS = ("at", "until")  # under which names notes have a time: of pauses, and of what is to be aborted
 
 log = get_logger("eventbus.control")
 
@@ -55,9 +59,27 @@ def pauses(controls: Mapping[str, bytes]) -> dict[str, Pause]:
     found: dict[str, Pause] = {}
     for name, value in controls.items():
         if name.startswith(_PAUSE):
-            note = orjson.loads(value)
-            found[name.removeprefix(_PAUSE)] = Pause(note["by"], datetime.fromisoformat(note["at"]), note["reason"])
+            note = read_note(value, "at")
+            found[name.removeprefix(_PAUSE)] = Pause(*note) if note is not None else _unreadable(value)
     return found
+
+
+def read_note(value: bytes, moment: str) -> tuple[str, datetime, str] | None:
+    """Who, the moment that stands under this name, and why; None if it is no note."""
+    try:
+        note = orjson.loads(value)
+        at = datetime.fromisoformat(note[moment])
+        by, reason = note["by"], note.get("reason", "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if not (isinstance(by, str) and isinstance(reason, str)):
+        return None
+    return by, at if at.tzinfo is not None else at.replace(tzinfo=UTC), reason
+
+
+def _unreadable(value: bytes) -> Pause:
+    shown = value[:50].decode(errors="backslashreplace")
+    return Pause("unknown", datetime.now(UTC), f"its note is {shown!r}, which was not set by eventbus groups pause")
 
 
 def whoami() -> str:
@@ -75,6 +97,7 @@ class Watch:
     def __init__(self, transport: Transport, heed: Callable[[Mapping[str, bytes]], None]) -> None:
         self._transport = transport
         self._heed = heed
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         while True:
@@ -84,6 +107,19 @@ class Watch:
     async def look(self) -> None:
         """Once."""
         try:
-            self._heed(await self._transport.controls())
+            controls = await self._transport.controls()
         except EventBusError as error:
             log.debug("looking again soon", reason=str(error))
+            return
+        self._tell_strange(controls)
+        self._heed(controls)
+
+    def _tell_strange(self, controls: Mapping[str, bytes]) -> None:
+        """Once for each name, until it is gone."""
+        strange = {
+            name for name, value in controls.items() if all(read_note(value, moment) is None for moment in _MOMENTS)
+        }
+        for name in sorted(strange - self._told):
+            meant = "counts as a pause" if name.startswith(_PAUSE) else "is ignored"
+            log.error(f"a control cannot be read and {meant}", name_of_control=name, value=repr(controls[name][:50]))
+        self._told = strange

@@ -41,19 +41,19 @@ class Recurrence:
 
     async def _recur(self, recurring: Recurring) -> None:
         told: datetime | None = None
-        away = False
+        failing = False
         while True:
             try:
                 now, last = await self._transport.last_firing(recurring.stream, recurring.name)
                 due = recurring.owed(last, now)
                 fired = due is not None and await self._fire(recurring, due)
-            except EventBusError as error:
-                if not away:
-                    log.warning("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
-                away = True
+            except Exception as error:  # noqa: BLE001 - of whatever kind: one function must not end all, nor the worker
+                if not failing:
+                    _tell_failing(recurring, error)
+                failing = True
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
-            away = False
+            failing = False
             if (fired or due is None) and last != told:
                 told = last
                 _tell_skipped(recurring, last, now, due)
@@ -66,6 +66,11 @@ class Recurrence:
         fired = await self._transport.fire(firing, recurring.name, due)
         crash.point("recurrence.fired")
         return fired
+
+
+def _tell_failing(recurring: Recurring, error: Exception) -> None:
+    tell = log.warning if isinstance(error, EventBusError) else log.exception
+    tell("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
 
 
 def _tell_skipped(recurring: Recurring, last: datetime, now: datetime, due: datetime | None) -> None:

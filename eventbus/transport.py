@@ -316,8 +316,17 @@ class Tidied(NamedTuple):
     vanished: Sequence[tuple[str, int]] = ()
 
 
+IMPOSSIBLE_FIRING = (
+    "the record of a last firing is no time that can have been, and counts as now: was the server's clock ahead?"
+)
+FIRED_AHEAD = 5.0  # seconds that a firing may seem to be ahead of the server's clock, which may be set back a little
+
+
 class LastFiring(NamedTuple):
-    """What the server knows of a recurring function: the time there, and the moment of its last firing."""
+    """What the server knows of a recurring function: the time there, and the moment of its last firing.
+
+    A record that says what cannot be, a time ahead of the clock or none at all, begins with the present instead; that
+    is an error in the log."""
 
     now: datetime
     due: datetime

@@ -42,7 +42,7 @@ async def redis() -> AsyncIterator[Link]:
 async def paused(link: Link) -> dict[str, Pause]:
     """The paused groups."""
     controls = pairs(await link.execute("HGETALL", control_key(NAMESPACE)))
-    return pauses({name.decode(): note for name, note in controls.items()})
+    return pauses({name.decode(errors="backslashreplace"): note for name, note in controls.items()})
 
 
 def redis_name() -> str:

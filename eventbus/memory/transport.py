@@ -27,6 +27,8 @@ from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.telling import get_logger
 from eventbus.transport import (
+    FIRED_AHEAD,
+    IMPOSSIBLE_FIRING,
     Ack,
     Answer,
     Dead,
@@ -361,8 +363,12 @@ class MemoryTransport:
         return True
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:
-        now = self._now()
-        return LastFiring(now, self._log(stream).fired.setdefault(name, now))
+        now, fired = self._now(), self._log(stream).fired
+        due = fired.setdefault(name, now)
+        if (due - now).total_seconds() > FIRED_AHEAD:
+            told.error(IMPOSSIBLE_FIRING, stream=stream, function=name, record=str(due), now=str(now))
+            due = fired[name] = now
+        return LastFiring(now, due)
 
     async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
         log = self._log(firing.stream)

@@ -35,6 +35,8 @@ from eventbus.retention import Retention
 from eventbus.states import Records
 from eventbus.telling import get_logger
 from eventbus.transport import (
+    FIRED_AHEAD,
+    IMPOSSIBLE_FIRING,
     Answer,
     DeadLetter,
     Delivery,
@@ -208,7 +210,7 @@ class RedisTransport:
 
     async def controls(self) -> Mapping[str, bytes]:
         flat = await self._link.execute("HGETALL", control_key(self._namespace))
-        return {name.decode(): value for name, value in pairs(flat).items()}
+        return {name.decode(errors="backslashreplace"): value for name, value in pairs(flat).items()}
 
     # Housekeeping -----------------------------------------------------------------------------------------------------
 
@@ -234,8 +236,10 @@ class RedisTransport:
     # Recurrence -------------------------------------------------------------------------------------------------------
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:
-        command = scripts.LAST_FIRING((fired_key(self._namespace, stream),), name)
-        now, due = await scripts.call(self._link, command)
+        command = scripts.LAST_FIRING((fired_key(self._namespace, stream),), name, ms(FIRED_AHEAD))
+        now, due, instead = await scripts.call(self._link, command)
+        if instead:
+            log.error(IMPOSSIBLE_FIRING, stream=stream, function=name, record=repr(instead), now=str(moment(now)))
         return LastFiring(moment(now), moment(due))
 
     async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:

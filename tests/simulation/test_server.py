@@ -221,19 +221,21 @@ def call(number: int, known: list[bytes]) -> Command:
         rng.choice(("", "", 1)),
     )
 
+    letter = ("id", "x", "dead.group", rng.choice(("g", "h")))
+
     def envelope(number: int) -> tuple[str, ...]:
         return ("id", f"event{number}", "type", "sim.asked", "meta", "{}", "data", str(number))
 
     return rng.choice(
         [
             ("XADD", lanes[lane - 1], "*", *envelope(number)),
-            scripts.CREATE_GROUP((*lanes, keys.groups), "g"),
+            scripts.CREATE_GROUP((*lanes, keys.groups, keys.counts), "g"),
             scripts.READ(lanes, "g", consumer, 3, *([1] * 10)),
             scripts.RECLAIM((*lanes, *groups), "g", consumer, age, credit, 2, suspects, PARKED, meant, 5, 5000),
             scripts.RENEW(where[:1], "g", consumer, entry),
             scripts.PARK(where, "g", consumer, entry, wait, rng.choice(("", 1, 2)), PARKED),
-            scripts.ACK(where, "g", entry),
-            scripts.BURY((*where, keys.dead), "g", consumer, entry, "id", "x", "dead.group", "g"),
+            scripts.ACK((*where, keys.counts), "g", f"acked:{lane}:g", entry),
+            scripts.BURY((*where, keys.dead, keys.counts), "g", consumer, entry, f"buried:{lane}:g", *letter),
             scripts.SCHEDULE(schedule, wait, 0, f"event{number}", lane, *envelope(number)),
             scripts.PROMOTE((*lanes, keys.due, keys.scheduled, keys.dead), 500, 60_000),
             scripts.APPEND_AGAIN(schedule, "", 500, 10**6, lane, wait, 0, *envelope(earlier)),
@@ -241,7 +243,8 @@ def call(number: int, known: list[bytes]) -> Command:
             scripts.DUE((keys.due,), f"event{earlier}", f"event{earlier + 1}"),
             scripts.ONCE(("sim:holder", *schedule), 600_000, rng.choice(("0", "1")), wait, 0, lane, *envelope(number)),
             scripts.CANCEL((keys.due, keys.scheduled), f"event{earlier}"),
-            scripts.TIDY((*lanes, keys.groups, keys.dead), 0, 100, 0, 10**9, PARKED, 10**9, 100, 1),
+            scripts.TIDY((*lanes, keys.groups, keys.dead, keys.counts), 0, 100, 0, 10**9, PARKED, 10**9, 3, 1, 0),
+            ("HMGET", keys.counts, "acked:5:g", "acked:1:g", "buried:5:g", "base:5:g", "letters:g", "removed:g"),
             ("XPENDING", lanes[4], "g"),
             ("HGETALL", groups.crashes),
             ("ZRANGE", groups.retry, 0, -1),

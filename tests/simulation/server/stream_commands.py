@@ -272,7 +272,8 @@ def xinfo(db: Keyspace, args: list[bytes]) -> Reply:
     if verb.upper() == b"GROUPS":
         return [_told(name, group) for name, group in sorted(stream.groups.items())]
     if verb.upper() == b"STREAM":
-        return [b"length", len(stream.ids), b"last-generated-id", spell(stream.last), b"groups", len(stream.groups)]
+        told = [b"length", len(stream.ids), b"last-generated-id", spell(stream.last), b"groups", len(stream.groups)]
+        return [*told, b"entries-added", stream.added]
     if rest[0] not in stream.groups:
         raise Refused(f"NOGROUP No such consumer group '{rest[0].decode()}' for key name '{key.decode()}'")
     group = stream.groups[rest[0]]

@@ -52,6 +52,7 @@ class Stream:
         self.ids: list[Id] = []  # in order
         self.fields: dict[Id, list[bytes]] = {}
         self.last: Id = (0, 0)
+        self.added = 0  # entries ever
         self.groups: dict[bytes, StreamGroup] = {}
 
     def next_id(self, now: int) -> Id:
@@ -62,6 +63,7 @@ class Stream:
         self.ids.append(entry)
         self.fields[entry] = fields
         self.last = entry
+        self.added += 1
 
     def between(self, start: Id, end: Id) -> list[Id]:
         return self.ids[bisect_left(self.ids, start) : bisect_right(self.ids, end)]
