@@ -121,5 +121,5 @@ class Watch:
         }
         for name in sorted(strange - self._told):
             meant = "counts as a pause" if name.startswith(_PAUSE) else "is ignored"
-            log.error(f"a control cannot be read and {meant}", name_of_control=name, value=repr(controls[name][:50]))
+            log.error(f"a control cannot be read and {meant}", control=name, value=repr(controls[name][:50]))
         self._told = strange

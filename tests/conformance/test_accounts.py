@@ -143,6 +143,23 @@ async def test_one_pending_event_that_is_deleted_is_missed_when_it_cannot_be_han
     assert await missing(raw) == 1
 
 
+async def test_where_the_server_has_lost_count_what_waits_is_counted(
+    redis_transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventbus.redis.accounting.LOOK", 500)
+    await redis_transport.append(outgoing(*range(2_500)))
+    await settle(redis_transport, await receive(redis_transport, ANN, 3), Ack())
+    waiting = await raw.execute("XRANGE", LANE, "-", "+", "COUNT", 2_000)
+    await raw.execute("XDEL", LANE, waiting[-1][0])
+    assert await missing(raw) == 1
+    monkeypatch.setattr("eventbus.redis.accounting.MOST_LOOKS", 2)
+    assert await missing(raw) is None
+    assert (await redis_transport.tidy("order", Retention())).vanished == ()
+    while found := await redis_transport.read(ANN, 500, 0.01):
+        await settle(redis_transport, found, Ack())
+    assert (await redis_transport.tidy("order", Retention())).vanished == (("billing", 1),)
+
+
 async def test_a_dead_letter_that_vanishes_is_missed(
     redis_transport: RedisTransport, raw: Link, held: list[Delivery]
 ) -> None:

@@ -1,9 +1,11 @@
 """What is trimmed, and above all what is not."""
 
 import asyncio
+import time
 
 import pytest
 
+from eventbus.codec import encode
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
@@ -143,6 +145,55 @@ async def test_dead_letters_are_bounded_by_number_and_age(redis: RedisTransport)
     assert [letter.envelope and letter.envelope.data for letter in letters] == [b"6", b"7", b"8", b"9"]
     await asyncio.sleep(0.02)
     assert (await redis.tidy(STREAM, Retention(dead=0.01))).dead_letters == 4
+
+
+async def test_one_groups_dead_letters_push_no_others_out(redis: RedisTransport, raw: Link) -> None:
+    await redis.append(outgoing(*range(3)))
+    await settle(redis, await receive(redis, BOB, 3), Dead(FAILED, 1))
+    await redis.append(outgoing(*range(3, 700)))
+    await settle(redis, await receive(redis, ANN, 700), Dead(FAILED, 1))
+    dropped = 0
+    for _ in range(5):  # some are looked at in each round
+        dropped += (await redis.tidy(STREAM, Retention(dead_count=5))).dead_letters
+    letters = await redis.dead_letters(STREAM, limit=1000)
+    assert dropped == 695
+    assert [letter.group for letter in letters].count("shipping") == 3
+    mine = [letter.envelope and letter.envelope.data for letter in letters if letter.group == "billing"]
+    assert mine == [b"695", b"696", b"697", b"698", b"699"]
+    await raw.execute("XADD", KEYS.dead, "*", "by", "hand")
+    assert (await redis.tidy(STREAM, Retention(dead_count=2))).dead_letters == 4, "one of nobody, who has but one"
+
+
+async def test_an_entry_dated_ahead_keeps_no_stream_from_being_trimmed(redis: RedisTransport, raw: Link) -> None:
+    """Entries that come behind it have its date: what is old is known by the order, and by the events' own ids."""
+    await redis.append(outgoing(0))
+    ahead = int(time.time() + 86_400) * 1000
+    await raw.execute("XADD", KEYS.stream, f"{ahead}-0", *encode(envelope(1)))
+    await redis.append(outgoing(*range(2, 1500)))
+    await raw.execute("XADD", KEYS.stream, "*", "foreign", "entry")
+    found = await receive(redis, ANN, 1501)
+    await settle(redis, found[:700] + found[701:], Ack())
+    await asyncio.sleep(0.01)
+    assert (await redis.tidy(STREAM, Retention(settled=60.0))).entries == 0
+    assert (await redis.tidy(STREAM, Retention(settled=60.0, settled_count=1000))).entries == 501
+    assert (await redis.tidy(STREAM, Retention(settled=0.005))).entries == 199, "up to what is not settled"
+    await settle(redis, found[700:701], Ack())
+    assert await tidied(redis) == 801
+    await redis.append(outgoing(7))
+    assert numbers(await receive(redis, ANN)) == [7]
+
+
+async def test_ahead_of_the_clock_what_may_be_published_again_is_kept(
+    redis: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 10_000)
+    await raw.execute("XADD", KEYS.stream, f"{int(time.time() + 86_400) * 1000}-0", *encode(envelope(1)))
+    sent = outgoing(2)
+    await redis.append(sent)
+    await settle(redis, await receive(redis, ANN, 2), Ack())
+    assert await tidied(redis) == 0
+    await redis.append(sent, again=True)
+    assert await redis.read(ANN, 10, 0.05) == []
 
 
 async def test_a_full_server_is_trimmed(redis: RedisTransport, raw: Link) -> None:

@@ -6,8 +6,11 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from eventbus.event import Status, uuid7
+from eventbus.redis import RedisTransport
+from eventbus.redis.link import Link
 from eventbus.transport import Outgoing, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, outgoing, receive
 from tests.waiting import PATIENCE
@@ -137,6 +140,27 @@ async def test_a_record_of_firings_begins_with_the_present(transport: Transport)
     await asyncio.sleep(0.02)
     again = await transport.last_firing(STREAM, "digest")
     assert (again.due, again.now > first.now) == (first.due, True)
+
+
+async def test_a_record_of_firings_that_cannot_be_begins_with_the_present(transport: Transport) -> None:
+    """The server's clock was ahead once: until that time had come nothing would fire, without a word."""
+    now, _ = await transport.last_firing("tick_shop", "close")
+    assert await transport.fire(envelope(stream="tick_shop"), "close", now + timedelta(days=1))
+    with capture_logs() as logs:
+        now, due = await transport.last_firing("tick_shop", "close")
+        assert due == now
+        assert (await transport.last_firing("tick_shop", "close")).due == due
+    assert [line["function"] for line in logs if line["log_level"] == "error"] == ["close"]
+    assert await transport.fire(envelope(stream="tick_shop"), "close", due + timedelta(seconds=1))
+
+
+async def test_whatever_stands_in_a_record_of_firings_it_begins_anew(
+    redis_transport: RedisTransport, raw: Link
+) -> None:
+    for garbage in ("x", "", "-1", "1e400", "9" * 30, "NaN", "0x10", "1.5"):
+        await raw.execute("HSET", "eb:{tick_shop}:fired", "close", garbage)
+        now, due = await redis_transport.last_firing("tick_shop", "close")
+        assert due == now, garbage
 
 
 async def test_a_firing_is_stored_once_however_many_try(transport: Transport) -> None:
