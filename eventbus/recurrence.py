@@ -41,19 +41,19 @@ class Recurrence:
 
     async def _recur(self, recurring: Recurring) -> None:
         told: datetime | None = None
-        failing = False
+        away = False
         while True:
             try:
                 now, last = await self._transport.last_firing(recurring.stream, recurring.name)
                 due = recurring.owed(last, now)
                 fired = due is not None and await self._fire(recurring, due)
-            except Exception as error:  # noqa: BLE001 - of whatever kind: one function must not end all, nor the worker
-                if not failing:
-                    _tell_failing(recurring, error)
-                failing = True
+            except EventBusError as error:
+                if not away:
+                    log.warning("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
+                away = True
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
-            failing = False
+            away = False
             if (fired or due is None) and last != told:
                 told = last
                 _tell_skipped(recurring, last, now, due)
@@ -66,11 +66,6 @@ class Recurrence:
         fired = await self._transport.fire(firing, recurring.name, due)
         crash.point("recurrence.fired")
         return fired
-
-
-def _tell_failing(recurring: Recurring, error: Exception) -> None:
-    tell = log.warning if isinstance(error, EventBusError) else log.exception
-    tell("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
 
 
 def _tell_skipped(recurring: Recurring, last: datetime, now: datetime, due: datetime | None) -> None:

@@ -68,7 +68,9 @@ class Settler:
         self._aside_changed.set()
 
     async def run(self) -> None:
-        await asyncio.gather(self._settle_line(), self._settle_aside())
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._settle_line())
+            loops.create_task(self._settle_aside())
 
     # The line ---------------------------------------------------------------------------------------------------------
 
