@@ -131,7 +131,7 @@ class _Schedule:
 
     def note(self, answer: Reply, now: float) -> None:
         """`answer`: of the promotion, or why it was refused (want of memory, say); told once, until it works."""
-        refused = str(answer) if isinstance(answer, ReplyError) else None
+        refused = str(answer) if isinstance(answer, Exception) else None
         if refused is None:
             wait = promoted(self._stream, answer)
             self.due = now + wait / 1000 if wait >= 0 else None
