@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eventbus.limits import InFlight, Limit, RateLimit
 from eventbus.transport import Bound, Request, Scope
-from tests.properties.crowd import Crowd, check_places, check_rates
+from tests.properties.crowd import BEGIN, Crowd, check_places, check_rates
 from tests.properties.limits_grid import COUNTS, SPANS, rate
 from tests.properties.turnstiles import Asked, OnServer, Rule
 
@@ -116,3 +116,48 @@ async def test_a_key_gets_its_rate_and_no_more(asked: Asked, per: float) -> None
     """A sample; `python -m tests.properties.limits_grid` goes through all of it."""
     for count in (1, 4, COUNTS[int(per * 7) % 100]):
         assert 0.95 <= await rate(asked, count, per) <= 1.0
+
+
+def of(group: str, member: int, *limited: tuple[Limit, str]) -> Request:
+    """A delivery and its keys, one for each limit of its group."""
+    return Request(
+        f"s/{member}-0", [Bound(Scope(group, n, key), limit) for n, (limit, key) in enumerate(limited)], LEASE
+    )
+
+
+async def test_who_waits_in_a_second_line_keeps_its_place_in_the_first(asked: Asked) -> None:
+    """Its organization has a line of 100 s and its subject one of 40 s, both without end. It waits once in each."""
+    group, crowd, numbers = f"g{next(groups)}", Crowd(asked), iter(range(10**6))
+    by_organization, by_subject = RateLimit(1, per=0.5, by="organization"), RateLimit(1, per=5.0, by="subject")
+
+    def one(organization: str = "", subject: str = "") -> Request:
+        number = next(numbers)
+        keys = organization or f"o{number}", subject or f"s{number}"
+        return of(group, number, (by_organization, keys[0]), (by_subject, keys[1]))
+
+    await crowd.ask([one(organization="busy") for _ in range(200)])
+    await crowd.ask([one(subject="busy") for _ in range(8)])
+    both = one(organization="busy", subject="busy")
+    await crowd.ask([both])
+    for _ in range(30):
+        await crowd.ask([one(subject="busy")])
+        for _ in range(10):
+            await crowd.ask([one(organization="busy")])
+            await crowd.until(crowd.now + 500)
+    assert both in [request for _, request in crowd.starts], "150 s are enough for both lines"
+
+
+async def test_it_stands_in_the_line_that_keeps_it_for_longest(asked: Asked) -> None:
+    group = f"g{next(groups)}"
+    by_organization, by_subject = RateLimit(1, per=10.0, by="organization"), RateLimit(1, per=1.0, by="subject")
+    first, both, other = (
+        of(group, member, (by_organization, organization), (by_subject, "s"))
+        for member, organization in enumerate(["o", "o", "p"])
+    )
+    started, refused = await asked.admit([first, both], 10, BEGIN)
+    assert started.admitted
+    assert refused.refused == both.bounds[0]
+    assert 10.0 <= refused.wait < 10.5
+    assert [answer.admitted for answer in await asked.admit([other], 10, BEGIN + 1_100)] == [True], (
+        "nobody is before it"
+    )
