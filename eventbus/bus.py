@@ -15,6 +15,7 @@ from eventbus.aborting import WITHIN
 from eventbus.activity import FIVE_MINUTES, Activity
 from eventbus.breaker import Breaker
 from eventbus.circuits import Calls, Circuit
+from eventbus.closing import Closing
 from eventbus.codec import MAX_PAYLOAD, check_origin, envelop
 from eventbus.control import Pause
 from eventbus.dedupe import WINDOW, Dedupe, once
@@ -124,7 +125,7 @@ class EventBus:
             if in_memory
             else RedisTransport(target, namespace=namespace, timeout=timeout, home=self.home)
         )
-        self._closing = False
+        self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
         server = f"Redis at {hide_password(target)}"
@@ -177,15 +178,15 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
-        """In the loop that it was opened in. Does nothing the second time; and nothing at all in a process that was
-        forked from the one that it belongs to, whose connections these are. Raises ConfigurationError in another
-        loop."""
-        if self.home.forked or self.home.closed or self._closing:
+        """In the loop that it was opened in. Workers that still run give back what they hold first. Does nothing the
+        second time; and nothing at all in a process that was forked from the one that it belongs to, whose connections
+        these are. Raises ConfigurationError in another loop."""
+        if self.home.forked or self.home.closed or self.closing.begun:
             return
         if self.home.loop is not None:
             self.home.check()
-        self._closing = True
         try:
+            await self.closing.begin()
             await self._resources.close()
             if self.spool is not None:
                 await self.spool.close()

@@ -99,9 +99,9 @@ class Worker:
         grace. `signals=False` leaves signals to whoever runs the program: see eventbus.signals.
 
         Whoever cancels it gets the CancelledError after a second or two, when what ran has been given back; a second
-        cancellation ends it at once."""
+        cancellation ends it at once. A bus that is closed meanwhile does the same, and it raises ConfigurationError."""
         self._bus.home.check()
-        with told(self._on_signal) if signals else nullcontext():
+        with self._bus.closing.using(), told(self._on_signal) if signals else nullcontext():
             await self._run()
 
     async def _run(self) -> None:

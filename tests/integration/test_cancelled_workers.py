@@ -11,7 +11,7 @@ import structlog
 import uvloop
 from redis.asyncio import Redis
 
-from eventbus import Batch, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
+from eventbus import Batch, ConfigurationError, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
 from eventbus.memory import MemoryTransport
 from eventbus.transport import Refusal, Settlement
 from tests.waiting import PATIENCE, until
@@ -278,6 +278,30 @@ async def test_a_task_group_ends_a_worker_and_its_caller_sees_its_own_error() ->
         with pytest.raises(ExceptionGroup) as raised:
             await serve(bus)
     assert [str(error) for error in raised.value.exceptions] == ["the other service of this process"]
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_a_bus_that_closes_waits_for_its_workers(any_redis_url: str, cancels: bool) -> None:
+    """Lifespans cancel without waiting, or forget it."""
+    lamps = Lamps()
+    async with EventBus(any_redis_url) as bus:
+        await bus.publish_many([Lit(number=number) for number in range(EVENTS)])
+        before = asyncio.all_tasks()
+        running = asyncio.create_task(Worker(bus, lamps.groups).run())
+        await _begun(lamps, running)
+        if cancels:
+            running.cancel()
+    with pytest.raises(asyncio.CancelledError if cancels else ConfigurationError):
+        await running
+    assert _left(before) == []
+    lamps.begun = []
+    lamps.go_on.set()
+    async with EventBus(any_redis_url) as bus:
+        running = asyncio.create_task(Worker(bus, lamps.groups).run())
+        await until(lambda: len(lamps.begun) == EVENTS * len(lamps.groups))
+        await bus.close()
+        await asyncio.wait([running])
+    assert {(failures, crashes) for _, failures, crashes in lamps.begun} == {(0, 0)}
 
 
 async def test_a_handler_that_cancels_itself_spends_its_attempts() -> None:
