@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
+from eventbus.transport import Subscription
+from tests.waiting import eventually
 
 
 @asynccontextmanager
@@ -15,6 +17,19 @@ async def connected(url: str) -> AsyncIterator[RedisTransport]:
         yield transport
     finally:
         await transport.close()
+
+
+@asynccontextmanager
+async def steady(url: str, subscription: Subscription) -> AsyncIterator[RedisTransport]:
+    """A transport that has been watching the server for long enough to take leases over."""
+    async with connected(url) as transport:
+        await transport.reclaim(subscription, 0)
+
+        async def knows() -> bool:
+            return transport._pulse.age_needed(subscription.lease) == subscription.lease
+
+        await eventually(knows)
+        yield transport
 
 
 async def blocked(raw: Link) -> bool:

@@ -2,21 +2,18 @@
 first afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from eventbus.embedded import EmbeddedRedis
 from eventbus.redis import RedisTransport
-from eventbus.transport import Delivery, Retry, Subscription
-from tests.conformance.reach import connected
+from eventbus.transport import Delivery, Retry
+from tests.conformance.reach import connected, steady
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.servers import OwnRedis, redis_binaries
-from tests.waiting import eventually
 
-LEASE = 1.0
+LEASE = 0.6
 ANN, BOB, CID = (consumer(name, lease=LEASE) for name in ("ann", "bob", "cid"))
 
 
@@ -26,19 +23,6 @@ def server(request: pytest.FixtureRequest, own_redis: OwnRedis) -> EmbeddedRedis
     return own_redis(binary=binary)
 
 
-@asynccontextmanager
-async def steady(server: EmbeddedRedis, subscription: Subscription) -> AsyncIterator[RedisTransport]:
-    """A transport that has been watching the server for long enough to take leases over."""
-    async with connected(server.url) as transport:
-        await transport.reclaim(subscription, 0)
-
-        async def knows() -> bool:
-            return transport._pulse.age_needed(subscription.lease) == subscription.lease
-
-        await eventually(knows)
-        yield transport
-
-
 async def renewed(transport: RedisTransport, *deliveries: Delivery) -> None:
     assert await transport.renew(deliveries) == [], "all are still ann's"
 
@@ -46,7 +30,7 @@ async def renewed(transport: RedisTransport, *deliveries: Delivery) -> None:
 async def test_a_reclaim_that_lay_in_the_socket_of_a_frozen_server_takes_nothing_of_the_living(
     server: EmbeddedRedis,
 ) -> None:
-    async with connected(server.url) as ann, steady(server, BOB) as bob:
+    async with connected(server.url) as ann, steady(server.url, BOB) as bob:
         await ann.append(outgoing(1, 2, 3))
         deliveries = await receive(ann, ANN, 3)
         await settle(ann, deliveries[:1], Retry(0.0, FAILED))
@@ -77,7 +61,7 @@ async def test_who_comes_when_the_silence_is_over_lets_those_renew_who_were_ther
 
 async def test_what_nobody_waits_for_any_more_takes_nothing_at_all(server: EmbeddedRedis) -> None:
     """A retry that it took would come back a lease later, when it is seen that nobody has it."""
-    async with connected(server.url) as ann, steady(server, BOB) as bob:
+    async with connected(server.url) as ann, steady(server.url, BOB) as bob:
         bob._reclaiming._timeout = LEASE
         await ann.append(outgoing(1))
         await settle(ann, await receive(ann, ANN), Retry(0.0, FAILED))
@@ -91,7 +75,7 @@ async def test_what_nobody_waits_for_any_more_takes_nothing_at_all(server: Embed
 
 async def test_ages_that_a_clock_made_up_are_no_reason_to_take_over(server: EmbeddedRedis) -> None:
     """The server's clock was set ahead by a minute: all that is pending looks a minute old."""
-    async with connected(server.url) as ann, steady(server, BOB) as bob:
+    async with connected(server.url) as ann, steady(server.url, BOB) as bob:
         await ann.append(outgoing(1))
         deliveries = await receive(ann, ANN)
         await ann._link.execute(
