@@ -1,5 +1,6 @@
 """The façade: what a program holds in its hands."""
 
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 MAX_PUBLISHES = 10_000
+_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # all else means something in patterns and hash tags
 
 
 class EventBus:
@@ -103,6 +105,8 @@ class EventBus:
         positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
         positive |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
         wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
+        if not _is_namespace(namespace):
+            wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
         if history is not None and (database is None or history <= timedelta()):
             wrong.append(f"history={history} needs database=…, and must be above 0, or None")
         if wrong:
@@ -497,6 +501,10 @@ class EventBus:
         """Messages broadcast on the channel from now on. What passes while Redis is away is lost: `joined` is called
         whenever messages arrive from then on, in the beginning and behind every gap."""
         return self.transport.listen(channel, joined)
+
+
+def _is_namespace(value: object) -> bool:
+    return isinstance(value, str) and _NAMESPACE.fullmatch(value) is not None
 
 
 def _named(group: Group | str) -> tuple[str, list[str] | None]:

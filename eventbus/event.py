@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from eventbus.errors import ConfigurationError, UnknownEventType
 from eventbus.fidelity import survey
-from eventbus.validation import EVENT_TYPE
+from eventbus.validation import EVENT_TYPE, LONGEST_TYPE
 
 _TYPE = re.compile(EVENT_TYPE)
 _registry: dict[str, type["Event"]] = {}
@@ -74,9 +74,10 @@ class Event(BaseModel):
             raise ConfigurationError(f"{cls.__qualname__}: version {version} must be at least 1")
         if not type:
             return
-        if not _TYPE.fullmatch(type):
+        if not _TYPE.fullmatch(type) or len(type) > LONGEST_TYPE:
             raise ConfigurationError(
-                f"{cls.__qualname__}: type {type!r} is not of the form 'stream.name' in lower case"
+                f"{cls.__qualname__}: type {type!r:.250} is not of the form 'stream.name' in lower case, of at most "
+                f"{LONGEST_TYPE} characters"
             )
         known = _registry.get(type)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):

@@ -35,12 +35,17 @@ from eventbus.registration import (
 )
 from eventbus.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
 
+LONGEST_NAME = 200  # characters; PostgreSQL has it in an index
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 E = TypeVar("E", bound=Event)
 E2 = TypeVar("E2", bound=Event)
 E3 = TypeVar("E3", bound=Event)
 L = TypeVar("L", bound=AnyListener)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and len(value) <= LONGEST_NAME
 
 
 class Group:
@@ -82,8 +87,9 @@ class Group:
         middleware: Sequence[Middleware] = (),
         task_per_event: bool = False,
     ) -> None:
-        named = _NAME.fullmatch(name) is not None
-        faults = [] if named else ["the name must be lower-case letters, digits, '.', '_' or '-'"]
+        named = _is_name(name)
+        told = f"the name must be lower-case letters, digits, '.', '_' or '-', and {LONGEST_NAME} at the most"
+        faults = [] if named else [told]
         faults += count_faults("concurrency", concurrency)
         faults += [] if timeout is None else seconds_faults("timeout", timeout, least=0.001)
         faults += seconds_faults("lease", lease, least=0.1)

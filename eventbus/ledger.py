@@ -26,6 +26,7 @@ from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 
+from eventbus.codec import Fields
 from eventbus.errors import EventBusError
 from eventbus.event import Envelope
 
@@ -88,6 +89,13 @@ class Portion(NamedTuple):
     events: Sequence[tuple[int, Envelope]]
 
 
+class Unreadable(NamedTuple):
+    """What stands in a session in the place of an event, and is none."""
+
+    fields: Fields
+    reason: str
+
+
 class Note(NamedTuple):
     """A session that somebody wanted to commit `age` seconds ago, and that may not be committed."""
 
@@ -128,7 +136,8 @@ class Ledger(Protocol):
 
     async def publish(self, run: Run, portion: Portion) -> int:
         """Append what of it is not there; returns the cursor as it was before. One below `since`: nothing was done,
-        for something before it lacks. Raises Stale."""
+        for something before it lacks. Raises Stale, or another EventBusError if the stream refuses it: then nothing
+        was done, either."""
 
     async def finish(self, session: SessionId, batches: int, streams: Sequence[str]) -> SessionState:
         """All is published: COMMITTED. One that is committed already is told, and not changed.
@@ -145,8 +154,11 @@ class Ledger(Protocol):
     async def find(self, session: SessionId) -> SessionState | None:
         """None if it was never there, or is not any more."""
 
-    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope]:
-        """From this position on, in the order of adding."""
+    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope | Unreadable]:
+        """From this position on, in the order of adding; what cannot be read is told in its place."""
+
+    async def set_aside(self, event: Unreadable) -> None:
+        """Make it a dead letter of no group; nothing is done where it does not even tell its stream."""
 
     async def active(self, organization: str) -> int:
         """How many of its sessions are ACTIVE."""

@@ -18,6 +18,7 @@ import orjson
 from eventbus.errors import WrongType, WrongValue
 from eventbus.numbers import LONGEST as LONGEST_DELAY
 
+LONGEST_TYPE = 200  # characters; PostgreSQL has it in an index
 LONGEST = 4_096  # characters of an attribute
 MOST_METADATA = 65_536  # characters of all names and texts of the metadata
 
@@ -126,7 +127,7 @@ def json_object(name: str, value: object) -> dict[str, Any]:
 
 
 def event_type(name: str, value: object) -> str:
-    found = text(name, value)
+    found = text(name, value, LONGEST_TYPE)
     if not _EVENT_TYPE.fullmatch(found):
         raise WrongValue(f"{name}={_shown(value)} is not of the form 'stream.name' in lower case")
     return found

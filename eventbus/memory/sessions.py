@@ -21,6 +21,7 @@ from eventbus.ledger import (
     SessionState,
     SessionStatus,
     Stale,
+    Unreadable,
 )
 
 
@@ -125,9 +126,12 @@ class MemoryLedger:
         kept = self._known(session)
         return None if kept is None else self._state(kept, None)
 
-    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope]:
+    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope | Unreadable]:
         kept = self._known(session)
-        return [] if kept is None else kept.events[start : start + count]
+        return [] if kept is None else [*kept.events[start : start + count]]
+
+    async def set_aside(self, event: Unreadable) -> None:
+        raise NotImplementedError("events are kept as they are here")
 
     async def active(self, organization: str) -> int:
         mine = [kept for session, kept in self._sessions.items() if session.organization == organization]

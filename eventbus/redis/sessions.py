@@ -6,9 +6,10 @@ from datetime import datetime
 import orjson
 from pydantic import JsonValue
 
+from eventbus import validation
 from eventbus.codec import Fields, decode, encode, pairs
-from eventbus.errors import NoSuchSession, SessionFull, SessionRefused, WrongState
-from eventbus.event import Envelope
+from eventbus.errors import CodecError, NoSuchSession, SessionFull, SessionRefused, WrongState
+from eventbus.event import Envelope, stream_of
 from eventbus.ledger import (
     CURSOR_HOLDS,
     LIFETIME,
@@ -23,6 +24,7 @@ from eventbus.ledger import (
     SessionState,
     SessionStatus,
     Stale,
+    Unreadable,
 )
 from eventbus.redis import scripts
 from eventbus.redis.keys import (
@@ -122,12 +124,22 @@ class RedisLedger:
         except NoSuchSession:
             return None
 
-    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope]:
+    async def events(self, session: SessionId, start: int, count: int) -> list[Envelope | Unreadable]:
         if count < 1:  # to Redis an end below the start is a place before the last
             return []
         keys = session_keys(self._namespace, session)
         packed = await self._link.execute("LRANGE", keys.events, start, start + count - 1)
         return [_unpack(each) for each in packed]
+
+    async def set_aside(self, event: Unreadable) -> None:
+        try:
+            stream = stream_of(validation.event_type("type", event.fields[b"type"].decode()))
+        except (KeyError, ValueError):
+            return
+        told = f"it was collected in a session, and cannot be published: {event.reason}"
+        letter = ("dead.group", "", "dead.error", told.encode(errors="backslashreplace"), "dead.attempts", 0)
+        fields = [part for pair in event.fields.items() for part in pair]
+        await self._link.execute("XADD", stream_keys(self._namespace, stream).dead, "*", *fields, *letter)
 
     async def active(self, organization: str) -> int:
         time = await self._link.execute("TIME")
@@ -178,8 +190,13 @@ def _pack(event: Envelope) -> bytes:
     return b"\n".join(part if isinstance(part, bytes) else part.encode() for part in encode(event)[1::2])
 
 
-def _unpack(packed: bytes) -> Envelope:
-    return decode(unpacked(packed))
+def _unpack(packed: bytes) -> Envelope | Unreadable:
+    try:
+        return decode(unpacked(packed))
+    except (CodecError, ValueError) as error:  # written by another program, or damaged
+        parts = packed.split(b"\n", 3)
+        fields = dict(zip(_FIELDS, parts, strict=False)) if len(parts) == len(_FIELDS) else {b"collected": packed}
+        return Unreadable(fields, str(error))
 
 
 def unpacked(packed: bytes) -> Fields:

@@ -9,12 +9,15 @@ from contextlib import suppress
 from datetime import datetime
 
 from eventbus import crash
-from eventbus.errors import NoSuchSession, Unavailable, WrongState
+from eventbus.errors import EventBusError, Full, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope
-from eventbus.ledger import Ledger, Portion, Run, SessionId, SessionState, SessionStatus, Stale
+from eventbus.ledger import Ledger, Portion, Run, SessionId, SessionState, SessionStatus, Stale, Unreadable
+from eventbus.telling import get_logger
 
 BATCH = 250  # events that are read at a time; those of one stream among them are appended in one step
 TRIES = 3
+
+log = get_logger("eventbus.sessions")
 
 Count = Callable[[Sequence[Envelope]], None]
 
@@ -59,26 +62,49 @@ async def _commit(ledger: Ledger, session: SessionId, at: datetime | None, count
 
 
 async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[str]]:
-    """How many batches that were, and the streams that they went to."""
-    batches, position, reached = 0, 0, dict[str, int]()
-    while events := await ledger.events(run.session, position, BATCH):
-        for portion in portions(events, position, reached):
-            cursor = await ledger.publish(run, portion)
+    """How many batches that were, and the streams that they went to.
+
+    A stream that refuses its events keeps those of no other back; then what it said is raised at the end, and the
+    session stays COMMITTING until it is mended. What is no event is set aside, and told: nobody could publish it."""
+    batches, position, reached, refused = 0, 0, dict[str, int](), dict[str, EventBusError]()
+    while found := await ledger.events(run.session, position, BATCH):
+        events = [(place, event) for place, event in enumerate(found, position) if isinstance(event, Envelope)]
+        for place, event in enumerate(found, position):
+            if isinstance(event, Unreadable):
+                await _set_aside(ledger, run.session, place, event)
+        for portion in portions(events, reached):
+            if portion.stream in refused:
+                continue
+            try:
+                cursor = await ledger.publish(run, portion)
+            except (Unavailable, Full, Stale):
+                raise
+            except EventBusError as error:
+                refused[portion.stream] = error
+                continue
             if cursor < portion.since:  # Redis has lost what was there: again from where it is now
                 raise Stale(f"session {run.session.id}: the cursor of {portion.stream} went back")
             crash.point("session.appended")
             count([event for place, event in portion.events if place >= cursor])
             reached[portion.stream] = portion.until
             batches += 1
-        position += len(events)
+        position += len(found)
+    if refused:
+        raise next(iter(refused.values()))
     return batches, sorted(reached)
 
 
-def portions(events: Sequence[Envelope], position: int, reached: dict[str, int]) -> Iterator[Portion]:
-    """These events, the first of which has this position in the session, by stream. `reached`: where those before them
-    end in each stream."""
+async def _set_aside(ledger: Ledger, session: SessionId, place: int, event: Unreadable) -> None:
+    """A process that dies behind it sets it aside once more: two dead letters are better than none."""
+    await ledger.set_aside(event)
+    log.error("an event of a session cannot be published", session=session.id, place=place, reason=event.reason)
+
+
+def portions(events: Sequence[tuple[int, Envelope]], reached: dict[str, int]) -> Iterator[Portion]:
+    """These events, with their positions in the session, by stream. `reached`: where those before them end in each
+    stream."""
     streams: dict[str, list[tuple[int, Envelope]]] = {}
-    for place, event in enumerate(events, position):
+    for place, event in events:
         streams.setdefault(event.stream, []).append((place, event))
     for stream, found in streams.items():
         yield Portion(stream, reached.get(stream, 0), found[-1][0] + 1, found)

@@ -18,9 +18,11 @@ async def status(sessions: Sessions, session: SessionId) -> SessionState:
 
 
 async def events(sessions: Sessions, session: SessionId, start: int = 0, count: int = 100) -> list[Envelope]:
-    """From this position on, in the order of adding; none of what is in the spool. Raises NoSuchSession."""
+    """From this position on, in the order of adding; none of what is in the spool, and nothing that cannot be read.
+    Raises NoSuchSession."""
     await status(sessions, session)
-    return await sessions.ledger.events(session, start, count)
+    found = await sessions.ledger.events(session, start, count)
+    return [event for event in found if isinstance(event, Envelope)]
 
 
 async def active(sessions: Sessions, organization: str) -> int:

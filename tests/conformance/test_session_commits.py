@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from eventbus import crash
-from eventbus.errors import NoSuchSession, Unavailable, WrongState
+from eventbus.codec import pairs
+from eventbus.errors import EventBusError, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.ledger import SessionId, SessionStatus, Stale
 from eventbus.redis import RedisTransport
@@ -254,3 +256,55 @@ async def test_a_note_that_leads_to_nothing_is_dropped_when_nobody_can_rely_on_i
     await asyncio.sleep(0.005)
     assert await transport.sessions.unfinished(0.0, 0.001) == []
     assert await status(transport, active) is SessionStatus.ACTIVE
+
+
+# What nobody can publish ----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_no_event_is_set_aside_and_the_rest_is_published(
+    redis_transport: RedisTransport, raw: Link, knife: Knife
+) -> None:
+    """It was collected by a version that did not look at what it was given, or was damaged."""
+    session = await filled(redis_transport, mixed())
+    key = f"eb:{{session:acme}}:{session.id}:events"
+    wrong = [b'id\norder.placed\n{"subject":4711}\n{}', b"no event"]
+    for place, value in zip((7, 21), wrong, strict=True):
+        await raw.execute("LSET", key, place, value)
+    with capture_logs() as logs:
+        state = await commit(redis_transport.sessions, session)
+    assert state.status is SessionStatus.COMMITTED
+    found = sorted([n for stream in STREAMS for n in await in_lanes(raw, stream)])
+    assert found == sorted({*range(COUNT)} - {7, 21})
+    told = [line["place"] for line in logs if line["event"] == "an event of a session cannot be published"]
+    assert told == [7, 21]
+    [letter] = await redis_transport.dead_letters("order")
+    assert "cannot be published" in letter.error
+    assert letter.fields[b"meta"] == b'{"subject":4711}'
+
+
+async def test_a_stream_that_refuses_its_events_gets_none_of_them_twice(
+    redis_transport: RedisTransport, raw: Link, knife: Knife
+) -> None:
+    events = mixed()
+    for place in range(0, COUNT, 3):  # the orders, some of them urgent
+        events[place] = events[place]._replace(priority=1 if place == 6 else 5)
+    session = await filled(redis_transport, events)
+    await raw.execute("SET", stream_keys("eb", "order").lane(1), "no stream")
+    for _ in range(3):
+        with pytest.raises(EventBusError, match="WRONGTYPE"):
+            await commit(redis_transport.sessions, session)
+    others = [n for stream in STREAMS[1:] for n in await in_lanes(raw, stream)]
+    assert sorted(others) == [n for n in range(COUNT) if n % 3], "others were not kept back, nor published twice"
+    found = await redis_transport.sessions.find(session)
+    assert found is not None
+    assert found.status is SessionStatus.COMMITTING
+    await raw.execute("DEL", stream_keys("eb", "order").lane(1))
+    assert (await commit(redis_transport.sessions, session)).status is SessionStatus.COMMITTED
+    orders = await in_lanes(raw, "order")
+    assert sorted(orders) == [*range(0, COUNT, 3)]
+
+
+async def in_lanes(raw: Link, stream: str) -> list[int]:
+    """In all lanes."""
+    lanes = [await raw.execute("XRANGE", lane, "-", "+") for lane in stream_keys("eb", stream).lanes]
+    return [int(pairs(fields)[b"data"]) for lane in lanes for _, fields in lane]

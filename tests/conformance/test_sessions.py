@@ -80,8 +80,8 @@ async def test_events_are_kept_in_order_and_come_back_whole(transport: Transport
     assert (state.event_count, state.size) == (4, len(whole.data) + 1 + 2 + 3)
     found = await transport.sessions.events(session, 0, 10)
     assert found[0] == whole
-    assert [event.data for event in found[1:]] == [b"1", b"22", b"333"]
-    assert [event.data for event in await transport.sessions.events(session, 1, 2)] == [b"1", b"22"]
+    assert [event.data for event in found[1:] if isinstance(event, Envelope)] == [b"1", b"22", b"333"]
+    assert await transport.sessions.events(session, 1, 2) == found[1:3]
     assert await transport.sessions.events(session, 4, 2) == await transport.sessions.events(session, 0, 0) == []
 
 

@@ -2,9 +2,12 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 
 def few(examples: int) -> settings:
     """So many in every run of the tests, and as many as its profile says where HYPOTHESIS_PROFILE is set."""
-    return settings() if "HYPOTHESIS_PROFILE" in os.environ else settings(max_examples=examples)
+    fine = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # servers start, and are emptied by who asks
+    if "HYPOTHESIS_PROFILE" in os.environ:
+        return settings(suppress_health_check=fine)
+    return settings(max_examples=examples, suppress_health_check=fine)

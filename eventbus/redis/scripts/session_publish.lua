@@ -10,6 +10,21 @@ local cursor = tonumber(redis.call('GET', KEYS[1]) or 0)
 if cursor < tonumber(ARGV[3]) or cursor >= tonumber(ARGV[4]) then
   return cursor
 end
+-- A lane that refuses is noticed before anything is written: half of a portion would be appended again and again.
+local taken = {}
+for i = 5, #ARGV, 10 do
+  local lane = tonumber(ARGV[i + 1]) <= 10 and KEYS[1 + ARGV[i + 1]]
+  if not lane then
+    return {err = 'ERR priority ' .. ARGV[i + 1] .. ' has no lane'}
+  end
+  if not taken[lane] then
+    local kind = redis.call('TYPE', lane)['ok']
+    if kind ~= 'stream' and kind ~= 'none' then
+      return {err = 'WRONGTYPE ' .. lane .. ' is a ' .. kind .. ' and no stream'}
+    end
+    taken[lane] = true
+  end
+end
 for i = 5, #ARGV, 10 do
   if tonumber(ARGV[i]) >= cursor then
     redis.call('XADD', KEYS[1 + ARGV[i + 1]], '*', unpack(ARGV, i + 2, i + 9))
