@@ -36,10 +36,15 @@ class RedisCircuits:
     async def troubled(self) -> list[CircuitState]:
         """By our own clock, which may differ from the server's: it is for people."""
         found = pairs(await self._link.execute("HGETALL", self._key))
-        return sorted(_state(name.decode(), state) for name, state in found.items())
+        states = [_state(name.decode(errors="replace"), state) for name, state in found.items()]
+        return sorted(state for state in states if state is not None)
 
 
-def _state(name: str, packed: bytes) -> CircuitState:
-    failures, open_until, probed_until, _ = map(int, packed.split())
+def _state(name: str, packed: bytes) -> CircuitState | None:
+    """None for what is no state: somebody else has put it there."""
+    parts = packed.split()
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        return None
+    failures, open_until, probed_until, _ = map(int, parts)
     wait = max(open_until, probed_until) / 1000 - time.time() if open_until else 0.0
     return CircuitState(name, failures, open_until > 0, max(0.0, wait))

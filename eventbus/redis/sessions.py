@@ -115,7 +115,10 @@ class RedisLedger:
         if not await self._link.execute("ZCARD", where[0]):  # as nearly always: every process asks, again and again
             return []
         flat = await scripts.call(self._link, scripts.SESSION_UNFINISHED(where, ms(after), ms(interval), NOTES))
-        return [Note(_session(member.decode()), age / 1000) for member, age in zip(flat[::2], flat[1::2], strict=True)]
+        return [
+            Note(_session(member.decode(errors="replace")), age / 1000)
+            for member, age in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
     async def find(self, session: SessionId) -> SessionState | None:
         try:

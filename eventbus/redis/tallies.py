@@ -29,10 +29,13 @@ class RedisTallies:
         now = moment_of(int(seconds) * 1000) + timedelta(microseconds=int(micros))
         sums = Sums()
         for row in rows:
-            minute, *counts = map(int, row.split())
+            numbers = row.split()
+            if len(numbers) != 6 or not all(number.isdigit() for number in numbers):  # somebody else's
+                continue
+            minute, *counts = map(int, numbers)
             if 0 <= minute_of(now) - minute <= minutes:
                 sums = sums.plus(Sums(*counts))
-        return Found(now, sums, [_failure(told) for told in failures])
+        return Found(now, sums, [found for found in map(_failure, failures) if found is not None])
 
     def _addition(self, writer: str, number: int, share: Share) -> Command:
         keys = tally_keys(self._namespace, share.organization)
@@ -40,8 +43,14 @@ class RedisTallies:
         return scripts.TALLY((*keys, keys.prefix + writer), number, *kept, *share.sums, *share.failures)
 
 
-def _failure(told: bytes) -> DeadEvent:
+def _failure(told: bytes) -> DeadEvent | None:
+    """None for what is none: somebody else has put it there."""
     at, _, packed = told.partition(b" ")
-    fields = orjson.loads(packed)
-    moment: datetime = moment_of(int(at))
-    return DeadEvent(fields["eventId"], fields["type"], fields["group"], fields["error"], fields["attempts"], moment)
+    try:
+        fields = orjson.loads(packed)
+        moment: datetime = moment_of(int(at))
+        return DeadEvent(
+            fields["eventId"], fields["type"], fields["group"], fields["error"], fields["attempts"], moment
+        )
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None

@@ -87,3 +87,12 @@ async def test_failures_long_ago_are_in_no_row_and_all_is_forgotten_in_the_end(
 def test_a_circuit_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Exception, match=next(iter(wrong))):
         Circuit("n8n", **wrong)  # type: ignore[arg-type]
+
+
+async def test_what_is_no_state_says_nothing(redis_transport: RedisTransport, raw: Link) -> None:
+    for garbage in ("x", "", "1 2", "1 2 3 x", "a b c d"):
+        await raw.execute("DEL", "eb:circuits")
+        await raw.execute("HSET", "eb:circuits", N8N.name, garbage, b"\xff", "1 0 0 5")
+        assert await redis_transport.circuits.ask(N8N) == 0.0
+        assert len(await redis_transport.circuits.troubled()) == 1
+        assert await fail(redis_transport, 3) == [False, False, True]

@@ -123,3 +123,16 @@ async def _note(raw: Link, minutes_ago: int, counts: bytes = b"3 0 0 3 6000") ->
     """As if it had been counted then."""
     minute = int((await raw.execute("TIME"))[0]) // 60 - minutes_ago
     await raw.execute("HSET", tally_keys("eb", "acme").minutes, minute % MINUTES, b"%d " % minute + counts)
+
+
+async def test_what_is_no_count_counts_nothing(redis_transport: RedisTransport, raw: Link) -> None:
+    keys = tally_keys("eb", "acme")
+    minute = int(time.time() // 60)
+    for garbage in ("x", "", str(minute), f"{minute} 1 2", f"{minute} 1 2 3 4 x"):
+        await raw.execute("DEL", *keys, keys.prefix + "one")
+        for place in range(MINUTES):
+            await raw.execute("HSET", keys.minutes, place, garbage)
+        await raw.execute("LPUSH", keys.failures, garbage, "1 {}", "x {", "1 1")
+        await redis_transport.tallies.add("one", 1, [Share("acme", DONE, [failure(1)])])
+        found = await redis_transport.tallies.read("acme", 5)
+        assert (found.sums, len(found.failures)) == (DONE, 1), garbage

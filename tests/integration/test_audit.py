@@ -1,6 +1,7 @@
 """`eventbus audit` on streams where nothing is missing, and on streams that somebody has robbed."""
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 
@@ -106,3 +107,25 @@ async def test_a_schedule_that_is_torn_is_named(
     assert run.returncode == 1
     assert f"scheduled without a due time: {first.decode()}" in run.stdout
     assert f"due, but their content is gone: {second.decode()}" in run.stdout
+
+
+async def test_one_event_that_somebody_acknowledged_is_missed_with_stream_group_and_time(
+    transport: RedisTransport, link: Link, any_redis_url: str
+) -> None:
+    run = eventbus("audit", EVENTBUS_REDIS_URL=any_redis_url)
+    assert run.returncode == 0
+    assert "counted since: 20" in run.stdout
+    await transport.tidy("order", Retention())
+    held = await link.execute("XPENDING", LANE, "billing", "-", "+", 10, "ann")
+    assert await link.execute("XACK", LANE, "billing", held[0][0]) == 1
+    run = eventbus("audit", EVENTBUS_REDIS_URL=any_redis_url)
+    assert run.returncode == 1
+    said = "MISSING  billing on order: 1 vanished without having been settled"
+    assert said in run.stdout
+    assert re.search(r"1 since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", run.stdout)
+    await transport.tidy("order", Retention())
+    told = json.loads(eventbus("audit", "--json", EVENTBUS_REDIS_URL=any_redis_url).stdout)
+    assert re.search(r"1 between 20.* UTC and 20.* UTC", "".join(told["missing"]))
+    [account] = [each for each in told["accounts"] if each["group"] == "billing"]
+    assert (account["acknowledged"], account["buried"], account["missing"]) == (2, 1, 1)
+    assert [gap["count"] for gap in account["gaps"]] == [1]

@@ -81,7 +81,8 @@ async def test_events_are_read_and_settled_many_at_a_time(url: str) -> None:
     assert found.commands["xack"] <= COUNT / 20
     assert found.reads <= COUNT / 10, "what a start and a stop take is among them"
     scripts = found.commands.get("evalsha", 0) + found.commands.get("eval", 0)
-    assert scripts <= 10, "a full lane is not read through a script"
+    acknowledging = found.commands["xack"]  # each in a script, which counts them
+    assert scripts - acknowledging <= 10, "a full lane is not read through a script"
 
 
 async def test_a_lone_event_costs_one_read_one_acknowledgement_and_its_publish(url: str) -> None:

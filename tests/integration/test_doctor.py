@@ -153,3 +153,20 @@ def test_what_is_made_of_a_group() -> None:
     assert told(group(backlog=5, oldest_undelivered=90.0))["lag"] is Severity.WARNING
     assert told(group(pending=5, oldest_unacked=7_200.0))["pending"] is Severity.WARNING
     assert told(group(pending=500), group())["pending"] is Severity.WARNING
+
+
+async def test_what_is_dated_ahead_of_the_clock_is_named(any_redis_url: str) -> None:
+    async with reached(any_redis_url) as link, EventBus(any_redis_url) as bus:
+        seconds, _ = await link.execute("TIME")
+        ahead = (int(seconds) + 86_400) * 1000
+        await link.execute("XADD", "eb:{order}:stream:p3", f"{ahead}-0", "field", "value")
+        await bus.transport.append(outgoing(1, stream="invoice"))
+        await link.execute("HSET", "eb:{invoice}:fired", "close", ahead, "odd", "x")
+    run = eventbus("doctor", "--watch", "0", "--json", EVENTBUS_REDIS_URL=any_redis_url)
+    told = [finding["message"] for finding in json.loads(run.stdout)["findings"] if finding["check"] == "dates"]
+    assert [message.partition(":")[0] for message in told] == [
+        "stream invoice has what is dated ahead of the server's clock",
+        "stream order has what is dated ahead of the server's clock",
+    ]
+    assert "the last firing of close, 24.0 h ahead" in told[0]
+    assert f"eb:{{order}}:stream:p3 has the id {ahead}-0, 24.0 h ahead" in told[1]

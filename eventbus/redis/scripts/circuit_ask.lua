@@ -7,7 +7,7 @@ if not state then
   return 0
 end
 local failures, open_until, probed_until, touched = state:match('(%d+) (%d+) (%d+) (%d+)')
-if open_until == '0' then
+if not open_until or open_until == '0' then  -- what is no state says nothing
   return 0
 end
 local now = server_ms()

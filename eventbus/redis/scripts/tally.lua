@@ -14,7 +14,7 @@ local sums = {}
 for number in string.gmatch(redis.call('HGET', KEYS[1], place) or '', '%d+') do
   sums[#sums + 1] = tonumber(number)
 end
-if sums[1] ~= minute then  -- an hour old, or none
+if sums[1] ~= minute or #sums ~= 6 then  -- an hour old, none, or not ours
   sums = {minute, 0, 0, 0, 0, 0}
 end
 for i = 2, 6 do
