@@ -3,12 +3,12 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 
-from tests.simulation.plan import Fault, draw
+from tests.simulation.plan import Plan, draw
 from tests.simulation.plants import PLANTS
 from tests.simulation.world import forget, run
 
@@ -25,14 +25,15 @@ def main() -> int:
     with ExitStack() as stack:
         if options.plant:
             PLANTS[options.plant].put(stack)
-        faults = PLANTS[options.plant].faults if options.plant else ()
+        _, _, faults, work = PLANTS[options.plant] if options.plant else (None, None, (), ())
+        drawn = partial(draw, extra=faults, also=work)
         if options.replay is not None:
-            return replay(options.replay, faults, trace=options.trace)
-        return search(options.seed, options.schedules, options.processes, faults)
+            return replay(drawn(options.replay), trace=options.trace)
+        return search(options.seed, options.schedules, options.processes, drawn)
 
 
-def replay(seed: int, faults: Sequence[Fault], *, trace: bool) -> int:
-    result = run(draw(seed, faults))
+def replay(plan: Plan, *, trace: bool) -> int:
+    result = run(plan)
     print("\n".join(result.plan.told()))
     if trace:
         print("\n".join(result.history.lines))
@@ -40,11 +41,11 @@ def replay(seed: int, faults: Sequence[Fault], *, trace: bool) -> int:
     return bool(result.wrong)
 
 
-def search(first: int, number: int, processes: int, faults: Sequence[Fault]) -> int:
+def search(first: int, number: int, processes: int, drawn: Callable[[int], Plan]) -> int:
     began, failed = time.monotonic(), 0
     seeds = range(first, first + number)
     with get_context("fork").Pool(processes) as pool:
-        for done, (seed, wrong) in enumerate(pool.imap_unordered(partial(_judged, faults), seeds, chunksize=10), 1):
+        for done, (seed, wrong) in enumerate(pool.imap_unordered(partial(_judged, drawn), seeds, chunksize=10), 1):
             if wrong:
                 failed += 1
                 print(f"{seed}: {wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""))
@@ -55,9 +56,9 @@ def search(first: int, number: int, processes: int, faults: Sequence[Fault]) -> 
     return bool(failed)
 
 
-def _judged(faults: Sequence[Fault], seed: int) -> tuple[int, list[str]]:
+def _judged(drawn: Callable[[int], Plan], seed: int) -> tuple[int, list[str]]:
     try:
-        wrong = run(draw(seed, faults)).wrong
+        wrong = run(drawn(seed)).wrong
     except Exception as error:  # noqa: BLE001 - told with its seed
         wrong = [f"the simulation itself failed: {error!r}"]
     if seed % 20 == 0:

@@ -87,11 +87,11 @@ class WorkerProcess:
         self._plan = plan
         self._database = database
         self._worker: Worker | None = None
-        self._stopping = False
+        self.stopping = False
         self.ended = False
 
     async def main(self) -> None:
-        while not self._stopping:
+        while not self.stopping:
             try:
                 async with open_bus() as bus:
                     await self._work(bus)
@@ -103,7 +103,7 @@ class WorkerProcess:
 
     async def _work(self, bus: EventBus) -> None:
         self._worker = Worker(bus, [group(self._history, self._plan)], grace=GRACE, relay=False)
-        if self._stopping:
+        if self.stopping:
             return
         relaying = asyncio.create_task(Relay("", bus.transport).run()) if self._database is not None else None
         try:
@@ -115,7 +115,7 @@ class WorkerProcess:
                     await relaying
 
     async def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
         if self._worker is not None:
             await self._worker.stop()
 

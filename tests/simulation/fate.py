@@ -9,7 +9,7 @@ from tests.simulation.history import History
 from tests.simulation.loop import Killed, Loop, Process, current
 from tests.simulation.network import Connection, Network
 from tests.simulation.plan import Fault, Plan
-from tests.simulation.postgres import Database
+from tests.simulation.postgres import Database, Session
 from tests.simulation.server.server import Client, Server
 
 CUT = 0.5  # seconds that a broken connection counts for against the leases of its process
@@ -50,6 +50,7 @@ class Fate:
         self._counts = dict.fromkeys(self._armed, 0)
         self._over = False
         self._server.watch = self.watch
+        self._database.watch = self.watch_database
         for fault in plan.faults:
             if not fault.label:
                 self._loop.at(fault.at, partial(self._strike, fault, None, None))
@@ -66,6 +67,13 @@ class Fate:
             process = connection.process if connection is not None else None
             self._strike(fault, process, connection)
         return client.open
+
+    def watch_database(self, session: Session, label: str) -> None:
+        """Told of every statement that was executed, and whose answer is on its way."""
+        for fault in self._due(label, "after"):
+            self._strike(fault, session.process, None)
+            if fault.kind == "sleep":
+                session.lose()
 
     def crash_point(self, name: str) -> None:
         """Told whenever the engine passes one."""
@@ -128,16 +136,16 @@ class Fate:
             case "kill" | "vanish":
                 self.kill(victim, silently=fault.kind == "vanish")
                 if victim.name.startswith("worker"):
-                    self._later(0.2 + fault.odds[0] * 5, self._staff.hire)
+                    self._later(0.2 + fault.odds[0] * 5, self._replace)
             case "stop":
                 self._staff.dismiss(victim)
-                self._later(0.2 + fault.odds[0] * 5, self._staff.hire)
-            case "freeze":
+                self._later(0.2 + fault.odds[0] * 5, self._replace)
+            case "freeze" | "sleep":
                 victim.freeze()
                 self._history.impede(victim, fault.seconds)
                 self._later(fault.seconds, victim.thaw)
             case "partition" | "late":
-                self._history.impede(victim, fault.seconds)
+                self._history.impede(victim, 2 * fault.seconds)  # what it held up takes as long again
                 both, way = fault.odds[0] < 0.5, fault.odds[1] < 0.5
                 lossy = fault.kind == "partition"
                 self._network.partition(victim, fault.seconds, up=both or way, down=both or not way, lossy=lossy)
@@ -185,6 +193,10 @@ class Fate:
         if not self._server.up:
             self._history.note("SERVER IS BACK")
             self._server.start()
+
+    def _replace(self) -> None:
+        if not self._over:
+            self._staff.hire()
 
     def _empty(self) -> None:
         self._server.full = False

@@ -49,11 +49,14 @@ class Impediment:
 
 @dataclass(eq=False)
 class Stored:
-    """An entry that was added to a lane of a stream."""
+    """An entry that was added to a lane of a stream. `by`: the process whose command did it; `late`: it had given up
+    the connection by then, or was dead."""
 
     event_id: str
     at: float
     entry: str
+    by: str
+    late: bool
 
 
 @dataclass(eq=False)
@@ -68,9 +71,12 @@ class History:
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # kinds of those that struck
     healed_at: float | None = None
+    over: bool = False  # what is noted from now on is of nobody's interest
 
     def note(self, *what: object) -> None:
         """For whoever reads the trace, and for telling two runs apart."""
+        if self.over:
+            return
         process = current()
         name = process.name if process is not None else "-"
         self.lines.append(f"{self.loop.now:10.4f} {name:12} {' '.join(map(str, what))}")

@@ -2,7 +2,8 @@
 
 latency     each write takes some moments; those of one connection and direction never overtake one another
 partition   what a process sends, or is sent, stays on the way until it is over; then it arrives late, or the
-            connection turns out to be dead
+            connection turns out to be dead. The longer it was, the longer may TCP wait until it tries again what
+                it held, while a new connection gets through at once
 cut         a connection dies now; what was under way to the server may still arrive, and be executed
 """
 
@@ -98,6 +99,7 @@ class _Cut:
     def __init__(self) -> None:
         self.up = 0.0
         self.down = 0.0
+        self.seconds = 0.0  # how long it takes
         self.lossy = False
 
 
@@ -139,6 +141,7 @@ class Network:
         cut = self._cuts.setdefault(process, _Cut())
         until = self.loop.now + seconds
         cut.up, cut.down, cut.lossy = until if up else cut.up, until if down else cut.down, lossy
+        cut.seconds = seconds
         if lossy:
             self.loop.at(until, partial(self._reset_lossy, process))
 
@@ -171,7 +174,7 @@ class Network:
         if cut is not None and cut.up > self.loop.now:
             if cut.lossy:
                 connection.lossy = True
-            arrival = max(arrival, cut.up + self._rng.uniform(0, 0.2))
+            arrival = max(arrival, cut.up + self._rng.uniform(0, cut.seconds))
         if connection.lossy and data is not None:
             return
         connection.reached = arrival = max(arrival, connection.reached)
@@ -187,7 +190,7 @@ class Network:
         if cut is not None and cut.down > self.loop.now:
             if cut.lossy:
                 connection.lossy = True
-            arrival = max(arrival, cut.down + self._rng.uniform(0, 0.2))
+            arrival = max(arrival, cut.down + self._rng.uniform(0, cut.seconds))
         connection.answered = arrival = max(arrival, connection.answered)
         self.loop.at(arrival, partial(connection.arrive, data))
 

@@ -116,15 +116,16 @@ _AT_COMMANDS = {
 }
 
 
-def draw(seed: int, extra: Sequence[Fault] = ()) -> Plan:
-    """`extra`: faults beside those that are drawn."""
+def draw(seed: int, extra: Sequence[Fault] = (), also: Sequence[Work] = ()) -> Plan:
+    """`extra`: faults beside those that are drawn; `also`: events beside those, whose tokens are given here."""
     rng = random.Random(f"{seed}/plan")
     publishers = rng.choice((1, 1, 2))
     outbox = rng.random() < 0.4
     work = [_work(rng, token, publishers, outbox=outbox) for token in range(rng.randint(3, 10))]
+    work += [each._replace(token=len(work) + number) for number, each in enumerate(also)]
     faults = [_fault(rng) for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4)))]
-    if outbox and rng.random() < 0.5:
-        faults.append(_fault(rng, rng.choice(("cut session", "silent database", "lost reply")), "XADD"))
+    if outbox and rng.random() < 0.7:
+        faults.append(_fault_of_outbox(rng))
     return Plan(seed, rng.choice((1, 2, 2, 2, 3)), publishers, rng.choice((1, 3, 10, 10)), work, [*faults, *extra])
 
 
@@ -141,6 +142,22 @@ def _work(rng: random.Random, token: int, publishers: int, *, outbox: bool) -> W
         through=through,
         commits=rng.choice((0.0, rng.uniform(0, 0.2), rng.uniform(0, 6))),
     )
+
+
+def _fault_of_outbox(rng: random.Random) -> Fault:
+    """One that meets the relay in the middle: `sleep` is a machine that sleeps for so long that its session ends."""
+    kind, label, phase = rng.choice(
+        (
+            ("lost reply", rng.choice(("XADD", "append_again")), "after"),
+            ("lost request", "XADD", "before"),
+            ("cut session", "", ""),
+            ("silent database", "", ""),
+            ("sleep", "SELECT", "after"),
+            ("kill", rng.choice(("SELECT", "UPDATE")), "after"),
+        )
+    )
+    at, odds = rng.uniform(2, HORIZON * 0.8), (rng.random(), rng.random())
+    return Fault(kind, rng.randrange(100), at, rng.uniform(0.5, 8), label, phase, rng.choice((1, 1, 2, 3)), odds)
 
 
 def _fault(rng: random.Random, kind: str = "", label: str = "") -> Fault:

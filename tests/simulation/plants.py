@@ -8,22 +8,26 @@ from unittest import mock
 
 from eventbus.consumer import Consumer
 from eventbus.event import Status
+from eventbus.postgres import relaying
+from eventbus.postgres.relaying import Relaying
 from eventbus.publisher import Publisher
 from eventbus.redis import scripts, transport
+from eventbus.redis.link import Link
 from eventbus.redis.publishing import Publishing
+from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
 from eventbus.transport import Ack, Delivery, Outgoing, Settlement
-from tests.simulation.plan import Fault
+from tests.simulation.plan import Fault, Work
 
 
 class Plant(NamedTuple):
-    """`put` plants it; `found`: what the search says of it, one of these; `start`: the seed to begin with; `faults`:
-    what is to happen in each schedule beside what is drawn, so that few are needed."""
+    """`put` plants it; `found`: what the search says of it, one of these; `faults` and `work`: what is to happen in
+    each schedule beside what is drawn, so that few are needed."""
 
     put: Callable[[ExitStack], None]
     found: tuple[str, ...]
-    start: int
     faults: tuple[Fault, ...]
+    work: tuple[Work, ...]
 
 
 Put = Callable[[ExitStack], None]
@@ -31,9 +35,9 @@ Put = Callable[[ExitStack], None]
 PLANTS: dict[str, Plant] = {}
 
 
-def plant(*found: str, start: int = 1, faults: tuple[Fault, ...] = ()) -> Callable[[Put], Put]:
+def plant(*found: str, faults: tuple[Fault, ...] = (), work: tuple[Work, ...] = ()) -> Callable[[Put], Put]:
     def register(put: Put) -> Put:
-        PLANTS[put.__name__.replace("_", " ")] = Plant(put, found, start, faults)
+        PLANTS[put.__name__.replace("_", " ")] = Plant(put, found, faults, work)
         return put
 
     return register
@@ -147,3 +151,57 @@ def own_entries_are_not_read_after_a_reconnect(stack: ExitStack) -> None:
 def who_fails_late_is_not_asked_whether_it_is_his(stack: ExitStack) -> None:
     rewrite(stack, scripts.PARK, ("id, id, 1, ARGV[2])", "id, id, 1)"))
     rewrite(stack, scripts.BURY, ("id, id, 1, ARGV[2])", "id, id, 1)"))
+
+
+# Cures of what the search has found, taken out again -----------------------------------------------------------------
+
+SILENT = Fault("freeze server", 0, 13.0, 12.0)
+LONG = Work(0, 6.0, 0, 25.0, 0, 0.0, 5, "direct", 0.0)
+QUICK = Work(0, 8.5, 0, 0.0, 0, 0.0, 5, "direct", 0.0)
+ROW = Work(0, 10.5, 0, 0.0, 0, 0.0, 5, "outbox", 0.0)
+
+
+@plant(ALONE, faults=(SILENT,))
+def a_reclaim_that_is_late_takes_leases_all_the_same(stack: ExitStack) -> None:
+    rewrite(stack, scripts.RECLAIM, ("math.max(0, now - (tonumber(ARGV[8]) or now))", "0"))
+
+
+@plant(ALONE, faults=(SILENT._replace(kind="kill server", at=8.0),), work=(LONG,))
+def a_lease_runs_while_nobody_can_renew_it(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(Pulse, "age_needed", lambda _self, lease: lease))
+
+
+@plant(
+    TWICE,
+    faults=(Fault("lost reply", 0, 10.4, 0.0, "XADD", "after", 2),),
+    work=(ROW._replace(at=10.4, commits=0.55), ROW, ROW),
+)
+def a_relay_in_doubt_looks_once(stack: ExitStack) -> None:
+    """At the first batch, and not until the outbox was seen empty."""
+
+    def begin(self: Relaying, _highest: int) -> None:
+        self._tried_to = 1
+
+    def must_look(self: Relaying, *_: object) -> bool:
+        doubt, self._tried_to = self._tried_to > 0, 0
+        return doubt
+
+    stack.enter_context(mock.patch.object(Relaying, "begin", begin))
+    stack.enter_context(mock.patch.object(Relaying, "must_look", must_look))
+
+
+@plant(TWICE, faults=(Fault("sleep", 0, 8.0, 6.0, "SELECT", "after"),), work=(ROW,))
+def a_relay_that_slept_goes_on_where_it_was(stack: ExitStack) -> None:
+    stack.enter_context(mock.patch.object(relaying, "STALE", float("inf")))
+
+
+@plant(
+    TWICE,
+    faults=(Fault("late", -1, 8.0, 3.0, odds=(0.1, 0.9)), Fault("reset", -1, 9.5, 0.0, odds=(0.9, 0.9))),
+    work=(QUICK,),
+)
+def a_connection_leaves_the_one_before_it_alone(stack: ExitStack) -> None:
+    async def end_predecessor(_self: Link, _wire: object) -> tuple[str, ...]:
+        return ()
+
+    stack.enter_context(mock.patch.object(Link, "_end_predecessor", end_predecessor))

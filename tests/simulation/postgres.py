@@ -28,6 +28,7 @@ class Database:
         self.locks: dict[int, Session] = {}
         self._sharing = 0  # open transactions that hold the lock of sleeping relays
         self.silent_until = 0.0
+        self.watch: Callable[[Session, str], None] = lambda _session, _label: None
 
     def write(
         self, envelope: Envelope, meta: str, data: str, commit_after: float, committed: Callable[[], None]
@@ -98,6 +99,7 @@ class Session:
         self._database = database
         self.process = process
         self._dead = False
+        self._gone = False  # the server has ended it, and the client does not know yet
         self.listener: Callable[..., object] | None = None
         self._farewell: Callable[..., object] | None = None
         process.ended.append(lambda: database.end(self))
@@ -110,14 +112,24 @@ class Session:
             if self._farewell is not None:
                 self.process.post(self._farewell, self)
 
+    def lose(self) -> None:
+        """The server ends it, behind an answer that still arrives; the client learns of it when it asks next."""
+        self._gone = True
+        self._database.end(self)
+
     def tell(self) -> None:
         if self.listener is not None and not self._dead:
             self.listener(self, 0, "", "")
 
-    async def _ask(self, statement: Callable[[], Any]) -> Any:
+    async def _ask(self, statement: Callable[[], Any], label: str = "") -> Any:
         """The way there, the statement, the way back."""
         await self._way()
+        if self._gone:
+            self.cut()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         answer = statement()
+        if answer:
+            self._database.watch(self, label)
         await self._way()
         return answer
 
@@ -137,13 +149,13 @@ class Session:
 
     async def fetch(self, query: str, *args: Any) -> list[Row]:
         if "eventbus_outbox" in query and query.lstrip().startswith("SELECT"):
-            return list(await self._ask(lambda: self._select(*args)))
+            return list(await self._ask(lambda: self._select(*args), "SELECT"))
         raise NotImplementedError(query)
 
     async def execute(self, query: str, *args: Any) -> str:
         if "UPDATE eventbus_outbox" in query:
             columns = [column for column in ("published_at", "failed_at") if f"SET {column}" in query]
-            return str(await self._ask(lambda: self._set(columns, args[0])))
+            return str(await self._ask(lambda: self._set(columns, args[0]), "UPDATE"))
         if "pg_advisory_unlock" in query:
             return str(await self._ask(lambda: self._database.locks.pop(args[0], None)))
         if query.lstrip().startswith("DELETE"):

@@ -10,6 +10,8 @@ import asyncpg
 import orjson
 import structlog
 
+from eventbus import control
+from eventbus.postgres import relay
 from eventbus.redis import scripts
 from eventbus.redis.keys import group_keys, stream_keys
 from tests.simulation.application import GROUP, STREAM, WorkerProcess, publish_all, write_outbox
@@ -29,6 +31,8 @@ PATIENCE = 45.0  # seconds from the healing on until all must be drained, beside
 LOOK = 0.5  # seconds between looks whether it is
 STOP_PATIENCE = 25.0  # seconds in which workers that are told to stop must end
 NAMESPACE = "eb"
+BATCH = 2  # rows that a relay moves at a time: so that there is a next batch
+CONTROL_INTERVAL = 5.0  # seconds between looks at pauses, which nobody here makes
 
 
 @dataclass
@@ -65,10 +69,13 @@ class World:
     # Staff ------------------------------------------------------------------------------------------------------------
 
     def workers(self) -> list[Process]:
+        return [process for process in self._at_work() if not self._workers[process].stopping]
+
+    def _at_work(self) -> list[Process]:
         return [process for process, worker in self._workers.items() if process.alive and not worker.ended]
 
     def everyone(self) -> list[Process]:
-        return [*self.workers(), *(process for process in self._publishers if process.alive)]
+        return [*self._at_work(), *(process for process in self._publishers if process.alive)]
 
     def hire(self) -> None:
         process = self.loop.process(f"worker{len(self._workers) + 1}")
@@ -79,6 +86,7 @@ class World:
 
     def dismiss(self, process: Process) -> None:
         if process in self._workers:
+            self._workers[process].stopping = True
             process.spawn(self._workers[process].stop())
 
     # The course of events ---------------------------------------------------------------------------------------------
@@ -113,7 +121,7 @@ class World:
             self.loop.at(self.loop.now + LOOK, self._look)
 
     def _await_end(self, until: float) -> None:
-        self.stopped = not self.workers()
+        self.stopped = not self._at_work()
         if self.stopped or self.loop.now > until:
             self.loop.finish()
         else:
@@ -122,9 +130,8 @@ class World:
     def _is_drained(self) -> bool:
         left = self.left()
         publishing = any(
-            publish.process is None or (publish.process.alive and publish.ended is None)
+            publish.ended is None and (work.through == "outbox" or self._publishers[work.publisher].alive)
             for publish, work in zip(self.history.publishes, self.plan.work, strict=True)
-            if work.through == "direct" and self._publishers[work.publisher].alive
         )
         return not publishing and not (left.pending or left.undelivered or left.due or left.waiting)
 
@@ -132,7 +139,9 @@ class World:
         lane = key.decode()
         if lane in stream_keys(NAMESPACE, STREAM).lanes:
             token = orjson.loads(fields[7])["token"]
-            self.history.stored.append(Stored(fields[1].decode(), self.loop.now, entry.decode()))
+            client = self.server.executing
+            by, late = ("", False) if client is None else (client.owner, self.network.of_client(client) is None)
+            self.history.stored.append(Stored(fields[1].decode(), self.loop.now, entry.decode(), by, late))
             publish = self.publishes[token]
             publish.event_id = publish.event_id or fields[1].decode()
             self.history.note("stored", token, lane, entry.decode())
@@ -187,10 +196,13 @@ def run(plan: Plan) -> Result:
         with (
             deterministic(world.loop, str(plan.seed), world.fate.crash_point),
             mock.patch.object(asyncpg, "connect", world.database.connect),
+            mock.patch.object(relay, "BATCH", BATCH),
+            mock.patch.object(control, "INTERVAL", CONTROL_INTERVAL),
         ):
             try:
                 wrong = world.run()
             finally:
+                world.history.over = True
                 world.loop.end()
     finally:
         structlog.configure(**before)

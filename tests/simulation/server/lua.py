@@ -32,10 +32,15 @@ class Interpreter:
             text = b"--" + text
         return self._lua.eval(b"function(text) return assert(loadstring(text)) end")(text)
 
+    @lru_cache(256)  # noqa: B019 - as above
+    def _keys(self, *keys: bytes) -> Value:
+        """No script changes them."""
+        return self._lua.table_from(keys)
+
     def run(self, text: bytes, keys: list[bytes], args: list[bytes], call: Call) -> Reply:
         """What the script returns. Raises Refused."""
         script = self.compiled(text)
-        self._globals[b"KEYS"], self._globals[b"ARGV"] = self._lua.table_from(keys), self._lua.table_from(args)
+        self._globals[b"KEYS"], self._globals[b"ARGV"] = self._keys(*keys), self._lua.table_from(args)
         self._call = call
         try:
             return self._to_reply(script())

@@ -72,7 +72,7 @@ class Server:
         self.frozen = False
         self.full = False
         self.watch: Watcher = lambda _client, _label, _over: True
-        self.executed = 0
+        self.executing: Client | None = None
 
     def _micros(self) -> int:
         return int((EPOCH + self._clock.time() + self._step) * 1_000_000)
@@ -162,8 +162,8 @@ class Server:
             if not self._attends(client):
                 client.next = parts
                 return
+            self.executing = client
             reply = self._reply(client, parts)
-            self.executed += 1
             watched = self.watch(client, label, True)
             if watched and client.waiting is None:
                 client.send(encode(reply))
