@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eventbus.isolation import PATIENCE
+
 HORIZON = 25.0  # seconds in which events are published and faults strike
 LEASE = 10.0  # seconds
 ATTEMPTS = 3
@@ -73,10 +75,11 @@ class Plan:
     work: list[Work]
     faults: list[Fault] = field(default_factory=list)
 
-    def longest(self) -> float:
-        """Seconds that handlers take: for the longest of it, or for all of it where they may wait for each other."""
+    def longest(self, deaths: int) -> float:
+        """Seconds that handlers take: for the longest of it, or for all of it where they may wait for each other, in a
+        group with few slots, or because they have met two deaths and run alone."""
         each = [work.seconds * min(ATTEMPTS, work.fails + 1) for work in self.work]
-        return max(each) if self.concurrency >= len(each) else sum(each)
+        return max(each) if self.concurrency >= len(each) and deaths < 2 else sum(each) + PATIENCE * len(each)
 
     def told(self) -> list[str]:
         head = f"seed {self.seed}: {self.workers} workers with {self.concurrency} slots, {self.publishers} publishers"

@@ -113,7 +113,7 @@ class World:
     def _look(self) -> None:
         healed = self.history.healed_at or 0.0
         self.drained = self._is_drained()
-        if self.drained or self.loop.now > healed + PATIENCE + self.plan.longest():
+        if self.drained or self.loop.now > healed + PATIENCE + self.plan.longest(len(self.history.deaths)):
             for process in self.workers():
                 self.dismiss(process)
             self._await_end(self.loop.now + STOP_PATIENCE)
