@@ -116,7 +116,7 @@ class Consumer:
         self._room.set()
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
-        hand = Hand(self._group.lease, self._held, self._runners, self._finish)
+        hand = Hand(self._group.lease, self._held, self._running, self._withdraw, self._finish)
         renewal = Renewal(self._transport, self._admission, hand)
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
@@ -336,6 +336,12 @@ class Consumer:
     def _admit(self, deliveries: list[Delivery]) -> None:
         self._ready.extend(deliveries)
         self._start()
+
+    def _withdraw(self, delivery: Delivery) -> bool:
+        if delivery in self._ready:
+            self._ready.remove(delivery)
+            return True
+        return self._gate is not None and self._gate.withdraw(delivery)
 
     def _put_off(self, delivery: Delivery, snooze: Snooze) -> None:
         self._finish(delivery, snooze)

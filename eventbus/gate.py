@@ -77,6 +77,13 @@ class Gate:
         waiting, self._waiting = self._waiting, []
         return waiting
 
+    def withdraw(self, delivery: Delivery) -> bool:
+        """One that waits is not to start; False if it does not wait here."""
+        if delivery not in self._waiting:
+            return False
+        self._waiting = [waiting for waiting in self._waiting if waiting is not delivery]
+        return True
+
     def room(self, free: int) -> int:
         """How many more may be taken in hand, of those for which there are free slots."""
         if self._waiting or free < 1 or self._crowded():

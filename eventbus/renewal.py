@@ -6,13 +6,11 @@ again at once, and not a quarter of a lease later, because the leases run on mea
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from eventbus.admission import Admission
 from eventbus.errors import Unavailable
-from eventbus.gathering import Gathering
-from eventbus.runners import Runners
 from eventbus.telling import get_logger
 from eventbus.transport import Delivery, Outcome, Release, Transport
 
@@ -28,14 +26,16 @@ log = get_logger("eventbus.renewal")
 class Hand(NamedTuple):
     """What a consumer has in hand.
 
-    held     all of it, and since when by the loop's clock
-    runners  what of it has not begun, and what runs
-    finish   ends a delivery with an outcome
+    held      all of it, and since when by the loop's clock
+    running   what of it has begun
+    withdraw  keeps one that has not begun from beginning; False if it has begun, or has its outcome
+    finish    ends a delivery with an outcome
     """
 
     lease: float
     held: dict[Delivery, float]
-    runners: Runners | Gathering
+    running: Container[Delivery]
+    withdraw: Callable[[Delivery], bool]
     finish: Callable[[Delivery, Outcome], None]
 
 
@@ -45,7 +45,7 @@ class Renewal:
     def __init__(self, transport: Transport, admission: Admission, hand: Hand) -> None:
         self._transport = transport
         self._admission = admission
-        self._lease, self._held, self._runners, self._finish = hand
+        self._lease, self._held, self._running, self._withdraw, self._finish = hand
         self._told_at: float | None = None
 
     async def run(self) -> None:
@@ -71,13 +71,12 @@ class Renewal:
 
     def _let_go(self, delivery: Delivery) -> None:
         """A lease is lost. One that has its outcome was settled meanwhile, or is being settled: that is no loss."""
-        if delivery in self._runners.running:
+        if delivery in self._running:
             self._held.pop(delivery, None)
             log.warning(
                 "lease lost", **delivery.named(), consequence="its handler runs on; another worker may run it too"
             )
-        elif delivery in self._runners.ready:
-            self._runners.ready.remove(delivery)
+        elif self._withdraw(delivery):
             self._finish(delivery, Release())  # changes nothing for its new owner
             log.warning("lease lost", **delivery.named(), consequence="not begun here; it runs on another worker")
 

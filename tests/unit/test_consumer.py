@@ -17,6 +17,7 @@ from eventbus.event import Event
 from eventbus.executor import Executor
 from eventbus.group import Group
 from eventbus.isolation import Isolation
+from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
@@ -401,6 +402,26 @@ async def test_a_blocked_loop_costs_nobody_in_it_a_lease(bench: Bench, monkeypat
         await until(lambda: len(ears.heard) >= 4)
     assert ears.attempts == [1] * 4
     assert ears.peak == 4
+
+
+async def test_what_waits_for_a_limit_and_is_another_s_by_now_does_not_begin_here(bench: Bench) -> None:
+    ears = Ears(rate_limit=RateLimit(1, per=3600.0))
+    heir = subscription_of("heir", group="ears", stream="bell", lease=0.3)
+    async with bench.consuming(ears.group) as ann:
+        await bench.ring(2)
+        await until(lambda: ears.heard == [0] and len(ann._held) == 1)
+        [waiting] = ann._held
+        with capture_logs() as logs:
+            for log in bench.transport._logs.values():
+                for pending in log.groups["ears"].pending.values():
+                    pending.owner = "dead"  # and so its lease ends: ann was cut off
+            assert [each.entry_id for each in await reclaim(bench.transport, heir)] == [waiting.entry_id]
+            await until(lambda: not ann._held)
+        assert ann._gate is not None
+        assert ann._gate.clear() == []
+    [line] = [line for line in logs if line["event"] == "lease lost"]
+    assert (line["group"], line["event_id"]) == ("ears", waiting.fields[b"id"].decode())
+    assert "not begun here" in line["consequence"]
 
 
 async def test_what_a_dead_worker_held_is_run_again(bench: Bench) -> None:

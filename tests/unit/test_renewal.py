@@ -11,7 +11,6 @@ from eventbus.errors import Unavailable
 from eventbus.group import Group
 from eventbus.memory import MemoryTransport
 from eventbus.renewal import Hand, Renewal
-from eventbus.runners import Runners
 from eventbus.transport import Ack, Delivery, Outcome, Release
 from tests import virtual
 from tests.samples import consumer
@@ -42,22 +41,20 @@ class Hands:
     def __init__(self, transport: Kept) -> None:
         self.held: dict[Delivery, float] = {}
         self.outcomes: list[tuple[Delivery, Outcome]] = []
-        self.runners = Runners(10, self._run, self._end, lambda: None)
+        self.running: set[Delivery] = set()
+        self.waiting: list[Delivery] = []
         admission = Admission(transport, Group("gardener"))
-        self.renewal = Renewal(transport, admission, Hand(LEASE, self.held, self.runners, self._end))
+        self.renewal = Renewal(transport, admission, Hand(LEASE, self.held, self.running, self._withdraw, self._end))
 
     def take(self) -> Delivery:
         delivery = Delivery(consumer(lease=LEASE), f"{len(self.held) + 1}-0", {b"id": b"an-event"})
         self.held[delivery] = asyncio.get_running_loop().time()
         return delivery
 
-    def run(self, delivery: Delivery) -> None:
-        current = asyncio.current_task()
-        assert current is not None
-        self.runners.running[delivery] = current
-
-    async def _run(self, delivery: Delivery) -> Outcome:
-        raise NotImplementedError
+    def _withdraw(self, delivery: Delivery) -> bool:
+        waits = delivery in self.waiting
+        self.waiting = [each for each in self.waiting if each is not delivery]
+        return waits
 
     def _end(self, delivery: Delivery, outcome: Outcome) -> None:
         self.outcomes.append((delivery, outcome))
@@ -137,15 +134,15 @@ def test_a_lost_lease_is_told_with_what_comes_of_it() -> None:
         transport = Kept()
         hands = Hands(transport)
         runs, waits, ended = hands.take(), hands.take(), hands.take()
-        hands.run(runs)
-        hands.runners.ready.append(waits)
+        hands.running.add(runs)
+        hands.waiting.append(waits)
         hands.outcomes.append((ended, Ack()))
         transport.lost = {runs, waits, ended}
         running = asyncio.create_task(hands.renewal.run())
         await asyncio.sleep(LEASE / 3)
         running.cancel()
         assert runs not in hands.held, "its lease is not asked for again"
-        assert list(hands.runners.ready) == [], "another has it: it does not begin here"
+        assert hands.waiting == [], "another has it: it does not begin here"
         assert hands.outcomes == [(ended, Ack()), (waits, Release())]
 
     with capture_logs() as logs:
