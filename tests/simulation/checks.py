@@ -7,6 +7,7 @@ final       what a living process has done is not done again
 attempts    no more than the cap; dead letters are the poison, exactly
 on time     what is delayed is never early, and a retry neither
 drained     nothing is left in pending lists, schedules, outbox or the records beside them; workers end
+counted     what the lanes have taken in is counted as acknowledged or buried, or it is pending, or still to come
 """
 
 from collections import Counter
@@ -38,6 +39,7 @@ class Left:
     failures: int
     crashes: int
     dead: list[str]
+    uncounted: int  # entries that are taken in, and neither counted nor there
 
 
 def judge(plan: Plan, history: History, left: Left, *, drained: bool, stopped: bool) -> list[str]:
@@ -52,6 +54,8 @@ def judge(plan: Plan, history: History, left: Left, *, drained: bool, stopped: b
         wrong.append("a worker that was told to stop does not end")
     if drained:
         wrong += _leftovers(left)
+    if left.uncounted:
+        wrong.append(f"the counts miss {left.uncounted} entries")
     wrong += _kept(plan, history, left, drained=drained)
     wrong += _prompt(plan, history)
     for event_id in sorted({run.event_id for run in history.runs} - more):

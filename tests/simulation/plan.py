@@ -17,7 +17,7 @@ LABELS = (
     "renew",
     "park",
     "ack",
-    "XACK",
+    "bury",
     "read",
     "WAIT",
     "SERVED",

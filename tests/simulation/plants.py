@@ -107,6 +107,16 @@ def settling_forgets_some(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(transport.RedisTransport, "settle", settle))
 
 
+@plant("the counts miss", faults=(Fault("lost reply", 0, 0.0, 0.0, "ack", "after", 2),))
+def what_is_acknowledged_again_is_counted_again(stack: ExitStack) -> None:
+    rewrite(stack, scripts.ACK, ("if done > 0 then", "if true then done = #ARGV - 2"))
+
+
+@plant("the counts miss")
+def a_dead_letter_is_not_counted(stack: ExitStack) -> None:
+    rewrite(stack, scripts.BURY, ("redis.pcall('HINCRBY', KEYS[6], ARGV[4], done)", ""))
+
+
 @plant(LOST)
 def what_is_read_is_acknowledged_at_once(stack: ExitStack) -> None:
     real = Consumer._take

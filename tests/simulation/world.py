@@ -150,10 +150,11 @@ class World:
         """What is in the server, and in the outbox."""
         db, names = self.server.db, stream_keys(NAMESPACE, STREAM)
         group_names = group_keys(NAMESPACE, STREAM, GROUP)
-        pending = undelivered = 0
+        pending = undelivered = taken = 0
         for lane in names.lanes:
             stream = db.find(lane.encode(), Stream)
             group = stream.groups.get(GROUP.encode()) if stream is not None else None
+            taken += stream.added if stream is not None else 0
             if stream is not None and group is not None:
                 pending += len(group.pending)
                 undelivered += len(stream.behind(group.last, len(stream.ids)))
@@ -171,7 +172,13 @@ class World:
             failures=len(db.find(group_names.failures.encode(), dict) or ()),
             crashes=len(db.find(group_names.crashes.encode(), dict) or ()),
             dead=[letter[b"id"].decode() for letter in letters],
+            uncounted=taken - self._counted(names.counts) - pending - undelivered,
         )
+
+    def _counted(self, key: str) -> int:
+        """What the group has settled, as ack.lua and bury.lua count it."""
+        counts = self.server.db.find(key.encode(), dict) or {}
+        return sum(int(count) for name, count in counts.items() if name.startswith((b"acked:", b"buried:", b"base:")))
 
     def run(self) -> list[str]:
         wrong: list[str] = []
