@@ -36,6 +36,7 @@ class Reader:
         self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
         self.brought_back: int | None = None  # see eventbus.redis.reclaiming
         self.held: set[str] = set()
+        self.lost: set[str] = set()  # of these, what others may have by now: its lease was not renewed in time
         self.cut = False  # a reply was not waited for, which may have handed something out
         self._timeout = link.timeout  # beside what a read waits
         self._others = others

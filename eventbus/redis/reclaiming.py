@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 
 from eventbus.codec import pairs
 from eventbus.redis import scripts
@@ -16,6 +17,7 @@ from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
+LEFT_ALONE = 1_000  # entries that are named to be left to others
 RESTART_PAGE = 500  # entries in one script
 
 log = get_logger("eventbus.redis")
@@ -44,7 +46,7 @@ class Reclaiming:
             next_due = None if schedule.due is None else max(0.0, schedule.due - now)
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
         await self._bring_back(reader)
-        commands = [self._reclamation(subscription, credit, suspect)]
+        commands = [self._reclamation(subscription, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         try:
             reclaimed, *answers = await scripts.run(self._link, commands)
@@ -72,7 +74,9 @@ class Reclaiming:
         """Nobody here reads it any more."""
         self._schedules.pop(stream, None)
 
-    def _reclamation(self, subscription: Subscription, credit: int, suspect: bool) -> Command:
+    def _reclamation(
+        self, subscription: Subscription, credit: int, suspect: bool, left_alone: Sequence[str]
+    ) -> Command:
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
         age, meant = self._pulse.age_needed(subscription.lease), self._pulse.server_ms()
         known = age is not None and meant is not None
@@ -81,6 +85,7 @@ class Reclaiming:
             *(group, subscription.consumer, ms(age or 0) if known else "", credit),
             *(subscription.suspect_from, int(suspect), PARKED, "" if meant is None else meant),
             *(subscription.condemned_from, ms(self._timeout)),
+            *left_alone,
         )
 
     async def _bring_back(self, reader: Reader) -> None:

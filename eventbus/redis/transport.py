@@ -160,7 +160,11 @@ class RedisTransport:
             for ((subscription, _), _), lost in zip(slices, replies, strict=True)
             for entry in lost
         }
-        # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery.
+        # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery. Nor
+        # are they taken over meanwhile: their handlers run on, and others are free to run them.
+        for subscription, entry in gone:
+            if (reader := self._readers.get(subscription)) is not None and entry in reader.held:
+                reader.lost.add(entry)
         return [delivery for delivery in deliveries if (delivery.subscription, delivery.entry_id) in gone]
 
     def keeper(self) -> Keeper:
@@ -186,6 +190,8 @@ class RedisTransport:
                 reader = self._readers.get(delivery.subscription)  # none is left of what is not read any more
             if reader is not None and id(delivery) not in refused:
                 reader.held.discard(delivery.entry_id)
+                if reader.lost:
+                    reader.lost.discard(delivery.entry_id)
         return refusals
 
     # Limits and controls ----------------------------------------------------------------------------------------------

@@ -125,3 +125,20 @@ async def test_the_late_ack_of_a_consumer_that_had_lost_its_lease_leaves_no_reco
     assert await raw.execute("KEYS", "*:billing:*")
     await settle(redis_transport, zombies, Ack())
     assert await raw.execute("KEYS", "*:billing:*") == []
+
+
+async def test_who_has_lost_a_lease_leaves_the_event_to_others_until_its_handler_has_ended(
+    redis_transport: RedisTransport,
+) -> None:
+    """Else it would take the next attempt over, and hand it to nobody: it has the event in hand already."""
+    await redis_transport.append(outgoing(1))
+    zombie = await receive(redis_transport, ANN)
+    await settle(redis_transport, await reclaim(redis_transport, BOB), Retry(0.0, FAILED))
+    assert await redis_transport.renew(zombie) == zombie
+    for _ in range(3):
+        assert (await redis_transport.reclaim(ANN, 10)).deliveries == []
+    again = await reclaim(redis_transport, BOB)
+    assert (again[0].failures, again[0].crashes) == (1, 0)
+    await settle(redis_transport, again, Retry(0.0, FAILED))
+    await settle(redis_transport, zombie, Retry(0.0, FAILED))
+    assert (await reclaim(redis_transport, ANN))[0].failures == 2, "and then it takes it like anybody else"

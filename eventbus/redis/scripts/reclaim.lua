@@ -7,6 +7,7 @@
 -- ARGV[6] '1': take suspects and nothing else, half of those that died together  ARGV[7] the consumer under which entries rest
 -- ARGV[8] server's time in ms at which this is meant to run, '' if not known  ARGV[9] crashes that condemn an entry:
 -- whoever takes it buries it  ARGV[10] ms after which nobody waits for the answer any more
+-- ARGV[11…] entries that are left to others: handlers of the caller, which has lost their leases, are still at them
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}, how many
 -- entries were pending before}.
 -- What suspects are: see eventbus/isolation.py.
@@ -22,10 +23,16 @@ local late = math.max(0, now - (tonumber(ARGV[8]) or now))
 if late > tonumber(ARGV[10]) then
   credit = 0
 end
-local taken, waiting = {}, 0
+local taken, waiting, left_alone = {}, 0, {}
+for i = 11, #ARGV do
+  left_alone[ARGV[i]] = true
+end
 
 -- Claims an entry unless it is of the other kind; `count` is what its crashes are from now on.
 local function take(entry, count, idle)
+  if left_alone[entry] then
+    return
+  end
   local suspect = count >= suspect_from and count < condemned_from
   if suspect and not only_suspects then
     waiting = 1
