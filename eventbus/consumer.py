@@ -448,6 +448,11 @@ class Consumer:
         self._pace.ended += 1
         self._settle_due.set()
 
+    def press_aborted(self) -> None:
+        """An event of a batch ends with its batch, aborted or not."""
+        if self._executor.overruns is not None and not (self.taps or self._group.batches):
+            self._executor.overruns.press(asyncio.get_running_loop().time())
+
     def _go_on_without(self, task: asyncio.Task[None]) -> None:
         self._runners.let_go(task)
         self._start()

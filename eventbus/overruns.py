@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
+from eventbus import deadlines
 from eventbus.errors import Cancelled
 from eventbus.loop import abandon
 from eventbus.telling import get_logger
@@ -58,6 +59,22 @@ class Overruns:
         self._ended = ended
         self._go_on = go_on
         self._count = count
+        self._aborted: dict[Delivery, tuple[float, int]] = {}  # since when, and how often it was cancelled again
+
+    def press(self, now: float) -> None:
+        """Those that were aborted and go on, as those whose time is up. `now`: the loop's time."""
+        aborted = [delivery for delivery in self._running if delivery.aborted is not None]
+        self._aborted = {delivery: self._aborted.get(delivery, (now, 0)) for delivery in aborted}
+        for delivery, (since, pressed) in list(self._aborted.items()):
+            seconds, task = now - since, self._running.get(delivery)
+            if task is None or seconds < deadlines.PATIENCE + pressed * deadlines.AGAIN:
+                continue
+            last = pressed >= deadlines.TIMES
+            if last or not pressed:
+                self.outlived(task, seconds, last)
+            if not last:
+                self._aborted[delivery] = (since, pressed + 1)
+                task.cancel()
 
     def outlived(self, task: Task, seconds: float, last: bool) -> None:
         deliveries = [delivery for delivery, running in self._running.items() if running is task]

@@ -261,6 +261,8 @@ async def _drain(executors: Sequence[Executor | TapExecutor], seconds: float) ->
 def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[str, bytes]) -> None:
     single = [consumer for consumer in consumers if not consumer.taps]  # a tap runs many in one task
     aborting.heed(controls, lambda: [each for consumer in single for each in consumer.in_hand().running.items()])
+    for consumer in consumers:
+        consumer.press_aborted()
     pauses = control.pauses(controls)
     for consumer in consumers:
         consumer.pause(consumer.group_name in pauses)

@@ -12,7 +12,9 @@ import uvloop
 from redis.asyncio import Redis
 
 from eventbus import Batch, ConfigurationError, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
+from eventbus.context import Publisher
 from eventbus.memory import MemoryTransport
+from eventbus.tap import Passing
 from eventbus.transport import Refusal, Settlement
 from tests.waiting import PATIENCE, until
 
@@ -280,6 +282,30 @@ async def test_a_task_group_ends_a_worker_and_its_caller_sees_its_own_error() ->
     assert [str(error) for error in raised.value.exceptions] == ["the other service of this process"]
 
 
+async def test_a_cleanup_that_fails_at_a_stop_spends_nothing() -> None:
+    lamps, tapped = Lamps(), Group("tapped", retry=RetryPolicy(attempts=1))
+    seen: list[int] = []
+
+    @tapped.tap("lamps", max_wait=0.01)
+    async def tap(events: Sequence[Passing], _bus: Publisher) -> None:
+        seen.append(len(events))
+        await lamps.shine()
+
+    async with EventBus("memory://") as bus:
+        await bus.publish_many([Lit(number=number) for number in range(EVENTS)])
+        for make_of_it in (cut, cut_in_a_group):
+            lamps.begun, lamps.make_of_it = [], make_of_it
+            seen.clear()
+            worker = Worker(bus, [*lamps.groups, tapped], grace=0.0)
+            running = asyncio.create_task(worker.run(signals=False))
+            await _begun(lamps, running)
+            await until(lambda: seen)
+            await worker.stop()
+            await running
+            assert {(failures, crashes) for _, failures, crashes in lamps.begun} == {(0, 0)}
+        assert await bus.transport.dead_letters("lamps") == []
+
+
 @pytest.mark.parametrize("cancels", [True, False])
 async def test_a_bus_that_closes_waits_for_its_workers(any_redis_url: str, cancels: bool) -> None:
     """Lifespans cancel without waiting, or forget it."""
@@ -300,7 +326,8 @@ async def test_a_bus_that_closes_waits_for_its_workers(any_redis_url: str, cance
         running = asyncio.create_task(Worker(bus, lamps.groups).run())
         await until(lambda: len(lamps.begun) == EVENTS * len(lamps.groups))
         await bus.close()
-        await asyncio.wait([running])
+        with pytest.raises(ConfigurationError, match="the bus was closed while its worker ran"):
+            await running
     assert {(failures, crashes) for _, failures, crashes in lamps.begun} == {(0, 0)}
 
 

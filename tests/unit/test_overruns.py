@@ -173,3 +173,29 @@ async def test_one_that_the_worker_stops_meanwhile_is_given_back() -> None:
         running.cancel()
         await asyncio.wait([running])
     assert [type(each.outcome) for each in finished] == [Release]
+
+
+async def test_one_that_swallows_its_abort_is_done_with_and_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventbus.control.INTERVAL", 0.01)
+    deaf, group = Deaf(), Group("deaf", timeout=None)
+
+    @group.on(Asked)
+    async def hear(event: Asked, _ctx: Context) -> None:
+        await deaf.hear(event.number)
+
+    async with EventBus("memory://") as bus:
+        worker = Worker(bus, [group])
+        with capture_logs() as lines:
+            running = asyncio.create_task(worker.run(signals=False))
+            receipt = await bus.publish(Asked(number=0))
+            await until(lambda: deaf.begun)
+            await bus.abort(receipt.id, reason="it is wrong")
+            async with asyncio.timeout(PATIENCE):
+                while not (letters := await bus.transport.dead_letters("overruns")):
+                    await asyncio.sleep(0.005)
+            deaf.let_go.set()
+            await worker.stop()
+            await running
+    assert "Cancelled" in letters[0].error
+    assert "it is wrong" in letters[0].error
+    assert len([line for line in lines if line["event"].startswith("a handler goes on")]) == 2
