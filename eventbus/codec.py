@@ -77,9 +77,8 @@ def envelop(
     """
     event_type, version, owned, write, doubts = _kinds.get(type(event)) or _kind_of(event)
     try:
-        # All fields, those that are None too: left out, they would come back as their defaults. What is of another type
-        # than its field (model_copy and model_construct check nothing) is an error, and no warning.
-        packed = write(event, by_alias=True, warnings="error")
+        # All fields, those that are None too: left out, they would come back as their defaults.
+        packed = write(event, by_alias=True)
     except (PydanticSerializationError, ValueError) as error:
         raise CodecError(f"{event_type} cannot be written as JSON: {error}") from error
     # What is stored must be readable: a dead letter is no place to learn that it is not.

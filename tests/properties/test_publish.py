@@ -71,7 +71,7 @@ moments = st.one_of(
     st.datetimes(timezones=st.timezones()),
     st.sampled_from([datetime.min, datetime.max]).map(lambda at: at.replace(tzinfo=timezone(timedelta(hours=14)))),  # noqa: DTZ901
 )
-simple = st.none() | texts | numbers | st.binary(max_size=9) | moments | st.sampled_from([*Colour, *Rank, object()])
+simple = st.none() | texts | numbers | st.binary(max_size=9) | moments | st.sampled_from([Size.LARGE, object()])
 values = simple | st.lists(simple, max_size=2) | st.dictionaries(texts, simple, max_size=2)
 
 mostly_fine = {
@@ -256,7 +256,7 @@ leaves = st.one_of(
     st.datetimes(timezones=st.none() | st.timezones()),
     st.times(timezones=st.none() | st.just(UTC)),
     st.timedeltas(),
-    st.sampled_from([*Size, *Colour, *Rank]),
+    st.sampled_from(Size),  # of subclasses of str and int hypothesis loses count; tests/unit has them
     parts,
     specials,
 )
