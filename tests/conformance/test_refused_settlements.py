@@ -10,6 +10,7 @@ from eventbus import Context, Event, EventBus, Group, Reject, RetryPolicy
 from eventbus.redis import RedisTransport, settling
 from eventbus.redis.dead import MOST_BYTES, MOST_FIELDS
 from eventbus.redis.link import Link, ReplyError
+from eventbus.retention import Retention
 from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until
@@ -44,6 +45,8 @@ async def test_of_a_batch_all_is_settled_but_what_is_refused(
     outcomes: list[Outcome] = [Ack(), Dead(FAILED, 1), Retry(0.0, FAILED), Ack(), Release()]
     assert await settle_all(redis_transport, five, *outcomes) == [1]
     assert sorted(numbers(await reclaim(redis_transport, consumer("bob"), 2))) == [2, 4]
+    assert (await redis_transport.tidy("order", Retention())).left == 5, "nor is anything else kept from its work"
+    assert [state.dead for state in await redis_transport.inspect(["order"])] == [0]
     [refusal] = await redis_transport.settle([Settlement(five[1], Dead(FAILED, 1))])
     assert f"{DEAD} is a string and should be a stream: move it away, e.g. with RENAME" in str(refusal.error)
     await raw.execute("DEL", DEAD)

@@ -39,4 +39,10 @@ for i = 3, #KEYS do
   end
 end
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return {now, redis.call('ZCARD', KEYS[1]), redis.call('XLEN', KEYS[2]), lanes}
+
+-- A key that is of another type holds none; that it is there is told to whoever meets it.
+local function size(command, key)
+  local found = redis.pcall(command, key)
+  return type(found) == 'number' and found or 0
+end
+return {now, size('ZCARD', KEYS[1]), size('XLEN', KEYS[2]), lanes}

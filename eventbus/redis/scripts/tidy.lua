@@ -159,8 +159,8 @@ if trimmed > 0 then
   redis.pcall('HINCRBY', KEYS[13], 'trimmed', trimmed)
 end
 
-local dropped = 0
-if redis.call('EXISTS', KEYS[12]) == 1 then
+local dropped, letters = 0, redis.pcall('XLEN', KEYS[12])
+if type(letters) == 'number' and letters > 0 then  -- a key that is of another type keeps nothing from being trimmed
   dropped = drop_old_letters() + drop_surplus_letters()
 end
 local function keys_of(set)
