@@ -31,6 +31,7 @@ from eventbus.transaction import Connection, Row
 from eventbus.transport import Appender, Fate, Outgoing, fates_of
 
 BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one at least
+IN_DOUBT = 4  # times as many rows share a look, where they may be in their streams
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks at an empty outbox, until the relay sleeps
 SLEEP = 1.0  # seconds until it looks though nobody has woken it
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
@@ -141,7 +142,8 @@ class Relay:
                 decisions.places_left_alone(),
                 decisions.rows_left_alone(),
             )
-            rows = await connection.fetch(_SELECT, self._batch, places, positions)
+            limit = BATCH * IN_DOUBT if self._batch == BATCH and decisions.in_doubt else self._batch
+            rows = await connection.fetch(_SELECT, limit, places, positions)
             if rows:
                 await self._move(connection, rows, selected_at)
                 if asleep:

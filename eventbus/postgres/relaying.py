@@ -77,6 +77,11 @@ class Relaying:
         if not self._places and not self._rows:
             self._tried_to = 0
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether there may be rows that were tried."""
+        return self._tried_to > 0
+
     def must_look(self, sent: Sequence[Sent], selected_at: float) -> bool:
         """Whether these may be in their streams. `selected_at`: when they were asked for, by the clock."""
         return sent[0].position <= self._tried_to or self._clock() - selected_at > STALE

@@ -18,7 +18,7 @@ from eventbus.redis.looking import age, look, look_since
 from eventbus.redis.repeats import Lane, Repeats, Wait
 from eventbus.transport import Outgoing
 
-PART_BYTES = 2**20  # of data that one script appends, about
+PART, PART_BYTES = 500, 2**20  # events, and about how many bytes of them, that one script appends
 SINCE, SINCE_BYTES = 500, 2**19  # entries, and bytes of them, that may come in between a look and the append
 
 _OF_THE_PLACE = ("NOPERM", "WRONGTYPE")  # refusals that every item of a lane would meet
@@ -120,7 +120,7 @@ def _parts(outgoing: list[Outgoing]) -> Iterator[list[Outgoing]]:
     """In order, each as large as one script should take."""
     part, size = list[Outgoing](), 0
     for item in outgoing:
-        if part and size + len(item.envelope.data) > PART_BYTES:
+        if part and (len(part) == PART or size + len(item.envelope.data) > PART_BYTES):
             yield part
             part, size = [], 0
         part.append(item)

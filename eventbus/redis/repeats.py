@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.transport import Outgoing
 
-BATCH = 500  # events a look: Lua unpacks at most some 8,000 values, and must not take too long
+BATCH = 2_000  # events a look
 
 Lane = tuple[str, int]  # stream and priority
 Wait = int | EventBusError  # ms until an event is due, -1 for one that was there; or why there is none

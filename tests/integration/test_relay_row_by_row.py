@@ -247,6 +247,7 @@ async def test_a_reply_lost_and_a_lower_position_in_between_store_nothing_twice(
 ) -> None:
     """The late one pushes the last of those that were appended out of the batch that is looked for."""
     monkeypatch.setattr(module, "BATCH", 5)
+    monkeypatch.setattr(module, "IN_DOUBT", 1)
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.5)  # in which the late one commits
     async with Proxy(redis_url) as proxy, database.connection() as late:
         relayed = RedisTransport(proxy.url)
