@@ -11,6 +11,7 @@ fault. `--lanes` servers go through it side by side.
 
 import argparse
 import asyncio
+import json
 import random
 import sys
 import tempfile
@@ -45,20 +46,21 @@ class Report:
     twice: list[tuple[float, str]] = field(default_factory=list)  # begun while it ran: when, and which event
     again: int = 0  # begun a second time when it had ended
     lost: int = 0  # leases that workers told to be lost
+    untold: int = 0  # of those that were begun while they ran: nobody told that their lease was lost
 
     def add(self, other: "Report") -> None:
         self.silences += other.silences
-        self.begun, self.again, self.lost = (
-            self.begun + other.begun,
-            self.again + other.again,
-            self.lost + other.lost,
-        )
+        self.begun += other.begun
+        self.again += other.again
+        self.lost += other.lost
+        self.untold += other.untold
         self.twice += other.twice
 
     def __str__(self) -> str:
         silences = ", ".join(f"{seconds:g} s: {times}" for seconds, times in sorted(self.silences.items()))
         return (
-            f"silences {silences}; handlers begun {self.begun}; begun a second time while they ran {len(self.twice)}; "
+            f"silences {silences}; handlers begun {self.begun}; begun a second time while they ran {len(self.twice)} "
+            f"(untold: {self.untold}); "
             f"run again after their end {self.again}; leases told to be lost {self.lost}"
         )
 
@@ -139,7 +141,9 @@ class Lane:
                 report.again += 1
             running[event_id] += 1
             seen.add(event_id)
-        report.lost = log.count('"lease lost"')
+        lost = [json.loads(line)["event_id"] for line in log.splitlines() if '"lease lost"' in line]
+        report.lost = len(lost)
+        report.untold = len({event_id for _, event_id in report.twice} - set(lost))
         return report
 
 
