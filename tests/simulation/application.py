@@ -89,8 +89,17 @@ class WorkerProcess:
         self._worker: Worker | None = None
         self.stopping = False
         self.ended = False
+        self._task: asyncio.Task[None] | None = None
 
     async def main(self) -> None:
+        self._task = asyncio.current_task()
+        try:
+            await self._stay()
+        finally:
+            self.ended = True
+            self._history.note("worker ended")
+
+    async def _stay(self) -> None:
         while not self.stopping:
             try:
                 async with open_bus() as bus:
@@ -98,8 +107,6 @@ class WorkerProcess:
             except EventBusError as error:  # it could not connect: its supervisor begins it again
                 self._history.note("worker cannot begin", error)
                 await asyncio.sleep(1.0)
-        self.ended = True
-        self._history.note("worker ended")
 
     async def _work(self, bus: EventBus) -> None:
         self._worker = Worker(bus, [group(self._history, self._plan)], grace=GRACE, relay=False)
@@ -113,6 +120,10 @@ class WorkerProcess:
                 relaying.cancel()
                 with suppress(asyncio.CancelledError):
                     await relaying
+
+    async def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     async def stop(self) -> None:
         self.stopping = True

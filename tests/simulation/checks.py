@@ -64,7 +64,7 @@ def judge(plan: Plan, history: History, left: Left, *, drained: bool, stopped: b
         wrong += _alone(history, runs)
         wrong += _final(history, runs)
         wrong += _attempts(work, runs)
-        wrong += _on_time(history, work, runs)
+        wrong += [] if "set clock" in history.faults else _on_time(history, work, runs)
     return wrong
 
 
@@ -122,12 +122,17 @@ def _alone(history: History, runs: list[Run]) -> list[str]:
                 continue
             if run.process is again.process:
                 wrong.append(f"{run.token} runs twice at a time in {run.process.name}, at {again.begun:.3f}")
-            elif history.impeded(run.process, again.begun - BEFORE, again.begun) < HELD_UP:
+            elif _unimpeded(history, run, again, again.begun - BEFORE):
                 wrong.append(
                     f"{run.token} is begun by {again.process.name} at {again.begun:.3f} while {run.process.name}, which"
                     f" lives and was not held up, runs it since {run.begun:.3f}"
                 )
     return wrong
+
+
+def _unimpeded(history: History, run: Run, again: Run, since: float) -> bool:
+    """Neither of them was frozen or cut off: else the lease was lost, or who begins does not know that it is."""
+    return all(history.impeded(each.process, since, again.begun) < HELD_UP for each in (run, again))
 
 
 def _final(history: History, runs: list[Run]) -> list[str]:
@@ -137,7 +142,7 @@ def _final(history: History, runs: list[Run]) -> list[str]:
             if run.outcome != "done" or run.ended is None or run.ended > again.begun:
                 continue
             lived = history.died(run.process) > again.begun
-            if lived and history.impeded(run.process, run.ended - BEFORE, again.begun) < HELD_UP:
+            if lived and _unimpeded(history, run, again, run.ended - BEFORE):
                 wrong.append(
                     f"{run.token} is begun by {again.process.name} at {again.begun:.3f} though {run.process.name},"
                     f" which lives and was not held up, had done it at {run.ended:.3f}"

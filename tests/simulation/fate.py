@@ -27,8 +27,8 @@ class Staff(Protocol):
     def hire(self) -> None:
         """Another worker begins."""
 
-    def dismiss(self, process: Process) -> None:
-        """A worker is told to stop."""
+    def dismiss(self, process: Process, *, cancel: bool = False) -> None:
+        """A worker is told to stop, or cancelled."""
 
 
 class Scene(NamedTuple):
@@ -100,7 +100,7 @@ class Fate:
         self._history.faults.append(fault.kind)
         self._history.note("FAULT", fault.told(), "->", victim.name if victim is not None else "")
         match fault.kind:
-            case "freeze server" | "kill server" | "flush scripts" | "full":
+            case "freeze server" | "kill server" | "flush scripts" | "full" | "set clock":
                 self._strike_server(fault)
             case "cut session" | "silent database":
                 self._strike_database(fault)
@@ -121,6 +121,8 @@ class Fate:
                 self.kill_server(fault.seconds)
             case "flush scripts":
                 self._server.flush_scripts()
+            case "set clock":
+                self._server.step_clock(fault.odds[0] * 80 - 20)
             case _:
                 self._server.full = True
                 self._later(fault.seconds, self._empty)
@@ -137,8 +139,8 @@ class Fate:
                 self.kill(victim, silently=fault.kind == "vanish")
                 if victim.name.startswith("worker"):
                     self._later(0.2 + fault.odds[0] * 5, self._replace)
-            case "stop":
-                self._staff.dismiss(victim)
+            case "stop" | "cancel":
+                self._staff.dismiss(victim, cancel=fault.kind == "cancel")
                 self._later(0.2 + fault.odds[0] * 5, self._replace)
             case "freeze" | "sleep":
                 victim.freeze()
@@ -151,7 +153,7 @@ class Fate:
                 self._network.partition(victim, fault.seconds, up=both or way, down=both or not way, lossy=lossy)
 
     def _choose(self, fault: Fault) -> Process | None:
-        workers = fault.kind in {"stop", "freeze", "vanish"} or fault.odds[1] < 0.8
+        workers = fault.kind in {"stop", "cancel", "freeze", "vanish"} or fault.odds[1] < 0.8
         among = self._staff.workers() if workers else self._staff.everyone()
         return among[fault.victim % len(among)] if among else None
 

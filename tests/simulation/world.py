@@ -30,6 +30,7 @@ from tests.simulation.server.streams import Stream
 PATIENCE = 45.0  # seconds from the healing on until all must be drained, beside what handlers take
 LOOK = 0.5  # seconds between looks whether it is
 STOP_PATIENCE = 25.0  # seconds in which workers that are told to stop must end
+LONGEST_STEP = 100.0  # seconds, of the server's clock
 NAMESPACE = "eb"
 BATCH = 2  # rows that a relay moves at a time: so that there is a next batch
 CONTROL_INTERVAL = 5.0  # seconds between looks at pauses, which nobody here makes
@@ -84,10 +85,11 @@ class World:
         )
         process.spawn(worker.main())
 
-    def dismiss(self, process: Process) -> None:
-        if process in self._workers:
-            self._workers[process].stopping = True
-            process.spawn(self._workers[process].stop())
+    def dismiss(self, process: Process, *, cancel: bool = False) -> None:
+        worker = self._workers.get(process)
+        if worker is not None:
+            worker.stopping = True
+            process.spawn(worker.cancel() if cancel else worker.stop())
 
     # The course of events ---------------------------------------------------------------------------------------------
 
@@ -113,7 +115,10 @@ class World:
     def _look(self) -> None:
         healed = self.history.healed_at or 0.0
         self.drained = self._is_drained()
-        if self.drained or self.loop.now > healed + PATIENCE + self.plan.longest(len(self.history.deaths)):
+        patience = PATIENCE + self.plan.longest(len(self.history.deaths))
+        if "set clock" in self.history.faults:
+            patience += LONGEST_STEP
+        if self.drained or self.loop.now > healed + patience:
             for process in self.workers():
                 self.dismiss(process)
             self._await_end(self.loop.now + STOP_PATIENCE)
