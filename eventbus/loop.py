@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
@@ -22,6 +23,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """As asyncio.run, on uvloop where it is installed (it is not on Windows and PyPy).
 
     A task that swallows its cancellation would keep asyncio.run for ever: here it is abandoned after END_GRACE."""
+    keep_standard_files()
     with asyncio.Runner(loop_factory=_factory()) as runner:
         return runner.run(_ended(main))
 
@@ -38,6 +40,16 @@ async def _ended(main: Coroutine[Any, Any, T]) -> T:
             for task in stubborn:
                 log.error("a task does not end: abandoned", task=repr(task.get_coro()))
                 abandon(task)
+
+
+def keep_standard_files() -> None:
+    """A process may be started without stdin, stdout or stderr. What it opens next would take that place: whoever means
+    the standard file would write into it, and uvloop aborts the process when it closes a file of its own there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def begin(coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:

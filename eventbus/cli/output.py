@@ -7,8 +7,7 @@ import sys
 from contextlib import suppress
 
 from eventbus.errors import EventBusError
-
-STANDARD_FILES = (0, 1, 2)
+from eventbus.loop import keep_standard_files
 
 
 class Incomplete(EventBusError):
@@ -44,8 +43,7 @@ class Whole(io.FileIO):
 
 def prepare() -> None:
     """Before anything is opened or printed."""
-    for number in STANDARD_FILES:
-        _keep(number)
+    keep_standard_files()
     told = sys.__stdout__
     if told is not None and told is sys.stdout:
         file = io.BufferedWriter(Whole(told.fileno(), "wb", closefd=False))  # type: ignore[type-var]  # it is a FileIO
@@ -75,12 +73,3 @@ def finish() -> None:
 def complain(line: str) -> None:
     with suppress(OSError, ValueError):  # there is nobody to tell
         print(line, file=sys.stderr)  # noqa: T201 - what would print it better may not be installed
-
-
-def _keep(number: int) -> None:
-    """A process may be started without stdin, stdout or stderr. What it opens next would take that place, and whatever
-    means the standard file would write into it."""
-    try:
-        os.fstat(number)
-    except OSError:
-        os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
