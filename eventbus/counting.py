@@ -103,6 +103,8 @@ class Counter:
     # Writing ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        if self._leaving or self._counted:  # it is begun again
+            self._due.set()
         while True:
             await self._due.wait()
             await asyncio.sleep(INTERVAL)

@@ -62,6 +62,8 @@ class Executions:
             self._due.set()
 
     async def run(self) -> None:
+        if self._waiting or self._unwritten:  # it is begun again
+            self._due.set()
         while True:
             await self._due.wait()
             await asyncio.sleep(INTERVAL)

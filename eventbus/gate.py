@@ -100,6 +100,8 @@ class Gate:
 
     async def run(self) -> None:
         """For ever. What it meets is logged, and tried again: a gate that ends takes the whole group with it."""
+        if self._waiting:  # it is begun again
+            self._wanted.set()
         while True:
             await self._wanted.wait()
             self._wanted.clear()

@@ -68,6 +68,9 @@ class Settler:
         self._aside_changed.set()
 
     async def run(self) -> None:
+        """For ever. Begun again after an end, it goes on with what is in the line."""
+        if self.line:
+            self.due.set()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._settle_line())
             loops.create_task(self._settle_aside())

@@ -120,6 +120,8 @@ class Tracker:
     # Writing ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        if any(self._news.values()):  # it is begun again
+            self._due.set()
         while True:
             await self._due.wait()
             await asyncio.sleep(WRITE_INTERVAL)

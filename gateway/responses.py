@@ -91,6 +91,8 @@ class Responses:
 
     async def run(self) -> None:
         """For ever."""
+        if self._opened or self._missed or self._taken:  # it is begun again
+            self._awake.set()
         while True:
             await self._awake.wait()
             self._awake.clear()
