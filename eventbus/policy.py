@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from eventbus.errors import LONGEST_DELAY, ConfigurationError, Reject, RetryLater, SnoozeFor, Unavailable
+from eventbus.numbers import count_faults, seconds_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Backoff:
 
     def __post_init__(self) -> None:
         cap = 0.0 if self.cap is None else self.cap
-        if not (0 <= self.first <= LONGEST_DELAY and 1 <= self.factor < math.inf and 0 <= cap <= LONGEST_DELAY):
+        faults = [fault for value in (self.first, cap) for fault in seconds_faults("", value, most=LONGEST_DELAY)]
+        if faults or not (_is_number(self.factor) and 1 <= self.factor < math.inf):
             raise ConfigurationError(
                 f"{self}: first and cap must be 0 to {LONGEST_DELAY:.0f} seconds, which is a year, and factor >= 1"
             )
@@ -82,8 +84,8 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.attempts is not None and self.attempts < 1:
-            faults.append(f"attempts={self.attempts} must be at least 1, or None for no limit")
+        if self.attempts is not None and count_faults("attempts", self.attempts):
+            faults.append(f"attempts={self.attempts!r} must be at least 1, a whole number, or None for no limit")
         faults += _find_faults("retry_on", self.retry_on)
         faults += _find_faults("dead_letter_on", self.dead_letter_on)
         faults += _find_faults("backoff_on", self.backoff_on)
@@ -111,6 +113,10 @@ class RetryPolicy:
             if kind in self.dead_letter_on:
                 return False
         return error is None or not self.retry_on
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _find_faults(name: str, kinds: object) -> list[str]:

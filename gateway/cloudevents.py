@@ -4,6 +4,7 @@ All three end as the JSON format, so that one model says what an event may hold.
 each attribute, and docs/decisions/0019 why this is not the `cloudevents` SDK.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -135,7 +136,7 @@ class CloudEvent(BaseModel):
         if not self.__pydantic_extra__:
             return {}
         found = self.__pydantic_extra__.items()
-        return {name: v if isinstance(v, str) else orjson.dumps(v).decode() for name, v in found if v is not None}
+        return {name: v if isinstance(v, str) else json.dumps(v) for name, v in found if v is not None}
 
 
 class Mode(Enum):
