@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from eventbus import executor as module
@@ -545,3 +546,33 @@ async def test_what_becomes_of_an_event_is_logged_with_all_that_tells_it_apart()
         "c",
         "executor.baked",
     )
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+async def test_an_outcome_is_decided_before_anybody_is_told() -> None:
+    """Whoever counts or hears of it raises, the log does, and so does the error that is to be told."""
+    group = Group("g", retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(3.0)))
+    group.on(Baked)(raising(Speechless()))
+
+    def count(*_: object) -> NoReturn:
+        raise RuntimeError("cannot count")
+
+    executor = Executor(group, EventBus("memory://"), counts=[count])
+    before = structlog.get_config()
+    structlog.configure(processors=[count], cache_logger_on_first_use=False)
+    try:
+        first = await executor.execute(delivery_of(BAKED))
+        last = await executor.execute(delivery_of(BAKED, failures=1))
+        undecoded = await executor.execute(Delivery(Subscription("plain", "g", "c", 30.0, 3), "1-1", {}))
+    finally:
+        structlog.configure(**before)
+    assert isinstance(first, Retry)
+    assert first.delay == 3.0
+    assert isinstance(last, Dead)
+    assert isinstance(undecoded, Dead)

@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable
-from eventbus.judgement import UNAVAILABLE_SNOOZE, GivenBack, failure_of, judge
+from eventbus.judgement import UNAVAILABLE_SNOOZE, GivenBack, failure_of, judge, judge_unforeseen
 from eventbus.policy import Backoff, RetryPolicy
 from eventbus.transport import Dead, Outcome, Release, Retry, Snooze
 
@@ -78,3 +78,31 @@ def test_a_dead_letter_of_a_group_names_what_decided_and_shows_all() -> None:
 def test_outcomes_that_wait_are_what_they_say() -> None:
     assert judge(GivenBack(), POLICY, 1) == Release()
     assert judge(ValueError("no"), POLICY, 1) == Retry(2.0, failure_of(ValueError("no")))
+
+
+class Unfit(RetryLater):
+    """A verdict whose author forgot what its base class wants."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class Odd(SnoozeFor):
+    def __init__(self, delay: object) -> None:
+        self.delay = delay  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [Unfit(), Odd("soon"), Odd(float("nan")), Odd(-1), Odd(None)])
+def test_a_verdict_that_cannot_be_judged_is_a_failure_like_any_other(error: Exception) -> None:
+    first, last = judge(error, POLICY, 1), judge(error, POLICY, 3)
+    assert isinstance(first, Retry)
+    assert first.delay == 2.0
+    assert type(error).__name__ in first.failure.error
+    assert isinstance(last, Dead)
+
+
+def test_what_broke_outside_of_its_handler_is_tried_with_rests_and_dies_in_the_end() -> None:
+    first, last = judge_unforeseen(KeyError("x"), 1), judge_unforeseen(KeyError("x"), 5)
+    assert isinstance(first, Retry)
+    assert first.delay > 0
+    assert isinstance(last, Dead)
