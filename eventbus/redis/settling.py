@@ -12,6 +12,7 @@ from eventbus.redis.scripts import Command, ms
 from eventbus.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
+REST_BATCH = 100  # entries that are put off for a limit's sake, in one call
 
 _TYPES = {"retry": "zset", "failures": "hash", "crashes": "hash", "counts": "hash"}  # by the last part of a key
 
@@ -20,10 +21,10 @@ Acks = dict[Lane, list[str]]
 
 
 class Step(NamedTuple):
-    """A command, and what it settles: one settlement, or the acknowledged entries of a lane."""
+    """A command, and what it settles: some settlements, or the acknowledged entries of a lane."""
 
     command: Command
-    settlement: Settlement | None = None
+    settlements: Sequence[Settlement] = ()
     lane: Lane | None = None
     entries: Sequence[str] = ()
 
@@ -70,8 +71,8 @@ async def _run(link: Link, commands: list[Command]) -> list[Reply]:
 
 
 def _settled_by(step: Step, settlements: Sequence[Settlement]) -> Iterator[Settlement]:
-    if step.settlement is not None:
-        yield step.settlement
+    if step.settlements:
+        yield from step.settlements
         return
     entries = set(step.entries)
     for settlement in settlements:
@@ -96,21 +97,28 @@ def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
 
 
 def _steps(namespace: str, settlements: Sequence[Settlement]) -> tuple[list[Step], list[Refusal]]:
-    """Acks first and in batches; every other outcome is a script of its own, which looks who the owner is.
+    """Acks first and in batches, and what limits keep waiting; every other outcome is a script of its own. All but acks
+    look who the owner is.
 
     Of what no command can be made is refused here."""
     done: list[Delivery] = []
+    resting: dict[Lane, list[tuple[Settlement, int]]] = {}
     others: list[Step] = []
     refusals: list[Refusal] = []
     for settlement in settlements:
         if isinstance(settlement.outcome, Ack):
             done.append(settlement.delivery)
             continue
+        if isinstance(settlement.outcome, Snooze) and settlement.outcome.at is not None:
+            delivery = settlement.delivery
+            lane = delivery.subscription, priority_of(delivery.entry_id)
+            resting.setdefault(lane, []).append((settlement, settlement.outcome.at))
+            continue
         try:
-            others.append(Step(_command(namespace, settlement), settlement))
+            others.append(Step(_command(namespace, settlement), [settlement]))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are settled
             refusals.append(Refusal(settlement, error))
-    return [*_acks(namespace, by_lane(done)), *others], refusals
+    return [*_acks(namespace, by_lane(done)), *_rests(namespace, resting), *others], refusals
 
 
 def _command(namespace: str, settlement: Settlement) -> Command:
@@ -118,8 +126,8 @@ def _command(namespace: str, settlement: Settlement) -> Command:
     match outcome:
         case Retry(delay):
             return _park(namespace, delivery, delay, delivery.failures)
-        case Snooze(delay, at):
-            return _park(namespace, delivery, delay, "", at)
+        case Snooze(delay):
+            return _park(namespace, delivery, delay, "")
         case Dead():
             return _bury(namespace, delivery, outcome)
         case Release():
@@ -137,15 +145,25 @@ def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
             yield Step(scripts.ACK(keys, subscription.group, count, *some), lane=lane, entries=some)
 
 
+def _rests(namespace: str, resting: dict[Lane, list[tuple[Settlement, int]]]) -> Iterator[Step]:
+    for (subscription, priority), put_off in resting.items():
+        keys = _keys(namespace, subscription, priority)[:2]
+        for start in range(0, len(put_off), REST_BATCH):
+            some = put_off[start : start + REST_BATCH]
+            dues = [value for settlement, at in some for value in (settlement.delivery.entry_id, at)]
+            command = scripts.REST(keys, subscription.group, subscription.consumer, PARKED, *dues)
+            yield Step(command, [settlement for settlement, _ in some])
+
+
 def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[str, ...]:
     lane = stream_keys(namespace, subscription.stream).lane(priority)
     return (lane, *group_keys(namespace, subscription.stream, subscription.group))
 
 
-def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str, at: int | None = None) -> Command:
+def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
     keys = _keys(namespace, subscription, priority_of(entry))
-    wait = ms(min(delay, LONGEST_DELAY)) if at is None else f"@{at}"
+    wait = ms(min(delay, LONGEST_DELAY))
     return scripts.PARK(keys, subscription.group, subscription.consumer, entry, wait, failures, PARKED)
 
 

@@ -3,9 +3,10 @@
 import asyncio
 import time
 
-from eventbus.transport import Ack, Dead, Outcome, Release, Retry, Settlement, Snooze, Transport
+from eventbus.limits import RateLimit
+from eventbus.transport import Ack, Bound, Dead, Outcome, Release, Request, Retry, Scope, Settlement, Snooze, Transport
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 ANN, BOB = consumer("ann"), consumer("bob")
 
@@ -146,3 +147,31 @@ async def test_next_due_is_the_nearest_of_schedule_and_retries(transport: Transp
         return (await transport.reclaim(BOB, 1)).next_due
 
     assert 4 < (await eventually(next_due) or 0) <= 5
+
+
+async def test_what_waits_for_a_limit_comes_when_it_was_told_to_however_late_that_is_settled(
+    transport: Transport,
+) -> None:
+    await transport.append(outgoing(*range(7)))
+    deliveries = await receive(transport, ANN, 7)
+    scope, limit = Scope("billing", 0, "o"), RateLimit(1, per=0.1, by="organization")
+    requests = [Request(delivery.entry_id, [Bound(scope, limit)], 10.0) for delivery in deliveries]
+    answers = await transport.admit(requests, 10)
+    told = [answer.at for answer in answers[1:]]
+    assert told == sorted(set(told), key=lambda at: at or 0), "each has a time of its own"
+    await asyncio.sleep(0.15)
+    await transport.renew(deliveries)
+    resting = [
+        Settlement(delivery, Snooze(answer.wait, answer.at))
+        for delivery, answer in zip(deliveries[1:], answers[1:], strict=True)
+    ]
+    assert not await transport.settle(resting[::-1])
+    found = numbers((await transport.reclaim(BOB, 10)).deliveries)
+    assert found[:1] == [1], "its time has come meanwhile"
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < 6:
+            found += numbers((await transport.reclaim(BOB, 10)).deliveries)
+            await asyncio.sleep(0.01)
+    assert found == [1, 2, 3, 4, 5, 6]
+    assert not await transport.settle(resting), "it is bob's now: nothing changes"
+    assert (await transport.reclaim(ANN, 10)).deliveries == []

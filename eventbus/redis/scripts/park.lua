@@ -1,6 +1,6 @@
 -- Let an entry rest in the pending list until it is due: retry, snooze, release.
 -- KEYS[1] lane  KEYS[2] retry (ZSET: entry by ms)  KEYS[3] failures (HASH)  KEYS[4] crashes (HASH)
--- ARGV[1] group  ARGV[2] consumer  ARGV[3] entry  ARGV[4] delay in ms, or '@' and the ms since the epoch
+-- ARGV[1] group  ARGV[2] consumer  ARGV[3] entry  ARGV[4] delay in ms
 -- ARGV[5] failures that the consumer knew of when it began, '' if none is added  ARGV[6] the consumer under which entries
 -- rest
 -- Returns 1, or 0 if the entry is not this consumer's (any more).
@@ -14,8 +14,7 @@ if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) == 0 then
 end
 local now = server_ms()
 local noted = ARGV[5] ~= '' and redis.call('HGET', KEYS[3], entry) or ''
-local at = string.match(ARGV[4], '^@(%d+)$')
-redis.call('ZADD', KEYS[2], at or now + ARGV[4], entry)
+redis.call('ZADD', KEYS[2], now + ARGV[4], entry)
 if ARGV[5] ~= '' then
   local count, by, since = string.match(noted, '^(%d+) ?(.-) (%d+)$')
   local known, mine = tonumber(count) or 0, tonumber(ARGV[5]) + 1
