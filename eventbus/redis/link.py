@@ -325,7 +325,9 @@ class Link:
         except ReplyError:
             return ()
         names = dict(part.partition("=")[::2] for part in told.decode().split())
-        if names["addr"].endswith(":0"):  # of a Unix socket: all clients have the same, and numbers begin anew
+        if names.get("addr", ":0").endswith(
+            ":0"
+        ):  # of a Unix socket: all clients have the same, and numbers begin anew
             return ()
         return ("ID", names["id"], "ADDR", names["addr"])
 
