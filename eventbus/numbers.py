@@ -6,9 +6,16 @@ server would refuse them, in the middle of a script.
 """
 
 import math
+from datetime import UTC, datetime
 
-LONGEST = 3_653 * 86_400.0  # seconds: ten years
+LONGEST = 3_653 * 86_400.0  # seconds that anything may take: ten years
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)  # that anything is put off to; a day later the calendar ends
 MOST = 10**9
+
+
+def longest_delay() -> float:
+    """Seconds from now to LATEST."""
+    return (LATEST - datetime.now(UTC)).total_seconds()
 
 
 def count_faults(name: str, value: object, *, least: int = 1) -> list[str]:

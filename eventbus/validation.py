@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from eventbus.errors import WrongType, WrongValue
-from eventbus.numbers import LONGEST as LONGEST_DELAY
+from eventbus.numbers import LATEST, longest_delay
 
 LONGEST_TYPE = 200  # characters; PostgreSQL has it in an index
 LONGEST = 4_096  # characters of an attribute
@@ -26,6 +26,7 @@ EVENT_ID = r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"  # 
 EVENT_TYPE = r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+"
 
 _EVENT_ID, _EVENT_TYPE = re.compile(EVENT_ID), re.compile(EVENT_TYPE)
+_FARTHEST = 1e12  # seconds that a delay may be over
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN = 100  # characters of a value in a message
 
@@ -98,8 +99,8 @@ def seconds(name: str, value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         how = "….total_seconds()" if isinstance(value, timedelta) else "float(…)"
         raise WrongType(f"{_wrong(name, value, 'a number of seconds')}: write {name}={how}")
-    if not -LONGEST_DELAY <= value <= LONGEST_DELAY:  # what is no number is not within bounds either
-        raise WrongValue(f"{name}={_shown(value)} is no number of seconds, {LONGEST_DELAY:.0f} (ten years) at most")
+    if not -_FARTHEST <= value <= longest_delay():  # what is no number is not within bounds either
+        raise WrongValue(f"{name}={_shown(value)} is no number of seconds that ends before {LATEST:%Y-%m-%d}")
     return float(max(0, value))
 
 
@@ -108,8 +109,8 @@ def moment(name: str, value: object) -> datetime:
         raise WrongType(f"{_wrong(name, value, 'a datetime with a time zone')}: write {name}=datetime(…, tzinfo=UTC)")
     if value.utcoffset() is None:
         raise WrongValue(f"{name}={value!r}: which time zone? For example datetime(…, tzinfo=UTC), or at.astimezone()")
-    if (value - datetime.now(UTC)).total_seconds() > LONGEST_DELAY:
-        raise WrongValue(f"{name}={value.isoformat()}: nothing is kept back for more than ten years")
+    if value > LATEST:
+        raise WrongValue(f"{name}={value.isoformat()}: nothing is kept back for longer than until {LATEST:%Y-%m-%d}")
     return max(value, _EPOCH)  # all that is over is alike, and not every calendar goes as far back
 
 

@@ -1,6 +1,8 @@
 """Group `lead-automation`: what a lead sets off that is new, changed or gone. It writes nothing but orders to other
 groups, and takes back what is scheduled."""
 
+from pydantic import ValidationError
+
 from eventbus import Backoff, Context, Group, RetryPolicy
 from handlers.email.events import SendSubmissionConfirmation
 from handlers.fields import known_id
@@ -32,10 +34,8 @@ async def follow_up(event: LeadCreated, ctx: Context) -> None:
             priority=ENRICHMENT_PRIORITY,
         )
         await tx.publish(CalculateScore(lead_id=lead_id, organization_id=organization_id), key=lead_id)
-        if event.email is not None:
-            # Not checked here: an address that is none, in an event from outside, must cost the lead its mail alone.
-            said = {"leadId": lead_id, "name": event.name}
-            confirmation = SendSubmissionConfirmation.model_construct(to=event.email, data=said)
+        confirmation = _confirmation(event, ctx)
+        if confirmation is not None:
             await tx.publish(confirmation, key=lead_id, organization=organization_id)
 
 
@@ -67,6 +67,19 @@ async def clear_up(event: LeadDeleted, ctx: Context) -> None:
     async with ctx.transaction() as tx:
         for event_id, event_type in await store.scheduled(tx.connection, event.organization_id, event.lead_id):
             await ctx.cancel(event_id, event_type)
+
+
+def _confirmation(event: LeadCreated, ctx: Context) -> SendSubmissionConfirmation | None:
+    """None where there is nobody to write to: an address that is none costs the lead its mail alone."""
+    if event.email is None:
+        return None
+    try:
+        return SendSubmissionConfirmation(to=event.email, data={"leadId": event.lead_id, "name": event.name})
+    except ValidationError as error:
+        ctx.log.warning(
+            "no confirmation is sent: its address is none", lead=event.lead_id, reason=error.errors()[0]["msg"]
+        )
+        return None
 
 
 def _notice(organization: str, lead_id: str, user_id: str, title: str, named: str | None) -> CreateNotification:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from eventbus import Transaction
 from eventbus.event import uuid7
+from eventbus.numbers import longest_delay
 from eventbus.transaction import Row
 from handlers.errors import Invalid, NotFound
 from handlers.paging import Page, PageQuery, cut
@@ -48,7 +49,9 @@ async def _insert(tx: Transaction, organization: str, rows: Sequence[TaskRow]) -
         task = Task.model_validate(dict(row))
         await tx.publish(TaskCreated(**_told(task)), key=_subject(task))
         if row["due_in"] is not None:
-            await tx.publish(TaskExpired(**_told(task)), key=_subject(task), delay=max(0.0, row["due_in"]))
+            await tx.publish(
+                TaskExpired(**_told(task)), key=_subject(task), delay=min(max(0.0, row["due_in"]), longest_delay())
+            )
         tasks.append(task)
     return tasks
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
-from tests.faults.conftest import Arena, ArenaFactory
+from tests.faults.conftest import WARM_UP, Arena, ArenaFactory
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS, LEASE
 from tests.servers import OwnRedis, redis_binaries
@@ -36,7 +36,8 @@ async def drained(arena: Arena, bus: EventBus, count: int, warm_up: int = 0) -> 
     await arena.effects(count + warm_up)
     observed = await arena.settled(bus, count + warm_up)
     check(observed, attempts=ATTEMPTS)
-    assert set(observed.tokens("publish ok")) | set(observed.tokens("publish spooled")) == set(range(count))
+    taken = set(observed.tokens("publish ok")) | set(observed.tokens("publish spooled"))
+    assert {token for token in taken if token < WARM_UP} == set(range(count))
 
 
 @pytest.mark.timeout(600)  # some ten thousand transactions: half a minute on an idle machine of two cores

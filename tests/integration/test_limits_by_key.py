@@ -16,7 +16,7 @@ from tests.integration.test_limits_and_pauses import working
 from tests.waiting import until
 
 
-class Parcel(Event, type="parcel.sent"):
+class Parcel(Event, type="parcel.limited"):
     number: int = 0
     organization_id: str = "flood"
 

@@ -203,7 +203,7 @@ async def only_secrets_wait(database: Database, count: int) -> bool:
 
 async def told_why(database: Database) -> bool:
     async with database.connection() as connection:
-        reason = await connection.fetchval("SELECT error FROM eventbus_outbox WHERE published_at IS NULL LIMIT 1")
+        reason = await connection.fetchval("SELECT error FROM eventbus_outbox WHERE error IS NOT NULL LIMIT 1")
         return reason is not None and reason.startswith(("WRONGTYPE", "NOPERM"))
 
 

@@ -14,7 +14,7 @@ from eventbus.codec import check_envelope, decode, encode, envelop, pairs
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport
-from eventbus.numbers import LONGEST as LONGEST_DELAY
+from eventbus.numbers import longest_delay
 from eventbus.spool.record import Spooled
 from eventbus.transport import Outgoing
 from eventbus.validation import ATTRIBUTES, LONGEST, MOST_METADATA
@@ -73,7 +73,7 @@ WRONG_VALUES: list[tuple[dict[str, Any], str]] = [
     *(({"key": value}, "key=") for value in values(HALF, "k" * (LONGEST + 1), "é" * (LONGEST + 1))),
     *(
         ({"delay": value}, "delay=")
-        for value in values(math.nan, math.inf, -math.inf, 1e306, 2 * LONGEST_DELAY, 10**400)
+        for value in values(math.nan, math.inf, -math.inf, 1e306, 2 * longest_delay(), 10**400)
     ),
     *(({"at": value}, "at=") for value in values(datetime(2030, 1, 1), datetime.max.replace(tzinfo=UTC))),  # noqa: DTZ001
     *(({"dedupe_key": value}, "dedupe_key") for value in values("", "k\0", "k" * 513, HALF)),
