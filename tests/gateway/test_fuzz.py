@@ -20,7 +20,7 @@ from tests.gateway.test_process import environment  # noqa: F401 - a fixture
 from tests.lines import whole_lines
 from tests.waiting import eventually
 
-EXAMPLES, SEED, BUDGET = 12, 20261122, 45  # of each operation in the fuzzing phase; seconds for all
+EXAMPLES, SEED = 6, 20261122  # of each operation in the fuzzing phase
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -55,7 +55,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole_lines(log)]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_nothing_that_is_sent_is_answered_with_what_is_not_documented(
     environment: dict[str, str],  # noqa: F811 - it is a fixture
     tmp_path: Path,
@@ -85,7 +85,7 @@ async def fuzz(url: str, folder: Path) -> tuple[int, str]:
             "--phases",
             "examples,coverage,fuzzing",
         ),
-        *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--max-time", str(BUDGET), "--no-shrink"),
+        *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--no-shrink"),
         "--generation-deterministic",
     ]
     run = await asyncio.create_subprocess_exec(
