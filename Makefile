@@ -36,9 +36,14 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
-soak: $(VENV)/.dev ## what is long by nature: tests of time repeated on a busy machine, promises about time, costs
+# Hours. Each line can be run alone, with options of its own.
+soak: $(VENV)/.dev ## what is long by nature: time on a busy machine, silences, lost logs, properties, simulation, promises
 	$(BIN)/python -m tests.clocks $(ARGS)
+	$(BIN)/python -m tests.soak.freezes --lease 10 --silences 3 4.5 6 9 12 --times 50 --lanes 6
+	$(BIN)/python -m tests.soak.logs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties --timeout 3600
+	$(BIN)/python -m tests.properties.limits_grid valkey
+	$(BIN)/python -m tests.simulation --schedules 100000 --processes 2
 	$(BIN)/python -m benchmarks.promises
 	$(BIN)/python -m benchmarks.regress
 
