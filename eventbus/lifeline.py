@@ -55,7 +55,8 @@ class Lifeline:
     async def run(self) -> None:
         """Raises what its thread raised, should that end."""
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
-        self._ended, failed = threading.Event(), self._loop.create_future()
+        self._ended.clear()  # it may have run before
+        failed = self._loop.create_future()
         thread = threading.Thread(target=self._watch_until, args=(failed,), name="eventbus-lifeline", daemon=True)
         thread.start()
         try:

@@ -20,7 +20,7 @@ from tests.gateway.test_process import environment  # noqa: F401 - a fixture
 from tests.lines import whole_lines
 from tests.waiting import eventually
 
-EXAMPLES, SEED = 6, 20261122  # of each operation in the fuzzing phase
+EXAMPLES, SEED = 3, 20261122  # of each operation in the fuzzing phase
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
