@@ -106,13 +106,13 @@ def _steps(namespace: str, settlements: Sequence[Settlement]) -> tuple[list[Step
     others: list[Step] = []
     refusals: list[Refusal] = []
     for settlement in settlements:
-        if isinstance(settlement.outcome, Ack):
-            done.append(settlement.delivery)
+        delivery, outcome = settlement
+        if isinstance(outcome, Ack):
+            done.append(delivery)
             continue
-        if isinstance(settlement.outcome, Snooze) and settlement.outcome.at is not None:
-            delivery = settlement.delivery
+        if isinstance(outcome, Snooze) and outcome.at is not None:
             lane = delivery.subscription, priority_of(delivery.entry_id)
-            resting.setdefault(lane, []).append((settlement, settlement.outcome.at))
+            resting.setdefault(lane, []).append((settlement, outcome.at))
             continue
         try:
             others.append(Step(_command(namespace, settlement), [settlement]))

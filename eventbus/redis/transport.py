@@ -188,10 +188,11 @@ class RedisTransport:
         for delivery, _ in settlements:
             if reader is None or reader.subscription is not delivery.subscription:
                 reader = self._readers.get(delivery.subscription)  # none is left of what is not read any more
-            if reader is not None and id(delivery) not in refused:
-                reader.held.discard(delivery.entry_id)
-                if reader.lost:
-                    reader.lost.discard(delivery.entry_id)
+            if reader is None or (refused and id(delivery) in refused):
+                continue
+            reader.held.discard(delivery.entry_id)
+            if reader.lost:
+                reader.lost.discard(delivery.entry_id)
         return refusals
 
     # Limits and controls ----------------------------------------------------------------------------------------------
