@@ -108,7 +108,20 @@ def _schemas(classes: Mapping[str, type[Event]]) -> tuple[dict[str, Document], D
     clear = {name: cls for name, cls in classes.items() if _is_clear(cls)}
     made, told = models_json_schema([(cls, "validation") for cls in clear.values()], ref_template=REFS)
     payloads = {name: made[clear[name], "validation"] if name in clear else _UNKNOWN for name in classes}
-    return payloads, told.get("$defs", {})
+    return payloads, _with_plain_discriminators(told.get("$defs", {}))
+
+
+def _with_plain_discriminators(told: Any) -> Any:
+    """OpenAPI's is an object with a mapping; AsyncAPI's is the name of the property, and the mapping is in `oneOf`."""
+    if isinstance(told, list):
+        return [_with_plain_discriminators(each) for each in told]
+    if not isinstance(told, dict):
+        return told
+    plain = {name: _with_plain_discriminators(each) for name, each in told.items()}
+    discriminator = told.get("discriminator")
+    if isinstance(discriminator, dict) and "mapping" in discriminator:  # else it is a field of that name
+        plain["discriminator"] = discriminator["propertyName"]
+    return plain
 
 
 def _is_clear(cls: type[Event]) -> bool:

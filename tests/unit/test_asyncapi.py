@@ -7,14 +7,15 @@ Apache-2.0: the schema that AsyncAPI's own parser checks documents with.
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jsonschema_rs
 import pytest
+from pydantic import BaseModel, Field
 
 from eventbus import Context, Event, Group
 from eventbus.asyncapi import document
-from eventbus.event import event_types
+from eventbus.event import event_class, event_types
 from handlers import GROUPS
 
 SCHEMA = Path(__file__).parent / "schemas" / "asyncapi-3.0.0.json.gz"
@@ -31,6 +32,18 @@ class Shipped(Event, type="asyncapi_test.shipped"):
 
 class Lost(Event, type="asyncapi_test.lost"):
     parcel_id: str
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+
+
+class Fed(Event, type="asyncapi_test.fed"):
+    animal: Annotated[Cat | Dog, Field(discriminator="kind")]
 
 
 class Odd(Event, type="asyncapi_test.odd"):
@@ -59,7 +72,14 @@ def faults(schema: jsonschema_rs.Validator, told: Any) -> list[str]:
 
 
 def test_the_application_is_described_as_the_specification_wants_it(schema: jsonschema_rs.Validator) -> None:
-    assert faults(schema, document(GROUPS, title="crm", release="1.0")) == []
+    ours = [name for name in event_types() if event_class(name).__module__.startswith(("handlers.", "eventbus."))]
+    assert faults(schema, document(GROUPS, title="crm", release="1.0", types=ours)) == []
+
+
+def test_unions_with_a_tag_are_described_as_the_specification_wants_them(schema: jsonschema_rs.Validator) -> None:
+    told = document([], title="zoo", release="1.0", types=[Fed.event_type])
+    assert faults(schema, told) == []
+    assert told["components"]["schemas"]["Fed"]["properties"]["animal"]["discriminator"] == "kind"
 
 
 def test_the_schema_finds_what_is_wrong(schema: jsonschema_rs.Validator) -> None:
