@@ -9,8 +9,8 @@ is alone in one of them now and then, but hardly the same event time after time.
 
 A handler of batches has hundreds in its hands, and one by one they would take hours. Of those that died together half
 are taken over, and run together and with nothing else: the guilty one is alone after as many crashes as it takes to
-halve them, and until then the crashes are nobody's. Who died together is in the pending list: it is what one consumer
-holds whose leases have run out.
+halve them, and until then the crashes are nobody's, but for the last of a set: see docs/decisions/0004. Who died
+together is in the pending list: it is what one consumer holds whose leases have run out.
 """
 
 import asyncio
