@@ -250,20 +250,20 @@ async def test_what_was_pushed_while_a_gateway_was_deaf_is_looked_for(
         await all_taken(tables)
 
 
-@pytest.mark.usefixtures("delivering")
 async def test_many_wait_and_come_page_by_page(
     bus: EventBus, ann: Client, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(responses, "PAGE", 3)
     monkeypatch.setattr(web, "WAITING", 20)
     ids = [f"m-{number:02}" for number in range(25)]
-    for number, message_id in enumerate(ids, 1):
-        await respond(bus, message_id=message_id)
+    async with working(bus, delivery):  # drained at its end: no push is under way when the socket opens
+        for number, message_id in enumerate(ids, 1):
+            await respond(bus, message_id=message_id)
 
-        async def there(number: int = number) -> bool:
-            return await waiting(tables) == ids[max(0, number - 20) : number]
+            async def there(number: int = number) -> bool:
+                return await waiting(tables) == ids[max(0, number - 20) : number]
 
-        await eventually(there)
+            await eventually(there)
     async with ann.socket() as socket:
         found = [f["data"]["messageId"] for f in await reading(socket, 2) if f["type"] == "message"]
     assert found == ids[5:], "the oldest are in the history alone"
