@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check soak bench lock clean FORCE
+.PHONY: help demo test check compiled soak bench lock clean FORCE
 
 # Where it is set, each of the tests' many processes would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,7 +27,8 @@ demo: $(VENV)/.runtime ## the whole application in one process, each step shown;
 
 # Most tests wait for servers, leases or due times: six processes keep two cores busy. Whoever is done early takes from
 # the others: the long ones would keep one of them for a minute behind all.
-test: check ## the whole proof: check, then every test on real servers; ARGS=… goes to pytest
+test: $(VENV)/.dev ## the whole proof: check, then every test on real servers; ARGS=… goes to pytest
+	@$(MAKE) --no-print-directory -j 2 check compiled
 	$(BIN)/python -m pytest -n 6 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
@@ -35,6 +36,11 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
+
+# Beside the type checker, which keeps one core busy: else each of the six would compile all tests by itself, at once.
+# What does not even compile is told by the tests' own run.
+compiled: $(VENV)/.dev
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 
 # Hours. Each line can be run alone, with options of its own.
 soak: $(VENV)/.dev ## what is long by nature: time on a busy machine, silences, lost logs, properties, simulation, promises

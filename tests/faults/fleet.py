@@ -7,40 +7,46 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests import forked
+from tests.forked import Process
 from tests.lines import whole_lines
 from tests.waiting import PATIENCE
 
+Running = Process | subprocess.Popen[bytes]
+
 
 class Fleet:
-    """Processes of one module with one environment. Their output goes to files: no pipe to fill up."""
+    """Processes of one module with one environment, each with a file for its output."""
 
     def __init__(self, folder: Path, module: str, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._module = module
         self._environment = {**os.environ, **environment}
         self._started = 0
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Running] = []
 
-    def start(self, *arguments: str, crash: str = "", skew: float = 0.0) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, crash: str = "", skew: float = 0.0) -> Running:
         """One more; with `crash` it dies at that point, see eventbus.crash, with `skew` its clock is off by so many
         seconds, see tests.faults.skewed."""
         self._started += 1
         environment = {**self._environment, **({"EVENTBUS_CRASH": crash} if crash else {}), "FAULTS_SKEW": str(skew)}
-        module = "tests.faults.skewed" if skew else self._module
-        with (self._folder / f"process-{self._started}.log").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], env=environment, stdout=output, stderr=output
-            )
+        output = self._folder / f"process-{self._started}.log"
+        if skew:  # what has been imported already has seen the right time
+            command = [sys.executable, "-m", "tests.faults.skewed", *arguments]
+            with output.open("wb") as file:
+                process: Running = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        else:
+            process = forked.start(self._module, *arguments, environment=environment, output=output)
         self.processes.append(process)
         return process
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Running) -> None:
         """SIGKILL, and wait until it is gone."""
         process.kill()
         process.wait()
         self.processes.remove(process)
 
-    def terminate(self, process: subprocess.Popen[bytes], timeout: float = PATIENCE) -> int:
+    def terminate(self, process: Running, timeout: float = PATIENCE) -> int:
         """SIGTERM; returns the exit code."""
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout)
