@@ -299,9 +299,8 @@ def decode(fields: Fields) -> Envelope:
     try:
         event_id, event_type = _event_id(fields[b"id"]), fields[b"type"].decode()
         packed, data = fields[b"meta"], fields[b"data"]
-        if not packed:
-            return Envelope(event_id, event_type, data)
-        return Envelope(event_id, event_type, data, *_attributes(packed))
+        attributes = _attributes(packed) if packed else _DEFAULTS
+        return tuple.__new__(Envelope, (event_id, event_type, data, *attributes))  # as in envelop
     except KeyError as error:
         raise CodecError(f"the entry has no field {error.args[0].decode()!r}") from None
     except ValueError as error:

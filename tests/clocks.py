@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import typer
 
 CLOCKS = {
@@ -28,6 +29,7 @@ CLOCKS = {
     "clock_gettime",
 }
 FOLDER = Path(__file__).parent
+TIMES = "CLOCKS_TIMES"
 
 
 def main(
@@ -42,16 +44,22 @@ def main(
     if names or not found:
         print("\n".join(found), len(found), sep="\n")
         return
-    failures = 0
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal", "-p", __spec__.name]
     with computing(busy):
-        for number in range(1, times + 1):
-            command = [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal", *found]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            failures += run.returncode != 0
-            told = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-            print(f"{number}/{times}", run.stdout.rstrip().rpartition("\n")[2], *told, sep="\n  ", flush=True)
-    print(f"{len(found)} tests that read a clock, {times} times beside {busy} busy processes: {failures} rounds failed")
-    raise typer.Exit(1 if failures else 0)
+        code = subprocess.run([*command, *found], env={**os.environ, TIMES: str(times)}, check=False).returncode
+    print(f"{len(found)} tests that read a clock, {times} times beside {busy} busy processes: exit code {code}")
+    raise typer.Exit(code)
+
+
+# What follows is loaded into pytest, too.
+@pytest.fixture
+def repetition() -> None:
+    """So that there is something to give each test several times."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.fixturenames.append(repetition.__name__)
+    metafunc.parametrize(repetition.__name__, range(int(os.environ[TIMES])), indirect=True)
 
 
 def clock_readers() -> Iterator[str]:
