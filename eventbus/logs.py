@@ -27,7 +27,8 @@ ROOM_PATIENCE_MS = 100
 
 
 def configure(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
-    """Set up logging for a whole process; libraries that import the bus are left to do it their own way."""
+    """Set up logging for a whole process; libraries that import the bus are left to do it their own way. What libraries
+    of Python's own logging have to say, asyncio and asyncpg among them, comes in the same form, from warnings on."""
     if log_format == "json":
         ends: list[structlog.typing.Processor] = [_render]
     else:
@@ -43,6 +44,19 @@ def configure(log_format: Literal["console", "json"], level: int = logging.INFO)
         logger_factory=lambda *names: _Named(names[0] if names else "app", sys.stderr),
         cache_logger_on_first_use=True,
     )
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Foreign)]
+    root.addHandler(_Foreign(max(level, logging.WARNING)))
+
+
+class _Foreign(logging.Handler):
+    """A line of another library's: left to itself, Python would write its bare text between ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            structlog.get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - as logging's own handlers
+            self.handleError(record)
 
 
 class _Named:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,7 +23,7 @@ Written = Callable[..., str]
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     """What a program that has configured its logs so writes to stderr."""
-    before = structlog.get_config()
+    before, handlers = structlog.get_config(), logging.root.handlers[:]
 
     def write(act: Callable[[Any], object], log_format: Literal["console", "json"] = "json") -> str:
         logs.configure(log_format)
@@ -31,6 +32,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
 
     yield write
     structlog.configure(**before)
+    logging.root.handlers[:] = handlers
 
 
 def fail(log: Any) -> None:
@@ -191,3 +193,29 @@ def test_a_line_says_what_is_bound_to_its_context_unless_it_says_so_itself(writt
     with structlog.contextvars.bound_contextvars(lead="one"):
         raw = written(lambda log: (log.info("x"), log.info("x", lead="two")))
     assert [json.loads(line)["lead"] for line in raw.splitlines()] == ["one", "two"]
+
+
+def test_what_other_libraries_have_to_say_comes_in_the_same_form(written: Written) -> None:
+    def say(_log: object) -> None:
+        logging.getLogger("asyncio").warning("%s at redis://:hunter2@host", "slow")
+        logging.getLogger("asyncio").info("of no interest")
+        try:
+            int("x")
+        except ValueError:
+            logging.getLogger("elsewhere").exception("failed")
+
+    slow, failed = map(json.loads, written(say).splitlines())
+    shown = {name: slow[name] for name in ("event", "level", "component")}
+    assert shown == {"event": "slow at redis://:***@host", "level": "warning", "component": "asyncio"}
+    assert (failed["event"], failed["level"], failed["component"]) == ("failed", "error", "elsewhere")
+    assert "ValueError: invalid literal" in failed["exception"]
+
+
+def test_a_line_of_another_library_that_does_not_fit_its_arguments_is_told_and_raises_nothing(written: Written) -> None:
+    record = logging.LogRecord("elsewhere", logging.ERROR, __file__, 1, "%d", ("three",), None)
+    assert "three" in written(lambda _log: logging.root.handlers[-1].handle(record))
+
+
+def test_lines_of_other_libraries_come_once_however_often_logs_are_configured(written: Written) -> None:
+    written(lambda _log: None)
+    assert len(written(lambda _log: logging.getLogger("asyncio").warning("slow")).splitlines()) == 1
