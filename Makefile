@@ -25,11 +25,11 @@ help: ## what there is to make
 demo: $(VENV)/.runtime ## the whole application in one process, each step shown; ARGS=--once ends when all were seen
 	@$(BIN)/eventbus demo $(ARGS)
 
-# Most tests wait for servers, leases or due times: six processes keep two cores busy. Whoever is done early takes from
+# Most tests wait for servers, leases or due times: eight processes keep two cores busy. Whoever is done early takes from
 # the others: the long ones would keep one of them for a minute behind all.
 test: $(VENV)/.dev ## the whole proof: check, then every test on real servers; ARGS=… goes to pytest
 	@$(MAKE) --no-print-directory -j 2 check compiled
-	$(BIN)/python -m pytest -n 6 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 8 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
-# Beside the type checker, which keeps one core busy: else each of the six would compile all tests by itself, at once.
+# Beside the type checker, which keeps one core busy: else each of the eight would compile all tests by itself, at once.
 # What does not even compile is told by the tests' own run.
 compiled: $(VENV)/.dev
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
