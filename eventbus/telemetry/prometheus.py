@@ -1,7 +1,8 @@
 """Metrics for Prometheus: registered with a registry of the program's choosing, or served on a port of their own."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from prometheus_client import REGISTRY as DEFAULT
 from prometheus_client import CollectorRegistry, start_http_server
@@ -19,6 +20,8 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # One row of a metric: its labels, and a number or a histogram.
 Row = tuple[tuple[str, ...], float | Histogram]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Exposition(Collector):
@@ -83,17 +86,16 @@ def _joined(metrics: Metrics, registry: CollectorRegistry) -> CollectorRegistry:
 
 
 def _counted(metrics: Metrics) -> dict[str, list[Row]]:
-    # sorted() copies first, in one step that no other thread comes between: the loop may be counting.
-    executions = sorted(metrics.executions.items())
+    executions = _copied(metrics.executions)
     spool = metrics.spool
     return {
-        "eventbus_published_total": sorted(metrics.published.items()),
+        "eventbus_published_total": [(labels, count) for labels, count in _copied(metrics.published)],
         "eventbus_processed_total": [
             ((*key, OUTCOMES[outcome]), count) for key, done in executions for outcome, count in done.outcomes.items()
         ],
         "eventbus_handler_seconds": [(key, done.seconds) for key, done in executions],
-        "eventbus_end_to_end_seconds": [((group,), took) for group, took in sorted(metrics.end_to_end.items())],
-        "eventbus_overdue_total": [((group,), count) for group, count in sorted(metrics.overdue.items())],
+        "eventbus_end_to_end_seconds": [((group,), took) for group, took in _copied(metrics.end_to_end)],
+        "eventbus_overdue_total": [((group,), count) for group, count in _copied(metrics.overdue)],
         "eventbus_in_process": _in_process(metrics),
         "eventbus_log_lines_lost_total": [((), lost_lines())],
         "eventbus_background_ends_total": [((), deaths())],
@@ -105,9 +107,15 @@ def _counted(metrics: Metrics) -> dict[str, list[Row]]:
 
 def _in_process(metrics: Metrics) -> list[Row]:
     groups: Counter[str] = Counter()
-    for (group, _), count in sorted(metrics.in_process.items()):
+    for (group, _), count in _copied(metrics.in_process):
         groups[group] += count()
     return [((group,), running) for group, running in groups.items()]
+
+
+def _copied(counts: Mapping[K, V]) -> list[tuple[K, V]]:
+    """Sorted. The loop may be counting: to copy a dictionary is one step that no other thread comes between, and to go
+    through its items is not, for each may set the garbage collector off, and with it code that lets others in."""
+    return sorted(dict(counts).items())
 
 
 def _surveyed(metrics: Metrics) -> dict[str, list[Row]]:
@@ -116,7 +124,7 @@ def _surveyed(metrics: Metrics) -> dict[str, list[Row]]:
         "eventbus_outbox_waiting": [] if outbox is None else [((), outbox.rows)],
         "eventbus_outbox_oldest_seconds": [] if outbox is None else [((), outbox.seconds)],
         "eventbus_outbox_set_aside": [] if outbox is None else [((), outbox.aside)],
-        "eventbus_up": [((server,), float(up)) for server, up in sorted(metrics.up.items())],
+        "eventbus_up": [((server,), float(up)) for server, up in _copied(metrics.up)],
         "eventbus_circuits_open": [] if metrics.circuits_open is None else [((), metrics.circuits_open)],
         "eventbus_stream_length": _each_stream(streams, lambda stream: stream.length),
         "eventbus_scheduled": _each_stream(streams, lambda stream: stream.scheduled),

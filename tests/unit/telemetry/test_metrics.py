@@ -1,5 +1,6 @@
 """What is counted, under which labels, and how it is shown."""
 
+import gc
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -198,6 +199,25 @@ def test_counting_and_scraping_do_not_disturb_each_other(monkeypatch: pytest.Mon
         sys.setswitchinterval(interval)
     assert errors == []
     assert sum(named(scrape(metrics), "eventbus_processed_total").values()) == 600
+
+
+def test_what_the_garbage_collector_lets_in_while_a_scrape_copies_does_not_disturb_it() -> None:
+    """It may run wherever something is made, and with it code of anybody's, while which other threads have a turn."""
+    metrics, thresholds, let_in = Metrics(), gc.get_threshold(), iter(range(10**9))
+    for number in range(1_000):
+        metrics.count_published(outgoing(1, stream=f"s{number}"), [Status.STORED])
+
+    def others(_phase: str, _info: dict[str, int]) -> None:
+        metrics.count_published(outgoing(1, stream=f"t{next(let_in)}"), [Status.STORED])
+
+    gc.callbacks.append(others)
+    gc.set_threshold(100)
+    try:
+        prometheus._counted(metrics)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(others)
+    assert next(let_in) > 5, "they had their turns"
 
 
 def test_two_buses_do_not_share_a_registry() -> None:
