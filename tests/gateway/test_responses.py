@@ -1,7 +1,7 @@
 """Responses on the web: on every socket of their user, at whichever gateway; waiting where there is none."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -98,20 +98,29 @@ async def test_a_response_is_a_frame_as_the_contract_has_it(bus: EventBus, ann: 
                 "metadata": METADATA,
             },
         }
-        await asyncio.gather(all_taken(tables), reading(socket))
+        await reading_until(socket, all_taken(tables))
     async with ann.socket() as socket:
         assert await heard(socket) == [], "it was taken"
 
 
-async def reading(socket: Any, seconds: float = 0.5) -> list[Any]:
-    """What comes meanwhile; a client that reads answers pings."""
-    found = []
+async def reading(socket: Any, seconds: float = 0.5, *, least: int = 0) -> list[Any]:
+    """So many frames at the least, and what comes within some seconds then. A client that reads answers pings."""
+    found = [await receive(socket) for _ in range(least)]
     try:
         async with asyncio.timeout(seconds):
             while True:
                 found.append(await socket.receive_json())
     except TimeoutError:
         return found
+
+
+async def reading_until(socket: Any, reached: Coroutine[Any, Any, object]) -> None:
+    reader = asyncio.create_task(reading(socket, PATIENCE))
+    try:
+        await reached
+    finally:
+        reader.cancel()
+        await asyncio.wait([reader])
 
 
 @pytest.mark.usefixtures("delivering")
@@ -125,7 +134,7 @@ async def test_a_response_that_found_no_socket_is_sent_on_the_next_connect(
     async with ann.socket() as socket:
         await receive(socket)
         assert sorted([(await receive(socket))["data"]["messageId"] for _ in ids]) == ids
-        await asyncio.gather(written(tables, 2), reading(socket))
+        await reading_until(socket, written(tables, 2))
     async with gateway.caller("bob", "acme").socket() as bob, gateway.caller("ann", "umbrella").socket() as namesake:
         for socket, expected in ((bob, "bobs"), (namesake, "theirs")):
             await receive(socket)
@@ -148,12 +157,12 @@ async def test_what_the_client_has_not_confirmed_waits_for_his_next_socket(
         async with ann.socket() as socket:
             await receive(socket)
             assert (await receive(socket))["data"]["messageId"] == message_id
-            await asyncio.gather(all_taken(tables), reading(socket))
+            await reading_until(socket, all_taken(tables))
 
             async def gone() -> bool:
                 return gateway.connections() == 1
 
-            await eventually(gone)
+            await reading_until(socket, eventually(gone))
             await respond(bus, message_id="later")
             assert (await receive(socket))["data"]["messageId"] == "later"
         await lost.close()
@@ -168,7 +177,7 @@ async def test_all_sockets_of_a_user_get_it_at_every_gateway(bus: EventBus, tabl
         for socket in (*sockets, foreign):
             await receive(socket)
         ids = [await respond(bus) for _ in range(20)]
-        for found in await asyncio.gather(*(reading(socket, 2) for socket in sockets)):
+        for found in await asyncio.gather(*(reading(socket, least=len(ids)) for socket in sockets)):
             assert sorted(frame["data"]["messageId"] for frame in found) == sorted(ids)
         assert await heard(foreign) == []
         await all_taken(tables)
@@ -241,10 +250,10 @@ async def test_what_was_pushed_while_a_gateway_was_deaf_is_looked_for(
         await respond(bus, message_id="meanwhile")
         await respond(bus, "bob", message_id="bobs")
         assert (await receive(second))["data"]["messageId"] == "meanwhile"
-        await asyncio.gather(written(tables, 1), reading(second, 1.0))
+        await reading_until(second, written(tables, 1))
         proxy.blackhole()
         proxy.thaw()
-        found = await asyncio.gather(reading(first, 4), reading(bob, 4))
+        found = await asyncio.gather(reading(first, least=1), reading(bob, least=1))
         told = [[frame["data"]["messageId"] for frame in frames] for frames in found]
         assert told == [["meanwhile"], ["bobs"]]
         await all_taken(tables)
@@ -265,7 +274,7 @@ async def test_many_wait_and_come_page_by_page(
 
             await eventually(there)
     async with ann.socket() as socket:
-        found = [f["data"]["messageId"] for f in await reading(socket, 2) if f["type"] == "message"]
+        found = [f["data"]["messageId"] for f in await reading(socket, least=21) if f["type"] == "message"]
     assert found == ids[5:], "the oldest are in the history alone"
     await all_taken(tables)
 
@@ -303,7 +312,7 @@ async def test_a_push_that_failed_is_tried_again(
         monkeypatch.setattr(bus, "broadcast", unsteady)
         message_id = await respond(bus)
         assert (await receive(socket))["data"]["messageId"] == message_id
-        await asyncio.gather(all_taken(tables), reading(socket))
+        await reading_until(socket, all_taken(tables))
     assert len(await tables.fetch("SELECT * FROM responses_waiting ORDER BY 1, 2, 3")) == 1
 
 
@@ -325,7 +334,7 @@ async def test_a_socket_that_opens_while_postgresql_is_away_is_served_later(
     async with ann.socket() as socket:
         await receive(socket)
         assert (await receive(socket))["data"]["messageId"] == message_id
-        await asyncio.gather(all_taken(tables), reading(socket))
+        await reading_until(socket, all_taken(tables))
 
 
 async def test_a_response_to_nobody_is_a_dead_letter(bus: EventBus, delivering: None, tables: Tables) -> None:
