@@ -6,11 +6,12 @@ import pytest
 
 from eventbus import isolation as module
 from eventbus.isolation import Isolation
+from tests.waiting import PATIENCE
 
 
 async def test_many_run_at_a_time() -> None:
     isolation = Isolation()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(3):
             await isolation.enter()
 
@@ -24,7 +25,7 @@ async def test_the_one_alone_waits_for_those_who_run() -> None:
     await asyncio.sleep(0.01)
     assert not alone.done()
     isolation.leave()
-    await asyncio.wait_for(alone, 1)
+    await asyncio.wait_for(alone, PATIENCE)
 
 
 async def test_nobody_starts_while_one_is_alone_or_waits_to_be() -> None:
@@ -60,7 +61,7 @@ async def test_two_who_want_to_be_alone_take_turns() -> None:
             await asyncio.sleep(0.01)
             inside -= 1
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(alone() for _ in range(3)))
         await isolation.enter()
 
@@ -79,7 +80,7 @@ async def test_the_door_opens_again_after_an_error_and_after_a_cancellation() ->
     await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.wait([waiting])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         await isolation.enter()
 
 
@@ -87,5 +88,5 @@ async def test_a_slow_handler_does_not_stop_the_process(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "PATIENCE", 0.02)
     isolation = Isolation()
     await isolation.enter()
-    async with asyncio.timeout(1), isolation.alone():
+    async with asyncio.timeout(PATIENCE), isolation.alone():
         pass

@@ -11,6 +11,7 @@ import pytest
 from eventbus import Connection, EventBus, Unavailable
 from handlers import deadline, looking
 from handlers.looking import look
+from tests.waiting import PATIENCE
 
 
 class Bus:
@@ -40,7 +41,7 @@ async def test_it_is_answered() -> None:
 async def test_who_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "TIMEOUT", 0.05)
     bus = Bus()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(Unavailable, match=r"no answer for 0\.05 s"):
             await look(cast(EventBus, bus), answer)
     assert len(deadline._left_behind) == 1
@@ -55,7 +56,7 @@ async def test_who_is_cancelled_does_not_wait_for_it() -> None:
     looker = asyncio.create_task(look(cast(EventBus, bus), answer))
     await asyncio.sleep(0)
     looker.cancel()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(asyncio.CancelledError):
             await looker
     bus.let_go.set()
