@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from eventbus.errors import EventBusError, Unavailable
+from eventbus.inspection import SCHEDULE
 from eventbus.retention import Retention
 from eventbus.supervision import supervise
 from eventbus.telling import get_logger
@@ -77,6 +78,14 @@ class Housekeeping:
             )
         self._missing[stream] = tidied.missing_groups
         for group, count in tidied.vanished:
+            if group == SCHEDULE:
+                log.error(
+                    "events have vanished that were scheduled: something else than the bus has deleted them; see: "
+                    "eventbus audit",
+                    stream=stream,
+                    count=count,
+                )
+                continue
             log.error(
                 "events have vanished that were not settled: something else than the bus has deleted, trimmed or "
                 "acknowledged them; see: eventbus audit",

@@ -232,9 +232,15 @@ class Gap(NamedTuple):
     entries: int
 
 
+SCHEDULE = ""  # the name under which it has an account, beside the groups
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What a group is known to have settled since the counting began, and what nothing accounts for.
+
+    The group '' is the schedule: its entries are events that were kept back. They are acknowledged when they are
+    promoted into the stream, cancelled, or replaced by a later one, and buried when that cannot be done.
 
     since           when it began: with the group, or for one that is older when it was first looked at; None: not yet
     acknowledged    entries, as often as the server found them pending

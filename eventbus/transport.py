@@ -306,7 +306,7 @@ class Spent(NamedTuple):
 class Tidied(NamedTuple):
     """What a round of housekeeping did to a stream. `missing_groups` keep it from being trimmed; `left` entries are
     still there. `vanished`: groups, and how many of their entries have gone since the round before without having been
-    settled."""
+    settled; '' for what was scheduled."""
 
     entries: int = 0
     consumers: int = 0

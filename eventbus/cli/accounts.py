@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from eventbus.inspection import Account
+from eventbus.inspection import SCHEDULE, Account
 
 SHOWN = 10  # spans of time that are told of one group
 
@@ -27,15 +27,21 @@ def uncounted(accounts: Sequence[Account]) -> list[str]:
     """A line for each group whose counts do not add up, with the times."""
     told = []
     for one in accounts:
-        where = f"{one.group} on {one.stream}"
+        where = _where(one)
         if (one.missing or 0) > 0:
-            told.append(
-                f"{where}: {one.missing} vanished without having been settled (deleted, trimmed or acknowledged from "
-                f"outside?): {_when(one)}"
+            how = (
+                "being promoted or cancelled (deleted from outside?)"
+                if one.group == SCHEDULE
+                else "having been settled (deleted, trimmed or acknowledged from outside?)"
             )
+            told.append(f"{where}: {one.missing} vanished without {how}: {_when(one)}")
         if one.letters_missing:
             told.append(f"{where}: {one.letters_missing} dead letters vanished (deleted from outside?)")
     return told
+
+
+def _where(account: Account) -> str:
+    return f"{'scheduled' if account.group == SCHEDULE else account.group} on {account.stream}"
 
 
 def _when(account: Account) -> str:
@@ -55,7 +61,7 @@ def _when(account: Account) -> str:
 def since_when(accounts: Sequence[Account]) -> list[str]:
     """From which moment on the counts can tell that something is missing."""
     begun = [account.since for account in accounts if account.since is not None]
-    later = sorted(f"{account.group} on {account.stream}" for account in accounts if account.missing is None)
+    later = sorted(_where(account) for account in accounts if account.missing is None)
     told = [f"counted since: {_time(min(begun))}"] if begun else []
     if later:
         told.append(f"not counted yet, until they have read on: {', '.join(later)}")

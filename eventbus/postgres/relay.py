@@ -25,7 +25,7 @@ from eventbus.errors import CodecError, EventBusError
 from eventbus.event import is_event_type
 from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
-from eventbus.postgres.relaying import Judged, Relaying, Sent
+from eventbus.postgres.relaying import HAND_OVER, Judged, Relaying, Sent
 from eventbus.telling import get_logger
 from eventbus.transaction import Connection, Row
 from eventbus.transport import Appender, Fate, Outgoing, fates_of
@@ -122,6 +122,7 @@ class Relay:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             await asyncio.sleep(RETRY_PAUSE)
         log.debug("relaying the outbox")
+        await asyncio.sleep(HAND_OVER)  # the one before it may not know yet that its session is gone
         await connection.add_listener(CHANNEL, self._wake)
         connection.add_termination_listener(self._wake)
         await self._relay(connection)
@@ -273,7 +274,8 @@ async def at_work(connection: Connection) -> bool:
 async def _hang_up(connection: asyncpg.Connection) -> None:
     """A statement that runs is cancelled, so that the lock is free at once. A session that was cut may never answer."""
     try:
-        async with asyncio.timeout(HANG_UP_TIMEOUT):
-            await connection.close()
-    except driver.ERRORS:
+        with suppress(*driver.ERRORS):
+            async with asyncio.timeout(HANG_UP_TIMEOUT):
+                await connection.close()
+    finally:  # whoever is cancelled meanwhile must not keep the lock
         connection.terminate()

@@ -14,7 +14,8 @@ from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.transport import Fate, Outgoing
 
-STALE = 1.0  # seconds from the look at the outbox to the append, after which another relay may have been at work
+STALE = 0.25  # seconds from the look at the outbox to the append, after which another relay may have been at work
+HAND_OVER = 0.35  # seconds that a relay waits before its first look: what was sent before it is in the streams by then
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds for which a place that refuses is left alone
 
 _OF_ONE = ("ERR Protocol error", "ERR Elements are too large")  # refusals that can only mean the row itself

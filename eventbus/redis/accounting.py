@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from eventbus.codec import pairs
-from eventbus.inspection import Account, Gap
+from eventbus.inspection import SCHEDULE, Account, Gap
 from eventbus.redis import scripts
 from eventbus.redis.keys import lane_key, stream_keys
 from eventbus.redis.link import Link, Reply
@@ -19,9 +19,11 @@ Counts = Mapping[str, str]
 
 
 async def accounts(link: Link, namespace: str, stream: str) -> list[Account]:
-    """One for each group that reads the stream, by name. The numbers of one are of the same moment."""
+    """One for the schedule, if there ever was anything in it, and one for each group that reads the stream, by name.
+    The numbers of one are of the same moment."""
     keys = stream_keys(namespace, stream)
-    _, flat, groups = await scripts.call(link, scripts.ACCOUNT((*keys.lanes, keys.counts)))
+    where = (*keys.lanes, keys.counts, keys.due, keys.scheduled)
+    _, flat, groups = await scripts.call(link, scripts.ACCOUNT(where))
     counts = {name.decode(): value.decode() for name, value in pairs(flat).items()}
     letters = await _letters(link, keys.dead, counts)
     found = []
@@ -71,14 +73,18 @@ def _account(stream: str, group: str, counts: Counts, missing: int | None, lette
     def total(name: str) -> int:
         return sum(_number(counts, f"{name}:{lane}:{group}") or 0 for lane in range(1, 11))
 
+    acknowledged, buried = total("acked"), total("buried")
+    if group == SCHEDULE:
+        acknowledged = (_number(counts, "promoted") or 0) + (_number(counts, "withdrawn") or 0)
+        buried = _number(counts, "aside") or 0
     since = _number(counts, f"since:{group}")
     removed = _number(counts, f"removed:{group}") or 0
     return Account(
         stream,
         group,
         since=None if since is None else moment(since),
-        acknowledged=total("acked"),
-        buried=total("buried"),
+        acknowledged=acknowledged,
+        buried=buried,
         missing=None if since is None else missing,
         letters_missing=max(0, (_number(counts, f"letters:{group}") or 0) - removed - letters),
         gaps=_gaps(counts.get(f"gaps:{group}", "")),

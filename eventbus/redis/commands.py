@@ -26,7 +26,7 @@ def xadd(namespace: str, item: Outgoing) -> Command:
 def _schedule(namespace: str, item: Outgoing) -> Command:
     keys = stream_keys(namespace, item.envelope.stream)
     envelope = item.envelope
-    where = (keys.lane(envelope.priority), keys.due, keys.scheduled)
+    where = (keys.lane(envelope.priority), keys.due, keys.scheduled, keys.counts)
     return scripts.SCHEDULE(where, *due(item), envelope.id, envelope.priority, *encode(envelope))
 
 

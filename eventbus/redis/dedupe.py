@@ -23,10 +23,10 @@ def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
 
 
 @lru_cache(4096)
-def _places(namespace: str, stream: str, priority: int) -> tuple[str, str, str]:
-    """Where it goes to: its lane, or due and scheduled."""
+def _places(namespace: str, stream: str, priority: int) -> tuple[str, str, str, str]:
+    """Where it goes to: its lane, or due and scheduled; and where that is counted."""
     keys = stream_keys(namespace, stream)
-    return keys.lane(priority), keys.due, keys.scheduled
+    return keys.lane(priority), keys.due, keys.scheduled, keys.counts
 
 
 @lru_cache(4096)

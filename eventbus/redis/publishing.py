@@ -65,7 +65,8 @@ class Publishing:
     async def cancel(self, event_id: str, stream: str | None) -> bool:
         names = [stream] if stream is not None else await self._scheduling()
         keys = [stream_keys(self._namespace, name) for name in names]
-        taken = await scripts.run_all(self._link, [scripts.CANCEL((k.due, k.scheduled), event_id) for k in keys])
+        where = [(each.due, each.scheduled, each.counts) for each in keys]
+        taken = await scripts.run_all(self._link, [scripts.CANCEL(each, event_id) for each in where])
         return any(taken)
 
     async def _scheduling(self) -> list[str]:
@@ -103,7 +104,7 @@ class Publishing:
 def promotion(namespace: str, stream: str) -> Command:
     """Moves what is due from the schedule into its lanes."""
     keys = stream_keys(namespace, stream)
-    return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled, keys.dead), PROMOTE_BATCH, ms(ASIDE))
+    return scripts.PROMOTE((*keys.lanes, keys.due, keys.scheduled, keys.dead, keys.counts), PROMOTE_BATCH, ms(ASIDE))
 
 
 def promoted(stream: str, reply: Reply) -> int:

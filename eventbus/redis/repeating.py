@@ -83,7 +83,7 @@ class Repeating:
         stream, priority = lane
         keys = stream_keys(self._namespace, stream)
         fields = [value for item in part for value in (*due(item), *encode(item.envelope))]
-        where = (keys.lane(priority), keys.due, keys.scheduled)
+        where = (keys.lane(priority), keys.due, keys.scheduled, keys.counts)
         since = (newest, patience, SINCE_BYTES * patience // SINCE)
         reply: list[Any] = await scripts.call(self._link, scripts.APPEND_AGAIN(where, *since, priority, *fields))
         return reply

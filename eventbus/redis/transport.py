@@ -226,7 +226,7 @@ class RedisTransport:
         entries, forgotten, dead_letters, missing, left, vanished = await scripts.call(
             self._link,
             scripts.TIDY(
-                (*keys.lanes, keys.groups, keys.dead, keys.counts),
+                (*keys.lanes, keys.groups, keys.dead, keys.counts, keys.due, keys.scheduled),
                 *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
                 *(ms(retention.dead), retention.dead_count, int(consumers), UPDATE_HOLDS),
             ),

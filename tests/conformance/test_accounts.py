@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventbus.inspection import Account
+from eventbus.dedupe import Once
+from eventbus.event import uuid7
+from eventbus.inspection import SCHEDULE, Account
 from eventbus.redis import RedisTransport
 from eventbus.redis.accounting import accounts
 from eventbus.redis.link import Link
@@ -15,9 +17,11 @@ from eventbus.transport import Ack, Dead, Delivery, Outgoing, Release, Retry, Ti
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import FAILED, consumer, envelope, outgoing, receive, reclaim, settle
+from tests.waiting import eventually
 
 ANN, BOB = consumer("ann"), consumer("bob", group="shipping")
 LANE, COUNTS = "eb:{order}:stream", "eb:{order}:counts"
+DUE, BODIES = "eb:{order}:due", "eb:{order}:scheduled"
 KEEP_NOTHING = Retention(settled=0.0, settled_count=0)
 
 
@@ -158,6 +162,85 @@ async def test_where_the_server_has_lost_count_what_waits_is_counted(
     while found := await redis_transport.read(ANN, 500, 0.01):
         await settle(redis_transport, found, Ack())
     assert (await redis_transport.tidy("order", Retention())).vanished == (("billing", 1),)
+
+
+async def later(transport: RedisTransport, *numbers: int, delay: float = 60.0) -> list[Outgoing]:
+    """Scheduled, of all priorities; the ids rise."""
+    items = [Outgoing(envelope(n, id=uuid7())._replace(priority=n % 10 + 1), delay) for n in numbers]
+    await transport.append(items)
+    return items
+
+
+async def come_due(transport: RedisTransport, raw: Link) -> None:
+    for event_id in await raw.execute("ZRANGE", DUE, 0, -1):
+        await raw.execute("ZADD", DUE, 1, event_id)
+
+    async def none_is_left() -> bool:
+        await transport.reclaim(ANN, 1)
+        return not await raw.execute("ZCARD", DUE)
+
+    await eventually(none_is_left)
+
+
+async def test_whatever_becomes_of_what_is_scheduled_nothing_is_missed(
+    redis_transport: RedisTransport, raw: Link
+) -> None:
+    async def schedule() -> tuple[int | None, int, int]:
+        found = await account(raw, SCHEDULE)
+        return found.missing, found.acknowledged, found.buried
+
+    items = await later(redis_transport, *range(5))
+    await redis_transport.append(items, again=True)
+    await redis_transport.append(items)
+    assert await schedule() == (0, 0, 0)
+    assert await redis_transport.cancel(items[0].envelope.id, "order")
+    assert not await redis_transport.cancel(items[0].envelope.id, "order")
+    assert await schedule() == (0, 1, 0)
+    for number in (5, 6):
+        once = Once("key", window=60.0, replace=True)
+        await redis_transport.append([Outgoing(envelope(number, id=uuid7()), 60.0, None, once)])
+    assert await schedule() == (0, 2, 0)
+    await redis_transport.append([Outgoing(envelope(7, id=uuid7()), 60.0)], again=True)
+    await raw.execute("HSET", BODIES, items[1].envelope.id, "no body at all")
+    await come_due(redis_transport, raw)
+    assert await schedule() == (0, 7, 1)
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
+    assert all(each.missing == 0 for each in await accounts(raw, "eb", "order"))
+
+
+async def delete_both(raw: Link, event_id: str) -> None:
+    await raw.execute("ZREM", DUE, event_id)
+    await raw.execute("HDEL", BODIES, event_id)
+
+
+async def delete_the_body(raw: Link, event_id: str) -> None:
+    await raw.execute("HDEL", BODIES, event_id)
+
+
+@pytest.mark.parametrize("plant", [delete_both, delete_the_body])
+async def test_one_scheduled_event_that_vanishes_is_missed(
+    redis_transport: RedisTransport, raw: Link, plant: Callable[[Link, str], Awaitable[None]]
+) -> None:
+    items = await later(redis_transport, *range(20))
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
+    await plant(raw, items[7].envelope.id)
+    await come_due(redis_transport, raw)
+    await later(redis_transport, 20, 21)
+    assert (await account(raw, SCHEDULE)).missing == 1
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ((SCHEDULE, 1),)
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == (), "it is told once"
+    found = await account(raw, SCHEDULE)
+    assert (found.missing, [gap.entries for gap in found.gaps]) == (1, [1])
+
+
+async def test_what_was_scheduled_before_the_counting_is_not_missed(redis_transport: RedisTransport, raw: Link) -> None:
+    await later(redis_transport, *range(3))
+    await raw.execute("DEL", COUNTS)
+    await later(redis_transport, 3)
+    assert (await account(raw, SCHEDULE)).missing == 0, "it begins when it is looked at"
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
+    await come_due(redis_transport, raw)
+    assert (await account(raw, SCHEDULE)).missing == 0
 
 
 async def test_a_dead_letter_that_vanishes_is_missed(

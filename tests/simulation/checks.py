@@ -7,12 +7,14 @@ final       what a living process has done is not done again
 attempts    no more than the cap; dead letters are the poison, exactly
 on time     what is delayed is never early, and a retry neither
 drained     nothing is left in pending lists, schedules, outbox or the records beside them; workers end
-counted     what the lanes have taken in is counted as acknowledged or buried, or it is pending, or still to come
+counted     what the lanes have taken in is counted as acknowledged or buried, or it is pending, or still to come; and
+            what was scheduled as promoted or withdrawn, or it is there
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 from tests.simulation.history import History, Run, Stored
 from tests.simulation.plan import ATTEMPTS, BACKOFF, LEASE, Plan, Work
@@ -40,6 +42,7 @@ class Left:
     crashes: int
     dead: list[str]
     uncounted: int  # entries that are taken in, and neither counted nor there
+    unscheduled: int  # events that went into the schedule, and are neither there nor counted as they came out
 
 
 def judge(plan: Plan, history: History, left: Left, *, drained: bool, stopped: bool) -> list[str]:
@@ -56,7 +59,9 @@ def judge(plan: Plan, history: History, left: Left, *, drained: bool, stopped: b
         wrong += _leftovers(left)
     if left.uncounted:
         wrong.append(f"the counts miss {left.uncounted} entries")
-    wrong += _kept(plan, history, left, drained=drained)
+    if left.unscheduled:
+        wrong.append(f"the counts miss {left.unscheduled} scheduled events")
+    wrong += _kept(plan, history, left, more, drained=drained)
     wrong += _prompt(plan, history)
     for event_id in sorted({run.event_id for run in history.runs} - more):
         runs = [run for run in history.runs if run.event_id == event_id]
@@ -73,7 +78,8 @@ def _leftovers(left: Left) -> list[str]:
     return [f"{count} left in {name!r} though nothing is pending" for name, count in beside.items() if count]
 
 
-def _kept(plan: Plan, history: History, left: Left, *, drained: bool) -> list[str]:
+def _kept(plan: Plan, history: History, left: Left, more: set[str], *, drained: bool) -> list[str]:
+    """`more`: those that are in their stream more than once, which is told, or given up."""
     done = {run.token for run in history.runs if run.outcome == "done"}
     dead = {publish.token for publish in history.publishes if publish.event_id in left.dead}
     wrong = [
@@ -84,8 +90,9 @@ def _kept(plan: Plan, history: History, left: Left, *, drained: bool) -> list[st
     poison = {work.token for work in plan.work if work.poison}
     wrong += [f"{token} is dead, though it is no poison" for token in sorted(dead - poison)]
     wrong += [f"{token} is done, though it is poison" for token in sorted(done & poison)]
-    if len(left.dead) != len(set(left.dead)):
-        wrong.append(f"dead more than once: {sorted(left.dead)}")
+    buried = Counter(event_id for event_id in left.dead if event_id not in more)
+    if twice := sorted(event_id for event_id, count in buried.items() if count > 1):
+        wrong.append(f"dead more than once: {twice}")
     return wrong
 
 
@@ -141,7 +148,7 @@ def _final(history: History, runs: list[Run]) -> list[str]:
         for run in runs[:place]:
             if run.outcome != "done" or run.ended is None or run.ended > again.begun:
                 continue
-            lived = history.died(run.process) > again.begun
+            lived = min(history.died(run.process), history.unsettled.get(run.process, inf)) > again.begun
             if lived and _unimpeded(history, run, again, run.ended - BEFORE):
                 wrong.append(
                     f"{run.token} is begun by {again.process.name} at {again.begun:.3f} though {run.process.name},"

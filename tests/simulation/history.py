@@ -68,6 +68,7 @@ class History:
     impediments: list[Impediment] = field(default_factory=list)
     deaths: dict[Process, float] = field(default_factory=dict)
     stored: list[Stored] = field(default_factory=list)
+    unsettled: dict[Process, float] = field(default_factory=dict)  # when they ended, and said that some were left
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # kinds of those that struck
     healed_at: float | None = None

@@ -162,8 +162,8 @@ def _fault_of_outbox(rng: random.Random) -> Fault:
         )
     )
     at, odds = rng.uniform(2, HORIZON * 0.8), (rng.random(), rng.random())
-    # One that sleeps for less than a second, while its session ends, does not know of it: see relaying.STALE.
-    return Fault(kind, rng.randrange(100), at, rng.uniform(1.1, 8), label, phase, rng.choice((1, 1, 2, 3)), odds)
+    seconds = rng.choice((rng.uniform(0.05, 1.1), rng.uniform(1.1, 8)))
+    return Fault(kind, rng.randrange(100), at, seconds, label, phase, rng.choice((1, 1, 2, 3)), odds)
 
 
 def _fault(rng: random.Random, kind: str = "", label: str = "") -> Fault:

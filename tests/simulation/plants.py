@@ -8,7 +8,7 @@ from unittest import mock
 
 from eventbus.consumer import Consumer
 from eventbus.event import Status
-from eventbus.postgres import relaying
+from eventbus.postgres import relay, relaying
 from eventbus.postgres.relaying import Relaying
 from eventbus.publisher import Publisher
 from eventbus.redis import scripts, transport
@@ -112,6 +112,11 @@ def what_is_acknowledged_again_is_counted_again(stack: ExitStack) -> None:
     rewrite(stack, scripts.ACK, ("if done > 0 then", "if true then done = #ARGV - 2"))
 
 
+@plant("scheduled events")
+def what_is_promoted_is_not_counted(stack: ExitStack) -> None:
+    rewrite(stack, scripts.PROMOTE, ("redis.pcall('HINCRBY', KEYS[14], name, count)", ""))
+
+
 @plant("the counts miss")
 def a_dead_letter_is_not_counted(stack: ExitStack) -> None:
     rewrite(stack, scripts.BURY, ("redis.pcall('HINCRBY', KEYS[6], ARGV[4], done)", ""))
@@ -181,13 +186,11 @@ def a_lease_runs_while_nobody_can_renew_it(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(Pulse, "age_needed", lambda _self, lease: lease))
 
 
-@plant(
-    TWICE,
-    faults=(Fault("lost reply", 0, 10.4, 0.0, "XADD", "after", 2),),
-    work=(ROW._replace(at=10.4, commits=0.55), ROW, ROW),
-)
+@plant(TWICE, faults=(Fault("lost reply", 0, 10.4, 0.0, "XADD", "after", 1),), work=(ROW, ROW))
 def a_relay_in_doubt_looks_once(stack: ExitStack) -> None:
-    """At the first batch, and not until the outbox was seen empty."""
+    """At the first batch, and not until the outbox was seen empty. Two rows are sent together, and then one by one."""
+    stack.enter_context(mock.patch.object(relay, "BATCH", 2))
+    stack.enter_context(mock.patch.object(relay, "IN_DOUBT", 0.5))
 
     def begin(self: Relaying, _highest: int) -> None:
         self._tried_to = 1

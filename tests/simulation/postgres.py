@@ -164,7 +164,7 @@ class Session:
 
     def _select(self, limit: int, places: list[str], positions: list[int]) -> list[Row]:
         waiting = (r for r in self._database.waiting() if r["place"] not in places and r["position"] not in positions)
-        return [dict(row) for row in islice(waiting, limit)]
+        return [dict(row) for row in islice(waiting, int(limit))]
 
     def _set(self, columns: list[str], positions: list[int]) -> str:
         for position in positions:

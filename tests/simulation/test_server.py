@@ -213,7 +213,7 @@ def call(number: int, known: list[bytes]) -> Command:
     )
     chosen = known[int(rng.random() * len(known))].decode() if known else "1764500000000-0"
     entry = chosen if lane == 5 else f"{chosen}@{lane}"
-    where, schedule = (lanes[lane - 1], *groups), (lanes[lane - 1], keys.due, keys.scheduled)
+    where, schedule = (lanes[lane - 1], *groups), (lanes[lane - 1], keys.due, keys.scheduled, keys.counts)
     age, credit, suspects, meant = (
         rng.choice((0, 10**9, "")),
         rng.randint(1, 4),
@@ -237,13 +237,16 @@ def call(number: int, known: list[bytes]) -> Command:
             scripts.ACK((*where, keys.counts), "g", f"acked:{lane}:g", entry),
             scripts.BURY((*where, keys.dead, keys.counts), "g", consumer, entry, f"buried:{lane}:g", *letter),
             scripts.SCHEDULE(schedule, wait, 0, f"event{number}", lane, *envelope(number)),
-            scripts.PROMOTE((*lanes, keys.due, keys.scheduled, keys.dead), 500, 60_000),
+            scripts.PROMOTE((*lanes, keys.due, keys.scheduled, keys.dead, keys.counts), 500, 60_000),
             scripts.APPEND_AGAIN(schedule, "", 500, 10**6, lane, wait, 0, *envelope(earlier)),
             scripts.LOOK(where[:1], "+", 60_000, rng.choice((3, 500)), 10**6, f"event{earlier}", f"event{earlier + 1}"),
             scripts.DUE((keys.due,), f"event{earlier}", f"event{earlier + 1}"),
             scripts.ONCE(("sim:holder", *schedule), 600_000, rng.choice(("0", "1")), wait, 0, lane, *envelope(number)),
-            scripts.CANCEL((keys.due, keys.scheduled), f"event{earlier}"),
-            scripts.TIDY((*lanes, keys.groups, keys.dead, keys.counts), 0, 100, 0, 10**9, PARKED, 10**9, 3, 1, 0),
+            scripts.CANCEL((keys.due, keys.scheduled, keys.counts), f"event{earlier}"),
+            scripts.TIDY(
+                (*lanes, keys.groups, keys.dead, keys.counts, keys.due, keys.scheduled),
+                *(0, 100, 0, 10**9, PARKED, 10**9, 3, 1, 0),
+            ),
             ("HMGET", keys.counts, "acked:5:g", "acked:1:g", "buried:5:g", "base:5:g", "letters:g", "removed:g"),
             ("XPENDING", lanes[4], "g"),
             ("HGETALL", groups.crashes),

@@ -18,7 +18,7 @@ from tests.simulation.application import GROUP, STREAM, WorkerProcess, publish_a
 from tests.simulation.checks import Left, judge
 from tests.simulation.fate import Fate, Scene
 from tests.simulation.history import History, Publish, Stored
-from tests.simulation.loop import Livelock, Loop, Process
+from tests.simulation.loop import Livelock, Loop, Process, current
 from tests.simulation.network import Network
 from tests.simulation.plan import HORIZON, Plan
 from tests.simulation.postgres import Database
@@ -178,12 +178,19 @@ class World:
             crashes=len(db.find(group_names.crashes.encode(), dict) or ()),
             dead=[letter[b"id"].decode() for letter in letters],
             uncounted=taken - self._counted(names.counts) - pending - undelivered,
+            unscheduled=self._kept_back(names.counts) - len(db.find(names.due.encode(), SortedSet) or ()),
         )
 
     def _counted(self, key: str) -> int:
         """What the group has settled, as ack.lua and bury.lua count it."""
         counts = self.server.db.find(key.encode(), dict) or {}
         return sum(int(count) for name, count in counts.items() if name.startswith((b"acked:", b"buried:", b"base:")))
+
+    def _kept_back(self, key: str) -> int:
+        """What went into the schedule, less what came out of it, as keeping.lua and promote.lua count it."""
+        counts = self.server.db.find(key.encode(), dict) or {}
+        gone = sum(int(counts.get(name, b"0")) for name in (b"promoted", b"withdrawn", b"aside"))
+        return int(counts.get(b"scheduled", b"0")) - gone
 
     def run(self) -> list[str]:
         wrong: list[str] = []
@@ -231,6 +238,9 @@ class _Noting:
 
     def __call__(self, _logger: object, method: str, line: structlog.typing.EventDict) -> str:
         event, error = line.pop("event", ""), line.pop("exc_info", None)
+        process = current()
+        if process is not None and str(event).startswith("stopped with unsettled"):
+            self._history.unsettled[process] = self._history.loop.now
         self._history.note("LOG", method, event, dict(sorted(line.items())), repr(error) if error else "")
         return ""
 

@@ -16,9 +16,9 @@ from eventbus.redis.link import Argument, Link, Reply, UnknownScript
 Command = tuple[Argument, ...]
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
-_SESSION, _LOOKING, _ACCOUNTS, _LETTERS, _TRIMMING = (
+_SESSION, _LOOKING, _ACCOUNTS, _KEEPING, _LETTERS, _TRIMMING = (
     files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    for name in ("session", "looking", "accounts", "letters", "trimming")
+    for name in ("session", "looking", "accounts", "keeping", "letters", "trimming")
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,13 +38,13 @@ class Script:
 
 _texts: dict[Argument, str] = {}
 
-APPEND_AGAIN = Script("append_again", _LOOKING)
+APPEND_AGAIN = Script("append_again", _LOOKING + _KEEPING)
 LOOK = Script("look", _LOOKING)
 DUE = Script("due")
 CREATE_GROUP = Script("create_group")
 READ = Script("read")
-SCHEDULE = Script("schedule")
-CANCEL = Script("cancel")
+SCHEDULE = Script("schedule", _KEEPING)
+CANCEL = Script("cancel", _KEEPING)
 PROMOTE = Script("promote")
 RECLAIM = Script("reclaim")
 RENEW = Script("renew")
@@ -64,7 +64,7 @@ FORGET_GROUP = Script("forget_group")
 DISCARD = Script("discard", _LETTERS)
 FIND = Script("find")
 RELATED = Script("related")
-ONCE = Script("once")
+ONCE = Script("once", _KEEPING)
 TRACK = Script("track")
 BALANCE = Script("balance")
 GONE = Script("gone")

@@ -1,5 +1,5 @@
 -- What a stream's groups cannot account for. Begins the counting for groups that were there before it.
--- KEYS[1…10] lanes  KEYS[11] counts (HASH: see accounts.lua)
+-- KEYS[1…10] lanes  KEYS[11] counts (HASH: see accounts.lua)  KEYS[12] due (ZSET)  KEYS[13] scheduled (HASH)
 -- Returns {ms of now, the counts as name, value, …, {{group, 1 if the entries before it are known in number else 0,
 -- missing among the lanes where they are, {{lane, id of the last that the group was given, last id of the lane, entries
 -- that are neither settled nor pending}, …} of the others}, …}}.
@@ -7,12 +7,12 @@ local now = server_ms()
 local lanes = {unpack(KEYS, 1, 10)}
 local counts = counts_of(KEYS[11])
 local found = {}
-for name, group in pairs(groups_of(lanes, counts)) do
+for name, group in pairs(groups_of(lanes, KEYS[12], KEYS[13], counts)) do
   if group.known and not counts['since:' .. name] then
     begin_count(KEYS[11], name, group, now)
   end
   local unknown = {}
-  for lane, key in ipairs(lanes) do
+  for lane, key in ipairs(group.known and {} or lanes) do
     if not group.open[lane] and redis.call('EXISTS', key) == 1 then
       local stream = pairs_of(redis.call('XINFO', 'STREAM', key))
       for _, flat in ipairs(redis.call('XINFO', 'GROUPS', key)) do

@@ -4,6 +4,8 @@
 -- base:LANE:GROUP  entries of before the counting that are none of these; since:GROUP  ms at which the counting began
 -- found:GROUP  ms at which it began, if the group was there before: workers of an older version may still be at work
 -- noted:GROUP  entries that are known to be missing; gaps:GROUP  'from until count;…', when they were found to be
+-- Of the schedule, which is looked at as a group without a name: scheduled, promoted into the lanes, withdrawn (cancelled, or
+-- replaced by a later one), aside (dead letters, since they could not be delivered); base:0:, since:, found:, noted:, gaps:
 local function counts_of(key)
   local flat = redis.pcall('HGETALL', key)
   return flat.err and {} or pairs_of(flat)
@@ -24,10 +26,19 @@ local function waiting_of(lane, length, group)
   return waiting < 1000 and waiting or nil
 end
 
+-- The schedule: what has gone in and is neither there nor counted as it went out. nil if there never was anything in it.
+local function schedule_of(due, bodies, counts)
+  local there = math.max(redis.call('ZCARD', due), redis.call('HLEN', bodies))
+  if there > 0 or counts['since:'] then
+    local gone = tonumber(counts.promoted or 0) + tonumber(counts.withdrawn or 0) + tonumber(counts.aside or 0)
+    return {open = {[0] = tonumber(counts.scheduled or 0) - gone - there}, known = true}
+  end
+end
+
 -- By group: `open`, by lane the entries that are neither settled nor pending nor before the group; `known`, false if that
 -- cannot be told of each lane, because the server has lost count.
-local function groups_of(lanes, counts)
-  local groups = {}
+local function groups_of(lanes, due, bodies, counts)
+  local groups = {[''] = schedule_of(due, bodies, counts)}
   for lane, key in ipairs(lanes) do
     if redis.call('EXISTS', key) == 1 then
       local stream = pairs_of(redis.call('XINFO', 'STREAM', key))

@@ -1,6 +1,7 @@
 -- Append or schedule envelopes of one priority that may be there already: their publisher lost the reply. He has looked
 -- through the lane in pages, and here is looked at what has come since.
 -- KEYS[1] lane  KEYS[2] due (ZSET: event id by ms)  KEYS[3] scheduled (HASH: event id to packed lane and fields)
+-- KEYS[4] counts (HASH)
 -- ARGV[1] the newest entry id that was looked at, '' for none  ARGV[2] how many entries may have come since
 -- ARGV[3] about how many bytes of them  ARGV[4] priority
 -- ARGV[5…] per envelope ten values: delay in ms and ms since the epoch at the earliest, 0 for none, then field, value, …
@@ -27,8 +28,7 @@ for i = 5, #ARGV, 10 do
     waits[#waits + 1] = -1
   else
     if due > now then
-      redis.call('HSET', KEYS[3], id, cmsgpack.pack({tonumber(ARGV[4]), unpack(ARGV, i + 2, i + 9)}))
-      redis.call('ZADD', KEYS[2], due, id)
+      keep(KEYS[2], KEYS[3], KEYS[4], due, id, cmsgpack.pack({tonumber(ARGV[4]), unpack(ARGV, i + 2, i + 9)}))
     else
       waits[1] = redis.call('XADD', KEYS[1], '*', unpack(ARGV, i + 2, i + 9))
     end

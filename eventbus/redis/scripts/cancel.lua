@@ -1,5 +1,5 @@
 -- Take back what is scheduled. Of this and a promotion, one finds it.
--- KEYS[1] due (ZSET: event id by ms)  KEYS[2] scheduled (HASH: event id to packed fields)  ARGV[1] event id
+-- KEYS[1] due (ZSET: event id by ms)  KEYS[2] scheduled (HASH: event id to packed fields)  KEYS[3] counts (HASH)
+-- ARGV[1] event id
 -- Returns 1, or 0 if it is not scheduled.
-redis.call('HDEL', KEYS[2], ARGV[1])
-return redis.call('ZREM', KEYS[1], ARGV[1])
+return withdraw(KEYS[1], KEYS[2], KEYS[3], ARGV[1])

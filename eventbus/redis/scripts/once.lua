@@ -1,6 +1,6 @@
 -- Append or schedule an envelope, unless another one holds its dedupe key.
 -- KEYS[1] the key's holder (STRING: event id)  KEYS[2] lane  KEYS[3] due (ZSET: event id by ms)
--- KEYS[4] scheduled (HASH: event id to packed lane and fields)
+-- KEYS[4] scheduled (HASH: event id to packed lane and fields)  KEYS[5] counts (HASH)
 -- ARGV[1] ms that the key is held, once the event is due
 -- ARGV[2] '1': a holder that is still scheduled makes way, if its event id is the earlier one
 -- ARGV[3] delay in ms  ARGV[4] ms since the epoch at the earliest, 0 for none  ARGV[5] priority
@@ -20,12 +20,10 @@ end
 local at = math.max(now + ARGV[3], tonumber(ARGV[4]))
 redis.call('SET', KEYS[1], id, 'PX', string.format('%.0f', at - now + ARGV[1]))
 if holder then
-  redis.call('ZREM', KEYS[3], holder)
-  redis.call('HDEL', KEYS[4], holder)
+  withdraw(KEYS[3], KEYS[4], KEYS[5], holder)
 end
 if at > now then
-  redis.call('HSET', KEYS[4], id, cmsgpack.pack({tonumber(ARGV[5]), unpack(ARGV, 6, 13)}))
-  redis.call('ZADD', KEYS[3], at, id)
+  keep(KEYS[3], KEYS[4], KEYS[5], at, id, cmsgpack.pack({tonumber(ARGV[5]), unpack(ARGV, 6, 13)}))
 else
   redis.call('XADD', KEYS[2], '*', unpack(ARGV, 6, 13))
 end

@@ -1,11 +1,11 @@
 -- Move what is due from the schedule into the lanes, oldest due time first. What cannot be moved keeps no other back: it
 -- becomes a dead letter of no group, and where that is refused as well, it is tried again later.
 -- KEYS[1…10] lanes  KEYS[11] due (ZSET: event id by ms)  KEYS[12] scheduled (HASH: event id to packed lane and fields)
--- KEYS[13] dead
+-- KEYS[13] dead  KEYS[14] counts (HASH: see accounts.lua)
 -- ARGV[1] how many at the most  ARGV[2] ms after which what can be neither moved nor set aside is tried again
 -- Returns {ms until the next one is due (0 if more are due now), or -1 if there is none, {event id, reason, … of those
 -- that were not moved}}. A server that takes no writes at all, for want of memory for example, is an error as ever.
-local now, aside, refused = server_ms(), {}, nil
+local now, aside, refused, left = server_ms(), {}, nil, {promoted = 0, aside = 0}
 local unable = {OOM = 1, READONLY = 1, MISCONF = 1, NOREPLICAS = 1, LOADING = 1, MASTERDOWN = 1, CLUSTERDOWN = 1}
 
 -- The reason why it cannot be moved; nil if it was.
@@ -57,12 +57,18 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[11], '-inf', now, 'LIMIT', 
     end
     if not kept then
       redis.call('HDEL', KEYS[12], id)
+      left[reason and 'aside' or 'promoted'] = left[reason and 'aside' or 'promoted'] + 1
     end
   end
   if kept then
     redis.call('ZADD', KEYS[11], string.format('%.0f', now + ARGV[2]), id)
   else
     redis.call('ZREM', KEYS[11], id)
+  end
+end
+for name, count in pairs(left) do
+  if count > 0 then
+    redis.pcall('HINCRBY', KEYS[14], name, count)
   end
 end
 if refused and #aside == 0 then  -- else what was set aside is told first

@@ -1,6 +1,7 @@
 -- Trim what every group has settled, forget consumers that are gone, bound the dead letters, look for what is missing.
 -- KEYS[1…10] lanes  KEYS[11] groups (HASH: those that must have settled an entry)  KEYS[12] dead
 -- KEYS[13] counts (HASH: see accounts.lua; trimmed, entries ever; looked, ms of the last look for what is missing)
+-- KEYS[14] due (ZSET)  KEYS[15] scheduled (HASH)
 -- ARGV[1] ms that settled entries are kept  ARGV[2] settled entries a lane keeps at the most, about
 -- ARGV[3] ms below which none is trimmed: whoever repeats a publish must find what he stored
 -- ARGV[4] ms after which an idle consumer without entries is forgotten  ARGV[5] the consumer under which entries rest
@@ -8,7 +9,7 @@
 -- ARGV[8] '1': look for such consumers, too
 -- ARGV[9] ms after the counting began for which what is missing was settled by workers that do not count
 -- Returns {entries trimmed, consumers forgotten, dead letters dropped, {groups that are missing}, entries left,
--- {group, entries of it that are missing since the look before, …}}.
+-- {group, '' for the schedule, entries of it that are missing since the look before, …}}.
 -- A lane that lacks a group is not trimmed: the group will come back at its beginning, and must find everything.
 local now = server_ms()
 local known = redis.call('HKEYS', KEYS[11])
@@ -119,7 +120,7 @@ end
 -- Entries that are neither settled nor pending nor still to come are gone. When that is first seen it is written down.
 local function look_for_missing()
   local counts, vanished = counts_of(KEYS[13]), {}
-  for name, group in pairs(groups_of({unpack(KEYS, 1, 10)}, counts)) do
+  for name, group in pairs(groups_of({unpack(KEYS, 1, 10)}, KEYS[14], KEYS[15], counts)) do
     local gone, noted = math.max(0, missing_of(counts, name, group)), tonumber(counts['noted:' .. name]) or 0
     local found = tonumber(counts['found:' .. name])
     if not group.known then
