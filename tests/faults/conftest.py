@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from eventbus.postgres import apply, installed
 from eventbus.redis.keys import stream_keys
 from tests.databases import Prepare, blocking
 from tests.faults import jobs
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import Fleet, Running
 from tests.faults.history import History, Observed, Reader
 from tests.waiting import PATIENCE
 
@@ -84,6 +85,16 @@ class Arena:
             await asyncio.sleep(max(0.0, began + place / per_second - loop.time()))
             tasks.append(asyncio.create_task(self.publish(bus, token)))
         await asyncio.gather(*tasks)
+
+    async def publish_until_dead(self, bus: EventBus, doomed: Running, first: int) -> int:
+        """As many as it takes, from this token on: who dies at its second batch must be given one. Returns how many."""
+        async with asyncio.timeout(PATIENCE):
+            for number in count(first):
+                if doomed.poll() is not None:
+                    return number - first
+                await self.publish(bus, number)
+                await asyncio.sleep(0.02)
+        raise AssertionError("it counts for ever")
 
     async def observe(self, bus: EventBus) -> Observed:
         """What is there now."""

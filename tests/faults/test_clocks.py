@@ -1,6 +1,5 @@
 """Fault 18: the clock of a worker is off by an hour. Due times follow the server's."""
 
-import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -13,7 +12,6 @@ from tests.faults.conftest import Arena
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS, Job
 from tests.stopwatch import Stopwatch
-from tests.waiting import PATIENCE
 
 HOUR = 3600.0
 LATE = 3.0  # seconds
@@ -61,12 +59,13 @@ async def test_workers_whose_clocks_differ_by_two_hours_share_everything(
     ticks: None, arena: Arena, bus: EventBus
 ) -> None:
     """Each repeats what the other has left behind halfway."""
+    published = 0
     for skew, crash in ((HOUR, "relay.appended"), (-HOUR, "relay.appended:2"), (0.0, "relay.appended:2"), (-HOUR, "")):
         doomed = arena.fleet.start(skew=skew, crash=crash)
-        first = 1 + 20 * len(arena.fleet.processes)
-        await arena.publish_all(bus, range(first, first + 20), per_second=200)
+        await arena.publish_all(bus, range(published, published + 20), per_second=200)
+        published += 20
         if crash:
-            await asyncio.to_thread(doomed.wait, PATIENCE)
-    observed = await arena.settled(bus, 80)
+            published += await arena.publish_until_dead(bus, doomed, published)
+    observed = await arena.settled(bus, published)
     check(observed, attempts=ATTEMPTS)
     assert set((await arena.ticks()).values()) == {1}

@@ -32,9 +32,9 @@ BOUNDARIES = [
 async def test_nothing_is_lost_or_done_twice_when_a_worker_dies_at(boundary: str, arena: Arena, bus: EventBus) -> None:
     doomed = arena.fleet.start(crash=boundary)
     await arena.publish_all(bus, range(1, 101), per_second=200)
-    await asyncio.to_thread(doomed.wait, PATIENCE)
+    more = await arena.publish_until_dead(bus, doomed, 101)
     arena.fleet.start()
-    observed = await arena.settled(bus, 100)
+    observed = await arena.settled(bus, 100 + more)
     check(observed, attempts=ATTEMPTS)
 
 
