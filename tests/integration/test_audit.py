@@ -129,3 +129,17 @@ async def test_one_event_that_somebody_acknowledged_is_missed_with_stream_group_
     [account] = [each for each in told["accounts"] if each["group"] == "billing"]
     assert (account["acknowledged"], account["buried"], account["missing"]) == (2, 1, 1)
     assert [gap["count"] for gap in account["gaps"]] == [1]
+
+
+async def test_one_scheduled_event_of_which_nothing_is_left_is_missed(
+    transport: RedisTransport, link: Link, any_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["eventbus.cli.audit"], "PAUSE", 0.0)
+    [first, _] = await link.execute("ZRANGE", "eb:{order}:due", 0, -1)
+    await link.execute("ZREM", "eb:{order}:due", first)
+    await link.execute("HDEL", "eb:{order}:scheduled", first)
+    await transport.tidy("order", Retention())
+    run = eventbus("audit", EVENTBUS_REDIS_URL=any_redis_url)
+    assert run.returncode == 1
+    assert "MISSING  scheduled on order: 1 vanished without being promoted or cancelled" in run.stdout
+    assert re.search(r"1 between .*20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", run.stdout)
