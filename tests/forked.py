@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from multiprocessing import context, get_context
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 PRELOADED = "tests.preloaded"
@@ -59,7 +60,12 @@ def start(
     server.set_forkserver_preload([PRELOADED])
     told = (module, arguments, dict(environment), str(output), str(folder or Path.cwd()))
     process = server.Process(target=_become, args=told, name=module, daemon=False)
-    process.start()
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # multiprocessing would import there what runs here
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     return Process(process)
 
 
