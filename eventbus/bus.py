@@ -253,7 +253,7 @@ class EventBus:
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
         at_once = delay is None and at is None and dedupe_key is None
-        if at_once:  # a tuple's own __new__ takes a third of what the class' does: see envelop
+        if at_once:  # a tuple's own __new__ takes two thirds of what the class' does: see envelop
             item: Outgoing = tuple.__new__(Outgoing, (envelope, 0.0, None, None))
         else:
             item = outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))

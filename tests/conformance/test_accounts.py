@@ -233,6 +233,20 @@ async def test_one_scheduled_event_that_vanishes_is_missed(
     assert (found.missing, [gap.entries for gap in found.gaps]) == (1, [1])
 
 
+@pytest.mark.parametrize("key", [DUE, BODIES])
+async def test_a_schedule_of_another_type_stops_no_housekeeping(
+    redis_transport: RedisTransport, raw: Link, held: list[Delivery], key: str
+) -> None:
+    await raw.execute("SET", key, "somebody else's")
+    await raw.execute("HSET", COUNTS, "scheduled", "many", "promoted", "1")
+    await settle(redis_transport, held, Ack())
+    assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
+    assert await missing(raw) == 0
+    await raw.execute("DEL", key)
+    await raw.execute("HSET", COUNTS, "since:", "1")
+    assert (await account(raw, SCHEDULE)).missing == -1, "what is no number counts for nothing"
+
+
 async def test_what_was_scheduled_before_the_counting_is_not_missed(redis_transport: RedisTransport, raw: Link) -> None:
     await later(redis_transport, *range(3))
     await raw.execute("DEL", COUNTS)

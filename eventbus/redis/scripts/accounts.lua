@@ -28,10 +28,17 @@ end
 
 -- The schedule: what has gone in and is neither there nor counted as it went out. nil if there never was anything in it.
 local function schedule_of(due, bodies, counts)
-  local there = math.max(redis.call('ZCARD', due), redis.call('HLEN', bodies))
+  local dues, kept = redis.pcall('ZCARD', due), redis.pcall('HLEN', bodies)
+  if type(dues) ~= 'number' or type(kept) ~= 'number' then  -- of another type: nothing else waits for that to be mended
+    return {open = {}, known = false}
+  end
+  local there = math.max(dues, kept)
   if there > 0 or counts['since:'] then
-    local gone = tonumber(counts.promoted or 0) + tonumber(counts.withdrawn or 0) + tonumber(counts.aside or 0)
-    return {open = {[0] = tonumber(counts.scheduled or 0) - gone - there}, known = true}
+    local went = {scheduled = 0, promoted = 0, withdrawn = 0, aside = 0}
+    for name in pairs(went) do
+      went[name] = tonumber(counts[name]) or 0
+    end
+    return {open = {[0] = went.scheduled - went.promoted - went.withdrawn - went.aside - there}, known = true}
   end
 end
 
