@@ -43,8 +43,9 @@ compiled: $(VENV)/.dev
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 
 # Hours. Each line can be run alone, with options of its own.
-soak: $(VENV)/.dev ## what is long by nature: time on a busy machine, silences, lost logs, properties, simulation, promises
+soak: $(VENV)/.dev ## what is long by nature: time on a busy machine, stalls, silences, lost logs, properties, simulation, promises
 	$(BIN)/python -m tests.clocks $(ARGS)
+	$(BIN)/python -m tests.stalls -q
 	$(BIN)/python -m tests.soak.freezes --lease 10 --silences 3 4.5 6 9 12 --times 50 --lanes 6
 	$(BIN)/python -m tests.soak.logs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties --timeout 3600

@@ -14,6 +14,7 @@ import functools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 
 from eventbus import crash, ending
 from eventbus.admission import Admission
@@ -50,7 +51,7 @@ log = get_logger("eventbus.consumer")
 
 
 class Consumer:
-    """`run()` until `stop()`. Every delivery in hand is in `_held` from its arrival until it is settled."""
+    """`run()` until `stop()`. Every delivery in hand is in `_held` from its arrival until it is settled: see Hand."""
 
     def __init__(
         self, transport: Transport, group: Group, executor: Executor | TapExecutor, name: str, isolation: Isolation
@@ -65,6 +66,7 @@ class Consumer:
         self._read_wait = READ_WAIT if group.tapping is None else TAP_READ_WAIT
         self._sources: list[asyncio.Task[None]] = []
         self._in_hand = group.in_hand
+        self._lease = group.lease
         self._pace = Pace(group.in_hand)
         self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.pace
@@ -90,6 +92,8 @@ class Consumer:
         self._admission = Admission(transport, group)
         self._settler = Settler(transport, self._admission, self._let_go, self._pause)
         self._outcomes, self._settle_due = self._settler.line, self._settler.due
+        hand = Hand(group.lease, self._held, self._running, self._withdraw, self._finish, monotonic)
+        self._renewal = Renewal(transport, self._admission, hand)
         self._gate = self._make_gate() if self._admission.needed else None
         self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
 
@@ -116,11 +120,9 @@ class Consumer:
         self._room.set()
         sources = self._sources = [source for each in self._subscriptions for source in self._begin(each)]
         self._begun = True
-        hand = Hand(self._group.lease, self._held, self._running, self._withdraw, self._finish)
-        renewal = Renewal(self._transport, self._admission, hand)
         if self._gate is not None:
             sources.append(asyncio.create_task(self._gate_until_stop(self._gate), name=f"admit:{self._group.name}"))
-        staying = [self._keep("settle", self._settler.run), self._keep("renew", renewal.run), *self._step_aside()]
+        staying = [self._keep("settle", self._settler.run), self._keep("renew", self._renewal.run), *self._step_aside()]
         self._ending.begin()
         orderly = False
         try:
@@ -258,13 +260,14 @@ class Consumer:
                     self._room.clear()
                     return
                 self._reading += 1
+                asked = monotonic()
                 try:
                     deliveries = await self._transport.read(subscription, wanted, self._read_wait)
                 finally:
                     self._reading -= 1
                 if deliveries:
                     crash.point("consumer.read")
-                self._take(deliveries)
+                self._take(deliveries, asked)
 
         await self._repeat(step)
 
@@ -275,10 +278,11 @@ class Consumer:
             nudge.clear()
             # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
             share = self._retry_share()
+            asked = monotonic()
             found = await self._transport.reclaim(subscription, max(self._free(), share))
             if found.deliveries:
                 crash.point("consumer.reclaimed")
-            self._take(found.deliveries)
+            self._take(found.deliveries, asked)
             if found.suspects and self._taking():
                 await self._run_suspect(subscription)
                 return
@@ -300,15 +304,16 @@ class Consumer:
                 return
             # One by one; of handlers of batches half of them, again and again: hundreds one by one would take hours.
             credit = self._in_hand if self._group.batches else 1
+            asked = monotonic()
             found = await self._transport.reclaim(subscription, credit, suspect=True)
-            await self._run_together(found.deliveries)
+            await self._run_together(found.deliveries, asked)
         if not found.deliveries:  # another process was quicker
             await _within(RECLAIM_INTERVAL / 4, self._stopping.wait())
 
-    async def _run_together(self, suspects: Sequence[Delivery]) -> None:
+    async def _run_together(self, suspects: Sequence[Delivery], asked: float) -> None:
         for delivery in suspects:
             delivery.together = len(suspects)
-            self._held[delivery] = asyncio.get_running_loop().time()
+            self._held[delivery] = asked
             task = asyncio.create_task(self._run_alone(delivery))
             if not task.done():  # a program's task factory may have run it at once
                 self._running[delivery] = task
@@ -319,10 +324,10 @@ class Consumer:
     def _is_running(self, delivery: Delivery) -> bool:
         return delivery in self._running and not self._running[delivery].done()
 
-    def _take(self, deliveries: list[Delivery]) -> None:
-        now = asyncio.get_running_loop().time()
+    def _take(self, deliveries: list[Delivery], asked: float) -> None:
+        """Asked for at that moment: their leases may be as old, whenever the answer has come."""
         for delivery in deliveries:
-            self._held[delivery] = now
+            self._held[delivery] = asked
         if not self._taking():
             for delivery in deliveries:
                 self._finish(delivery, Release())
@@ -402,6 +407,8 @@ class Consumer:
         except asyncio.CancelledError:
             return Release()
         try:
+            if monotonic() - self._held.get(delivery, 0.0) >= self._lease and not await self._ours([delivery]):
+                return Release()
             return await self._executor.execute(delivery)
         except Exception as error:  # noqa: BLE001 - it never raises; if it does, the event must not run in a circle
             return self._unforeseen(delivery, error)
@@ -415,11 +422,23 @@ class Consumer:
         except asyncio.CancelledError:
             return [Release()] * len(deliveries)
         try:
-            return await executor.execute_all(deliveries)
+            ours = await self._ours(deliveries)
+            outcomes = dict(zip(ours, await executor.execute_all(ours), strict=True)) if ours else {}
+            return [outcomes.get(delivery, Release()) for delivery in deliveries]
         except Exception as error:  # noqa: BLE001 - as above
             return [self._unforeseen(delivery, error) for delivery in deliveries]
         finally:
             self._isolation.leave()
+
+    async def _ours(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """What of it is to begin here: leases run out while a process is stopped, or its answers are late."""
+        now, lease, held = monotonic(), self._lease, self._held
+        if all(now - held.get(delivery, 0.0) < lease for delivery in deliveries):
+            return deliveries
+        try:
+            return [delivery for delivery in deliveries if await self._renewal.sure(delivery)]
+        except asyncio.CancelledError:
+            return []
 
     async def _run_alone(self, delivery: Delivery) -> None:
         """A suspect, for which everything else waits."""
@@ -428,7 +447,8 @@ class Consumer:
         assert task is not None
         self._running[delivery] = task
         try:
-            outcome = await self._executor.execute(delivery)
+            if await self._ours([delivery]):
+                outcome = await self._executor.execute(delivery)
         except Exception as error:  # noqa: BLE001 - as above
             outcome = self._unforeseen(delivery, error)
         finally:

@@ -112,6 +112,10 @@ class Delivery:
     def attempt(self) -> int:
         return self.failures + 1
 
+    def learn(self, later: "Delivery") -> None:
+        """The same entry was handed to the same consumer again: it may have failed in other hands meanwhile."""
+        self.failures, self.crashes = max(self.failures, later.failures), max(self.crashes, later.crashes)
+
     def named(self) -> dict[str, object]:
         """How log lines name it where there is no Context: as much of it as can be read."""
         names: dict[str, object] = {

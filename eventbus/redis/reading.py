@@ -35,7 +35,7 @@ class Reader:
         self.link = link
         self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
         self.brought_back: int | None = None  # see eventbus.redis.reclaiming
-        self.held: set[str] = set()
+        self.held: dict[str, Delivery] = {}  # by its entry
         self.lost: set[str] = set()  # of these, what others may have by now: its lease was not renewed in time
         self.cut = False  # a reply was not waited for, which may have handed something out
         self._timeout = link.timeout  # beside what a read waits
@@ -66,10 +66,15 @@ class Reader:
         return self.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Those that are not in hand already: a lease may run out while its holder is busy with the event."""
+        """Those that are not in hand already: a lease may run out while its holder is busy with the event, or before it
+        is told of it. What is has failed elsewhere meanwhile, perhaps, and its next attempt is no first one."""
         held = self.held
         new = [delivery for delivery in deliveries if delivery.entry_id not in held]
-        held.update([delivery.entry_id for delivery in new])
+        if len(new) < len(deliveries):
+            for delivery in deliveries:
+                if (known := held.get(delivery.entry_id)) is not None:
+                    known.learn(delivery)
+        held.update([(delivery.entry_id, delivery) for delivery in new])
         return new
 
     async def give_back(self) -> None:

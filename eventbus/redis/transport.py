@@ -190,7 +190,7 @@ class RedisTransport:
                 reader = self._readers.get(delivery.subscription)  # none is left of what is not read any more
             if reader is None or (refused and id(delivery) in refused):
                 continue
-            reader.held.discard(delivery.entry_id)
+            reader.held.pop(delivery.entry_id, None)
             if reader.lost:
                 reader.lost.discard(delivery.entry_id)
         return refusals

@@ -2,8 +2,10 @@
 
 from eventbus.redis import RedisTransport, transport
 from eventbus.redis.link import Link
-from eventbus.transport import Ack
-from tests.samples import consumer, numbers, outgoing, receive, settle
+from eventbus.transport import Ack, Delivery, Retry
+from tests.conformance.reach import connected, steady
+from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
+from tests.waiting import eventually
 
 ANN = consumer("ann", lease=0.3)
 
@@ -22,3 +24,22 @@ async def calls_of_evalsha(raw: Link) -> int:
     lines = (await raw.execute("INFO", "commandstats")).decode().splitlines()
     counts = [line.partition("calls=")[2].partition(",")[0] for line in lines if line.startswith("cmdstat_eval")]
     return sum(map(int, counts))
+
+
+async def test_who_is_handed_again_what_he_holds_learns_how_often_it_failed_meanwhile(any_redis_url: str) -> None:
+    """Else he begins with a first attempt where there are none left."""
+    bob = consumer("bob", lease=0.3)
+    async with connected(any_redis_url) as slow, steady(any_redis_url, bob) as other:
+        await slow.append(outgoing(1))
+        [held] = await receive(slow, ANN)
+        for failures in (1, 2):
+            found = await reclaim(other, bob)
+            await settle(other, found, Retry(0.0, FAILED))
+            assert found[0].failures == failures - 1
+        await eventually(lambda: handed_again(slow, held))
+        assert (held.failures, held.attempt) == (2, 3)
+
+
+async def handed_again(transport: RedisTransport, held: Delivery) -> bool:
+    assert (await transport.reclaim(ANN, 10)).deliveries == [], "he has it in hand"
+    return held.failures > 0

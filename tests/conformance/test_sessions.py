@@ -15,6 +15,7 @@ from eventbus.redis.keys import session_keys
 from eventbus.redis.link import Link
 from eventbus.transport import Transport
 from tests.samples import consumer, envelope, numbers, receive
+from tests.waiting import in_a_span
 
 ANN = consumer("ann")
 
@@ -195,41 +196,47 @@ async def test_nothing_is_finished_that_has_not_begun(transport: Transport) -> N
 
 
 async def test_its_time_is_over_and_later_nobody_knows_it(transport: Transport) -> None:
-    session = await started(transport, 1, seconds=0.1)
-    acknowledged = datetime.now(UTC)
-    await asyncio.sleep(0.12)
-    assert await status(transport, session) is SessionStatus.EXPIRED
-    note = await transport.sessions.register(session)
-    for step in (
-        transport.sessions.add(session, "a", events(2)),
-        transport.sessions.begin(session, note),
-        transport.sessions.roll_back(session),
-    ):
-        with pytest.raises(WrongState) as refused:
-            await step
-        assert refused.value.status == "EXPIRED"
-    assert await transport.sessions.active("acme") == 0
-    in_time = await transport.sessions.add(session, "b", events(2), acknowledged)
-    assert in_time.event_count == 2, "what was acknowledged in time counts"
-    await asyncio.sleep(0.1)
-    assert await transport.sessions.find(session) is None
+    async def ends_after(seconds: float) -> None:
+        session = await started(transport, 1, seconds=seconds)
+        acknowledged = datetime.now(UTC)
+        await asyncio.sleep(seconds + 0.02)
+        assert await status(transport, session) is SessionStatus.EXPIRED
+        note = await transport.sessions.register(session)
+        for step in (
+            transport.sessions.add(session, "a", events(2)),
+            transport.sessions.begin(session, note),
+            transport.sessions.roll_back(session),
+        ):
+            with pytest.raises(WrongState) as refused:
+                await step
+            assert refused.value.status == "EXPIRED"
+        assert await transport.sessions.active("acme") == 0
+        in_time = await transport.sessions.add(session, "b", events(2), acknowledged)
+        assert in_time.event_count == 2, "what was acknowledged in time counts"
+        await asyncio.sleep(seconds)
+        assert await transport.sessions.find(session) is None
+
+    await in_a_span(ends_after)
 
 
 async def test_what_is_being_committed_has_no_end(transport: Transport) -> None:
-    session = await started(transport, 1, seconds=0.1)
-    await transport.sessions.begin(session, await transport.sessions.register(session))
-    await asyncio.sleep(0.25)
-    assert await status(transport, session) is SessionStatus.COMMITTING
-    assert len(await transport.sessions.events(session, 0, 10)) == 1
-    with pytest.raises(WrongState):
-        await transport.sessions.add(session, "a", events(2), datetime.now(UTC) - timedelta(seconds=1))
+    async def is_begun_within(seconds: float) -> None:
+        session = await started(transport, 1, seconds=seconds)
+        await transport.sessions.begin(session, await transport.sessions.register(session))
+        await asyncio.sleep(seconds + 0.02)
+        assert await status(transport, session) is SessionStatus.COMMITTING
+        assert len(await transport.sessions.events(session, 0, 10)) == 1
+        with pytest.raises(WrongState):
+            await transport.sessions.add(session, "a", events(2), datetime.now(UTC) - timedelta(seconds=1))
+
+    await in_a_span(is_begun_within)
 
 
 async def test_the_active_ones_are_counted(transport: Transport) -> None:
     assert await transport.sessions.active("acme") == 0
     first, second, third = [await started(transport) for _ in range(3)]
+    assert await transport.sessions.active("acme") == 3
     await started(transport, seconds=0.05)
-    assert await transport.sessions.active("acme") == 4
     await transport.sessions.roll_back(first)
     await transport.sessions.begin(second, await transport.sessions.register(second))
     await asyncio.sleep(0.06)

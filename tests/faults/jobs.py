@@ -1,6 +1,7 @@
 """The application that the fault tests run: one group whose handler leaves a trace of everything that it does."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -23,7 +24,8 @@ class Job(Event, type="job.requested"):
     """`behaviour`: what the handler does before its effect: ok, fail, exit, killed, memory, stay, or one of these:
 
     sleep:SECONDS             waits; fail-after does so and fails
-    fail-if-frozen:SECONDS    waits, and fails if the process was stopped meanwhile; so does reject-if-frozen
+    gated:NAME                waits until the file `gate` of that name is there
+    fail-if-frozen:NAME       does so, too, but fails if the process was stopped meanwhile; so does reject-if-frozen
     block:SECONDS             keeps the event loop; block-first does so in the first process that gets there
     """
 
@@ -122,9 +124,11 @@ async def behave(behaviour: str) -> None:
 async def lose_time(kind: str, argument: str) -> None:
     """To a process that is stopped, or a loop that is blocked."""
     match kind:
-        case "fail-if-frozen" if await frozen(float(argument)):
+        case "gated":
+            await frozen_before(argument, unless=math.inf)
+        case "fail-if-frozen" if await frozen_before(argument):
             raise ValueError("frozen")
-        case "reject-if-frozen" if await frozen(float(argument)):
+        case "reject-if-frozen" if await frozen_before(argument):
             raise Reject("frozen")
         case "block":
             time.sleep(float(argument))  # noqa: ASYNC251 - that is the fault
@@ -134,14 +138,19 @@ async def lose_time(kind: str, argument: str) -> None:
                 time.sleep(float(argument))  # noqa: ASYNC251
 
 
-async def frozen(seconds: float) -> bool:
-    """Wait; whether this process was stopped meanwhile for about a lease."""
-    end = time.monotonic() + seconds
-    while (began := time.monotonic()) < end:
+async def frozen_before(name: str, *, unless: float = LEASE * 0.9) -> bool:
+    """Wait until the gate of that name is open, or this process was stopped for so many seconds: whether it was."""
+    while not gate(history_path(), name).exists():
+        began = time.monotonic()
         await asyncio.sleep(0.02)
-        if time.monotonic() - began > LEASE * 0.9:
+        if time.monotonic() - began > unless:
             return True
     return False
+
+
+def gate(folder: Path, name: str) -> Path:
+    """Who makes this file lets all go on that wait for it."""
+    return folder / f"gate-{name}"
 
 
 def history_path() -> Path:

@@ -129,7 +129,7 @@ def _alone(history: History, runs: list[Run]) -> list[str]:
                 continue
             if run.process is again.process:
                 wrong.append(f"{run.token} runs twice at a time in {run.process.name}, at {again.begun:.3f}")
-            elif _unimpeded(history, run, again, again.begun - BEFORE):
+            elif history.impeded(run.process, again.begun - BEFORE, again.begun) < HELD_UP:
                 wrong.append(
                     f"{run.token} is begun by {again.process.name} at {again.begun:.3f} while {run.process.name}, which"
                     f" lives and was not held up, runs it since {run.begun:.3f}"

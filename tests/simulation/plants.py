@@ -16,6 +16,7 @@ from eventbus.redis.link import Link
 from eventbus.redis.publishing import Publishing
 from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
+from eventbus.renewal import Renewal
 from eventbus.transport import Ack, Delivery, Outgoing, Settlement
 from tests.simulation.plan import Fault, Work
 
@@ -126,8 +127,8 @@ def a_dead_letter_is_not_counted(stack: ExitStack) -> None:
 def what_is_read_is_acknowledged_at_once(stack: ExitStack) -> None:
     real = Consumer._take
 
-    def take(self: Consumer, deliveries: list[Delivery]) -> None:
-        real(self, deliveries)
+    def take(self: Consumer, deliveries: list[Delivery], asked: float) -> None:
+        real(self, deliveries, asked)
         self._outcomes += [Settlement(delivery, Ack()) for delivery in deliveries]
         self._settle_due.set()
 
@@ -218,3 +219,11 @@ def a_connection_leaves_the_one_before_it_alone(stack: ExitStack) -> None:
         return ()
 
     stack.enter_context(mock.patch.object(Link, "_end_predecessor", end_predecessor))
+
+
+@plant(ALONE, faults=(Fault("freeze", 0, 7.0, 13.0),), work=(QUICK._replace(seconds=25.0),))
+def who_was_stopped_begins_what_it_had(stack: ExitStack) -> None:
+    async def sure(_self: Renewal, _delivery: Delivery) -> bool:
+        return True
+
+    stack.enter_context(mock.patch.object(Renewal, "sure", sure))

@@ -44,7 +44,9 @@ class Hands:
         self.running: set[Delivery] = set()
         self.waiting: list[Delivery] = []
         admission = Admission(transport, Group("gardener"))
-        self.renewal = Renewal(transport, admission, Hand(LEASE, self.held, self.running, self._withdraw, self._end))
+        now = asyncio.get_running_loop().time
+        hand = Hand(LEASE, self.held, self.running, self._withdraw, self._end, now)
+        self.renewal = Renewal(transport, admission, hand)
 
     def take(self) -> Delivery:
         delivery = Delivery(consumer(lease=LEASE), f"{len(self.held) + 1}-0", {b"id": b"an-event"})
@@ -152,3 +154,39 @@ def test_a_lost_lease_is_told_with_what_comes_of_it() -> None:
         ("lease lost", "billing", "an-event", "2-0"),
     ], "and nothing of what was settled meanwhile"
     assert ["its handler runs on" in line["consequence"] for line in logs] == [True, False]
+
+
+def test_of_many_that_are_to_begin_the_first_asks_for_all_whether_they_are_still_ours() -> None:
+    async def main() -> None:
+        transport = Kept()
+        transport.trouble = lambda now: Unavailable("Redis", "gone") if now < 2 * LEASE else None
+        hands = Hands(transport)
+        taken = [hands.take() for _ in range(50)]
+        hands.running.update(taken)
+        transport.lost = set(taken[::2])
+        await asyncio.sleep(LEASE)
+        sure = await asyncio.gather(*(hands.renewal.sure(delivery) for delivery in taken))
+        assert sure == [False, True] * 25
+        assert list(hands.held) == taken[1::2]
+        answered = [deliveries for at, deliveries in transport.asked if at >= 2 * LEASE]
+        assert answered == [taken], "once, when the server is back"
+        assert await hands.renewal.sure(taken[1]), "without asking again"
+        assert len(transport.asked) > 25, "they wait, and nothing begins, for as long as the server is away"
+
+    with capture_logs() as logs:
+        virtual.run(main())
+    assert {line["consequence"] for line in logs} == {"not begun here; it runs on another worker"}
+
+
+def test_what_the_server_refuses_to_renew_does_not_begin() -> None:
+    async def main() -> None:
+        transport = Kept()
+        transport.trouble = lambda now: ValueError("WRONGTYPE")
+        hands = Hands(transport)
+        delivery = hands.take()
+        await asyncio.sleep(LEASE)
+        assert not await hands.renewal.sure(delivery)
+
+    with capture_logs() as logs:
+        virtual.run(main())
+    assert [line["event"] for line in logs] == ["leases are not renewed"]
