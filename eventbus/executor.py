@@ -243,7 +243,7 @@ class Executor:
         return self._judge(route, context, error)
 
     def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:
-        outcome = Release() if self._abandoned else judge(error, route.retry, _attempts(context))
+        outcome = Release() if self._abandoned else judge(error, route.retry, context.attempt)
         try:
             self._tell(context, outcome, error)
         except Exception:  # an error that cannot say what it is
@@ -285,11 +285,6 @@ def _in_slot(slots: Slots, deadlines: TaskDeadlines | None, call: CallNext) -> C
                 raise GivenBack  # it has failed by then
 
     return wait_and_call
-
-
-def _attempts(context: Context) -> int:
-    """How many there are with this one, by what is known when it ends: the same event may have failed elsewhere."""
-    return context.attempt if context.delivery is None else context.delivery.attempt
 
 
 def _meaning(error: BaseException, task: asyncio.Task[object], delivery: Delivery, *, late: bool) -> BaseException:

@@ -86,6 +86,7 @@ class Renewal:
             return False
         finally:
             self._asking.discard(delivery)
+        delivery.catch_up()
         return delivery in self._held
 
     def _has_run_out(self, delivery: Delivery) -> bool:

@@ -96,7 +96,7 @@ class Delivery:
     `failures`: attempts that ended in an exception. `crashes`: times that a consumer died while it held this entry.
     `aborted`: why its handler was told to stop: see eventbus.aborting. `given_up`: its handler went on after its time
     was up, and what it comes to counts for nothing: see eventbus.overruns. `together`: of a suspect, how many run at
-    that time, it included: see eventbus.isolation.
+    that time, it included: see eventbus.isolation. `again`: as it was handed to the same consumer later.
     """
 
     subscription: Subscription
@@ -107,14 +107,17 @@ class Delivery:
     aborted: str | None = None
     given_up: bool = False
     together: int = 1
+    again: "Delivery | None" = None
 
     @property
     def attempt(self) -> int:
         return self.failures + 1
 
-    def learn(self, later: "Delivery") -> None:
-        """The same entry was handed to the same consumer again: it may have failed in other hands meanwhile."""
-        self.failures, self.crashes = max(self.failures, later.failures), max(self.crashes, later.crashes)
+    def catch_up(self) -> None:
+        """Before it begins: what it came to in other hands meanwhile counts. Later it does not: a failure whose reply
+        was lost is told again, and would count twice."""
+        if (later := self.again) is not None:
+            self.failures, self.crashes = max(self.failures, later.failures), max(self.crashes, later.crashes)
 
     def named(self) -> dict[str, object]:
         """How log lines name it where there is no Context: as much of it as can be read."""

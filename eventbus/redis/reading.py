@@ -67,13 +67,13 @@ class Reader:
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those that are not in hand already: a lease may run out while its holder is busy with the event, or before it
-        is told of it. What is has failed elsewhere meanwhile, perhaps, and its next attempt is no first one."""
+        is told of it. Such a one is told what it was handed out as again: it may have failed elsewhere meanwhile."""
         held = self.held
         new = [delivery for delivery in deliveries if delivery.entry_id not in held]
         if len(new) < len(deliveries):
             for delivery in deliveries:
                 if (known := held.get(delivery.entry_id)) is not None:
-                    known.learn(delivery)
+                    known.again = delivery
         held.update([(delivery.entry_id, delivery) for delivery in new])
         return new
 

@@ -37,9 +37,11 @@ async def test_who_is_handed_again_what_he_holds_learns_how_often_it_failed_mean
             await settle(other, found, Retry(0.0, FAILED))
             assert found[0].failures == failures - 1
         await eventually(lambda: handed_again(slow, held))
+        assert held.attempt == 1, "it may have begun, and is told of as what it began as"
+        held.catch_up()
         assert (held.failures, held.attempt) == (2, 3)
 
 
 async def handed_again(transport: RedisTransport, held: Delivery) -> bool:
     assert (await transport.reclaim(ANN, 10)).deliveries == [], "he has it in hand"
-    return held.failures > 0
+    return held.again is not None

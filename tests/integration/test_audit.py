@@ -2,8 +2,8 @@
 
 import json
 import re
-import sys
 from collections.abc import AsyncIterator
+from importlib import import_module
 
 import pytest
 
@@ -99,7 +99,7 @@ async def test_a_pending_entry_that_was_deleted_is_named(transport: RedisTranspo
 async def test_a_schedule_that_is_torn_is_named(
     transport: RedisTransport, link: Link, any_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["eventbus.cli.audit"], "PAUSE", 0.0)
+    monkeypatch.setattr(import_module("eventbus.cli.audit"), "PAUSE", 0.0)
     [first, second] = await link.execute("ZRANGE", "eb:{order}:due", 0, -1)
     await link.execute("ZREM", "eb:{order}:due", first)
     await link.execute("HDEL", "eb:{order}:scheduled", second)
@@ -134,7 +134,7 @@ async def test_one_event_that_somebody_acknowledged_is_missed_with_stream_group_
 async def test_one_scheduled_event_of_which_nothing_is_left_is_missed(
     transport: RedisTransport, link: Link, any_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["eventbus.cli.audit"], "PAUSE", 0.0)
+    monkeypatch.setattr(import_module("eventbus.cli.audit"), "PAUSE", 0.0)
     [first, _] = await link.execute("ZRANGE", "eb:{order}:due", 0, -1)
     await link.execute("ZREM", "eb:{order}:due", first)
     await link.execute("HDEL", "eb:{order}:scheduled", first)

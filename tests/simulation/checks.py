@@ -4,7 +4,7 @@ kept        every acknowledged publish is done, or a dead letter that it was mea
 once        no event id is in its stream twice; an unknown publish is there once or not at all
 alone       no handler is begun while the same event runs in a process that lives and was not held up
 final       what a living process has done is not done again
-attempts    no more than the cap; dead letters are the poison, exactly
+attempts    no more than the cap, and one for each failure; dead letters are the poison, exactly
 on time     what is delayed is never early, and a retry neither
 drained     nothing is left in pending lists, schedules, outbox or the records beside them; workers end
 counted     what the lanes have taken in is counted as acknowledged or buried, or it is pending, or still to come; and
@@ -159,6 +159,10 @@ def _final(history: History, runs: list[Run]) -> list[str]:
 
 def _attempts(work: Work, runs: list[Run]) -> list[str]:
     wrong = [f"{run.token} has attempt {run.attempt}" for run in runs if not 1 <= run.attempt <= ATTEMPTS]
+    for run in runs:
+        failed = sum(other.outcome == "ValueError" and other.ended <= run.begun for other in runs if other.ended)
+        if run.attempt > failed + 1:
+            wrong.append(f"{run.token} is at attempt {run.attempt}, and has failed {failed} times")
     failed = sum(run.outcome == "ValueError" for run in runs)
     if work.poison and len(runs) >= ATTEMPTS and not failed:
         wrong.append(f"{work.token} ran {len(runs)} times and never failed")

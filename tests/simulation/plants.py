@@ -227,3 +227,17 @@ def who_was_stopped_begins_what_it_had(stack: ExitStack) -> None:
         return True
 
     stack.enter_context(mock.patch.object(Renewal, "sure", sure))
+
+
+@plant("and has failed", faults=(Fault("kill server", 0, 0.0, 1.0, "park", "after"),))
+def a_failure_that_is_told_again_counts_again(stack: ExitStack) -> None:
+    """As when who has it in hand is taken to know what his own failure has made of it."""
+    real = Reader.hand_out
+
+    def hand_out(self: Reader, deliveries: list[Delivery]) -> list[Delivery]:
+        new = real(self, deliveries)
+        for delivery in self.held.values():
+            delivery.catch_up()
+        return new
+
+    stack.enter_context(mock.patch.object(Reader, "hand_out", hand_out))
