@@ -24,7 +24,7 @@ def bus(pytestconfig: pytest.Config) -> object:
     `bus.published(EventType)`. Opened and closed by nobody: it holds nothing, so any async plugin will do.
 
     It runs the groups of the ini option `eventbus_app`, and those that the test gives it: `bus.add(group)`."""
-    from eventbus.apps import load_app  # noqa: PLC0415
+    from eventbus.operating.apps import load_app  # noqa: PLC0415
     from eventbus.testing import MemoryBus  # noqa: PLC0415
 
     return MemoryBus([group for path in pytestconfig.getini(APP) for group in load_app(path).groups])

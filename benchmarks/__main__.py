@@ -18,7 +18,7 @@ from benchmarks.outcome import LATEST, PARTIAL, Absence, Outcome
 from benchmarks.screen import Screen
 from benchmarks.servers import server
 from benchmarks.suites import Plan, Suite, suites
-from eventbus.logs import configure
+from eventbus.process.logs import configure
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 QUICK_PEERS = "bullmq"

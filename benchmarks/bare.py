@@ -8,7 +8,7 @@ import asyncio
 import orjson
 from aiohttp import web
 
-from eventbus.loop import collect_seldom, run
+from eventbus.process.loop import collect_seldom, run
 from gateway.dispatch import MAX_BODY
 from gateway.serve import make_runner
 

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from benchmarks.measure import Figure, Latency, Tick
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 Task = Callable[[argparse.Namespace, Tick], Awaitable[Figure | Latency]]
 

@@ -28,10 +28,10 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.servers import flush, machine, server
 from eventbus import Context, Event, EventBus, Group, Worker
 from eventbus.embedded import EmbeddedPostgres
-from eventbus.logs import configure
-from eventbus.loop import run
 from eventbus.postgres import apply, load
-from eventbus.recording import recorder
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
+from eventbus.roles.history_group import recorder
 
 CHUNK = 500  # events that are published at a time
 PATIENCE = 120.0  # seconds

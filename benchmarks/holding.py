@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from benchmarks.ours import GROUP, Measured
 from eventbus import Context, EventBus, Group, Worker
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 UP, STARTS = "bench:up", "bench:starts"
 HELD = 45.0  # seconds

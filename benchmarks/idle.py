@@ -3,7 +3,7 @@
 import sys
 
 from eventbus import Context, Event, EventBus, Group, Worker
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 
 class Lead(Event, type="lead.idle"):

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from benchmarks.promises import Timed
 from eventbus import Context, EventBus, Group, RateLimit, Worker
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 
 async def main(url: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 NUMBER = "0000000000"  # stands for a request's number wherever a body or header has it
 GIVE_UP = 30.0  # seconds that answers may take behind the last request

@@ -19,8 +19,8 @@ from rich.table import Table
 from benchmarks.processes import cpu_seconds
 from benchmarks.servers import flush, machine, server
 from eventbus import Context, Event, EventBus, Group, Worker
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 
 class Row(NamedTuple):

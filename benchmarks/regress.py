@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from benchmarks import ours, raw
 from benchmarks.measure import Figure, Tick
 from benchmarks.servers import flush, server
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 EVENTS, ROUNDS, MOST_ROUNDS = 4_000, 5, 40
 BOUNDS = {

@@ -18,8 +18,8 @@ from benchmarks.ours import Measured, example
 from benchmarks.processes import resident_bytes
 from benchmarks.servers import machine, server
 from eventbus import Context, EventBus, Group, Retention, Worker
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 PUBLISHERS = 200
 BACKLOG = 20_000  # events that may wait: the publishers go no faster than the worker

@@ -33,7 +33,7 @@ from benchmarks.gateway import module_process, port_of
 from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.servers import machine, server
 from eventbus.embedded import EmbeddedPostgres
-from eventbus.loop import run
+from eventbus.process.loop import run
 from gateway.auth import make_token
 
 ORGANIZATION = "org-1"

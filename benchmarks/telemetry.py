@@ -23,8 +23,8 @@ from rich.table import Table
 from benchmarks import ours
 from benchmarks.servers import flush, server
 from eventbus import EventBus
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 
 class _Uncounted:

@@ -5,7 +5,7 @@ import asyncio
 
 from aiohttp import web
 
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 SECONDS = 0.02  # that a workflow takes
 

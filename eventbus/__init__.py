@@ -1,11 +1,16 @@
 """An event bus for Python services: publish typed events, handle them in async functions, lose nothing."""
 
-from eventbus.activity import Activity, DeadEvent
-from eventbus.aggregates import Aggregate, applies
-from eventbus.batch import Batch, BatchTransaction, Item
 from eventbus.bus import EventBus
-from eventbus.circuits import Circuit
 from eventbus.context import Context
+from eventbus.contract.activity_stats import Activity, DeadEvent
+from eventbus.contract.aggregates import Aggregate, applies
+from eventbus.contract.circuits import Circuit
+from eventbus.contract.limits import InFlight, RateLimit, SlowLane
+from eventbus.contract.retention import Retention
+from eventbus.contract.schedule import Tick
+from eventbus.contract.session_store import SessionStatus
+from eventbus.contract.states import Counts, Notice, Occasion, Phase, State
+from eventbus.contract.transaction import Connection, Transaction
 from eventbus.errors import (
     Cancelled,
     ConfigurationError,
@@ -25,17 +30,12 @@ from eventbus.errors import (
 )
 from eventbus.event import Envelope, Event, Origin, Receipt, Status
 from eventbus.group import Group
-from eventbus.ledger import SessionStatus
-from eventbus.lifecycle import Finished, Listener
-from eventbus.limits import InFlight, RateLimit, SlowLane
-from eventbus.middleware import CallNext, Middleware
+from eventbus.handling.batch import Batch, BatchTransaction, Item
+from eventbus.handling.listeners import Finished, Listener
+from eventbus.handling.middleware import CallNext, Middleware
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.resources import Resource, Use
-from eventbus.retention import Retention
-from eventbus.schedule import Tick
+from eventbus.process.resources import Resource, Use
 from eventbus.sessions import Session
-from eventbus.states import Counts, Notice, Occasion, Phase, State
-from eventbus.transaction import Connection, Transaction
 from eventbus.worker import Worker
 
 __all__ = [

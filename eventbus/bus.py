@@ -11,39 +11,41 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import JsonValue
 
-from eventbus import aborting, activity, circuits, control, crash, tracked
-from eventbus.aborting import WITHIN
-from eventbus.activity import FIVE_MINUTES, Activity
-from eventbus.breaker import Breaker
-from eventbus.circuits import Calls, Circuit
-from eventbus.closing import Closing
-from eventbus.codec import MAX_PAYLOAD, check_origin, envelop
-from eventbus.control import Pause
-from eventbus.dedupe import WINDOW, Dedupe, once
+from eventbus.contract import activity_stats, circuits
+from eventbus.contract.activity_stats import FIVE_MINUTES, Activity
+from eventbus.contract.circuits import Calls, Circuit
+from eventbus.contract.codec import MAX_PAYLOAD, check_origin, envelop
+from eventbus.contract.dedupe import WINDOW, Dedupe, once
+from eventbus.contract.history import History, Selection
+from eventbus.contract.inspection import EventStanding
+from eventbus.contract.retention import Retention
+from eventbus.contract.states import Counts, Notice, State
+from eventbus.contract.tap import Passing
+from eventbus.contract.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
+from eventbus.contract.transport import Outgoing, Transport, check_outgoing, outgoing
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
-from eventbus.history import History, Selection
-from eventbus.home import Home
-from eventbus.inflight import Places
-from eventbus.inspection import EventStanding
-from eventbus.lifecycle import AnyListener
+from eventbus.handling.listeners import AnyListener
+from eventbus.handling.middleware import Middleware, find_faults
 from eventbus.memory import MemoryTransport
-from eventbus.middleware import Middleware, find_faults
-from eventbus.publisher import MAX_PUBLISH_BYTES, Publisher
+from eventbus.operating import aborting, control, state_queries
+from eventbus.operating.aborting import WITHIN
+from eventbus.operating.control import Pause
+from eventbus.operating.replaying import Replayed, Replaying, replay
+from eventbus.process import crash_points
+from eventbus.process.closing import Closing
+from eventbus.process.home import Home
+from eventbus.process.resources import Resource, Resources
+from eventbus.publishing.breaker import Breaker
+from eventbus.publishing.inflight import Places
+from eventbus.publishing.publisher import MAX_PUBLISH_BYTES, Publisher
+from eventbus.publishing.spool import SPOOL_BYTES, Spool
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
-from eventbus.replaying import Replayed, Replaying, replay
-from eventbus.resources import Resource, Resources
-from eventbus.retention import Retention
 from eventbus.sessions import Contingency, Known, Recovery, Session, Sessions, opened
 from eventbus.settings import Settings
-from eventbus.spool import SPOOL_BYTES, Spool
-from eventbus.states import Counts, Notice, State
-from eventbus.tap import Passing
 from eventbus.telemetry import Metrics
 from eventbus.telemetry.publishing import Publishing
-from eventbus.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
-from eventbus.transport import Outgoing, Transport, check_outgoing, outgoing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -71,10 +73,11 @@ class EventBus:
     spool_bytes  how large that file may grow
     max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
     retention  how long workers keep what is settled, and dead letters
-    history    how long the database keeps every event, and what groups made of it: see eventbus.recording; None keeps
+    history    how long the database keeps every event, and what groups made of it: see
+               eventbus.roles.history_group; None keeps
                nothing
-    middleware  runs around the handlers of every group, outside of the group's own; see eventbus.middleware
-    listeners   are told of every execution of every group's handlers; see eventbus.lifecycle
+    middleware  runs around the handlers of every group, outside of the group's own; see eventbus.handling.middleware
+    listeners   are told of every execution of every group's handlers; see eventbus.handling.listeners
     tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done. It
@@ -248,7 +251,7 @@ class EventBus:
         that could not take the event either: the message names both reasons. Raises CodecError if the event is larger
         than `max_payload` or cannot be written as JSON that can be read again. Raises WrongType (a CodecError and
         TypeError) or WrongValue (a CodecError and ValueError) for an argument that cannot be what it is: nothing was
-        stored. See eventbus.validation."""
+        stored. See eventbus.checks.validation."""
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
@@ -258,7 +261,7 @@ class EventBus:
         else:
             item = outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))
         [status] = await self._publishing.append((item,), self._publisher.append)
-        crash.point("publish.stored")
+        crash_points.point("publish.stored")
         event_id = envelope.id if status is not Status.DUPLICATE else await self._first(item)
         return tuple.__new__(Receipt, (event_id, status))
 
@@ -298,7 +301,7 @@ class EventBus:
 
     async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
-        crash.point("publish.stored")
+        crash_points.point("publish.stored")
         return [
             Receipt(item.envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
             for item, status in zip(items, statuses, strict=True)
@@ -365,7 +368,7 @@ class EventBus:
 
     @property
     def history(self) -> History:
-        """All that happened: see eventbus.history. Raises ConfigurationError without a database."""
+        """All that happened: see eventbus.contract.history. Raises ConfigurationError without a database."""
         return self._require_database().history
 
     async def replay(
@@ -384,7 +387,7 @@ class EventBus:
 
         They keep their ids, so that an effect which a transaction has committed is not repeated, and what is older than
         the inbox remembers is left out, unless it may be repeated: `forgotten`. With `new_ids` it is. `why`, and `by`
-        whom (default: the user of this process), are kept. See eventbus.replaying.
+        whom (default: the user of this process), are kept. See eventbus.operating.replaying.
 
         Raises NoSuchGroup if the group reads none of it, Unavailable or Full when it was cut short."""
         replays, name = self._require_database().replays, _named(group)[0]
@@ -392,7 +395,7 @@ class EventBus:
         return await replay(replaying, why=why, by=by, rate=rate, dry_run=dry_run)
 
     async def record(self, events: Sequence[Passing]) -> None:
-        """Keep events as they pass: what the group of eventbus.recording does."""
+        """Keep events as they pass: what the group of eventbus.roles.history_group does."""
         await self._require_database().recorder.record(events)
 
     def _require_database(self) -> Database:
@@ -439,36 +442,37 @@ class EventBus:
 
     async def recorded(self, group: str, event_id: str) -> State | None:
         """What is written down of an event in a tracked group; None if nothing is (any more). Raises Unavailable."""
-        return await tracked.recorded(self.transport.records, group, event_id)
+        return await state_queries.recorded(self.transport.records, group, event_id)
 
     async def state(self, group: Group | str, event_id: str) -> State:
         """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
         tell of it. A tenth of a second old, or so; two seconds, if a worker died behind it. In other groups what can be
         seen from outside. Raises Unavailable, ValueError if the id is none of an event."""
         unix_ms(event_id)
-        return await tracked.state(self.transport, group, event_id)
+        return await state_queries.state(self.transport, group, event_id)
 
     async def counts(self, group: Group | str) -> Counts:
         """How many events of a group wait, are delayed or active; and have completed or failed since it was tracked.
         Raises Unavailable."""
-        return await tracked.counts(self.transport, *_named(group))
+        return await state_queries.counts(self.transport, *_named(group))
 
     def watch(self, group: Group | str) -> AsyncIterator[Notice]:
         """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
         must be acted upon is an event."""
-        return tracked.watch(self.transport.records, _named(group)[0])
+        return state_queries.watch(self.transport.records, _named(group)[0])
 
     # Activity ---------------------------------------------------------------------------------------------------------
 
     async def activity(self, organization: str | None, window: timedelta = FIVE_MINUTES) -> Activity:
         """What all workers have made of an organization's events within the last five minutes, or the last hour; None:
         of events that have no organization. A second old, or so. Raises Unavailable."""
-        return await activity.activity(self.transport.tallies, organization, window)
+        return await activity_stats.activity(self.transport.tallies, organization, window)
 
     # Resources --------------------------------------------------------------------------------------------------------
 
     async def use(self, resource: Resource[T], /) -> T:
-        """What handlers need beside the bus; opened when it is first used, closed with the bus. See eventbus.resources.
+        """What handlers need beside the bus; opened when it is first used, closed with the bus. See
+        eventbus.process.resources.
 
         Raises what opening it raises; then the next use tries again."""
         return await self._resources.use(resource)
@@ -481,7 +485,7 @@ class EventBus:
 
     def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]:
         """Around a call to a service outside that may fail as a whole: raises SnoozeFor while its circuit is open. A
-        handler uses ctx.guarded, which knows the event's age. See eventbus.circuits."""
+        handler uses ctx.guarded, which knows the event's age. See eventbus.contract.circuits."""
         return circuits.guarded(self.transport.circuits, self._calls, circuit, age)
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:

@@ -10,16 +10,16 @@ from typing import Protocol, TypeVar
 import structlog
 from pydantic import JsonValue
 
-from eventbus.circuits import Circuit
-from eventbus.dedupe import WINDOW, Dedupe
+from eventbus.contract.circuits import Circuit
+from eventbus.contract.dedupe import WINDOW, Dedupe
+from eventbus.contract.states import check_progress
+from eventbus.contract.tap import Passing
+from eventbus.contract.transaction import OpenBatchInbox, OpenTransaction
+from eventbus.contract.transport import Delivery
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
-from eventbus.resources import Resource
-from eventbus.states import check_progress
-from eventbus.tap import Passing
-from eventbus.telling import get_logger
-from eventbus.transaction import OpenBatchInbox, OpenTransaction
-from eventbus.transport import Delivery
+from eventbus.process.resources import Resource
+from eventbus.process.telling import get_logger
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ class Context:
 
     def guarded(self, circuit: Circuit) -> AbstractAsyncContextManager[None]:
         """`async with ctx.guarded(CIRCUIT):` around a call to a service outside, and nothing else: while that service
-        fails, the event is put off and spends no attempt. See eventbus.circuits."""
+        fails, the event is put off and spends no attempt. See eventbus.contract.circuits."""
         return self._publisher.guarded(circuit, time.time() - self.envelope.time.timestamp())
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:

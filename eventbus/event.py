@@ -18,14 +18,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, Unpack
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from eventbus.checks.fidelity import survey
+from eventbus.checks.validation import EVENT_TYPE, LONGEST_TYPE
 from eventbus.errors import ConfigurationError, UnknownEventType
-from eventbus.fidelity import survey
-from eventbus.validation import EVENT_TYPE, LONGEST_TYPE
 
 _TYPE = re.compile(EVENT_TYPE)
 _registry: dict[str, type["Event"]] = {}
 _replaced: dict[type["Event"], type["Event"] | None] = {}  # by a class that is being made
-# What eventbus.codec knows of classes whose events have been published. Where one is made again, events of the
+# What eventbus.contract.codec knows of classes whose events have been published. Where one is made again, events of the
 # first are read as the second, and are to be looked at anew.
 published: dict[type, Any] = {}
 
@@ -44,7 +44,7 @@ class Event(BaseModel):
     it is made; decoding ignores them, so that a newer publisher does not break an older handler.
     A class without `type` is abstract: it may share fields, and cannot be published.
     What is published must come back as it is: a class that cannot do that is refused when it is made, with
-    ConfigurationError; see eventbus.fidelity. A generic class has no type, its concrete subclasses have.
+    ConfigurationError; see eventbus.checks.fidelity. A generic class has no type, its concrete subclasses have.
     `version` is that of the fields, and travels with each event: `class Lead(Event, type="lead.created", version=2)`;
     see `upcast` for what was published before.
     """

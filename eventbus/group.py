@@ -7,15 +7,15 @@ from datetime import timedelta
 from types import EllipsisType
 from typing import Any, TypeVar, Unpack, overload
 
-from eventbus import lifecycle
+from eventbus.checks.numbers import LONGEST, count_faults, seconds_faults
+from eventbus.contract.limits import InFlight, RateLimit, SlowLane, limits_of
+from eventbus.contract.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
-from eventbus.lifecycle import AnyListener, Finished
-from eventbus.limits import InFlight, RateLimit, SlowLane, limits_of
-from eventbus.middleware import Middleware, find_faults
-from eventbus.numbers import LONGEST, count_faults, seconds_faults
-from eventbus.policy import RetryPolicy
-from eventbus.registration import (
+from eventbus.handling import listeners
+from eventbus.handling.listeners import AnyListener, Finished
+from eventbus.handling.middleware import Middleware, find_faults
+from eventbus.handling.registry import (
     MAX_SIZE,
     MAX_WAIT,
     TAP_SIZE,
@@ -33,7 +33,7 @@ from eventbus.registration import (
     TapHandler,
     label_of,
 )
-from eventbus.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
+from eventbus.policy import RetryPolicy
 
 LONGEST_NAME = 200  # characters; PostgreSQL has it in an index
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -62,7 +62,7 @@ class Group:
                   nothing is made of a worker's death, for groups that do the same with every event
     track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
     keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
-    middleware    runs around each handler, the first outermost; see eventbus.middleware
+    middleware    runs around each handler, the first outermost; see eventbus.handling.middleware
     task_per_event  run each handler in an asyncio task that ran no other event, for libraries that keep what they know
                   by `asyncio.current_task()`; costs about a sixth more for handlers that never wait
 
@@ -196,7 +196,7 @@ class Group:
         timeout: float | EllipsisType | None = ...,
         retry: RetryPolicy | None = None,
     ) -> Callable[[AnyBatchHandler], AnyBatchHandler]:
-        """Register `async def handler(batch)` for events that are better handled together: see eventbus.batch.
+        """Register `async def handler(batch)` for events that are better handled together: see eventbus.handling.batch.
 
         max_size  events in a batch at the most
         max_wait  seconds that the first event of a batch waits for others
@@ -226,7 +226,7 @@ class Group:
         timeout: float | EllipsisType | None = ...,
     ) -> Callable[[TapHandler], TapHandler]:
         """Register `async def handler(events, bus)` for whatever passes on these streams; without any, on all that
-        there are or will be. See eventbus.tap.
+        there are or will be. See eventbus.contract.tap.
 
         max_size  events that it is handed at a time, at the most
         max_wait  seconds that the first of them waits for others
@@ -284,7 +284,8 @@ class Group:
     def cron(
         self, expression: str, *, tz: str = "UTC", name: str | None = None, catch_up: float = CATCH_UP
     ) -> Callable[[Handler[Tick]], Handler[Tick]]:
-        """As `every`, by a cron expression in a time zone (`tz="Europe/Berlin"`): see eventbus.schedule.Cron."""
+        """As `every`, by a cron expression in a time zone (`tz="Europe/Berlin"`): see
+        eventbus.contract.schedule.Cron."""
         return self._recur(Cron.of(expression, tz), name, catch_up)
 
     def _recur(self, schedule: Schedule, name: str | None, catch_up: float) -> Callable[[Handler[Tick]], Handler[Tick]]:
@@ -301,31 +302,32 @@ class Group:
     ) -> tuple[float | None, RetryPolicy]:
         return self.timeout if isinstance(timeout, EllipsisType) else timeout, retry or self.retry
 
-    # Listeners: `def` or `async def` functions of one Finished. See eventbus.lifecycle for when, and how reliably.
+    # Listeners: `def` or `async def` functions of one Finished. See eventbus.handling.listeners for when, and how
+    # reliably.
 
     def on_completed(self, listener: L) -> L:
         """Tell this function of every handler that returned."""
-        return self._listen(lifecycle.completed, listener)
+        return self._listen(listeners.completed, listener)
 
     def on_failed(self, listener: L) -> L:
         """Tell this function of every attempt that failed and will be followed by another."""
-        return self._listen(lifecycle.failed, listener)
+        return self._listen(listeners.failed, listener)
 
     def on_dead(self, listener: L) -> L:
         """Tell this function of every event that became a dead letter of this group, whether it ran or not."""
-        return self._listen(lifecycle.dead, listener)
+        return self._listen(listeners.dead, listener)
 
     def on_snoozed(self, listener: L) -> L:
         """Tell this function of every event that was put off: its handler raised SnoozeFor, or a server is away."""
-        return self._listen(lifecycle.snoozed, listener)
+        return self._listen(listeners.snoozed, listener)
 
     def on_error(self, listener: L) -> L:
         """Tell this function of everything that was raised, whatever becomes of the event: a retry, a snooze or a dead
         letter."""
-        return self._listen(lifecycle.errored, listener)
+        return self._listen(listeners.errored, listener)
 
     def _listen(self, occasion: Callable[[Finished], bool], listener: L) -> L:
-        self.listeners.append(lifecycle.only(occasion, listener))
+        self.listeners.append(listeners.only(occasion, listener))
         return listener
 
     def _add(self, event_classes: Sequence[type[Event]], registration: AnyRegistration) -> None:

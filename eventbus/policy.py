@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from eventbus.checks.numbers import count_faults, seconds_faults
 from eventbus.errors import LONGEST_DELAY, ConfigurationError, Reject, RetryLater, SnoozeFor, Unavailable
-from eventbus.numbers import count_faults, seconds_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class RetryPolicy:
     Each exception class stands for its subclasses, too; the nearest in the exception's method resolution order decides:
     with `dead_letter_on=(LookupError,), retry_on=(KeyError,)` a KeyError is tried again. What a handler raises as a
     verdict (RetryLater, SnoozeFor, Reject), and Unavailable, are no matter of the policy. Of an exception group the
-    exceptions inside are judged, see eventbus.judgement.
+    exceptions inside are judged, see eventbus.handling.verdict.
 
     Raises ConfigurationError naming all that cannot work.
     """

@@ -15,34 +15,34 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Protocol
 
-from eventbus import control
-from eventbus.aborting import Aborting
 from eventbus.bus import EventBus
-from eventbus.consumer import Consumer
-from eventbus.control import Watch
-from eventbus.counting import Counter
-from eventbus.ending import CANCEL_GRACE, cancel_all
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.executor import Executor
+from eventbus.consuming.heartbeat import Lifeline
+from eventbus.consuming.suspects import Isolation
+from eventbus.consuming.tap_executor import TapExecutor
+from eventbus.contract.transaction import Role
+from eventbus.contract.upcasting import find_gaps
 from eventbus.errors import ConfigurationError
 from eventbus.event import event_class
-from eventbus.executions import Executions
-from eventbus.executor import Executor
 from eventbus.group import Group
-from eventbus.housekeeping import Housekeeping
-from eventbus.isolation import Isolation
-from eventbus.lifecycle import AnyListener
-from eventbus.lifeline import Lifeline
-from eventbus.recording import Expiry, is_recorder
-from eventbus.recurrence import Recurrence
-from eventbus.seeking import Seeking
+from eventbus.handling.listeners import AnyListener
+from eventbus.operating import control
+from eventbus.operating.aborting import Aborting
+from eventbus.operating.control import Watch
+from eventbus.process.ending import CANCEL_GRACE, cancel_all
+from eventbus.process.signals import told
+from eventbus.process.supervision import supervise
+from eventbus.process.telling import get_logger
+from eventbus.roles.activity_counter import Counter
+from eventbus.roles.execution_log import Executions
+from eventbus.roles.history_group import Expiry, is_recorder
+from eventbus.roles.housekeeping import Housekeeping
+from eventbus.roles.recurrence import Recurrence
+from eventbus.roles.state_tracker import Tracker
+from eventbus.roles.stream_discovery import Seeking
 from eventbus.sessions import Recovery
-from eventbus.signals import told
-from eventbus.supervision import supervise
-from eventbus.tapping import TapExecutor
 from eventbus.telemetry import Survey
-from eventbus.telling import get_logger
-from eventbus.tracking import Tracker
-from eventbus.transaction import Role
-from eventbus.upcasting import find_gaps
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
@@ -96,7 +96,7 @@ class Worker:
 
     async def run(self, *, signals: bool = True) -> None:
         """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
-        grace. `signals=False` leaves signals to whoever runs the program: see eventbus.signals.
+        grace. `signals=False` leaves signals to whoever runs the program: see eventbus.process.signals.
 
         Whoever cancels it gets the CancelledError after a second or two, when what ran has been given back; a second
         cancellation ends it at once. A bus that is closed meanwhile does the same, and it raises ConfigurationError."""

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 
 log = get_logger("gateway.access")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from eventbus import EventBus
-from eventbus.supervision import supervise
+from eventbus.process.supervision import supervise
 from gateway import correlation, quota, websocket
 from gateway.auth import authenticator
 from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount

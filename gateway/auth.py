@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventbus import ConfigurationError, Unavailable
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from gateway.problems import Problem
 from gateway.settings import GatewaySettings
 from handlers.fields import UserId

@@ -8,7 +8,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from eventbus import EventBus, Full, Origin, Unavailable
 from eventbus.event import uuid7
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from gateway import frames
 from gateway.auth import Caller
 from gateway.dispatch import DEADLINE

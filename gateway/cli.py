@@ -5,8 +5,8 @@ from typing import Annotated
 import orjson
 import typer
 
-from eventbus import logs, loop
 from eventbus.cli.durations import duration
+from eventbus.process import logs, loop
 from gateway.auth import make_token
 from gateway.openapi import document
 from gateway.routes import ENDPOINTS

@@ -18,10 +18,10 @@ from pydantic import (
 from pydantic_core import from_json
 
 from eventbus import Origin
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
+from eventbus.contract.session_store import SessionId, SessionState, SessionStatus
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
-from eventbus.ledger import SessionId, SessionState, SessionStatus
 from eventbus.sessions import Answer as Done
 from gateway.auth import Caller
 from gateway.cloudevents import Location

@@ -12,7 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
-from eventbus import EventBus, Transaction, crash
+from eventbus import EventBus, Transaction
+from eventbus.process import crash_points
 from gateway.api import Call, Endpoint
 from gateway.auth import Authenticator, Caller
 from gateway.bodies import check_json, is_json, read
@@ -68,7 +69,7 @@ def _handler(endpoint: Endpoint) -> Handler:
         else:
             reply = await act(None)  # what it asks is bounded in time by itself, and a task for each would cost
         if endpoint.method != "GET":
-            crash.point("gateway.committed")
+            crash_points.point("gateway.committed")
         return reply.response()
 
     return handle

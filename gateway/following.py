@@ -11,8 +11,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from eventbus import Envelope, EventBus, Phase, Transaction
+from eventbus.contract.inspection import EventStanding, GroupStanding, Standing, Trace
 from eventbus.event import event_types, stream_of
-from eventbus.inspection import EventStanding, GroupStanding, Standing, Trace
 from eventbus.postgres import effects, find, stored_envelope, trace
 from gateway.auth import Caller
 from handlers.errors import NotFound

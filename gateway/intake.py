@@ -6,11 +6,11 @@ from hashlib import blake2b
 from pydantic import JsonValue
 
 from eventbus import Event, Origin
-from eventbus.codec import envelop
-from eventbus.dedupe import Once
+from eventbus.contract.codec import envelop
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope
-from eventbus.transport import Outgoing
 from gateway.auth import Caller
 from gateway.cloudevents import CloudEvent, Location, Parcel, refusal
 from gateway.correlation import is_traceparent

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from gateway.correlation import correlation_id
 from handlers.errors import Invalid, NotFound, Refused
 

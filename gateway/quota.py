@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from eventbus import EventBus, EventBusError, RateLimit
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from gateway.auth import Caller
 from gateway.problems import Problem
 from gateway.rates import EVERYBODY, Rate, Rates

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from eventbus import EventBus, EventBusError
+from eventbus.contract.inspection import StreamState
 from eventbus.event import event_types, stream_of
-from eventbus.inspection import StreamState
 from eventbus.postgres import standing
 from handlers.deadline import within
 

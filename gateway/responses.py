@@ -15,8 +15,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from eventbus import Conflict, EventBus, Transaction, Unavailable
-from eventbus.telling import get_logger
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
+from eventbus.process.telling import get_logger
 from gateway import frames
 from gateway.sockets import Owner, Sockets
 

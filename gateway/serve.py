@@ -7,9 +7,10 @@ from contextlib import suppress
 from aiohttp import web
 
 from consumers.runtime import open_bus
-from eventbus import ConfigurationError, loop
-from eventbus.signals import told
-from eventbus.telling import get_logger
+from eventbus import ConfigurationError
+from eventbus.process import loop
+from eventbus.process.signals import told
+from eventbus.process.telling import get_logger
 from gateway.app import create_app
 from gateway.complaints import server_logger
 from gateway.settings import GatewaySettings

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aiohttp import WSCloseCode, web
 
 from eventbus.event import uuid7
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 
 QUEUE_FRAMES = 256
 QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of waiting responses can be, see gateway.responses

@@ -7,9 +7,9 @@ import asyncio
 from datetime import datetime
 
 from eventbus import Envelope, EventBus, Transaction, Unavailable
-from eventbus.history import Ending, Execution
+from eventbus.contract.history import Ending, Execution
+from eventbus.contract.traces import Found, Node, Place, Tree, carried, unfold
 from eventbus.postgres import executions, find, gather, stored_envelope
-from eventbus.traces import Found, Node, Place, Tree, carried, unfold
 from gateway.auth import Caller
 from gateway.following import OVERSEERS, held, is_visible, known_streams, remembered
 from handlers.errors import NotFound

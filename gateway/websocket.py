@@ -9,8 +9,8 @@ from aiohttp import WSCloseCode, web
 from pydantic import ValidationError
 
 from eventbus import EventBus, Unavailable
-from eventbus.supervision import Background, supervise
-from eventbus.telling import get_logger
+from eventbus.process.supervision import Background, supervise
+from eventbus.process.telling import get_logger
 from gateway import frames, tickets
 from gateway.auth import Caller
 from gateway.chat import Chat

@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 
 import handlers.retention  # noqa: F401 - what recurs is registered
 from eventbus import Group
-from eventbus.recording import recorder
+from eventbus.roles.history_group import recorder
 from handlers.delivery.handlers import delivery
 from handlers.email.handlers import email
 from handlers.lead.automation import lead_automation

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from eventbus import Connection
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.fields import Answer, Query
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200

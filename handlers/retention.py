@@ -9,7 +9,7 @@ Both ends are far behind KEPT. Once a day, over all organizations together: old 
 from datetime import timedelta
 
 from eventbus import Context, Tick
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from handlers.delivery.handlers import delivery
 
 KEPT = timedelta(days=90)

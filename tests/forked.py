@@ -77,7 +77,7 @@ def _become(module: str, arguments: tuple[str, ...], environment: Mapping[str, s
     os.chdir(folder)
     sys.argv[1:] = arguments
     sys.path.insert(0, folder)
-    importlib.reload(importlib.import_module("eventbus.crash"))  # it has read another environment
+    importlib.reload(importlib.import_module("eventbus.process.crash_points"))  # it has read another environment
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

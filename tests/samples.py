@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from eventbus.contract.transport import Delivery, Failure, Outgoing, Reclaimed, Settlement, Subscription, Transport
 from eventbus.event import Envelope, uuid7
-from eventbus.transport import Delivery, Failure, Outgoing, Reclaimed, Settlement, Subscription, Transport
 from tests.waiting import eventually
 
 STREAM = "order"

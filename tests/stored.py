@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
+from eventbus.contract.history import Ending, Execution
 from eventbus.event import Envelope, uuid7
-from eventbus.history import Ending, Execution
 from eventbus.postgres.history import made
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from eventbus.cli import output
 from eventbus.cli.extras import told_extra
 from eventbus.errors import EventBusError
-from eventbus.logs import configure
+from eventbus.process.logs import configure
 
 if TYPE_CHECKING:
     from typer import Typer

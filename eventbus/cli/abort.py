@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from eventbus.aborting import WITHIN
 from eventbus.bus import EventBus
 from eventbus.cli import reach
 from eventbus.cli.actions import audit
 from eventbus.cli.durations import duration
-from eventbus.loop import run
+from eventbus.operating.aborting import WITHIN
+from eventbus.process.loop import run
 
 
 def abort(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from eventbus.inspection import SCHEDULE, Account
+from eventbus.contract.inspection import SCHEDULE, Account
 
 SHOWN = 10  # spans of time that are told of one group
 

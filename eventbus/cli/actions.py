@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import orjson
 import typer
 
-from eventbus.control import whoami
+from eventbus.operating.control import whoami
 
 
 def audit(action: str, **details: object) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated
 import orjson
 import typer
 
-from eventbus.apps import INSTALLED, App
-from eventbus.asyncapi import document
 from eventbus.cli.source import AppOption, find_apps
+from eventbus.operating.apps import INSTALLED, App
+from eventbus.operating.asyncapi import document
 
 UNRELEASED = "0.0.0"
 

@@ -13,8 +13,8 @@ from eventbus.cli.accounts import as_told, in_both, since_when, uncounted
 from eventbus.cli.columns import columns
 from eventbus.cli.screen import FAILED
 from eventbus.cli.shapes import camel
-from eventbus.inspection import Account, Balance, Schedule
-from eventbus.loop import run
+from eventbus.contract.inspection import Account, Balance, Schedule
+from eventbus.process.loop import run
 from eventbus.redis.accounting import accounts
 from eventbus.redis.auditing import audit as audit_in_redis
 from eventbus.redis.link import Link

@@ -6,11 +6,11 @@ from types import MappingProxyType
 
 from eventbus.cli.durations import spoken
 from eventbus.cli.status import alive
-from eventbus.control import Pause
+from eventbus.contract.inspection import Finding, GroupState, OutboxStanding, Severity, StreamState
 from eventbus.errors import EventBusError, Unavailable
-from eventbus.inspection import Finding, GroupState, OutboxStanding, Severity, StreamState
+from eventbus.operating.control import Pause
+from eventbus.publishing.spool import SPOOL_BYTES, SpoolFile
 from eventbus.settings import Settings
-from eventbus.spool import SPOOL_BYTES, SpoolFile
 
 LATE = 60.0  # seconds that an event may wait for a group that is at work
 STUCK = 3_600.0  # seconds for which an event may be unsettled

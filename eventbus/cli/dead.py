@@ -13,11 +13,11 @@ from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns, printable
 from eventbus.cli.durations import ago, duration
 from eventbus.cli.letters import Filter, Reference, Sweep, find, letters
-from eventbus.control import whoami
+from eventbus.contract.replays import Replay, Source
+from eventbus.contract.transport import DeadLetter
 from eventbus.event import uuid7
-from eventbus.loop import run
-from eventbus.replays import Replay, Source
-from eventbus.transport import DeadLetter
+from eventbus.operating.control import whoami
+from eventbus.process.loop import run
 
 app = typer.Typer(help="See dead letters; run them again, or let them go.", no_args_is_help=True)
 

@@ -10,8 +10,8 @@ import typer
 from eventbus.cli import checks, reach
 from eventbus.cli.columns import hanging
 from eventbus.cli.screen import AWAY, FAILED
-from eventbus.inspection import Finding, Severity
-from eventbus.loop import run
+from eventbus.contract.inspection import Finding, Severity
+from eventbus.process.loop import run
 from eventbus.redis import ahead, health
 from eventbus.redis.inspection import read_streams
 from eventbus.settings import Settings

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from eventbus.cli import reach
-from eventbus.codec import Fields
+from eventbus.contract.codec import Fields
+from eventbus.contract.priorities import LANES
+from eventbus.contract.transaction import Connection
 from eventbus.event import stream_of
-from eventbus.lanes import LANES
+from eventbus.operating.schemas import Examination, Place
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.link import Link
 from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
-from eventbus.schemas import Examination, Place
 from eventbus.settings import Settings
-from eventbus.transaction import Connection
 
 # Looked at in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
 TABLES = {

@@ -12,10 +12,10 @@ from eventbus.cli import reach, status
 from eventbus.cli.columns import cut, hanging, printable, screen_width
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel
-from eventbus.control import Pause
+from eventbus.contract.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, GroupState, Standing, Trace
 from eventbus.event import unix_ms
-from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, GroupState, Standing, Trace
-from eventbus.loop import run
+from eventbus.operating.control import Pause
+from eventbus.process.loop import run
 from eventbus.redis.explaining import explain as find
 from eventbus.redis.inspection import read_streams
 

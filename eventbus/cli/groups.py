@@ -7,7 +7,7 @@ import typer
 
 from eventbus.bus import EventBus
 from eventbus.cli.actions import audit, confirm
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 app = typer.Typer(help="Stop groups, let them go on, forget those that are gone.", no_args_is_help=True)
 

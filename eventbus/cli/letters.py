@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from eventbus.contract.transport import DeadLetter, Transport
 from eventbus.errors import EventBusError
-from eventbus.transport import DeadLetter, Transport
 
 PAGE = 200
 

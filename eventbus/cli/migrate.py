@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from eventbus.loop import run
 from eventbus.postgres import Database, apply, installed, pending
+from eventbus.process.loop import run
 from eventbus.settings import Settings
 
 

@@ -11,9 +11,9 @@ from eventbus.cli import store
 from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, spoken
-from eventbus.inspection import OutboxStanding, RowAside
-from eventbus.loop import run
+from eventbus.contract.inspection import OutboxStanding, RowAside
 from eventbus.postgres import discard, retry, standing
+from eventbus.process.loop import run
 
 app = typer.Typer(
     help="See rows of the outbox that were set aside; try them again, or let them go.", no_args_is_help=True

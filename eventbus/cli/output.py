@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from eventbus.errors import EventBusError
-from eventbus.loop import keep_standard_files
+from eventbus.process.loop import keep_standard_files
 
 
 class Incomplete(EventBusError):

@@ -12,7 +12,7 @@ from eventbus.bus import EventBus
 from eventbus.cli.source import AppOption, find_apps
 from eventbus.errors import UnknownEventType
 from eventbus.event import NORMAL_PRIORITY, Event, Receipt, event_class, event_types
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 
 def publish(  # noqa: PLR0917 - typer calls it by name

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 
 import typer
 
-from eventbus.codec import pairs
-from eventbus.control import Pause, pauses
+from eventbus.contract.codec import pairs
+from eventbus.contract.inspection import OutboxStanding, Trace
+from eventbus.contract.replays import Replay
 from eventbus.errors import EventBusError, hide_password
-from eventbus.inspection import OutboxStanding, Trace
+from eventbus.operating.control import Pause, pauses
 from eventbus.redis.keys import control_key
 from eventbus.redis.link import Link
-from eventbus.replays import Replay
 from eventbus.settings import Settings
 
 NAMESPACE = "eb"

@@ -14,10 +14,10 @@ from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, moment
 from eventbus.cli.shapes import camel
-from eventbus.history import Selection
-from eventbus.loop import run
-from eventbus.replaying import Replayed, Replaying, described
-from eventbus.replays import Replay
+from eventbus.contract.history import Selection
+from eventbus.contract.replays import Replay
+from eventbus.operating.replaying import Replayed, Replaying, described
+from eventbus.process.loop import run
 from eventbus.settings import Settings
 
 app = typer.Typer(help="Send events of the store to one group again, or see who did.", invoke_without_command=True)

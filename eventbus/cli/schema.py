@@ -11,11 +11,11 @@ from eventbus.cli.columns import columns, cut, hanging, printable, screen_width
 from eventbus.cli.examining import Looked, look
 from eventbus.cli.screen import FAILED
 from eventbus.cli.source import AppOption, find_apps
+from eventbus.contract.upcasting import find_gaps, opens_from
 from eventbus.event import event_class, event_types
 from eventbus.group import Group
-from eventbus.loop import run
-from eventbus.schemas import Examined, Fault, Place
-from eventbus.upcasting import find_gaps, opens_from
+from eventbus.operating.schemas import Examined, Fault, Place
+from eventbus.process.loop import run
 
 LIMIT = 1_000
 LEAST = 16  # characters of a type

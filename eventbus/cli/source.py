@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from eventbus.apps import App, AppNotFound, choose, installed_apps, load_app
 from eventbus.bus import EventBus
 from eventbus.cli.extras import told_extra
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.group import Group
-from eventbus.recording import is_recorder
+from eventbus.operating.apps import App, AppNotFound, choose, installed_apps, load_app
+from eventbus.roles.history_group import is_recorder
 from eventbus.settings import Settings
 
 MIGRATIONS = "eventbus.migrations"

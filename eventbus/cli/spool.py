@@ -10,11 +10,11 @@ import typer
 
 from eventbus.bus import EventBus
 from eventbus.cli.columns import printable
+from eventbus.contract.transport import Transport
 from eventbus.errors import ConfigurationError, EventBusError
-from eventbus.loop import run
+from eventbus.process.loop import run
+from eventbus.publishing.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay, replay_rejected
 from eventbus.settings import Settings
-from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay, replay_rejected
-from eventbus.transport import Transport
 
 MOST_REASONS = 10  # of lines that were set aside
 CLAIM_PATIENCE = 10.0  # seconds that a replay of another process may take

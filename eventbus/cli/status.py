@@ -12,9 +12,9 @@ from eventbus.cli import reach
 from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel, camel_values
-from eventbus.control import Pause
-from eventbus.inspection import ConsumerState, GroupState, OutboxStanding, StreamState
-from eventbus.loop import run
+from eventbus.contract.inspection import ConsumerState, GroupState, OutboxStanding, StreamState
+from eventbus.operating.control import Pause
+from eventbus.process.loop import run
 from eventbus.redis.inspection import read_streams
 
 ALIVE = 60.0  # seconds: a consumer that has not asked for anything for so long is not counted

@@ -12,15 +12,15 @@ from rich.text import Text
 from eventbus.cli import reach, store
 from eventbus.cli.columns import printable, screen_width
 from eventbus.cli.durations import ago, spoken
+from eventbus.contract.history import Ending, Execution
+from eventbus.contract.inspection import Related
+from eventbus.contract.traces import LIMIT, Found, Node, Place, Tree, carried, unfold
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
-from eventbus.history import Ending, Execution
-from eventbus.inspection import Related
-from eventbus.loop import run
 from eventbus.postgres import executions, find, gather, stored_envelope
+from eventbus.process.loop import run
 from eventbus.redis.explaining import explain
 from eventbus.redis.relating import related
-from eventbus.traces import LIMIT, Found, Node, Place, Tree, carried, unfold
 
 DEEPEST = 12  # levels that are drawn; what is deeper stands there with its depth
 

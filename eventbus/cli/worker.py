@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from eventbus import logs, loop
-from eventbus.apps import App
 from eventbus.cli.source import AppOption, find_apps, find_groups, open_bus
 from eventbus.errors import ConfigurationError
 from eventbus.group import Group
+from eventbus.operating.apps import App
+from eventbus.process import logs, loop
+from eventbus.process.supervisor import Supervisor, follow
 from eventbus.settings import Settings
-from eventbus.supervisor import Supervisor, follow
 from eventbus.telemetry import serving
 from eventbus.worker import Worker
 

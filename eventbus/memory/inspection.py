@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
-from eventbus.codec import decode
-from eventbus.errors import CodecError
-from eventbus.inspection import (
+from eventbus.contract.codec import decode
+from eventbus.contract.inspection import (
     ConsumerState,
     EventStanding,
     GroupStanding,
@@ -16,8 +15,9 @@ from eventbus.inspection import (
     Standing,
     StreamState,
 )
+from eventbus.contract.transport import DeadLetter, member_of
+from eventbus.errors import CodecError
 from eventbus.memory.log import Cursor, Log
-from eventbus.transport import DeadLetter, member_of
 
 
 def inspect(name: str, log: Log, now: float) -> StreamState:

@@ -5,15 +5,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from eventbus.gauges import Places
-from eventbus.inspection import InLine
-from eventbus.limits import RateLimit, in_words
-from eventbus.transport import Answer, Request, Spent
-from eventbus.turnstile import Turnstile
+from eventbus.contract.inspection import InLine
+from eventbus.contract.limits import RateLimit, in_words
+from eventbus.contract.transport import Answer, Request, Spent
+from eventbus.memory.gauges import Places
+from eventbus.memory.limits import Turnstile
 
 
 class MemoryLimits:
-    """See eventbus.transport.Transport. `clock` returns seconds."""
+    """See eventbus.contract.transport.Transport. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

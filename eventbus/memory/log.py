@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from eventbus.codec import Fields
+from eventbus.contract.codec import Fields
+from eventbus.contract.priorities import LANES, shares
+from eventbus.contract.transport import DeadLetter, Subscription
 from eventbus.event import Envelope
-from eventbus.lanes import LANES, shares
-from eventbus.transport import DeadLetter, Subscription
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eventbus.states import Keep, Phase, Update
+from eventbus.contract.states import Keep, Phase, Update
 
 
 @dataclass(slots=True)
@@ -17,7 +17,8 @@ class _Tracked:
 
 
 class MemoryRecords:
-    """See eventbus.states.Records. What is not kept goes at once: nobody outside of this process asks for it."""
+    """See eventbus.contract.states.Records. What is not kept goes at once: nobody outside of this process asks for
+    it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -6,9 +6,7 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from eventbus.errors import NoSuchSession, SessionFull, WrongState
-from eventbus.event import Envelope
-from eventbus.ledger import (
+from eventbus.contract.session_store import (
     LIFETIME,
     MAX_BYTES,
     MAX_EVENTS,
@@ -23,6 +21,8 @@ from eventbus.ledger import (
     Stale,
     Unreadable,
 )
+from eventbus.errors import NoSuchSession, SessionFull, WrongState
+from eventbus.event import Envelope
 
 
 @dataclass(slots=True)
@@ -36,7 +36,8 @@ class _Kept:
 
 
 class MemoryLedger:
-    """See eventbus.ledger.Ledger. `store` appends to a stream. Cursors are kept for as long as the process lives."""
+    """See eventbus.contract.session_store.Ledger. `store` appends to a stream. Cursors are kept for as long as the
+    process lives."""
 
     def __init__(self, now: Callable[[], datetime], store: Callable[[Envelope], None]) -> None:
         self._now = now

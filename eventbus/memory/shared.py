@@ -6,8 +6,8 @@ from datetime import datetime
 
 import orjson
 
-from eventbus.activity import FAILURES, MINUTES, DeadEvent, Found, Share, Sums, minute_of
-from eventbus.circuits import FORGET_AFTER, Circuit, CircuitState
+from eventbus.contract.activity_stats import FAILURES, MINUTES, DeadEvent, Found, Share, Sums, minute_of
+from eventbus.contract.circuits import FORGET_AFTER, Circuit, CircuitState
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class _State:
 
 
 class MemoryCircuits:
-    """See eventbus.circuits.Circuits."""
+    """See eventbus.contract.circuits.Circuits."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -63,7 +63,7 @@ class MemoryCircuits:
 
 
 class MemoryRecent:
-    """See eventbus.recent.Recent."""
+    """See eventbus.contract.recent_cache.Recent."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -92,7 +92,8 @@ class _Kept:
 
 
 class MemoryTallies:
-    """See eventbus.activity.Tallies. Kept for as long as the process lives: nobody has more organizations than fit."""
+    """See eventbus.contract.activity_stats.Tallies. Kept for as long as the process lives: nobody has more
+    organizations than fit."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now

@@ -7,26 +7,17 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from eventbus.activity import Tallies
-from eventbus.circuits import Circuits
-from eventbus.codec import decode, encode, pairs
-from eventbus.dedupe import Once
-from eventbus.errors import CodecError
-from eventbus.event import Envelope, Status
-from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
-from eventbus.ledger import Ledger
-from eventbus.limits import RateLimit
-from eventbus.memory import inspection
-from eventbus.memory.limiting import MemoryLimits
-from eventbus.memory.log import Cursor, Log, Pending, claimable, half_of_the_suspects, take_next, unread
-from eventbus.memory.records import MemoryRecords
-from eventbus.memory.sessions import MemoryLedger
-from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
-from eventbus.recent import Recent
-from eventbus.retention import Retention
-from eventbus.states import Records
-from eventbus.telling import get_logger
-from eventbus.transport import (
+from eventbus.contract.activity_stats import Tallies
+from eventbus.contract.circuits import Circuits
+from eventbus.contract.codec import decode, encode, pairs
+from eventbus.contract.dedupe import Once
+from eventbus.contract.inspection import EventStanding, GroupStanding, Related, StreamState
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.recent_cache import Recent
+from eventbus.contract.retention import Retention
+from eventbus.contract.session_store import Ledger
+from eventbus.contract.states import Records
+from eventbus.contract.transport import (
     FIRED_AHEAD,
     IMPOSSIBLE_FIRING,
     Ack,
@@ -47,6 +38,15 @@ from eventbus.transport import (
     Subscription,
     Tidied,
 )
+from eventbus.errors import CodecError
+from eventbus.event import Envelope, Status
+from eventbus.memory import inspection
+from eventbus.memory.limiting import MemoryLimits
+from eventbus.memory.log import Cursor, Log, Pending, claimable, half_of_the_suspects, take_next, unread
+from eventbus.memory.records import MemoryRecords
+from eventbus.memory.sessions import MemoryLedger
+from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
+from eventbus.process.telling import get_logger
 
 told = get_logger("eventbus.memory")
 
@@ -56,7 +56,7 @@ TURNS = 5
 
 
 class MemoryTransport:
-    """See eventbus.transport. `clock` returns seconds and never goes back; tests may bring their own."""
+    """See eventbus.contract.transport. `clock` returns seconds and never goes back; tests may bring their own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -7,12 +7,12 @@ its events is lost itself.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from eventbus.aggregates import Aggregate, Key, Snapshot, replay, restore
-from eventbus.codec import encode, open_event
+from eventbus.contract.aggregates import Aggregate, Key, Snapshot, replay, restore
+from eventbus.contract.codec import encode, open_event
+from eventbus.contract.transaction import Connection, Row
 from eventbus.errors import MissingEvents, WrongVersion
 from eventbus.event import Envelope
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Connection, Row
 
 A = TypeVar("A", bound=Aggregate)
 

@@ -10,14 +10,14 @@ import asyncpg
 import asyncpg.pool
 import orjson
 
-from eventbus import crash
-from eventbus.aggregates import Aggregate, Key, key_of
-from eventbus.codec import MAX_PAYLOAD, envelop, open_event
-from eventbus.dedupe import WINDOW, Dedupe, once
+from eventbus.contract.aggregates import Aggregate, Key, key_of
+from eventbus.contract.codec import MAX_PAYLOAD, envelop, open_event
+from eventbus.contract.dedupe import WINDOW, Dedupe, once
+from eventbus.contract.inspection import OutboxStanding
+from eventbus.contract.transaction import Connection
+from eventbus.contract.transport import Appender, Outgoing, outgoing
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
-from eventbus.home import Home
-from eventbus.inspection import OutboxStanding
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
@@ -25,9 +25,9 @@ from eventbus.postgres.recording import Recorder
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
 from eventbus.postgres.standing import standing
-from eventbus.telling import get_logger
-from eventbus.transaction import Connection
-from eventbus.transport import Appender, Outgoing, outgoing
+from eventbus.process import crash_points
+from eventbus.process.home import Home
+from eventbus.process.telling import get_logger
 
 log = get_logger("eventbus.postgres")
 
@@ -146,8 +146,8 @@ class Database:
                 tx = PostgresTransaction(connection, origin, max_payload=self._max_payload, committed=not first)
                 yield tx
                 await tx.flush()
-                crash.point("inbox.commit")
-            crash.point("inbox.committed")
+                crash_points.point("inbox.commit")
+            crash_points.point("inbox.committed")
         except _CommittedBefore:
             return
         except BaseExceptionGroup as errors:  # a TaskGroup in the block wraps what its tasks raise
@@ -163,8 +163,8 @@ class Database:
             inbox = PostgresBatchInbox(connection, group, fresh, max_payload=self._max_payload)
             yield inbox
             await inbox.flush()
-            crash.point("inbox.commit")
-        crash.point("inbox.committed")
+            crash_points.point("inbox.commit")
+        crash_points.point("inbox.committed")
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[PooledConnection]:
@@ -209,7 +209,7 @@ class _CommittedBefore(BaseException):
 
 
 class PostgresTransaction:
-    """See eventbus.transaction.Transaction. Events are written in one statement, just before the commit."""
+    """See eventbus.contract.transaction.Transaction. Events are written in one statement, just before the commit."""
 
     def __init__(
         self, connection: Connection, origin: Origin, *, max_payload: int = MAX_PAYLOAD, committed: bool = False
@@ -293,7 +293,7 @@ class PostgresTransaction:
 
 
 class PostgresBatchInbox:
-    """See eventbus.transaction.BatchInbox."""
+    """See eventbus.contract.transaction.BatchInbox."""
 
     def __init__(self, connection: Connection, group: str, fresh: frozenset[str], *, max_payload: int) -> None:
         self.connection = connection

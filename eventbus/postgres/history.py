@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
+from eventbus.contract.history import Ending, Execution, Recorded, Selection
+from eventbus.contract.transaction import Connection, Row
 from eventbus.event import unix_ms
-from eventbus.history import Ending, Execution, Recorded, Selection
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Connection, Row
 
 COLUMN = 300  # characters: two of them in UTF-8, and an id, fit into an entry of an index
 
@@ -22,7 +22,7 @@ _COMMITTED = "SELECT event_id, group_name, processed_at FROM eventbus_inbox WHER
 
 
 class EventStore:
-    """eventbus.history.History, on a pool."""
+    """eventbus.contract.history.History, on a pool."""
 
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._connect = connect

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from eventbus.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
-from eventbus.dedupe import WINDOW, Dedupe, Once, once
+from eventbus.checks.numbers import longest_delay
+from eventbus.contract.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
+from eventbus.contract.dedupe import WINDOW, Dedupe, Once, once
+from eventbus.contract.transaction import Connection, Row
+from eventbus.contract.transport import Outgoing, outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
-from eventbus.numbers import longest_delay
-from eventbus.transaction import Connection, Row
-from eventbus.transport import Outgoing, outgoing
 
 CHANNEL = "eventbus_outbox"
 # A lock that a sleeping relay holds, and that each transaction shares which wrote events while none slept.

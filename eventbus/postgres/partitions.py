@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
+from eventbus.contract.transaction import Connection
 from eventbus.postgres import driver
-from eventbus.telling import get_logger
-from eventbus.transaction import Connection
+from eventbus.process.telling import get_logger
 
 TABLES = ("eventbus_events", "eventbus_executions")
 MONTHS_BACK, MONTHS_AHEAD = 12, 2

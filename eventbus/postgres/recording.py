@@ -13,14 +13,14 @@ from typing import Any
 import asyncpg
 import asyncpg.pool
 
-from eventbus import crash
+from eventbus.contract.history import Execution
+from eventbus.contract.tap import Passing
 from eventbus.errors import Reject
-from eventbus.history import Execution
 from eventbus.postgres import partitions
 from eventbus.postgres.history import column, made
 from eventbus.postgres.partitions import month_of
-from eventbus.tap import Passing
-from eventbus.telling import get_logger
+from eventbus.process import crash_points
+from eventbus.process.telling import get_logger
 
 Connect = Callable[[], AbstractAsyncContextManager[asyncpg.pool.PoolConnectionProxy]]
 Record = tuple[Any, ...]  # a row: what PostgreSQL holds
@@ -58,7 +58,7 @@ log = get_logger("eventbus.history")
 
 
 class Recorder:
-    """eventbus.history.Recorder, on a pool."""
+    """eventbus.contract.history.Recorder, on a pool."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -73,11 +73,11 @@ class Recorder:
                 each.fail(Reject(f"PostgreSQL cannot hold it: {error}"))
             else:
                 kept.append(each)
-        crash.point("history.record")
+        crash_points.point("history.record")
         refused = await self._write(_EVENTS, _EVENT, rows)
         for place, reason in refused.items():
             kept[place].fail(Reject(f"PostgreSQL cannot hold it: {reason}"))
-        crash.point("history.recorded")
+        crash_points.point("history.recorded")
 
     async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
         refused = await self._write(_EXECUTIONS, _EXECUTION, [_execution_row(*each) for each in executions])

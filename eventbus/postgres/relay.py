@@ -20,15 +20,15 @@ from datetime import timedelta
 
 import asyncpg
 
-from eventbus import crash
+from eventbus.contract.transaction import Connection, Row
+from eventbus.contract.transport import Appender, Fate, Outgoing, fates_of
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import is_event_type
 from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relaying import HAND_OVER, Judged, Relaying, Sent
-from eventbus.telling import get_logger
-from eventbus.transaction import Connection, Row
-from eventbus.transport import Appender, Fate, Outgoing, fates_of
+from eventbus.process import crash_points
+from eventbus.process.telling import get_logger
 
 BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one at least
 IN_DOUBT = 4  # times as many rows share a look, where they may be in their streams
@@ -174,7 +174,7 @@ class Relay:
             if connection.is_closed():  # so is the lock: these rows are another relay's
                 raise asyncpg.ConnectionDoesNotExistError("the session has ended before its rows were appended")
             judged = self._decisions.judge(sent, await self._append(sent, again))
-            crash.point("relay.appended")
+            crash_points.point("relay.appended")
         failed |= judged.failed
         if judged.published:
             await connection.execute(_MARK, judged.published)

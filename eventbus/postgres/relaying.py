@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from eventbus.contract.transport import Fate, Outgoing
 from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Status
-from eventbus.transport import Fate, Outgoing
 
 STALE = 0.25  # seconds from the look at the outbox to the append, after which another relay may have been at work
 HAND_OVER = 0.35  # seconds that a relay waits before its first look: what was sent before it is in the streams by then

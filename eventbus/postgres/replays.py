@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
+from eventbus.contract.history import Selection
+from eventbus.contract.replays import Matched, Replay, Source
+from eventbus.contract.transaction import Connection, Row
 from eventbus.event import Envelope
-from eventbus.history import Selection
 from eventbus.postgres.history import conditions
 from eventbus.postgres.outbox import envelope_of
 from eventbus.postgres.relay import RETENTION
-from eventbus.replays import Matched, Replay, Source
-from eventbus.transaction import Connection, Row
 
 # What the inbox knows now it must still know when the event is handled, which may be a while from now.
 REMEMBERED = RETENTION - timedelta(days=1)
@@ -31,7 +31,7 @@ _FORGOTTEN = """
     ), true)
 """
 # $3: the group as `meta` has it, or nothing if copies for it are unwanted. Behind `only` stand at most two attributes
-# (eventbus.codec), so that nothing of the same name further inside is taken for it.
+# (eventbus.contract.codec), so that nothing of the same name further inside is taken for it.
 _FOR_IT = r"""
     coalesce(substring(meta FROM '"only":"((?:[^"\\]|\\.)*)"(?:,"version":[0-9]+)?(?:,"replayed":true)?\}$') = $3, true)
 """
@@ -44,7 +44,7 @@ _LATEST = "SELECT * FROM eventbus_replays ORDER BY began_at DESC LIMIT $1"
 
 
 class PostgresReplays:
-    """eventbus.replays.Replays, on a pool."""
+    """eventbus.contract.replays.Replays, on a pool."""
 
     def __init__(self, connect: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._connect = connect

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from eventbus.codec import Fields
+from eventbus.contract.codec import Fields
+from eventbus.contract.transaction import Connection
 from eventbus.event import unix_ms
 from eventbus.postgres.outbox import fields_of
-from eventbus.transaction import Connection
 
 SLICES = 20  # of the time between a type's first and last event
 PAGE = 200  # rows of the outbox a look

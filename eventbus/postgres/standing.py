@@ -3,9 +3,9 @@ about rows that were set aside."""
 
 from collections.abc import Sequence
 
-from eventbus.inspection import OutboxStanding, RowAside, RowsWaiting
+from eventbus.contract.inspection import OutboxStanding, RowAside, RowsWaiting
+from eventbus.contract.transaction import Connection
 from eventbus.postgres.relay import at_work
-from eventbus.transaction import Connection
 
 MOST = 10_000  # rows that are counted
 

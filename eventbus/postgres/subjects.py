@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from eventbus.aggregates import Aggregate
+from eventbus.contract.aggregates import Aggregate
+from eventbus.contract.transaction import Connection, Row
 from eventbus.event import Envelope
 from eventbus.postgres.history import made
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Connection, Row
 
 _BEGINNING = UUID(int=0)
 

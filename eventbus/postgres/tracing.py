@@ -7,13 +7,13 @@ from uuid import UUID
 
 import orjson
 
+from eventbus.contract.history import Selection
+from eventbus.contract.inspection import Trace
+from eventbus.contract.traces import Found, Place
+from eventbus.contract.transaction import Connection, Row
 from eventbus.event import Envelope, unix_ms
-from eventbus.history import Selection
-from eventbus.inspection import Trace
 from eventbus.postgres.history import conditions
 from eventbus.postgres.outbox import envelope_of
-from eventbus.traces import Found, Place
-from eventbus.transaction import Connection, Row
 
 LEAN = 16_384  # bytes of data that an event of a trace is read with; of a larger one none are
 LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an event has caused

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 
-from eventbus.codec import pairs
-from eventbus.inspection import SCHEDULE, Account, Gap
+from eventbus.contract.codec import pairs
+from eventbus.contract.inspection import SCHEDULE, Account, Gap
 from eventbus.redis import scripts
 from eventbus.redis.keys import lane_key, stream_keys
 from eventbus.redis.link import Link, Reply

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from eventbus.codec import pairs
-from eventbus.inspection import Finding, Severity
+from eventbus.contract.codec import pairs
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.redis import scripts
 from eventbus.redis.keys import fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply

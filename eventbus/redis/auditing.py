@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from eventbus.codec import pairs
-from eventbus.inspection import Balance, Schedule
+from eventbus.contract.codec import pairs
+from eventbus.contract.inspection import Balance, Schedule
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import entry_name, stream_keys

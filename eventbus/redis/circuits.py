@@ -2,8 +2,8 @@
 
 import time
 
-from eventbus.circuits import FORGET_AFTER, Circuit, CircuitState
-from eventbus.codec import pairs
+from eventbus.contract.circuits import FORGET_AFTER, Circuit, CircuitState
+from eventbus.contract.codec import pairs
 from eventbus.redis import scripts
 from eventbus.redis.keys import circuits_key
 from eventbus.redis.link import Link
@@ -13,7 +13,7 @@ KEEP = 86_400.0  # seconds behind the last failure
 
 
 class RedisCircuits:
-    """See eventbus.circuits.Circuits."""
+    """See eventbus.contract.circuits.Circuits."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link

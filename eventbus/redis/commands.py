@@ -1,11 +1,11 @@
 """The commands that store an envelope, or schedule it."""
 
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
+from eventbus.contract.transport import Outgoing
 from eventbus.event import stream_of
 from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import lane_key, stream_keys
 from eventbus.redis.scripts import Command, ms, unix
-from eventbus.transport import Outgoing
 
 AT_ONCE = (0, 0)  # see due
 

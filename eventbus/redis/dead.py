@@ -3,12 +3,12 @@
 import re
 from datetime import UTC, datetime
 
-from eventbus.codec import Fields, decode, encode, pairs
+from eventbus.contract.codec import Fields, decode, encode, pairs
+from eventbus.contract.transport import Dead, DeadLetter, Delivery
 from eventbus.errors import CodecError
 from eventbus.redis import scripts
 from eventbus.redis.keys import dead_pattern, stream_keys, stream_of_dead
 from eventbus.redis.link import Argument, Link
-from eventbus.transport import Dead, DeadLetter, Delivery
 
 MOST_FIELDS = 1_000  # of a foreign entry that are kept; Lua unpacks at most some 8,000 values
 MOST_BYTES = 16 * 2**20  # of an entry that are kept; far more than an event may have

@@ -7,13 +7,13 @@ ever there without the other.
 from functools import lru_cache
 from urllib.parse import quote
 
-from eventbus.codec import encode
-from eventbus.dedupe import Once
+from eventbus.contract.codec import encode
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope
 from eventbus.redis import scripts
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import Outgoing
 
 
 def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:

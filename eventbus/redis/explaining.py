@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 
-from eventbus.codec import Fields, decode, pairs
+from eventbus.contract.codec import Fields, decode, pairs
+from eventbus.contract.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
+from eventbus.contract.transport import SUSPECT_FROM, member_of
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, unix_ms
-from eventbus.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
@@ -15,7 +16,6 @@ from eventbus.redis.limiting import in_lines
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.reading import count_of, failure_count, first_failure
 from eventbus.redis.scripts import Command
-from eventbus.transport import SUSPECT_FROM, member_of
 
 LOOK = 2_000  # entries a look: the server does nothing else meanwhile
 MARGIN = 60_000  # ms by which the clock of who made the event may have been fast

@@ -4,8 +4,8 @@ import secrets
 import time
 from collections.abc import Iterator
 
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import Full
-from eventbus.inspection import Finding, Severity
 from eventbus.redis.link import Argument, Link, Reply, ReplyError
 
 MINIMUM = 7  # the major version of Redis; every Valkey calls itself 7 or above

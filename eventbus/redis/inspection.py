@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from eventbus.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
+from eventbus.contract.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, stream_keys
 from eventbus.redis.link import Link, Reply

@@ -7,15 +7,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from eventbus.contract.transport import Delivery
 from eventbus.errors import Unavailable, hide_password
 from eventbus.redis.scripts import Command, by_text
-from eventbus.transport import Delivery
 
 TIMEOUT = 1.0  # seconds for connecting, and for each reply
 
 
 class Keeper:
-    """See eventbus.transport.LeaseKeeper. `renewals` makes the commands that renew deliveries; it touches no state."""
+    """See eventbus.contract.transport.LeaseKeeper. `renewals` makes the commands that renew deliveries; it touches no
+    state."""
 
     def __init__(self, url: str, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
         self._url = url

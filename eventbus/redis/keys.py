@@ -4,10 +4,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from eventbus.contract.priorities import LANES
+from eventbus.contract.session_store import SessionId
+from eventbus.contract.transport import Scope
 from eventbus.event import NORMAL_PRIORITY
-from eventbus.lanes import LANES
-from eventbus.ledger import SessionId
-from eventbus.transport import Scope
 
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
 
@@ -122,7 +122,7 @@ def tracking_keys(namespace: str, group: str) -> TrackingKeys:
 
 
 def control_key(namespace: str) -> str:
-    """What operators want of all workers (HASH): see eventbus.control."""
+    """What operators want of all workers (HASH): see eventbus.operating.control."""
     return f"{namespace}:control"
 
 
@@ -164,7 +164,7 @@ def active_sessions_key(namespace: str, organization: str) -> str:
 
 def cursor_key(namespace: str, stream: str, session: SessionId) -> str:
     """STRING: all events of the session before this position that go to this stream are there. It outlives the session:
-    see eventbus.ledger."""
+    see eventbus.contract.session_store."""
     return f"{namespace}:{{{stream}}}:session:{session.organization}:{session.id}"
 
 

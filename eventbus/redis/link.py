@@ -16,10 +16,10 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
+from eventbus.contract.transport import NotBegun
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
-from eventbus.home import Home
-from eventbus.telling import get_logger
-from eventbus.transport import NotBegun
+from eventbus.process.home import Home
+from eventbus.process.telling import get_logger
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
 Reply = Any

@@ -5,8 +5,11 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
+from eventbus.contract.transport import Outgoing, statuses
 from eventbus.errors import EventBusError
 from eventbus.event import Status
+from eventbus.process.supervision import Background
+from eventbus.process.telling import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.commands import command, xadd
 from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
@@ -14,9 +17,6 @@ from eventbus.redis.link import Link, Reply
 from eventbus.redis.repeating import Repeating
 from eventbus.redis.repeats import Wait
 from eventbus.redis.scripts import Command, ms
-from eventbus.supervision import Background
-from eventbus.telling import get_logger
-from eventbus.transport import Outgoing, statuses
 
 PROMOTE_BATCH = 500
 ASIDE = 60.0  # seconds until what can be neither delivered nor become a dead letter is tried again

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from eventbus.errors import EventBusError
+from eventbus.process.supervision import supervise
+from eventbus.process.telling import get_logger
 from eventbus.redis.link import Link
-from eventbus.supervision import supervise
-from eventbus.telling import get_logger
 
 LOOKS = 8  # in a lease
 LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.05  # seconds between looks

@@ -8,13 +8,13 @@ wait    blocks until there is something; it cannot tell the lanes apart
 import asyncio
 from collections.abc import Sequence
 
-from eventbus.codec import pairs
-from eventbus.lanes import LANES, shares
+from eventbus.contract.codec import pairs
+from eventbus.contract.priorities import LANES, shares
+from eventbus.contract.transport import Delivery, Release, Settlement, Subscription
+from eventbus.process.telling import get_logger
 from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
-from eventbus.telling import get_logger
-from eventbus.transport import Delivery, Release, Settlement, Subscription
 
 GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; leases of others run out
 _ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a small part

@@ -9,7 +9,7 @@ from eventbus.redis.scripts import ms
 
 
 class RedisRecent:
-    """See eventbus.recent.Recent."""
+    """See eventbus.contract.recent_cache.Recent."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link

@@ -4,7 +4,9 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from eventbus.codec import pairs
+from eventbus.contract.codec import pairs
+from eventbus.contract.transport import Delivery, Reclaimed, Subscription
+from eventbus.process.telling import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
@@ -12,8 +14,6 @@ from eventbus.redis.publishing import promoted, promotion
 from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader, create_group, failure_count
 from eventbus.redis.scripts import Command, ms
-from eventbus.telling import get_logger
-from eventbus.transport import Delivery, Reclaimed, Subscription
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in

@@ -4,9 +4,9 @@ from collections.abc import Collection
 
 import orjson
 
-from eventbus.codec import decode, pairs
+from eventbus.contract.codec import decode, pairs
+from eventbus.contract.inspection import Related
 from eventbus.errors import CodecError
-from eventbus.inspection import Related
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import stream_keys

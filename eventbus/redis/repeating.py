@@ -7,7 +7,8 @@ in the step that appends; if that is too much, by another look. So nothing lies 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Envelope
 from eventbus.redis import scripts
@@ -16,7 +17,6 @@ from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.looking import age, look, look_since
 from eventbus.redis.repeats import Lane, Repeats, Wait
-from eventbus.transport import Outgoing
 
 PART, PART_BYTES = 500, 2**20  # events, and about how many bytes of them, that one script appends
 SINCE, SINCE_BYTES = 500, 2**19  # entries, and bytes of them, that may come in between a look and the append

@@ -6,11 +6,9 @@ from datetime import datetime
 import orjson
 from pydantic import JsonValue
 
-from eventbus import validation
-from eventbus.codec import Fields, decode, encode, pairs
-from eventbus.errors import CodecError, NoSuchSession, SessionFull, SessionRefused, WrongState
-from eventbus.event import Envelope, stream_of
-from eventbus.ledger import (
+from eventbus.checks import validation
+from eventbus.contract.codec import Fields, decode, encode, pairs
+from eventbus.contract.session_store import (
     CURSOR_HOLDS,
     LIFETIME,
     MAX_BYTES,
@@ -26,6 +24,8 @@ from eventbus.ledger import (
     Stale,
     Unreadable,
 )
+from eventbus.errors import CodecError, NoSuchSession, SessionFull, SessionRefused, WrongState
+from eventbus.event import Envelope, stream_of
 from eventbus.redis import scripts
 from eventbus.redis.keys import (
     active_sessions_key,
@@ -43,7 +43,7 @@ _FIELDS = (b"id", b"type", b"meta", b"data")
 
 
 class RedisLedger:
-    """See eventbus.ledger.Ledger."""
+    """See eventbus.contract.session_store.Ledger."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from eventbus.contract.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.scripts import Command, ms
-from eventbus.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 REST_BATCH = 100  # entries that are put off for a limit's sake, in one call

@@ -5,7 +5,17 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from eventbus.activity import FAILURES, KEPT, MINUTES, DeadEvent, Found, Share, Sums, minute_of, moment_of
+from eventbus.contract.activity_stats import (
+    FAILURES,
+    KEPT,
+    MINUTES,
+    DeadEvent,
+    Found,
+    Share,
+    Sums,
+    minute_of,
+    moment_of,
+)
 from eventbus.redis import scripts
 from eventbus.redis.keys import tally_keys
 from eventbus.redis.link import Link
@@ -13,7 +23,7 @@ from eventbus.redis.scripts import Command, ms
 
 
 class RedisTallies:
-    """See eventbus.activity.Tallies."""
+    """See eventbus.contract.activity_stats.Tallies."""
 
     def __init__(self, link: Link, namespace: str) -> None:
         self._link = link

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from eventbus.codec import pairs
+from eventbus.contract.codec import pairs
+from eventbus.contract.states import Keep, Update
 from eventbus.redis import scripts
 from eventbus.redis.keys import tracking_keys
 from eventbus.redis.link import Argument, Link
 from eventbus.redis.notices import listen
 from eventbus.redis.scripts import Command
-from eventbus.states import Keep, Update
 
 OPEN_TTL = 7 * 86_400_000  # ms that a record is kept of what never ends, because its event was lost
 NEWS = "*"  # where scripts/track.lua expects when the record was written that is to be corrected
@@ -16,7 +16,7 @@ ENDED_TTL = 60_000  # ms that whoever asks can still see the end of what is not 
 
 
 class RedisRecords:
-    """See eventbus.states.Records."""
+    """See eventbus.contract.states.Records."""
 
     def __init__(self, link: Link, url: str, namespace: str) -> None:
         self._link = link

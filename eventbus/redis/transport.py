@@ -1,40 +1,21 @@
-"""The six verbs on Redis Streams. See eventbus.transport for the contract and scripts/ for the transitions."""
+"""The six verbs on Redis Streams. See eventbus.contract.transport for the contract and scripts/ for the transitions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from eventbus.activity import Tallies
-from eventbus.circuits import Circuits
-from eventbus.codec import encode, pairs
-from eventbus.dedupe import Once
-from eventbus.errors import ConfigurationError, EventBusError, hide_password
-from eventbus.event import Envelope, Status
-from eventbus.home import Home
-from eventbus.inspection import EventStanding, GroupStanding, Related, StreamState
-from eventbus.ledger import Ledger
-from eventbus.limits import RateLimit
-from eventbus.recent import Recent
-from eventbus.redis import dead, dedupe, explaining, inspection, limiting, relating, scripts, settling
-from eventbus.redis.circuits import RedisCircuits
-from eventbus.redis.keeper import Keeper
-from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
-from eventbus.redis.link import Link
-from eventbus.redis.notices import listen
-from eventbus.redis.publishing import Publishing, fate
-from eventbus.redis.pulse import Pulse
-from eventbus.redis.reading import Reader
-from eventbus.redis.recent import RedisRecent
-from eventbus.redis.reclaiming import Reclaiming
-from eventbus.redis.scripts import Command, moment, ms, unix
-from eventbus.redis.sessions import RedisLedger
-from eventbus.redis.tallies import RedisTallies
-from eventbus.redis.tracking import RedisRecords
-from eventbus.retention import Retention
-from eventbus.states import Records
-from eventbus.telling import get_logger
-from eventbus.transport import (
+from eventbus.contract.activity_stats import Tallies
+from eventbus.contract.circuits import Circuits
+from eventbus.contract.codec import encode, pairs
+from eventbus.contract.dedupe import Once
+from eventbus.contract.inspection import EventStanding, GroupStanding, Related, StreamState
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.recent_cache import Recent
+from eventbus.contract.retention import Retention
+from eventbus.contract.session_store import Ledger
+from eventbus.contract.states import Records
+from eventbus.contract.transport import (
     FIRED_AHEAD,
     IMPOSSIBLE_FIRING,
     Answer,
@@ -50,6 +31,25 @@ from eventbus.transport import (
     Subscription,
     Tidied,
 )
+from eventbus.errors import ConfigurationError, EventBusError, hide_password
+from eventbus.event import Envelope, Status
+from eventbus.process.home import Home
+from eventbus.process.telling import get_logger
+from eventbus.redis import dead, dedupe, explaining, inspection, limiting, relating, scripts, settling
+from eventbus.redis.circuits import RedisCircuits
+from eventbus.redis.keeper import Keeper
+from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
+from eventbus.redis.link import Link
+from eventbus.redis.notices import listen
+from eventbus.redis.publishing import Publishing, fate
+from eventbus.redis.pulse import Pulse
+from eventbus.redis.reading import Reader
+from eventbus.redis.recent import RedisRecent
+from eventbus.redis.reclaiming import Reclaiming
+from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.sessions import RedisLedger
+from eventbus.redis.tallies import RedisTallies
+from eventbus.redis.tracking import RedisRecords
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 GIVE_BACK_TIMEOUT = 1.0  # seconds that what a cancelled worker has not seen may take to be given back

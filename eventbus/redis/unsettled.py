@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from eventbus.codec import Fields, pairs
+from eventbus.contract.codec import Fields, pairs
 from eventbus.redis import dead, scripts
 from eventbus.redis.keys import lane_key, sessions_pattern, stream_keys
 from eventbus.redis.link import Link, Reply

@@ -7,7 +7,7 @@ commands     start, add, commit, roll_back       queries      status, events, ac
 session      as a program holds it               committing   from the session into the streams
 recovery     commits that nobody has ended       contingency  while Redis is away: to the spool (operations)
 
-Where they are kept, and the steps of a commit: eventbus.ledger.
+Where they are kept, and the steps of a commit: eventbus.contract.session_store.
 """
 
 from eventbus.sessions.commands import Answer, Sessions

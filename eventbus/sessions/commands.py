@@ -10,16 +10,24 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from eventbus.codec import check_envelope
+from eventbus.checks.validation import json_object, text
+from eventbus.contract.codec import check_envelope
+from eventbus.contract.session_store import (
+    LIFETIME,
+    MAX_BYTES,
+    MAX_EVENTS,
+    Ledger,
+    SessionId,
+    SessionState,
+    SessionStatus,
+)
 from eventbus.errors import SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import LIFETIME, MAX_BYTES, MAX_EVENTS, Ledger, SessionId, SessionState, SessionStatus
 from eventbus.sessions.committing import Count
 from eventbus.sessions.committing import commit as run_commit
 from eventbus.sessions.contingency import Contingency
 from eventbus.sessions.known import Known
 from eventbus.sessions.operations import AddEvents, CommitSession, RollBackSession, SessionOperation, StartSession
-from eventbus.validation import json_object, text
 
 
 class Sessions(NamedTuple):

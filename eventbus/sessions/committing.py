@@ -1,18 +1,27 @@
 """A commit: all events of a session into their streams, each once, whoever dies meanwhile and however often it is run.
 
-See eventbus.ledger for its steps. No process owns a commit: whoever runs it again, at any moment and beside others that
-run it, goes the same way and finds done what is done.
+See eventbus.contract.session_store for its steps. No process owns a commit: whoever runs it again, at any moment and
+beside others that run it, goes the same way and finds done what is done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from eventbus import crash
+from eventbus.contract.session_store import (
+    Ledger,
+    Portion,
+    Run,
+    SessionId,
+    SessionState,
+    SessionStatus,
+    Stale,
+    Unreadable,
+)
 from eventbus.errors import EventBusError, Full, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope
-from eventbus.ledger import Ledger, Portion, Run, SessionId, SessionState, SessionStatus, Stale, Unreadable
-from eventbus.telling import get_logger
+from eventbus.process import crash_points
+from eventbus.process.telling import get_logger
 
 BATCH = 250  # events that are read at a time; those of one stream among them are appended in one step
 TRIES = 3
@@ -31,8 +40,8 @@ def _uncounted(_events: Sequence[Envelope]) -> None:
 async def commit(
     ledger: Ledger, session: SessionId, at: datetime | None = None, *, count: Count = _uncounted
 ) -> SessionState:
-    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.ledger. `count`: is told of
-    events that this run has appended.
+    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.contract.session_store.
+    `count`: is told of events that this run has appended.
 
     Raises NoSuchSession, WrongState: nothing has changed. Raises Unavailable or Full: it may be COMMITTING, and then
     somebody's `Recovery` ends it."""
@@ -49,14 +58,14 @@ async def commit(
 
 async def _commit(ledger: Ledger, session: SessionId, at: datetime | None, count: Count) -> SessionState:
     note = await ledger.register(session)
-    crash.point("session.registered")
+    crash_points.point("session.registered")
     state, run = await ledger.begin(session, note, at)
-    crash.point("session.committing")
+    crash_points.point("session.committing")
     if state.status is not SessionStatus.COMMITTED:
         batches, streams = await _publish(ledger, run, count)
-        crash.point("session.published")
+        crash_points.point("session.published")
         state = await ledger.finish(session, batches, streams)
-        crash.point("session.committed")
+        crash_points.point("session.committed")
     await ledger.forget(session, state.streams)
     return state
 
@@ -84,7 +93,7 @@ async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[st
                 continue
             if cursor < portion.since:  # Redis has lost what was there: again from where it is now
                 raise Stale(f"session {run.session.id}: the cursor of {portion.stream} went back")
-            crash.point("session.appended")
+            crash_points.point("session.appended")
             count([event for place, event in portion.events if place >= cursor])
             reached[portion.stream] = portion.until
             batches += 1

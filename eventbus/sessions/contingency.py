@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from eventbus.breaker import Breaker
 from eventbus.errors import Full, Unavailable
-from eventbus.spool import Operation, Spool, patience
+from eventbus.publishing.breaker import Breaker
+from eventbus.publishing.spool import Operation, Spool, patience
 
 T = TypeVar("T")
 

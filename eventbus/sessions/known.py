@@ -6,7 +6,7 @@ Others may have changed a session meanwhile: what is decided by this alone is de
 
 from collections import OrderedDict
 
-from eventbus.ledger import SessionId, SessionState
+from eventbus.contract.session_store import SessionId, SessionState
 
 SESSIONS = 10_000  # those that were seen last
 

@@ -8,14 +8,14 @@ from typing import NamedTuple, Self, TypeVar
 import orjson
 from pydantic import JsonValue
 
-from eventbus.codec import decode, encode
+from eventbus.contract.codec import decode, encode
+from eventbus.contract.session_store import LIFETIME, SessionId
+from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, Full, SessionRefused, Unavailable
 from eventbus.event import Envelope
-from eventbus.ledger import LIFETIME, SessionId
+from eventbus.publishing.spool import Refused, spoolable
+from eventbus.publishing.spool.record import Parts
 from eventbus.sessions.committing import commit
-from eventbus.spool import Refused, spoolable
-from eventbus.spool.record import Parts
-from eventbus.transport import Transport
 
 _FIELDS = (b"id", b"type", b"meta", b"data")
 

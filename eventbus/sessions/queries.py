@@ -1,8 +1,8 @@
 """What can be asked of sessions. Each raises Unavailable."""
 
+from eventbus.contract.session_store import SessionId, SessionState
 from eventbus.errors import NoSuchSession, Unavailable
 from eventbus.event import Envelope
-from eventbus.ledger import SessionId, SessionState
 from eventbus.sessions.commands import Sessions
 
 

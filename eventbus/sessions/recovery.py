@@ -7,11 +7,11 @@ is one command.
 import asyncio
 import random
 
+from eventbus.contract.session_store import NOTE_STANDS, Note, SessionStatus
+from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, Unavailable
-from eventbus.ledger import NOTE_STANDS, Note, SessionStatus
+from eventbus.process.telling import get_logger
 from eventbus.sessions.committing import Count, commit
-from eventbus.telling import get_logger
-from eventbus.transport import Transport
 
 INTERVAL = 5.0  # seconds between looks
 GRACE = 5.0  # seconds that a commit is left to who began it; a second one beside it would be harmless

@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 
 from pydantic import JsonValue
 
-from eventbus.codec import check_origin, envelop
+from eventbus.contract.codec import check_origin, envelop
+from eventbus.contract.session_store import SessionId
 from eventbus.errors import EventBusError
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.ledger import SessionId
+from eventbus.process.telling import get_logger
 from eventbus.sessions import commands
 from eventbus.sessions.commands import Answer, Sessions
-from eventbus.telling import get_logger
 
 log = get_logger("eventbus.sessions")
 

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from eventbus.contract.inspection import OutboxStanding, StreamState
+from eventbus.contract.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
 from eventbus.errors import UnknownEventType
 from eventbus.event import Envelope, Status, event_class, stream_of, unix_ms
-from eventbus.inspection import OutboxStanding, StreamState
-from eventbus.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
 
 UNKNOWN = "unknown"  # the label of every type that no imported module defines
 FAILED = "failed"  # the status of a publish that raised
@@ -138,7 +138,7 @@ class Metrics:
             self.published[item.envelope.stream, FAILED] += 1
 
     def count_finished(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
-        """An execution: see eventbus.lifecycle.Finished. Runs for every event; nothing here may take long."""
+        """An execution: see eventbus.handling.listeners.Finished. Runs for every event; nothing here may take long."""
         executions = self.executions.get((group, envelope.type)) if envelope is not None else None
         if executions is None:
             executions = self._begin(group, envelope)
@@ -155,7 +155,7 @@ class Metrics:
             histogram.total += max(age, 0.0)  # clocks differ between machines
 
     def count_overdue(self, group: str) -> None:
-        """A handler goes on though its time was up some seconds ago: see eventbus.overruns."""
+        """A handler goes on though its time was up some seconds ago: see eventbus.consuming.overruns."""
         self.overdue[group] += 1
 
     def _begin(self, group: str, envelope: Envelope | None) -> Executions:

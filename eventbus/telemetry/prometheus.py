@@ -10,11 +10,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from eventbus.contract.inspection import GroupState, StreamState
 from eventbus.errors import ConfigurationError
-from eventbus.inspection import GroupState, StreamState
-from eventbus.supervision import deaths
+from eventbus.process.supervision import deaths
+from eventbus.process.telling import lost_lines
 from eventbus.telemetry.metrics import DEFINITIONS, OUTCOMES, Histogram, Metrics
-from eventbus.telling import lost_lines
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from eventbus.contract.transport import Appender, Outgoing, fates_of
 from eventbus.errors import EventBusError
 from eventbus.event import Origin, Status
 from eventbus.telemetry.metrics import Metrics
-from eventbus.transport import Appender, Outgoing, fates_of
 
 Append = Callable[[Sequence[Outgoing]], Awaitable[list[Status]]]
 

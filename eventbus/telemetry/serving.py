@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eventbus.errors import ConfigurationError
+from eventbus.process.telling import get_logger
 from eventbus.settings import Settings
 from eventbus.telemetry.metrics import Metrics
-from eventbus.telling import get_logger
 
 log = get_logger("eventbus.metrics")
 

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Collection
 
+from eventbus.contract.transaction import Database
+from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError
+from eventbus.process.telling import get_logger
 from eventbus.telemetry.metrics import Metrics
-from eventbus.telling import get_logger
-from eventbus.transaction import Database
-from eventbus.transport import Transport
 
 INTERVAL = 10.0  # seconds
 SEARCH_EVERY = 6  # surveys; a search for streams looks through all keys, a reading is one round trip

@@ -16,10 +16,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from eventbus import event as events
 from eventbus.context import Context
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import hide_password
 from eventbus.event import Envelope, Event, Origin
-from eventbus.middleware import CallNext
-from eventbus.transport import Outgoing
+from eventbus.handling.middleware import CallNext
 
 _FORMAT = TraceContextTextMapPropagator()
 _MESSAGE_LIMIT = 1_000  # characters

@@ -11,18 +11,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from eventbus import control
 from eventbus.bus import EventBus
-from eventbus.codec import open_event
 from eventbus.context import Context
+from eventbus.contract.codec import open_event
+from eventbus.contract.transport import Ack, DeadLetter, Outgoing
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Event
 from eventbus.group import Group
-from eventbus.lifecycle import AnyListener, Finished
-from eventbus.middleware import CallNext, Middleware
-from eventbus.registration import Registration
+from eventbus.handling.listeners import AnyListener, Finished
+from eventbus.handling.middleware import CallNext, Middleware
+from eventbus.handling.registry import Registration
+from eventbus.operating import control
 from eventbus.testing.transport import RecordingTransport
-from eventbus.transport import Ack, DeadLetter, Outgoing
 from eventbus.worker import Worker
 
 E = TypeVar("E", bound=Event)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import Answer, DeadLetter, Outgoing, Refusal, Request, Settlement
 from eventbus.event import Envelope, Status
-from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Answer, DeadLetter, Outgoing, Refusal, Request, Settlement
 
 ASK_AGAIN = 0.001  # seconds, real ones
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from eventbus import logs, loop
+from eventbus.process import logs, loop
 from gateway.demo.board import Board
 from gateway.demo.stage import Stage, stage
 from gateway.demo.story import tell

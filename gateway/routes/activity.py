@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from eventbus.activity import FIVE_MINUTES, HOUR
+from eventbus.contract.activity_stats import FIVE_MINUTES, HOUR
 from eventbus.errors import UnknownEventType
 from eventbus.event import event_class
 from eventbus.sessions import queries

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from eventbus import asyncapi
+from eventbus.operating import asyncapi
 from gateway import openapi
 from gateway.api import JSON, Endpoint, Routes
 from handlers import GROUPS

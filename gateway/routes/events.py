@@ -11,8 +11,9 @@ import orjson
 from aiohttp import web
 from pydantic import JsonValue
 
-from eventbus import EventBus, Receipt, Status, Transaction, crash
-from eventbus.transport import Outgoing
+from eventbus import EventBus, Receipt, Status, Transaction
+from eventbus.contract.transport import Outgoing
+from eventbus.process import crash_points
 from gateway.api import JSON, Call, Routes
 from gateway.auth import Caller
 from gateway.bodies import read
@@ -71,7 +72,7 @@ async def publish_events(request: web.Request, caller: Caller) -> web.Response:
         reply = _reply(mode, await bus.forward(items))  # which ends within the bus' publish timeout
     else:
         reply = await within(DEADLINE, _publish_once(bus, mode, items, scope, fingerprint(parcel.content)))
-    crash.point("gateway.committed")
+    crash_points.point("gateway.committed")
     return reply.response()
 
 

@@ -7,8 +7,8 @@ himself alone: an event that names a user names him. Nothing of it is in Postgre
 from contextlib import suppress
 from uuid import UUID
 
+from eventbus.contract.session_store import SessionId
 from eventbus.errors import NoSuchSession, Unavailable
-from eventbus.ledger import SessionId
 from eventbus.sessions import commands, queries
 from gateway import collecting
 from gateway.api import Call, Routes

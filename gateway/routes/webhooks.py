@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import Field, JsonValue
 
 from eventbus import Origin
-from eventbus.telling import get_logger
+from eventbus.process.telling import get_logger
 from gateway.api import JSON, Routes
 from gateway.bodies import read
 from gateway.correlation import correlation_id

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from eventbus import Connection
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.agent.models import NewAgent
 from handlers.paging import PageQuery, newest_first
 

@@ -13,8 +13,8 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from pydantic import JsonValue, ValidationError
 
 from eventbus import EventBus, Origin, Transaction
-from eventbus.telling import get_logger
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
+from eventbus.process.telling import get_logger
 from handlers.channel import store
 from handlers.errors import Refused
 from handlers.fields import without_control

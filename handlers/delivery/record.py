@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from eventbus import Context, Finished, Reject, RetryLater, Unavailable, crash
-from eventbus.transport import Dead
+from eventbus import Context, Finished, Reject, RetryLater, Unavailable
+from eventbus.contract.transport import Dead
+from eventbus.process import crash_points
 from handlers.fields import CONTROL
 from handlers.outside import Unanswered, Unreachable
 
@@ -72,9 +73,9 @@ async def once(ctx: Context, channel: str, part: str, send: Send) -> None:
     except (Reject, RetryLater, Unreachable) as error:
         await _end(ctx, attempt, "failed", error=str(error))
         raise
-    crash.point("delivery.sent")
+    crash_points.point("delivery.sent")
     await _end_patiently(ctx, attempt, provider_id)
-    crash.point("delivery.recorded")
+    crash_points.point("delivery.recorded")
 
 
 async def _end_patiently(ctx: Context, attempt: _Attempt, provider_id: str | None) -> None:

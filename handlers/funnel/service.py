@@ -5,8 +5,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eventbus import Connection, Transaction
+from eventbus.contract.transaction import Row
 from eventbus.event import uuid7
-from eventbus.transaction import Row
 from handlers.errors import Invalid, NotFound
 from handlers.funnel import store
 from handlers.funnel.models import Funnel, NewFunnel, Step, TaskTemplate

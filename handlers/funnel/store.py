@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eventbus import Connection
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.paging import PageQuery, newest_first
 
 _INSERT_FUNNEL = "INSERT INTO funnels (organization, id, name) VALUES ($1, $2, $3) RETURNING created_at"

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
-from eventbus.history import Ending
+from eventbus.contract.history import Ending
 from handlers.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
 from handlers.lead.place import PlaceCursor
 from handlers.paging import DEFAULT_LIMIT, Limit, PageQuery

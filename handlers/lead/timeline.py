@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from eventbus import Transaction
-from eventbus.history import Execution
+from eventbus.contract.history import Execution
 from eventbus.postgres.history import executions
 from eventbus.postgres.subjects import Known, about
 from handlers.errors import NotFound

@@ -14,10 +14,10 @@ from uuid import UUID
 import orjson
 
 from eventbus import Backoff, Connection, Context, Finished, Group, Reject, RetryPolicy, SlowLane
-from eventbus.codec import open_event
+from eventbus.contract.codec import open_event
+from eventbus.contract.transaction import Row
+from eventbus.contract.transport import Dead
 from eventbus.errors import CodecError
-from eventbus.transaction import Row
-from eventbus.transport import Dead
 from handlers.agent import store as agents
 from handlers.agent.models import DEFAULT_WORKFLOW
 from handlers.fields import known_id

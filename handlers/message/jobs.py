@@ -8,7 +8,7 @@ from contextlib import suppress
 from uuid import UUID
 
 from eventbus import EventBus, EventBusError, Phase, Transaction
-from eventbus.codec import open_event
+from eventbus.contract.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.postgres import trace

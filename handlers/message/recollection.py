@@ -7,8 +7,8 @@ from uuid import UUID
 import orjson
 
 from eventbus import Context, Full
-from eventbus.telling import get_logger
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
+from eventbus.process.telling import get_logger
 from handlers.message import store
 
 KEPT = 50  # messages

@@ -12,11 +12,11 @@ from uuid import UUID
 import orjson
 
 from eventbus import EventBus, Origin, Status, Transaction
-from eventbus.codec import envelop
-from eventbus.dedupe import Once
+from eventbus.contract.codec import envelop
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transaction import Connection, Row
+from eventbus.contract.transport import Outgoing
 from eventbus.event import stream_of, uuid7
-from eventbus.transaction import Connection, Row
-from eventbus.transport import Outgoing
 from handlers.agent import store as agents
 from handlers.agent.known import KNOWN_AGENTS
 from handlers.delivery.guard import check_callback_url

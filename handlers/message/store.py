@@ -6,8 +6,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eventbus import Connection
+from eventbus.contract.transaction import Row
 from eventbus.event import uuid7
-from eventbus.transaction import Row
 from handlers.message.events import MessageEvent, MessageReceived, MessageResponded
 
 _BEGIN = """

@@ -12,7 +12,7 @@ import orjson
 from pywebpush import WebPusher, WebPushException  # type: ignore[import-untyped]  # it has no types
 
 from eventbus import Context, Reject, RetryLater
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.delivery.guard import GUARDED
 from handlers.delivery.record import once
 from handlers.notification import vapid

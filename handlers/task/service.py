@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from eventbus import Transaction
+from eventbus.checks.numbers import longest_delay
+from eventbus.contract.transaction import Row
 from eventbus.event import uuid7
-from eventbus.numbers import longest_delay
-from eventbus.transaction import Row
 from handlers.errors import Invalid, NotFound
 from handlers.paging import Page, PageQuery, cut
 from handlers.task import store

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from eventbus import Connection
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.paging import PageQuery, newest_first
 
 _COLUMNS = (

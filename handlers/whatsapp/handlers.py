@@ -6,8 +6,9 @@ nothing, and neither does a message that came in by webhook meanwhile.
 
 from uuid import UUID
 
-from eventbus import Backoff, Context, Group, Reject, RetryPolicy, crash
-from eventbus.transaction import Row
+from eventbus import Backoff, Context, Group, Reject, RetryPolicy
+from eventbus.contract.transaction import Row
+from eventbus.process import crash_points
 from handlers.channel import store as channels
 from handlers.fields import known_id
 from handlers.outside import HTTP
@@ -31,7 +32,7 @@ async def import_history(event: ConnectionEstablished, ctx: Context) -> None:
     if connection_id is None:
         return
     while await _import_page(ctx, event.organization_id, connection_id):
-        crash.point("import.committed")
+        crash_points.point("import.committed")
 
 
 async def _import_page(ctx: Context, organization: str, connection_id: UUID) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from eventbus import Connection
-from eventbus.transaction import Row
+from eventbus.contract.transaction import Row
 from handlers.channel.inbound import conversation_of, message_id
 from handlers.message.events import Channel
 from handlers.whatsapp.history import Past

@@ -1,14 +1,14 @@
-"""Every transport that must keep the contract in eventbus/transport.py."""
+"""Every transport that must keep the contract in eventbus/contract/transport.py."""
 
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 import pytest
 
+from eventbus.contract.transport import Transport
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 from tests import servers
 from tests.conformance.reach import connected
 

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from eventbus.contract.transport import Subscription
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Subscription
 from tests.waiting import eventually
 
 

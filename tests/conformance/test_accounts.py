@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventbus.dedupe import Once
+from eventbus.contract.dedupe import Once
+from eventbus.contract.inspection import SCHEDULE, Account
+from eventbus.contract.retention import Retention
+from eventbus.contract.transport import Ack, Dead, Delivery, Outgoing, Release, Retry, Tidied
 from eventbus.event import uuid7
-from eventbus.inspection import SCHEDULE, Account
 from eventbus.redis import RedisTransport
 from eventbus.redis.accounting import accounts
 from eventbus.redis.link import Link
-from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Delivery, Outgoing, Release, Retry, Tidied
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import FAILED, consumer, envelope, outgoing, receive, reclaim, settle

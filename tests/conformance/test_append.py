@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from eventbus.codec import decode
+from eventbus.contract.codec import decode
+from eventbus.contract.transport import Ack, Outgoing, Transport
 from eventbus.event import Status, unix_ms, uuid7
-from eventbus.transport import Ack, Outgoing, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.stopwatch import Stopwatch
 from tests.waiting import eventually

@@ -9,12 +9,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Backoff, Batch, Context, Event, EventBus, Finished, Group, RetryPolicy
-from eventbus.consumer import Consumer
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.executor import Executor
+from eventbus.consuming.suspects import Isolation
+from eventbus.contract.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Release, Transport
 from eventbus.errors import Reject, RetryLater, SnoozeFor
-from eventbus.executor import Executor
-from eventbus.isolation import Isolation
-from eventbus.middleware import CallNext
-from eventbus.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Release, Transport
+from eventbus.handling.middleware import CallNext
 from tests.samples import consumer as subscription_of
 from tests.samples import nothing_left, receive, reclaim
 from tests.stopwatch import Stopwatch
@@ -107,7 +107,7 @@ class Kitchen:
 
 @pytest.fixture
 def kitchen(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Kitchen:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.2)  # a stop waits for reads to end
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.2)  # a stop waits for reads to end
     return Kitchen(transport)
 
 
@@ -335,7 +335,7 @@ async def test_a_stop_gives_back_the_whole_batch_that_does_not_end_in_time(kitch
 async def test_a_batch_handler_that_swallows_its_cancellation_keeps_nobody(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.consumer.CANCEL_GRACE", 0.2)
+    monkeypatch.setattr("eventbus.consuming.consumer.CANCEL_GRACE", 0.2)
 
     async def stay(batch: Batch[Picked]) -> None:
         while True:
@@ -355,7 +355,7 @@ async def test_a_batch_handler_that_swallows_its_cancellation_keeps_nobody(
 async def test_a_suspect_is_a_batch_of_its_own_and_waits_for_nobody(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.consumer.RECLAIM_INTERVAL", 0.05)
+    monkeypatch.setattr("eventbus.consuming.consumer.RECLAIM_INTERVAL", 0.05)
     await kitchen.pick(1)
     holders = [subscription_of(f"{uuid4()}", group="jars", stream="berry", lease=0.1) for _ in range(SUSPECT_FROM)]
     await receive(kitchen.transport, holders[0])

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from eventbus.circuits import Circuit, CircuitState
+from eventbus.contract.circuits import Circuit, CircuitState
+from eventbus.contract.transport import Transport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 
 N8N = Circuit("n8n:ä:*", failures=3, pause=0.2, probe=0.3)
 

@@ -3,10 +3,10 @@
 import asyncio
 
 from eventbus import Batch, Event, EventBus, Group
-from eventbus.consumer import Consumer
-from eventbus.executor import Executor
-from eventbus.isolation import Isolation
-from eventbus.transport import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription, Transport
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.executor import Executor
+from eventbus.consuming.suspects import Isolation
+from eventbus.contract.transport import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription, Transport
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventbus.codec import decode
+from eventbus.contract.codec import decode
+from eventbus.contract.transport import Ack, Dead, Failure, Outgoing, Retry, Transport
 from eventbus.errors import CodecError
-from eventbus.transport import Ack, Dead, Failure, Outgoing, Retry, Transport
 from tests.samples import FAILED, consumer, envelope, nothing_left, numbers, outgoing, receive, reclaim, settle
 
 ANN = consumer("ann")

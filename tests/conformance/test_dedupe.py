@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from eventbus.dedupe import Once
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import Ack, Outgoing, Transport
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Outgoing, Transport
 from tests.samples import consumer, envelope, nothing_left, numbers, outgoing, receive, settle
 from tests.waiting import eventually
 

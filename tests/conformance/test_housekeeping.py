@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
+from eventbus.contract.retention import Retention
+from eventbus.contract.transport import Ack, Dead, Failure, Outgoing, Retry, Subscription, Tidied, Transport
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Failure, Outgoing, Retry, Subscription, Tidied, Transport
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive, reclaim, settle
 
 ANN = consumer("ann")

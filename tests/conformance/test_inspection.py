@@ -2,13 +2,13 @@
 
 import pytest
 
+from eventbus.contract.inspection import GroupState, StreamState
+from eventbus.contract.transport import Ack, Dead, Outgoing, Retry, Settlement, Snooze, Transport
 from eventbus.event import uuid7
-from eventbus.inspection import GroupState, StreamState
 from eventbus.redis import RedisTransport
 from eventbus.redis.inspection import find_streams, read_streams
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Dead, Outgoing, Retry, Settlement, Snooze, Transport
 from tests.samples import FAILED, STREAM, consumer, envelope, outgoing, receive, settle
 
 ANN, BOB = consumer("ann"), consumer("bob")

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group
-from eventbus.renewal import ELSEWHERE
-from eventbus.transport import Reclaimed, Transport
+from eventbus.consuming.lease_renewal import ELSEWHERE
+from eventbus.contract.transport import Reclaimed, Transport
 from tests.samples import consumer, receive
 from tests.waiting import until
 from tests.working import working

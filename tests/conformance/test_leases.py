@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from eventbus.contract.transport import Ack, Dead, Outcome, Release, Retry, Snooze, Transport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Dead, Outcome, Release, Retry, Snooze, Transport
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 
 LEASE = 0.3

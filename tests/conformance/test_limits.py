@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from eventbus.limits import InFlight, Limit, RateLimit
-from eventbus.transport import ASK_AGAIN, Answer, Bound, Request, Scope, Transport
+from eventbus.contract.limits import InFlight, Limit, RateLimit
+from eventbus.contract.transport import ASK_AGAIN, Answer, Bound, Request, Scope, Transport
 
 
 def request(member: str, limit: Limit, *, key: str = "", lease: float = 10.0) -> Request:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from eventbus import Backoff, Context, Event, EventBus, Group, Reject, RetryLater, RetryPolicy, Worker
-from eventbus.codec import envelop
-from eventbus.lifecycle import Finished
+from eventbus.contract.codec import envelop
+from eventbus.contract.transport import Ack, Dead, Outgoing
+from eventbus.handling.listeners import Finished
 from eventbus.testing import MemoryBus
-from eventbus.transport import Ack, Dead, Outgoing
 from tests.waiting import until
 
 ATTEMPTS = 3

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from eventbus.contract.transport import Transport
 from eventbus.redis import RedisTransport, notices
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import consumer, outgoing, receive

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from eventbus.codec import decode
-from eventbus.transport import Ack, Dead, Failure, Outgoing, Release, Retry, Snooze, Subscription, Transport
+from eventbus.contract.codec import decode
+from eventbus.contract.transport import Ack, Dead, Failure, Outgoing, Release, Retry, Snooze, Subscription, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, receive, reclaim, settle
 from tests.waiting import PATIENCE
 

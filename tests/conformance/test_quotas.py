@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from eventbus.limits import RateLimit
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import Spent, Transport
 from eventbus.redis.keys import quota_key
 from eventbus.redis.link import Link
-from eventbus.transport import Spent, Transport
 
 
 async def test_so_many_and_no_more(transport: Transport) -> None:

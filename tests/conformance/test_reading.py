@@ -2,7 +2,7 @@
 
 import asyncio
 
-from eventbus.transport import Transport
+from eventbus.contract.transport import Transport
 from tests.samples import consumer, numbers, outgoing, receive
 from tests.waiting import PATIENCE, eventually
 

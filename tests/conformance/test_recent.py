@@ -2,9 +2,9 @@
 
 import asyncio
 
+from eventbus.contract.transport import Transport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 
 
 async def test_the_last_ones_are_kept_by_position(transport: Transport) -> None:

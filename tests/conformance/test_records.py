@@ -5,11 +5,11 @@ import asyncio
 import orjson
 import pytest
 
+from eventbus.contract.inspection import Standing
+from eventbus.contract.retention import Retention
+from eventbus.contract.states import Keep, Phase, Update
+from eventbus.contract.transport import Ack, Dead, Outgoing, Retry, Transport
 from eventbus.event import uuid7
-from eventbus.inspection import Standing
-from eventbus.retention import Retention
-from eventbus.states import Keep, Phase, Update
-from eventbus.transport import Ack, Dead, Outgoing, Retry, Transport
 from tests.samples import FAILED, consumer, envelope, receive, settle
 from tests.waiting import eventually
 

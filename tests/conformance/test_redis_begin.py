@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from eventbus import Event, EventBus, Status
-from eventbus.dedupe import Once
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import NotBegun, Outgoing
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import NotBegun, Outgoing
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import consumer, envelope, numbers, outgoing, receive

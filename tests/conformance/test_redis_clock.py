@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.transport import Delivery
 from eventbus.redis import RedisTransport
-from eventbus.transport import Delivery
 from tests.conformance.reach import connected, steady
 from tests.samples import consumer, numbers, outgoing, receive, reclaim
 from tests.servers import OwnRedis, redis_binaries

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 import pytest
 
+from eventbus.contract.transport import Ack, Delivery, Release, Retry, Subscription
 from eventbus.errors import Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport, scripts
 from eventbus.redis import transport as module
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Delivery, Release, Retry, Subscription
 from tests.conformance.reach import answered, blocked, connected
 from tests.proxy import Proxy
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle

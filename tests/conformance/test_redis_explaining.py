@@ -6,13 +6,13 @@ from uuid import uuid4
 
 import pytest
 
+from eventbus.contract.inspection import EventStanding, GroupStanding, Standing
+from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
 from eventbus.event import unix_ms, uuid7
-from eventbus.inspection import EventStanding, GroupStanding, Standing
 from eventbus.redis import RedisTransport
 from eventbus.redis.explaining import explain
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Dead, Outgoing, Retry
 from tests.samples import FAILED, consumer, envelope, receive, reclaim, settle
 
 ANN = consumer("ann")

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Outgoing
 from tests.conformance.reach import connected
 from tests.samples import consumer, envelope, receive, reclaim
 from tests.servers import OwnRedis

@@ -1,8 +1,8 @@
 """Leases on Redis: what the script's clock, its size and its moment have to do with them."""
 
+from eventbus.contract.transport import Ack, Delivery, Retry
 from eventbus.redis import RedisTransport, transport
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Delivery, Retry
 from tests.conformance.reach import connected, steady
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import eventually

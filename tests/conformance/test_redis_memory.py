@@ -9,14 +9,14 @@ from typing import Any, Self
 
 import pytest
 
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
+from eventbus.contract.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Settlement, Snooze
 from eventbus.errors import ConfigurationError, Full
 from eventbus.event import Envelope, Event, Origin, Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.looking import PAGE
-from eventbus.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Settlement, Snooze
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.servers import OwnRedis
 

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.retention import Retention
+from eventbus.contract.transport import Ack, Dead, Retry
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.link import Link
-from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Retry
 from tests.conformance.reach import blocked
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import eventually

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from eventbus.contract.transport import Delivery, Retry
 from eventbus.embedded import EmbeddedRedis
 from eventbus.redis import RedisTransport
-from eventbus.transport import Delivery, Retry
 from tests.conformance.reach import connected, steady
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.servers import OwnRedis, redis_binaries

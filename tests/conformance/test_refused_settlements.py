@@ -7,11 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group, Reject, RetryPolicy
+from eventbus.contract.retention import Retention
+from eventbus.contract.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from eventbus.redis import RedisTransport, settling
 from eventbus.redis.dead import MOST_BYTES, MOST_FIELDS
 from eventbus.redis.link import Link, ReplyError
-from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
@@ -115,8 +115,8 @@ async def test_a_dead_letter_by_somebody_else_can_be_read(redis_transport: Redis
 async def test_a_worker_goes_on_beside_what_cannot_be_settled(
     any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.settler.UNSETTLED_LIMIT", 50)
-    monkeypatch.setattr("eventbus.settler.FIRST_REST", 0.1)
+    monkeypatch.setattr("eventbus.consuming.settler.UNSETTLED_LIMIT", 50)
+    monkeypatch.setattr("eventbus.consuming.settler.FIRST_REST", 0.1)
     group, handled = Group("billing", retry=RetryPolicy(attempts=1)), []
 
     @group.on(Placed)
@@ -158,7 +158,7 @@ async def test_a_worker_goes_on_beside_what_cannot_be_settled(
 async def test_a_worker_that_stops_waits_for_nothing_that_is_refused(
     any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.consumer.SETTLE_GRACE", 600.0)
+    monkeypatch.setattr("eventbus.consuming.consumer.SETTLE_GRACE", 600.0)
     group = Group("billing", retry=RetryPolicy(attempts=1))
     rejected = asyncio.Event()
 

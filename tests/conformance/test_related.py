@@ -1,12 +1,12 @@
 """What belongs to the same request, as far as it can be told in passing."""
 
+from eventbus.contract.inspection import Related
+from eventbus.contract.transport import Outgoing, Transport
 from eventbus.event import uuid7
-from eventbus.inspection import Related
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.relating import LEAN, NEWEST
-from eventbus.transport import Outgoing, Transport
 from tests.samples import STREAM, envelope
 
 META = {"x": '"correlationId":"c-1"', "correlationId": "c-1"}

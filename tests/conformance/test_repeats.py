@@ -5,13 +5,13 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from eventbus.dedupe import Once
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import Fate, Outgoing, fates_of
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport, looking, repeating
 from eventbus.redis.link import Link, ReplyError
 from eventbus.redis.looking import Looked
-from eventbus.transport import Fate, Outgoing, fates_of
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive

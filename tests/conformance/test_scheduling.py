@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.transport import Outgoing, Transport
 from eventbus.event import Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Outgoing, Transport
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, outgoing, receive
 from tests.waiting import PATIENCE
 

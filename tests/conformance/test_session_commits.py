@@ -6,18 +6,18 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import crash
-from eventbus.codec import pairs
+from eventbus.contract.codec import pairs
+from eventbus.contract.session_store import SessionId, SessionStatus, Stale
+from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import SessionId, SessionStatus, Stale
+from eventbus.process import crash_points
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 from eventbus.sessions import committing
 from eventbus.sessions.committing import commit
 from eventbus.sessions.recovery import Recovery
-from eventbus.transport import Transport
 from tests.samples import consumer, envelope, numbers
 
 STREAMS = ("order", "invoice", "parcel")
@@ -34,7 +34,7 @@ class Knife:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.left, self.crossed = "", 0, 0
-        monkeypatch.setattr(crash, "point", self._cross)
+        monkeypatch.setattr(crash_points, "point", self._cross)
 
     def at(self, name: str, number: int = 1) -> None:
         self.name, self.left = name, number

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from eventbus.contract.session_store import MAX_BYTES, MAX_EVENTS, Portion, Run, SessionId, SessionStatus, Stale
+from eventbus.contract.transport import Transport
 from eventbus.errors import Full, NoSuchSession, SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import MAX_BYTES, MAX_EVENTS, Portion, Run, SessionId, SessionStatus, Stale
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import session_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 from tests.samples import consumer, envelope, numbers, receive
 from tests.waiting import in_a_span
 

@@ -3,8 +3,20 @@
 import asyncio
 import time
 
-from eventbus.limits import RateLimit
-from eventbus.transport import Ack, Bound, Dead, Outcome, Release, Request, Retry, Scope, Settlement, Snooze, Transport
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import (
+    Ack,
+    Bound,
+    Dead,
+    Outcome,
+    Release,
+    Request,
+    Retry,
+    Scope,
+    Settlement,
+    Snooze,
+    Transport,
+)
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually
 

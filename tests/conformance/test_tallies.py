@@ -6,12 +6,22 @@ import time
 import orjson
 import pytest
 
-from eventbus.activity import FAILURES, FIVE_MINUTES, HOUR, KEPT, MINUTES, DeadEvent, Share, Sums, activity
+from eventbus.contract.activity_stats import (
+    FAILURES,
+    FIVE_MINUTES,
+    HOUR,
+    KEPT,
+    MINUTES,
+    DeadEvent,
+    Share,
+    Sums,
+    activity,
+)
+from eventbus.contract.transport import Transport
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import tally_keys
 from eventbus.redis.link import Link
-from eventbus.transport import Transport
 
 DONE = Sums(done=3, ran=3, micros=6_000)
 MIXED = Sums(done=1, dead=2, retried=4, ran=7, micros=2**40)

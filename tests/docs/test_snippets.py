@@ -18,11 +18,11 @@ from redis.asyncio import Redis
 
 from eventbus import Envelope, Event, EventBus, Finished
 from eventbus import event as events
+from eventbus.contract.transport import Outgoing, Subscription
 from eventbus.event import uuid7
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
-from eventbus.transport import Outgoing, Subscription
 from tests.docs.pages import PAGES, Block, blocks
 from tests.stored import partition, record
 from tests.waiting import PATIENCE, eventually, until

@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import EventBus, EventBusError, Status, Unavailable
-from eventbus.codec import open_event
+from eventbus.contract.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.postgres import apply, installed
 from eventbus.redis.keys import stream_keys

@@ -26,8 +26,8 @@ class Fleet:
         self.processes: list[Running] = []
 
     def start(self, *arguments: str, crash: str = "", skew: float = 0.0) -> Running:
-        """One more; with `crash` it dies at that point, see eventbus.crash, with `skew` its clock is off by so many
-        seconds, see tests.faults.skewed."""
+        """One more; with `crash` it dies at that point, see eventbus.process.crash_points, with `skew` its clock is
+        off by so many seconds, see tests.faults.skewed."""
         self._started += 1
         environment = {**self._environment, **({"EVENTBUS_CRASH": crash} if crash else {}), "FAULTS_SKEW": str(skew)}
         output = self._folder / f"process-{self._started}.log"

@@ -8,9 +8,9 @@ import sys
 from datetime import timedelta
 
 from eventbus import EventBus, Worker
-from eventbus.logs import configure
-from eventbus.loop import run
-from eventbus.recording import recorder
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
+from eventbus.roles.history_group import recorder
 from tests.faults import jobs
 from tests.faults.history import History
 from tests.faults.ticking import clock

@@ -4,8 +4,8 @@ import os
 import sys
 
 from eventbus import EventBus
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 from tests.faults import jobs
 from tests.faults.history import History
 

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from eventbus import EventBus
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
+from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope
-from eventbus.transport import Outgoing
 from tests.faults.conftest import STREAM, Arena, ArenaFactory
 from tests.faults.jobs import Noted
 from tests.servers import OwnPostgres

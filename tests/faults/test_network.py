@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from eventbus import EventBus
-from eventbus.consumer import READ_WAIT
+from eventbus.consuming.consumer import READ_WAIT
 from eventbus.redis import COMMAND_TIMEOUT
 from tests.faults.conftest import ArenaFactory
 from tests.faults.history import check

@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import EventBus
+from eventbus.contract.transport import SUSPECT_FROM
 from eventbus.event import uuid7
-from eventbus.transport import SUSPECT_FROM
 from tests.faults.conftest import KEY, Arena
 from tests.faults.history import check
 from tests.faults.jobs import ATTEMPTS

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from eventbus.contract.transport import Outgoing
 from eventbus.event import uuid7
 from eventbus.memory import MemoryTransport
+from eventbus.publishing.spool import SPOOL_BYTES, Replayed, SpoolFile, replay
+from eventbus.publishing.spool.file import BATCH
+from eventbus.publishing.spool.record import Spooled, pack
 from eventbus.redis.keys import stream_keys
-from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, replay
-from eventbus.spool.file import BATCH
-from eventbus.spool.record import Spooled, pack
-from eventbus.transport import Outgoing
 from tests.conformance.reach import connected
 from tests.samples import STREAM, consumer, envelope, numbers
 from tests.waiting import PATIENCE
@@ -99,7 +99,7 @@ async def test_a_full_disk_is_told_and_leaves_no_half_a_record(file: SpoolFile) 
     program = """
 import resource, sys
 from pathlib import Path
-from eventbus.spool import SpoolFile
+from eventbus.publishing.spool import SpoolFile
 from tests.faults.test_spool import lines
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 file, taken = SpoolFile(Path(sys.argv[1]), 10**9), 0
@@ -119,7 +119,7 @@ REPLAY = """
 import asyncio, sys
 from pathlib import Path
 from eventbus.redis import RedisTransport
-from eventbus.spool import SPOOL_BYTES, SpoolFile, replay
+from eventbus.publishing.spool import SPOOL_BYTES, SpoolFile, replay
 asyncio.run(replay(SpoolFile(Path(sys.argv[1]), SPOOL_BYTES), RedisTransport(sys.argv[2])))
 """
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from eventbus import EventBus, Group, Phase, State, tracked
+from eventbus import EventBus, Group, Phase, State
+from eventbus.operating import state_queries
 from tests.faults import jobs
 from tests.faults.conftest import KEY, Arena, ArenaFactory
 from tests.waiting import PATIENCE, eventually
@@ -17,7 +18,7 @@ STALE = 0.5  # seconds
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracked, "STALE", STALE)
+    monkeypatch.setattr(state_queries, "STALE", STALE)
 
 
 @pytest.fixture

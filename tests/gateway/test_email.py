@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import EventBus, Phase
+from eventbus.contract.transport import DeadLetter
 from eventbus.embedded.ports import free_port
 from eventbus.event import uuid7
-from eventbus.transport import DeadLetter
 from handlers import GROUPS, jobs
 from handlers.email.handlers import distinct, email, split
 from handlers.email.letters import Kind, render

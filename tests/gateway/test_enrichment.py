@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from eventbus import EventBus
-from eventbus.inspection import Standing
-from eventbus.transport import DeadLetter
+from eventbus.contract.inspection import Standing
+from eventbus.contract.transport import DeadLetter
 from handlers import jobs
 from handlers.services import SERVICES, Services
 from handlers.signing import key_of

@@ -3,9 +3,9 @@
 from typing import Any
 
 from eventbus import EventBus
+from eventbus.contract.history import Ending
+from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope, uuid7
-from eventbus.history import Ending
-from eventbus.transport import Outgoing
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_problems import assert_problem

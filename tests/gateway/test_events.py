@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from eventbus import Envelope, Event, EventBus
-from eventbus.codec import decode, open_event
+from eventbus.contract.codec import decode, open_event
 from gateway.cloudevents import BATCH, MAX_BATCH, STRUCTURED
 from gateway.dispatch import MAX_BODY
 from tests.gateway.client import JSON, Answer, Client, Gateway

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from eventbus import EventBus
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
 from eventbus.event import Envelope, unix_ms, uuid7
 from eventbus.postgres.history import made
 from handlers.lead.facts import LeadFacts

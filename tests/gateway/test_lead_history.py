@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from eventbus import EventBus, seeking
+from eventbus import EventBus
+from eventbus.roles import stream_discovery
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.gateway.test_lead_events import timeline
@@ -23,8 +24,8 @@ RECORDED = "DELETE FROM eventbus_outbox WHERE event_id IN (SELECT event_id FROM 
 
 @pytest.fixture
 async def bus(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventBus]:
-    monkeypatch.setattr(seeking, "INTERVAL", 0.2)
-    monkeypatch.setattr(seeking, "REST", 1)
+    monkeypatch.setattr(stream_discovery, "INTERVAL", 0.2)
+    monkeypatch.setattr(stream_discovery, "REST", 1)
     async with EventBus(redis_url, database=database_url, history=A_YEAR) as bus:
         yield bus
 

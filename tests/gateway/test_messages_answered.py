@@ -16,8 +16,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from eventbus import Backoff, EventBus, Origin, SlowLane
-from eventbus.codec import envelop
-from eventbus.transport import Outgoing
+from eventbus.contract.codec import envelop
+from eventbus.contract.transport import Outgoing
 from handlers.message import workflow
 from handlers.message.events import Channel, MessageReceived
 from handlers.message.handlers import message as group

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventbus import EventBus
-from eventbus.history import Selection
+from eventbus.contract.history import Selection
 from handlers import GROUPS
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables

@@ -11,10 +11,10 @@ import orjson
 import pytest
 
 from eventbus import EventBus
-from eventbus.codec import decode, open_event
+from eventbus.contract.codec import decode, open_event
+from eventbus.contract.session_store import MAX_BYTES, MAX_EVENTS, SessionId
 from eventbus.embedded import EmbeddedRedis
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import MAX_BYTES, MAX_EVENTS, SessionId
 from gateway.cloudevents import STRUCTURED
 from handlers.lead.events import CalculateScore
 from tests.gateway.client import Client, Gateway, running

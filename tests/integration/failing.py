@@ -3,7 +3,7 @@
 import time
 
 from eventbus import Backoff, Context, Event, EventBus, Group, RetryPolicy, Worker
-from eventbus.loop import run
+from eventbus.process.loop import run
 
 
 class Doomed(Event, type="trial.doomed"):

@@ -1,7 +1,7 @@
 """A worker process that serves its metrics: `python -m tests.integration.observed`. It prints the port."""
 
 from eventbus import Backoff, Context, Event, EventBus, Group, Reject, RetryPolicy, Worker
-from eventbus.loop import run
+from eventbus.process.loop import run
 from eventbus.telemetry import prometheus
 
 

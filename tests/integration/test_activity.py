@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import Activity, Backoff, Context, Event, EventBus, Group, Reject, RetryPolicy
-from eventbus.counting import INTERVAL
 from eventbus.redis.keys import tally_keys
+from eventbus.roles.activity_counter import INTERVAL
 from tests.integration.test_costs import cost, url
 from tests.proxy import Proxy
 from tests.servers import OwnRedis

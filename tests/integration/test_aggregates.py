@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from eventbus import Aggregate, Context, Event, EventBus, Group, MissingEvents, WrongVersion, applies
-from eventbus.aggregates import key_of
+from eventbus.contract.aggregates import key_of
+from eventbus.contract.transaction import Connection, Row, Transaction
 from eventbus.errors import CodecError, ConfigurationError, Unavailable
 from eventbus.event import Origin, uuid7
 from eventbus.postgres import Database
 from eventbus.postgres import aggregates as module
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Connection, Row, Transaction
 from tests.waiting import eventually
 from tests.working import working
 

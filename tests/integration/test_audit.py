@@ -7,12 +7,12 @@ from importlib import import_module
 
 import pytest
 
-from eventbus.inspection import Balance
+from eventbus.contract.inspection import Balance
+from eventbus.contract.retention import Retention
+from eventbus.contract.transport import Ack, Dead, Retry
 from eventbus.redis import RedisTransport
 from eventbus.redis.auditing import audit
 from eventbus.redis.link import Link
-from eventbus.retention import Retention
-from eventbus.transport import Ack, Dead, Retry
 from tests.integration.commands import assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, outgoing, receive, settle

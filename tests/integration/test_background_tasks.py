@@ -10,38 +10,27 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import (
-    Backoff,
-    Context,
-    Event,
-    EventBus,
-    Group,
-    RateLimit,
-    RetryPolicy,
-    SlowLane,
-    Tick,
-    Worker,
-    supervision,
-)
-from eventbus.consumer import Consumer
-from eventbus.control import Watch
-from eventbus.counting import Counter
-from eventbus.executions import Executions
-from eventbus.gate import Gate
-from eventbus.housekeeping import Housekeeping
-from eventbus.lifeline import Lifeline
+from eventbus import Backoff, Context, Event, EventBus, Group, RateLimit, RetryPolicy, SlowLane, Tick, Worker
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.heartbeat import Lifeline
+from eventbus.consuming.lease_renewal import Renewal
+from eventbus.consuming.limit_queue import Gate
+from eventbus.consuming.settler import Settler
+from eventbus.consuming.slow_lane import Slow
+from eventbus.operating.control import Watch
 from eventbus.postgres.relay import Relay
-from eventbus.recording import Expiry, recorder
-from eventbus.recurrence import Recurrence
+from eventbus.process import supervision
+from eventbus.publishing.spool.replay import Replayer
 from eventbus.redis.pulse import Pulse
-from eventbus.renewal import Renewal
-from eventbus.seeking import Seeking
+from eventbus.roles.activity_counter import Counter
+from eventbus.roles.execution_log import Executions
+from eventbus.roles.history_group import Expiry, recorder
+from eventbus.roles.housekeeping import Housekeeping
+from eventbus.roles.recurrence import Recurrence
+from eventbus.roles.state_tracker import Tracker
+from eventbus.roles.stream_discovery import Seeking
 from eventbus.sessions import Recovery
-from eventbus.settler import Settler
-from eventbus.slow import Slow
-from eventbus.spool.replay import Replayer
 from eventbus.telemetry import Survey
-from eventbus.tracking import Tracker
 from tests.waiting import until
 from tests.working import working
 

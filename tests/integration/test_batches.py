@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from eventbus import Batch, Context, Event, EventBus, Item
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
 from eventbus.errors import ConfigurationError, Reject
 from eventbus.event import Origin
 from eventbus.postgres import apply, load

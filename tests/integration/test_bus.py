@@ -8,12 +8,12 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import Event, EventBus
-from eventbus.codec import decode
+from eventbus.contract.codec import decode
+from eventbus.contract.transport import Delivery
 from eventbus.embedded.ports import free_port
 from eventbus.errors import CodecError, ConfigurationError, Full, Unavailable
 from eventbus.event import Origin, Receipt, Status
 from eventbus.redis import RedisTransport
-from eventbus.transport import Delivery
 from tests.proxy import Proxy
 from tests.samples import consumer, receive
 from tests.servers import OwnRedis

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 
 from eventbus import Batch, ConfigurationError, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
 from eventbus.context import Publisher
+from eventbus.contract.tap import Passing
+from eventbus.contract.transport import Refusal, Settlement
 from eventbus.memory import MemoryTransport
-from eventbus.tap import Passing
-from eventbus.transport import Refusal, Settlement
 from tests.waiting import PATIENCE, until
 
 EVENTS = 5

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.spool.record import Spooled, pack
-from eventbus.transport import Outgoing
+from eventbus.contract.transport import Outgoing
+from eventbus.publishing.spool.record import Spooled, pack
 from tests.integration.commands import eventbus
 from tests.samples import envelope
 

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from eventbus import Event, EventBus
+from eventbus.contract.transaction import Transaction
 from eventbus.errors import CodecError, ConfigurationError, Conflict, Unavailable
 from eventbus.event import Origin, uuid7
 from eventbus.postgres import Database
 from eventbus.postgres import database as module
 from eventbus.postgres.outbox import envelope_of
-from eventbus.transaction import Transaction
 from tests.proxy import Proxy
 from tests.servers import OwnPostgres
 from tests.waiting import eventually

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from eventbus.contract.transport import Dead, Failure, Outgoing
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
-from eventbus.transport import Dead, Failure, Outgoing
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import consumer, envelope, receive, settle
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from eventbus import EventBus
 from eventbus.cli.checks import examine
-from eventbus.inspection import ConsumerState, Finding, GroupState, Severity, StreamState
+from eventbus.contract.inspection import ConsumerState, Finding, GroupState, Severity, StreamState
+from eventbus.contract.transport import Dead
 from eventbus.redis import RedisTransport, health
 from eventbus.redis.link import Link
-from eventbus.transport import Dead
 from tests.integration.commands import assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, outgoing, receive, settle

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus import EventBus
+from eventbus.contract.history import Ending, Selection
 from eventbus.event import Envelope, uuid7
-from eventbus.history import Ending, Selection
 from eventbus.postgres.history import made
 
 A_DAY = timedelta(days=1)

@@ -20,18 +20,18 @@ from eventbus import (
     RetryPolicy,
     SnoozeFor,
     Worker,
-    seeking,
 )
-from eventbus import recording as recording_group
-from eventbus.codec import encode, pairs
+from eventbus.contract.codec import encode, pairs
+from eventbus.contract.history import Ending, Execution, Selection
+from eventbus.contract.tap import Passing
+from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope, Origin, unix_ms, uuid7
-from eventbus.history import Ending, Execution, Selection
 from eventbus.postgres import Database, partitions
-from eventbus.recording import recorder
 from eventbus.redis.keys import stream_keys
+from eventbus.roles import history_group as recording_group
+from eventbus.roles import stream_discovery
+from eventbus.roles.history_group import recorder
 from eventbus.settings import Settings
-from eventbus.tap import Passing
-from eventbus.transport import Outgoing
 from tests.waiting import PATIENCE, eventually
 from tests.working import working
 
@@ -49,8 +49,8 @@ class Sent(Event, type="crate.sent"):
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeking, "INTERVAL", 0.2)
-    monkeypatch.setattr(seeking, "REST", 1)
+    monkeypatch.setattr(stream_discovery, "INTERVAL", 0.2)
+    monkeypatch.setattr(stream_discovery, "REST", 1)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from eventbus import Backoff, Context, Event, EventBus, Group, InFlight, RateLimit, Reject, RetryPolicy, Worker, gate
+from eventbus import Backoff, Context, Event, EventBus, Group, InFlight, RateLimit, Reject, RetryPolicy, Worker
+from eventbus.consuming import limit_queue
+from eventbus.contract.inspection import InLine, Standing
 from eventbus.event import Envelope
-from eventbus.inspection import InLine, Standing
 from eventbus.redis.link import Link
 from tests.integration.test_limits_and_pauses import working
 from tests.waiting import until
@@ -122,7 +123,7 @@ async def test_a_function_that_gives_no_key_fails_its_event_and_no_other(
 async def test_a_key_that_the_server_refuses_keeps_no_other(
     any_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "ERROR_PAUSE", 0.05)
+    monkeypatch.setattr(limit_queue, "ERROR_PAUSE", 0.05)
     depot = Depot(rate_limit=RateLimit(3, per=0.1, by="organization"))
     raw = Link(any_redis_url, timeout=5, name="test")
     await raw.execute("SET", "eb:{@depot}:0:flood:line", "no line")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from eventbus.cli.checks import examine_database
-from eventbus.inspection import Finding, Severity
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.postgres import Database, apply, installed, relaying
 from eventbus.settings import Settings
 from eventbus.telemetry import Metrics, Survey

@@ -9,13 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Event
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.event import Status
 from eventbus.postgres import Database
 from eventbus.postgres import relay as module
 from eventbus.postgres.relay import Relay
 from eventbus.redis import RedisTransport
-from eventbus.transport import Outgoing
 from tests.proxy import Proxy
 from tests.samples import consumer, nothing_left, reclaim
 from tests.stopwatch import Stopwatch

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.transport import Delivery, Outgoing, Subscription
 from eventbus.errors import CodecError
 from eventbus.event import Status, unix_ms, uuid7
 from eventbus.postgres import Database, outbox, relaying
 from eventbus.postgres import relay as module
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Delivery, Outgoing, Subscription
 from tests.integration.test_relay import (
     READER,
     Breakable,

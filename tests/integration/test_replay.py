@@ -19,12 +19,12 @@ from eventbus import (
     RetryPolicy,
     Unavailable,
 )
-from eventbus.codec import decode
+from eventbus.contract.codec import decode
+from eventbus.contract.history import Ending, Selection
+from eventbus.contract.replays import Replay
+from eventbus.contract.transport import Outgoing, Transport
 from eventbus.event import Envelope, uuid7
-from eventbus.history import Ending, Selection
-from eventbus.replaying import NoSuchGroup, Replaying
-from eventbus.replays import Replay
-from eventbus.transport import Outgoing, Transport
+from eventbus.operating.replaying import NoSuchGroup, Replaying
 from tests.samples import consumer, receive
 from tests.stored import execution, id_of, partition, record, record_executions
 from tests.waiting import PATIENCE, eventually, until
@@ -193,7 +193,7 @@ async def test_copies_that_are_recorded_meanwhile_are_not_copied_again(
         return await append(outgoing, again=again)
 
     monkeypatch.setattr(bus.transport, "append", recorded)
-    monkeypatch.setattr("eventbus.replaying.PAGE", 2)
+    monkeypatch.setattr("eventbus.operating.replaying.PAGE", 2)
     async with asyncio.timeout(PATIENCE):
         done = await bus.replay("accounts", Selection(types=["bill.paid"]), why="test", new_ids=True)
     assert done.done == done.total == 6
@@ -223,7 +223,7 @@ async def test_one_that_is_cut_short_says_how_far_it_got_and_goes_on_from_there(
             raise Unavailable("Redis", "gone")
         return await append(outgoing, again=again)
 
-    monkeypatch.setattr("eventbus.replaying.PAGE", 2)
+    monkeypatch.setattr("eventbus.operating.replaying.PAGE", 2)
     monkeypatch.setattr(bus.transport, "append", fails)
     wanted = Selection(types=["bill.paid"])
     assert bus.database is not None

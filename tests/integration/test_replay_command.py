@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus import EventBus
+from eventbus.contract.history import Selection
+from eventbus.contract.transport import Ack, Dead, Outgoing
 from eventbus.event import Envelope
-from eventbus.history import Selection
-from eventbus.transport import Ack, Dead, Outgoing
 from tests.integration.commands import CLEAN, Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, envelope, receive, settle

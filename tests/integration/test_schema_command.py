@@ -13,13 +13,13 @@ import pytest
 
 from eventbus import EventBus
 from eventbus import event as events
-from eventbus.codec import encode
+from eventbus.contract.codec import encode
+from eventbus.contract.session_store import SessionId
+from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import SessionId
 from eventbus.postgres import apply, installed
 from eventbus.postgres.outbox import insert
 from eventbus.redis import RedisTransport
-from eventbus.transport import Ack, Dead, Outgoing, Retry
 from tests.integration.commands import Run, assert_fits
 from tests.integration.commands import eventbus as eventbus_apart
 from tests.integration.commands import eventbus_here as eventbus

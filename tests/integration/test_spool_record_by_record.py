@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from eventbus.breaker import Breaker
 from eventbus.cli.checks import examine_spool
+from eventbus.contract.inspection import Severity
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
-from eventbus.inspection import Severity
 from eventbus.memory import MemoryTransport
+from eventbus.publishing.breaker import Breaker
+from eventbus.publishing.spool import SPOOL_BYTES, Replayed, SpoolFile, replay, replay_rejected
+from eventbus.publishing.spool.record import Spooled, pack
+from eventbus.publishing.spool.replay import Replayer
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
 from eventbus.settings import Settings
-from eventbus.spool import SPOOL_BYTES, Replayed, SpoolFile, replay, replay_rejected
-from eventbus.spool.record import Spooled, pack
-from eventbus.spool.replay import Replayer
-from eventbus.transport import Outgoing
 from tests.conformance.reach import connected
 from tests.integration.commands import eventbus_here
 from tests.samples import consumer, envelope, numbers, receive

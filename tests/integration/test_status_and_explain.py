@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus import Event, EventBus
-from eventbus.aborting import aborts
+from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
 from eventbus.event import uuid7
+from eventbus.operating.aborting import aborts
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
-from eventbus.transport import Ack, Dead, Outgoing, Retry
 from tests.integration.commands import assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import FAILED, consumer, envelope, receive, settle

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from eventbus import Event, EventBus
+from eventbus.contract.history import Ending
+from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope, Origin, uuid7
-from eventbus.history import Ending
 from eventbus.postgres import gather
-from eventbus.transport import Outgoing
 from tests.integration.commands import Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus
 from tests.stored import execution, partition, record, record_executions

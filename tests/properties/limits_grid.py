@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from itertools import count as count_up
 from pathlib import Path
 
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import Bound, Request, Scope
 from eventbus.embedded import EmbeddedRedis
-from eventbus.limits import RateLimit
-from eventbus.transport import Bound, Request, Scope
 from tests import servers
 from tests.properties.crowd import Crowd, check_rates
 from tests.properties.turnstiles import Asked, Rule, on_server

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue
 
 from eventbus import Backoff, ConfigurationError, Event, EventBus, Group, Origin, Receipt, RetryPolicy, Status
-from eventbus.codec import decode, encode, envelop, open_event, pairs
+from eventbus.checks.numbers import longest_delay
+from eventbus.contract.codec import decode, encode, envelop, open_event, pairs
+from eventbus.contract.transport import Ack, Outgoing, Settlement, Subscription
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, _registry, event_class, uuid7
-from eventbus.numbers import longest_delay
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.transport import Ack, Outgoing, Settlement, Subscription
 from tests import servers
 from tests.properties import few
 from tests.samples import receive

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
-from eventbus.gauges import Places
-from eventbus.limits import InFlight
+from eventbus.contract.limits import InFlight
+from eventbus.contract.transport import Answer, Request
+from eventbus.memory.gauges import Places
+from eventbus.memory.limits import Turnstile
 from eventbus.redis import limiting, scripts
 from eventbus.redis.keys import limit_keys
 from eventbus.redis.link import Link
 from eventbus.redis.scripts import Script
-from eventbus.transport import Answer, Request
-from eventbus.turnstile import Turnstile
 
 CLOCK = "test:clock"
 _HEAD = f"""
@@ -42,7 +42,7 @@ class Asked(Protocol):
 
 
 class Rule:
-    """eventbus.turnstile, which MemoryTransport asks."""
+    """eventbus.memory.limits, which MemoryTransport asks."""
 
     def __init__(self) -> None:
         self.turnstile = Turnstile()

@@ -6,7 +6,7 @@ from contextlib import suppress
 import structlog
 
 from eventbus import Backoff, Context, Event, EventBus, Group, RetryPolicy, Worker
-from eventbus.codec import encode, envelop
+from eventbus.contract.codec import encode, envelop
 from eventbus.errors import EventBusError
 from eventbus.postgres.relay import Relay
 from eventbus.redis import RedisTransport

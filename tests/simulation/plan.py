@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eventbus.isolation import PATIENCE
+from eventbus.consuming.suspects import PATIENCE
 
 HORIZON = 25.0  # seconds in which events are published and faults strike
 LEASE = 10.0  # seconds

@@ -6,18 +6,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from eventbus.consumer import Consumer
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.lease_renewal import Renewal
+from eventbus.contract.transport import Ack, Delivery, Outgoing, Settlement
 from eventbus.event import Status
 from eventbus.postgres import relay, relaying
 from eventbus.postgres.relaying import Relaying
-from eventbus.publisher import Publisher
+from eventbus.publishing.publisher import Publisher
 from eventbus.redis import scripts, transport
 from eventbus.redis.link import Link
 from eventbus.redis.publishing import Publishing
 from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
-from eventbus.renewal import Renewal
-from eventbus.transport import Ack, Delivery, Outgoing, Settlement
 from tests.simulation.plan import Fault, Work
 
 

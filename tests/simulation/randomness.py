@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from eventbus import crash, event
+from eventbus import event
+from eventbus.process import crash_points
 from tests.simulation.loop import Loop, current
 from tests.simulation.server.server import EPOCH
 
@@ -63,7 +64,7 @@ def deterministic(loop: Loop, seed: str, crash_point: Callable[[str], None]) -> 
         put(os, "getpid", lambda: process.number if (process := current()) is not None else 0)
         put(secrets, "token_hex", lambda size=32: rng.randbytes(size).hex())
         put(socket, "gethostname", lambda: "simulated")
-        put(crash, "point", crash_point)
+        put(crash_points, "point", crash_point)
         put(event, "_ms", 0)
         put(event, "_tails", [])
         random.seed(f"{seed}/random")

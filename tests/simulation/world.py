@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import structlog
 
-from eventbus import control
+from eventbus.operating import control
 from eventbus.postgres import relay
 from eventbus.redis import scripts
 from eventbus.redis.keys import group_keys, stream_keys

@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable
 
-from eventbus import Context, Event, EventBus, Group, Worker, consumer
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus import Context, Event, EventBus, Group, Worker
+from eventbus.consuming import consumer
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 from eventbus.redis import link, reclaiming, transport
 
 USUAL_LEASE = 10.0

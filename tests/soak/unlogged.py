@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from eventbus import Backoff, Context, Event, EventBus, Group, RetryPolicy, Tick, Worker
-from eventbus.logs import configure
-from eventbus.loop import run
+from eventbus.process.logs import configure
+from eventbus.process.loop import run
 
 ATTEMPTS, BACKOFF = 3, 0.3  # and seconds
 STREAMS = ("closed", "full", "gone", "logging", "raising")

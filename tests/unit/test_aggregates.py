@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from eventbus import Aggregate, Event, applies
-from eventbus.aggregates import Key, Snapshot, fingerprint, key_of, restore
+from eventbus.contract.aggregates import Key, Snapshot, fingerprint, key_of, restore
 from eventbus.errors import ConfigurationError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eventbus import ConfigurationError, Group
-from eventbus.apps import App, AppNotFound, choose, installed_apps, load_app
+from eventbus.operating.apps import App, AppNotFound, choose, installed_apps, load_app
 from handlers import GROUPS
 
 HEAD = "from eventbus import Group\n"

@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from eventbus import Context, Event, Group
-from eventbus.asyncapi import document
 from eventbus.event import event_class, event_types
+from eventbus.operating.asyncapi import document
 from handlers import GROUPS
 
 SCHEMA = Path(__file__).parent / "schemas" / "asyncapi-3.0.0.json.gz"

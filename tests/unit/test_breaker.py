@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from eventbus.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
 from eventbus.errors import Unavailable
+from eventbus.publishing.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
 
 AWAY = Unavailable("Redis", "refused")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from eventbus import EventBus, Reject, RetryLater, SnoozeFor, Unavailable
-from eventbus.circuits import Calls, Circuit, guarded
+from eventbus.contract.circuits import Calls, Circuit, guarded
 from eventbus.memory import MemoryTransport
 from eventbus.memory.shared import MemoryCircuits
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
-from eventbus.codec import decode, encode, envelop, open_event, pairs
+from eventbus.contract.codec import decode, encode, envelop, open_event, pairs
 from eventbus.errors import CodecError, UnknownEventType
 from eventbus.event import Envelope, Event, Origin, uuid7
 

@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import judgement
 from eventbus.bus import EventBus
-from eventbus.consumer import Consumer
+from eventbus.consuming.consumer import Consumer
+from eventbus.consuming.executor import Executor
+from eventbus.consuming.suspects import Isolation
 from eventbus.context import Context
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Event
-from eventbus.executor import Executor
 from eventbus.group import Group
-from eventbus.isolation import Isolation
-from eventbus.limits import RateLimit
+from eventbus.handling import verdict
 from eventbus.memory import MemoryTransport
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
 from tests.samples import consumer as subscription_of
 from tests.samples import receive, reclaim
 from tests.stopwatch import Stopwatch
@@ -108,7 +108,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
     return Bench()
 
 
@@ -157,7 +157,7 @@ async def test_a_read_that_an_interruption_missed_is_interrupted_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was on its way to the server, which had nothing to interrupt yet: a stop must not wait for its end."""
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 10.0)
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 10.0)
     interrupt, missed = bench.transport.interrupt, 0
 
     async def miss_twice(subscriptions: Sequence[Subscription]) -> None:
@@ -299,7 +299,7 @@ async def test_retries_are_not_starved_by_a_flood_of_new_events(bench: Bench) ->
 
 
 async def test_a_server_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgement, "UNAVAILABLE_SNOOZE", 0.01)
+    monkeypatch.setattr(verdict, "UNAVAILABLE_SNOOZE", 0.01)
     met: list[int] = []
 
     def act(event: Event, ctx: Context) -> None:
@@ -350,7 +350,7 @@ async def test_outcomes_that_cannot_be_kept_stop_the_reading_some_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a full server would be emptied into this process, event by event that fails."""
-    monkeypatch.setattr("eventbus.settler.UNSETTLED_LIMIT", 50)
+    monkeypatch.setattr("eventbus.consuming.settler.UNSETTLED_LIMIT", 50)
     ears = Ears(failing(9), retry=RetryPolicy(attempts=1), concurrency=10)
     async with bench.consuming(ears.group):
         bench.transport.trouble["bury"] = Full("Redis is full")
@@ -389,7 +389,7 @@ async def test_a_handler_that_blocks_the_loop_past_its_lease_is_not_run_twice_he
 
 async def test_a_blocked_loop_costs_nobody_in_it_a_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks for lost leases wakes up before whoever renews: neither had a turn meanwhile."""
-    monkeypatch.setattr("eventbus.consumer.RECLAIM_INTERVAL", 0.02)
+    monkeypatch.setattr("eventbus.consuming.consumer.RECLAIM_INTERVAL", 0.02)
     ears = Ears(concurrency=4)
     ears.go_on.clear()
     async with bench.consuming(ears.group), bench.consuming(ears.group, name="bob"):
@@ -435,7 +435,7 @@ async def test_what_a_dead_worker_held_is_run_again(bench: Bench) -> None:
 
 
 async def test_a_suspect_runs_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.consumer.RECLAIM_INTERVAL", 0.02)
+    monkeypatch.setattr("eventbus.consuming.consumer.RECLAIM_INTERVAL", 0.02)
     beside: list[int] = []
 
     def act(event: Event, ctx: Context) -> None:
@@ -540,7 +540,7 @@ async def test_a_stop_gives_back_what_does_not_finish_in_time(bench: Bench) -> N
 async def test_a_handler_that_swallows_its_cancellation_does_not_keep_the_worker(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, swallowed: type[BaseException]
 ) -> None:
-    monkeypatch.setattr("eventbus.consumer.CANCEL_GRACE", 0.2)
+    monkeypatch.setattr("eventbus.consuming.consumer.CANCEL_GRACE", 0.2)
     let_go = asyncio.Event()
     stuck = Group("ears", lease=0.5)
 
@@ -580,7 +580,7 @@ async def test_nothing_is_started_after_a_stop(bench: Bench) -> None:
 async def test_a_stop_while_the_server_is_away_ends_in_bounded_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.consumer.SETTLE_GRACE", 0.5)
+    monkeypatch.setattr("eventbus.consuming.consumer.SETTLE_GRACE", 0.5)
     ears = Ears()
     started = Stopwatch()
     async with bench.consuming(ears.group, grace=0.1):

@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from eventbus.context import Context, Publisher
+from eventbus.contract.transport import Delivery, Subscription
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Event, Origin, uuid7
-from eventbus.transport import Delivery, Subscription
 
 
 class Poured(Event, type="glass.poured"):

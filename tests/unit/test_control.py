@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group
-from eventbus.aborting import abort, aborts
-from eventbus.control import Watch, pause, paused, resume
 from eventbus.memory import MemoryTransport
+from eventbus.operating.aborting import abort, aborts
+from eventbus.operating.control import Watch, pause, paused, resume
 from tests.waiting import until
 from tests.working import working
 

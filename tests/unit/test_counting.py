@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import counting
-from eventbus.activity import ERROR_LIMIT, FAILURES, Found, Share, Sums
-from eventbus.counting import Counter
+from eventbus.contract.activity_stats import ERROR_LIMIT, FAILURES, Found, Share, Sums
+from eventbus.contract.transport import Ack, Dead, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Ack, Dead, Failure, Outcome, Release, Retry, Snooze
+from eventbus.roles import activity_counter
+from eventbus.roles.activity_counter import Counter
 from tests.waiting import eventually, until
 
 DONE = Ack()
@@ -102,7 +102,7 @@ async def test_what_may_have_arrived_is_sent_again_and_counts_once(tallies: Flak
 async def test_what_has_not_arrived_waits_and_what_is_counted_meanwhile_goes_behind_it(
     tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "INTERVAL", 0.02)
+    monkeypatch.setattr(activity_counter, "INTERVAL", 0.02)
     counter = Counter(tallies)
     running = asyncio.create_task(counter.run())
     tallies.gone = True
@@ -120,7 +120,7 @@ async def test_what_has_not_arrived_waits_and_what_is_counted_meanwhile_goes_beh
 
 
 async def test_batches_are_bounded_and_numbered_apart(tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "BATCH", 2)
+    monkeypatch.setattr(activity_counter, "BATCH", 2)
     counter = Counter(tallies)
     for number in range(5):
         count(counter, organization=str(number))
@@ -133,8 +133,8 @@ async def test_batches_are_bounded_and_numbered_apart(tallies: FlakyTallies, mon
 
 
 async def test_what_waits_is_bounded(tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "LIMIT", 3)
-    monkeypatch.setattr(counting, "FAILURES_LIMIT", 25)
+    monkeypatch.setattr(activity_counter, "LIMIT", 3)
+    monkeypatch.setattr(activity_counter, "FAILURES_LIMIT", 25)
     counter = Counter(tallies)
     with capture_logs() as logs:
         for number in range(100):
@@ -169,7 +169,7 @@ async def test_without_memory_counts_are_let_go(tallies: FlakyTallies) -> None:
 async def test_an_idle_one_writes_nothing_and_a_busy_one_once_an_interval(
     tallies: FlakyTallies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "INTERVAL", 0.05)
+    monkeypatch.setattr(activity_counter, "INTERVAL", 0.05)
     counter = Counter(tallies)
     running = asyncio.create_task(counter.run())
     await asyncio.sleep(0.15)
@@ -206,7 +206,7 @@ async def test_a_server_that_is_away_does_not_keep_a_worker_from_closing(
     count(counter)
     tallies.away = True
     await counter.close()
-    monkeypatch.setattr(counting, "CLOSE_GRACE", 0.05)
+    monkeypatch.setattr(activity_counter, "CLOSE_GRACE", 0.05)
     async with counter._writing:  # a write that does not end
         with capture_logs() as logs:
             await counter.close()

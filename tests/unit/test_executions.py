@@ -6,22 +6,23 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import executions
+from eventbus.contract.history import Ending, Execution
+from eventbus.contract.tap import Passing
+from eventbus.contract.transport import Ack, Delivery, Outcome, Release, Snooze
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
-from eventbus.executions import Executions
-from eventbus.history import Ending, Execution
-from eventbus.judgement import GivenBack
-from eventbus.lifecycle import Finished
-from eventbus.tap import Passing
-from eventbus.transport import Ack, Delivery, Outcome, Release, Snooze
+from eventbus.handling.listeners import Finished
+from eventbus.handling.verdict import GivenBack
+from eventbus.roles import execution_log
+from eventbus.roles.execution_log import Executions
 from tests.samples import consumer, envelope
 
 AWAY = Unavailable("PostgreSQL", "no answer")
 
 
 class Store:
-    """An eventbus.history.Recorder that fails as it is told to; `reached` when it does so after it has written."""
+    """An eventbus.contract.history.Recorder that fails as it is told to; `reached` when it does so after it has
+    written."""
 
     def __init__(self) -> None:
         self.trouble: Exception | None = None
@@ -30,7 +31,7 @@ class Store:
 
     async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
         if self.trouble is None or self.reached:
-            self.written |= dict(executions)
+            self.written |= dict(execution_log)
         if self.trouble is not None:
             raise self.trouble
 
@@ -73,7 +74,7 @@ async def test_what_was_written_without_an_answer_is_written_under_the_same_id(s
 
 
 async def test_what_waits_is_bounded_and_that_is_said_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executions, "LIMIT", 10)
+    monkeypatch.setattr(execution_log, "LIMIT", 10)
     told = Executions(store)
     store.trouble = AWAY
     with capture_logs() as logs:

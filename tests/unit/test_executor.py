@@ -8,19 +8,19 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from eventbus import executor as module
 from eventbus.bus import EventBus
-from eventbus.codec import encode, envelop, pairs
+from eventbus.consuming import executor as module
+from eventbus.consuming.executor import Executor
 from eventbus.context import Context
+from eventbus.contract.codec import encode, envelop, pairs
+from eventbus.contract.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze, Subscription
 from eventbus.errors import CodecError, Conflict, Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.event import Envelope, Event, Origin
-from eventbus.executor import Executor
 from eventbus.group import Group
-from eventbus.judgement import UNAVAILABLE_SNOOZE
-from eventbus.lifecycle import Finished
-from eventbus.middleware import CallNext, Middleware
+from eventbus.handling.listeners import Finished
+from eventbus.handling.middleware import CallNext, Middleware
+from eventbus.handling.verdict import UNAVAILABLE_SNOOZE
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze, Subscription
 
 
 class Baked(Event, type="executor.baked"):

@@ -32,10 +32,10 @@ from pydantic import (
 )
 
 from eventbus import ConfigurationError, Event
-from eventbus.codec import _kinds, envelop, open_event
+from eventbus.checks.fidelity import NONE, same, survey
+from eventbus.contract.codec import _kinds, envelop, open_event
 from eventbus.errors import CodecError
 from eventbus.event import event_class, event_types
-from eventbus.fidelity import NONE, same, survey
 
 T = TypeVar("T")
 BERLIN = ZoneInfo("Europe/Berlin")

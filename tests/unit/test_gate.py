@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import gate
-from eventbus.admission import Admission
-from eventbus.codec import encode, pairs
+from eventbus.consuming import limit_queue
+from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_queue import LOOK_AHEAD, Gate
 from eventbus.context import Context
+from eventbus.contract.codec import encode, pairs
+from eventbus.contract.limits import RateLimit
+from eventbus.contract.transport import Answer, Delivery, Request, Snooze, Subscription
 from eventbus.event import Envelope, Event, uuid7
-from eventbus.gate import LOOK_AHEAD, Gate
 from eventbus.group import Group
-from eventbus.limits import RateLimit
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Answer, Delivery, Request, Snooze, Subscription
 from tests.waiting import until
 
 SLOTS = 10
@@ -112,7 +112,7 @@ async def test_while_all_is_put_off_more_and_more_is_read() -> None:
 
 
 async def test_a_process_that_has_put_off_very_many_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "RESTING_LIMIT", 20)
+    monkeypatch.setattr(limit_queue, "RESTING_LIMIT", 20)
     async with working(RateLimit(1, per=60.0, by="organization")) as bench:
         await bench.put(20)
         assert bench.gate.room(3) > 0
@@ -121,7 +121,7 @@ async def test_a_process_that_has_put_off_very_many_reads_no_more(monkeypatch: p
 
 
 async def test_no_error_ends_the_asking_and_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "RETRY_PAUSE", 0.001)
+    monkeypatch.setattr(limit_queue, "RETRY_PAUSE", 0.001)
     async with working(RateLimit(9, per=60.0, by="organization")) as bench:
         with capture_logs() as lines:
             bench.transport.trouble = [RuntimeError("one"), KeyError("two"), MemoryError()]

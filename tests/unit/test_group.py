@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from eventbus.batch import Batch
 from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
 from eventbus.group import Group
-from eventbus.lifecycle import Finished
+from eventbus.handling.batch import Batch
+from eventbus.handling.listeners import Finished
+from eventbus.handling.registry import Registration
 from eventbus.policy import RetryPolicy
-from eventbus.registration import Registration
 
 
 class Sown(Event, type="field.sown"):

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from eventbus.inflight import Places
+from eventbus.publishing.inflight import Places
 from tests.waiting import PATIENCE
 
 

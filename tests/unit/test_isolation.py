@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from eventbus import isolation as module
-from eventbus.isolation import Isolation
+from eventbus.consuming import suspects as module
+from eventbus.consuming.suspects import Isolation
 from tests.waiting import PATIENCE
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from eventbus.contract.transport import Dead, Outcome, Release, Retry, Snooze
 from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable
-from eventbus.judgement import UNAVAILABLE_SNOOZE, GivenBack, failure_of, judge, judge_unforeseen
+from eventbus.handling.verdict import UNAVAILABLE_SNOOZE, GivenBack, failure_of, judge, judge_unforeseen
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.transport import Dead, Outcome, Release, Retry, Snooze
 
 POLICY = RetryPolicy(
     attempts=3,

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from eventbus.lanes import LANES, shares
+from eventbus.contract.priorities import LANES, shares
 
 
 @pytest.mark.parametrize("credit", [0, 1, 2, 9, 10, 100, 1000])

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import lifecycle
-from eventbus.codec import encode, envelop, pairs
+from eventbus.contract.codec import encode, envelop, pairs
+from eventbus.contract.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import CodecError
 from eventbus.event import Event
-from eventbus.lifecycle import Announcer, Finished
-from eventbus.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+from eventbus.handling import listeners
+from eventbus.handling.listeners import Announcer, Finished
 from tests.samples import consumer
 from tests.waiting import PATIENCE
 
@@ -56,7 +56,7 @@ def lines() -> Iterator[list[Any]]:
 def test_each_outcome_has_its_occasions(outcome: Outcome, error: BaseException | None, occasions: set[str]) -> None:
     ended = finished(outcome, error)
     names = ("completed", "failed", "dead", "errored")
-    assert {name for name in names if getattr(lifecycle, name)(ended)} == occasions
+    assert {name for name in names if getattr(listeners, name)(ended)} == occasions
 
 
 def test_a_listener_of_an_occasion_keeps_its_name_and_hears_nothing_else() -> None:
@@ -65,7 +65,7 @@ def test_a_listener_of_an_occasion_keeps_its_name_and_hears_nothing_else() -> No
     def mourn(finished: Finished) -> None:
         heard.append(finished)
 
-    listener = lifecycle.only(lifecycle.dead, mourn)
+    listener = listeners.only(listeners.dead, mourn)
     assert getattr(listener, "__qualname__", "").endswith("mourn")
     dead = finished(Dead(FAILURE, 1))
     listener(finished())
@@ -124,13 +124,13 @@ async def test_a_listener_that_always_fails_is_no_flood(lines: list[Any], monkey
     for _ in range(3):
         announcer.tell(finished())
     assert [line["log_level"] for line in lines] == ["error", "debug", "debug"]
-    monkeypatch.setattr(lifecycle, "_COMPLAINT_INTERVAL", 0.0)
+    monkeypatch.setattr(listeners, "_COMPLAINT_INTERVAL", 0.0)
     announcer.tell(finished())
     assert lines[-1]["log_level"] == "error"
 
 
 async def test_a_listener_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch, lines: list[Any]) -> None:
-    monkeypatch.setattr(lifecycle, "LISTENER_TIMEOUT", 0.01)
+    monkeypatch.setattr(listeners, "LISTENER_TIMEOUT", 0.01)
     announcer = Announcer("ears", [sleepy([])])
     announcer.tell(finished())
     await announcer.drain(20)
@@ -166,7 +166,7 @@ async def test_a_listener_that_has_not_begun_leaves_no_coroutine_behind() -> Non
 
 
 async def test_a_drain_does_not_wait_for_a_listener_that_will_not_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "_CANCEL_GRACE", 0.01)
+    monkeypatch.setattr(listeners, "_CANCEL_GRACE", 0.01)
     go = asyncio.Event()
 
     async def stay(finished: Finished) -> None:
@@ -185,7 +185,7 @@ async def test_a_drain_does_not_wait_for_a_listener_that_will_not_go(monkeypatch
 
 
 async def test_slow_listeners_do_not_pile_up_without_end(monkeypatch: pytest.MonkeyPatch, lines: list[Any]) -> None:
-    monkeypatch.setattr(lifecycle, "LISTENERS_LIMIT", 4)
+    monkeypatch.setattr(listeners, "LISTENERS_LIMIT", 4)
     go = asyncio.Event()
     heard: list[Finished] = []
 

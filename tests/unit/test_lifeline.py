@@ -10,10 +10,10 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.consuming.heartbeat import LOOKS, InHand, Lifeline
+from eventbus.contract.transport import Delivery
 from eventbus.errors import Unavailable
 from eventbus.group import Group
-from eventbus.lifeline import LOOKS, InHand, Lifeline
-from eventbus.transport import Delivery
 from tests.samples import consumer
 from tests.stopwatch import Stopwatch
 from tests.waiting import PATIENCE, until

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from eventbus.circuits import Circuit
+from eventbus.contract.circuits import Circuit
+from eventbus.contract.limits import InFlight, RateLimit, SlowLane, key_of, limits_of
+from eventbus.contract.retention import Retention
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, uuid7
 from eventbus.group import Group
-from eventbus.limits import InFlight, RateLimit, SlowLane, key_of, limits_of
-from eventbus.retention import Retention
 
 ENVELOPE = Envelope(uuid7(), "lead.created", b"{}", subject="lead-1", organization="org-1", metadata={"userId": "u-1"})
 

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from eventbus import Context, EventBus, Group, RetryPolicy, logs
-from eventbus.codec import encode, pairs
+from eventbus import Context, EventBus, Group, RetryPolicy
+from eventbus.consuming.executor import Executor
+from eventbus.contract.codec import encode, pairs
+from eventbus.contract.transport import Delivery
 from eventbus.event import Envelope, Event
-from eventbus.executor import Executor
-from eventbus.transport import Delivery
+from eventbus.process import logs
 from tests.samples import consumer, envelope
 
 Written = Callable[..., str]
@@ -43,9 +44,9 @@ def fail(log: Any) -> None:
 
 
 def test_a_line_says_which_component_wrote_it(written: Written) -> None:
-    assert json.loads(written(lambda log: log.info("hello")))["component"] == "eventbus.executor"
+    assert json.loads(written(lambda log: log.info("hello")))["component"] == "eventbus.consuming.executor"
     assert json.loads(written(lambda _: structlog.get_logger().info("hello")))["component"] == "app"
-    assert "component=eventbus.executor" in written(lambda log: log.info("hello"), "console")
+    assert "component=eventbus.consuming.executor" in written(lambda log: log.info("hello"), "console")
 
 
 @pytest.mark.parametrize("character", ["\n", "\r\n", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\x7f"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import loop
+from eventbus.process import loop
 from tests.stopwatch import Stopwatch
 
 
@@ -60,7 +60,7 @@ def test_what_ends_in_time_is_no_matter() -> None:
 def test_a_server_that_is_up_is_not_looked_through_again() -> None:
     program = """
 import gc
-from eventbus import loop
+from eventbus.process import loop
 loop.collect_seldom()
 assert gc.get_freeze_count() > 1000 and gc.get_threshold()[0] == loop.YOUNG
 class Ring: pass

@@ -9,7 +9,7 @@ from eventbus.context import Context
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
 from eventbus.group import Group
-from eventbus.middleware import CallNext, Middleware, compose, find_faults
+from eventbus.handling.middleware import CallNext, Middleware, compose, find_faults
 
 
 class Wrapped(Event, type="gift.wrapped"):

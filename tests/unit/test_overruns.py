@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 
 from eventbus import Batch, Context, Event, EventBus, Group, RetryPolicy, Worker
 from eventbus.context import Publisher
-from eventbus.lifecycle import Finished
+from eventbus.contract.tap import Passing
+from eventbus.contract.transport import Ack, Dead, Release, Retry
+from eventbus.handling.listeners import Finished
 from eventbus.policy import Backoff
-from eventbus.tap import Passing
-from eventbus.transport import Ack, Dead, Release, Retry
 from tests.waiting import PATIENCE, until
 
 ONCE_MORE = RetryPolicy(attempts=2, backoff=Backoff.fixed(0.01))
@@ -24,8 +24,8 @@ class Asked(Event, type="overruns.asked"):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.deadlines.PATIENCE", 0.05)
-    monkeypatch.setattr("eventbus.deadlines.AGAIN", 0.01)
+    monkeypatch.setattr("eventbus.process.deadlines.PATIENCE", 0.05)
+    monkeypatch.setattr("eventbus.process.deadlines.AGAIN", 0.01)
 
 
 class Other(Event, type="overruns.other"):
@@ -176,7 +176,7 @@ async def test_one_that_the_worker_stops_meanwhile_is_given_back() -> None:
 
 
 async def test_one_that_swallows_its_abort_is_done_with_and_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.control.INTERVAL", 0.01)
+    monkeypatch.setattr("eventbus.operating.control.INTERVAL", 0.01)
     deaf, group = Deaf(), Group("deaf", timeout=None)
 
     @group.on(Asked)

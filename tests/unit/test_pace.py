@@ -1,6 +1,6 @@
 """How far a group reads ahead."""
 
-from eventbus.pace import HORIZON, Pace
+from eventbus.consuming.prefetch import HORIZON, Pace
 
 
 def ended(pace: Pace, per_second: float, seconds: float, *, start: float = 0.0) -> int:

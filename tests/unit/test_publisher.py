@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from eventbus import Event, EventBus, Full, Status, Unavailable
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import ConfigurationError
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Outgoing
 from tests.stopwatch import Stopwatch
 from tests.waiting import until
 

@@ -9,13 +9,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Context, EventBus, Group, RetryPolicy, Tick, Worker
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
+from eventbus.contract.transport import LastFiring
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, unix_ms
 from eventbus.memory import MemoryTransport
 from eventbus.policy import Backoff
-from eventbus.recurrence import Recurrence
-from eventbus.transport import LastFiring
+from eventbus.roles.recurrence import Recurrence
 from tests.waiting import PATIENCE, until
 
 PERIOD = timedelta(seconds=0.1)
@@ -51,7 +51,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_of_what_was_missed_the_last_is_made_up_for(bus: EventBus) -> None
 
 
 async def test_what_is_too_old_is_left_out_and_told_once(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.recurrence.LONGEST_SLEEP", 0.01)
+    monkeypatch.setattr("eventbus.roles.recurrence.LONGEST_SLEEP", 0.01)
     half_an_hour_ago = (datetime.now(UTC) - timedelta(minutes=30)).minute
     clock = Clock(cron=f"{half_an_hour_ago} * * * *", catch_up=60.0)
     old = await clock.missed(bus, timedelta(hours=3))
@@ -138,7 +138,7 @@ class Troubled(MemoryTransport):
 async def test_a_server_in_trouble_is_waited_for_and_told_once(
     bus: EventBus, trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.recurrence.RETRY_PAUSE", 0.02)
+    monkeypatch.setattr("eventbus.roles.recurrence.RETRY_PAUSE", 0.02)
     bus.transport = transport = Troubled()
     clock = Clock()
     transport.trouble = trouble

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 from structlog.testing import capture_logs
 
-from eventbus.admission import Admission
+from eventbus.consuming.lease_renewal import Hand, Renewal
+from eventbus.consuming.limit_gate import Admission
+from eventbus.contract.transport import Ack, Delivery, Outcome, Release
 from eventbus.errors import Unavailable
 from eventbus.group import Group
 from eventbus.memory import MemoryTransport
-from eventbus.renewal import Hand, Renewal
-from eventbus.transport import Ack, Delivery, Outcome, Release
 from tests import virtual
 from tests.samples import consumer
 

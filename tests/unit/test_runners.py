@@ -8,9 +8,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from eventbus import runners as module
-from eventbus.runners import Runners
-from eventbus.transport import Ack, Delivery, Outcome, Release, Subscription
+from eventbus.consuming import runner as module
+from eventbus.consuming.runner import Runners
+from eventbus.contract.transport import Ack, Delivery, Outcome, Release, Subscription
 from tests.waiting import until
 
 SUBSCRIPTION = Subscription("s", "g", "c", 10.0, 3)

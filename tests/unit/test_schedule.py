@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from eventbus.context import Context
+from eventbus.contract.schedule import Cron, Every, Recurring, Schedule, Tick
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, event_class, unix_ms
 from eventbus.group import Group
-from eventbus.schedule import Cron, Every, Recurring, Schedule, Tick
 
 BERLIN = "Europe/Berlin"
 GAP, REPEATED = datetime(2024, 3, 31, 1, tzinfo=UTC), datetime(2024, 10, 27, 1, tzinfo=UTC)  # when clocks are set

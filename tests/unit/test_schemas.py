@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from eventbus.codec import Fields, encode, pairs
+from eventbus.contract.codec import Fields, encode, pairs
 from eventbus.event import Envelope, Event, uuid7
-from eventbus.schemas import NAMED, NO_TYPE, OTHERS, REASONS, Examination, Place
+from eventbus.operating.schemas import NAMED, NO_TYPE, OTHERS, REASONS, Examination, Place
 
 
 class Signed(Event, type="schemas.signed", version=2):

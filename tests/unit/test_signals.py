@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from eventbus import Context, Event, EventBus, Group, Worker
-from eventbus.signals import told
+from eventbus.process.signals import told
 from tests.waiting import PATIENCE, until
 
 Main = Callable[[], Coroutine[Any, Any, None]]
@@ -159,7 +159,7 @@ def test_python_s_own_end_waits_for_the_worker_s(run: Callable[[Main], None]) ->
 
 _FORKING = """
 import asyncio, os, signal, sys
-from eventbus.signals import told
+from eventbus.process.signals import told
 
 async def main():
     with told(print):

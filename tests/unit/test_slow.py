@@ -12,7 +12,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
     return Bench()
 
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import supervision
-from eventbus.ending import cancel_all
 from eventbus.errors import TaskFailed
-from eventbus.supervision import DEATHS, Background, deaths, supervise
+from eventbus.process import supervision
+from eventbus.process.ending import cancel_all
+from eventbus.process.supervision import DEATHS, Background, deaths, supervise
 
 
 class Unspeakable(Exception):

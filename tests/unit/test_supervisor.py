@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import supervisor
-from eventbus.supervisor import Supervisor
+from eventbus.process import supervisor
+from eventbus.process.supervisor import Supervisor
 from tests.waiting import PATIENCE, until
 
 STUBBORN = """

@@ -7,25 +7,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus import (
-    Backoff,
-    ConfigurationError,
-    Context,
-    Event,
-    EventBus,
-    Group,
-    Reject,
-    RetryPolicy,
-    Worker,
-    seeking,
-    tapping,
-)
+from eventbus import Backoff, ConfigurationError, Context, Event, EventBus, Group, Reject, RetryPolicy, Worker
+from eventbus.consuming import tap_executor
 from eventbus.context import Publisher
+from eventbus.contract.tap import Passing
+from eventbus.contract.transport import Ack, Dead, Outgoing, Release
 from eventbus.errors import Unavailable
 from eventbus.event import Envelope, uuid7
-from eventbus.lifecycle import Finished
-from eventbus.tap import Passing
-from eventbus.transport import Ack, Dead, Outgoing, Release
+from eventbus.handling.listeners import Finished
+from eventbus.roles import stream_discovery
 from tests.waiting import PATIENCE, until
 from tests.working import working
 
@@ -60,8 +50,8 @@ class Tapped:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeking, "INTERVAL", 0.02)
-    monkeypatch.setattr(seeking, "REST", 1)
+    monkeypatch.setattr(stream_discovery, "INTERVAL", 0.02)
+    monkeypatch.setattr(stream_discovery, "REST", 1)
 
 
 @pytest.fixture
@@ -179,7 +169,7 @@ async def test_what_fails_as_a_whole_is_handed_over_again_as_often_as_the_policy
 async def test_a_server_that_is_away_is_waited_for_and_costs_no_attempt(
     bus: EventBus, finished: list[Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tapping, "UNAVAILABLE_PAUSE", 0.01)
+    monkeypatch.setattr(tap_executor, "UNAVAILABLE_PAUSE", 0.01)
     away = iter([True] * 20)
 
     async def reach(events: Sequence[Passing]) -> None:

@@ -14,10 +14,10 @@ from typing import Any, Literal, TextIO
 import pytest
 import structlog
 
-from eventbus import logs
-from eventbus.lifeline import Lifeline
-from eventbus.telling import get_logger, lost_lines
-from eventbus.transport import Delivery, Subscription
+from eventbus.consuming.heartbeat import Lifeline
+from eventbus.contract.transport import Delivery, Subscription
+from eventbus.process import logs
+from eventbus.process.telling import get_logger, lost_lines
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers")

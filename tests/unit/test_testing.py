@@ -15,11 +15,11 @@ from eventbus import (
     Reject,
     RetryLater,
     RetryPolicy,
-    control,
 )
-from eventbus.middleware import CallNext
+from eventbus.contract.transport import Release
+from eventbus.handling.middleware import CallNext
+from eventbus.operating import control
 from eventbus.testing import MemoryBus, StillRunning
-from eventbus.transport import Release
 from tests.stopwatch import Stopwatch
 
 YEAR = 365 * 86_400.0

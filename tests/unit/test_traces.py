@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from eventbus.contract.history import Ending, Execution
+from eventbus.contract.traces import Found, Place, Tree, unfold
 from eventbus.event import Envelope, uuid7
-from eventbus.history import Ending, Execution
-from eventbus.traces import Found, Place, Tree, unfold
 
 
 def event(cause: Envelope | str | None = None, name: str = "lead.created") -> Envelope:

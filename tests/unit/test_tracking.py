@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from eventbus import Group
+from eventbus.contract.states import Keep, Update
+from eventbus.contract.transport import Ack, Delivery, Outcome, Retry, Snooze
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
-from eventbus.lifecycle import Finished
+from eventbus.handling.listeners import Finished
 from eventbus.memory.records import MemoryRecords
-from eventbus.states import Keep, Update
-from eventbus.tracking import LIMIT, Tracker
-from eventbus.transport import Ack, Delivery, Outcome, Retry, Snooze
+from eventbus.roles.state_tracker import LIMIT, Tracker
 from tests.samples import FAILED, consumer, envelope
 
 

@@ -3,10 +3,10 @@
 Nothing here is more than registered.
 """
 
-from eventbus.batch import Batch
 from eventbus.context import Context
 from eventbus.event import Event
 from eventbus.group import Group
+from eventbus.handling.batch import Batch
 
 
 class Red(Event, type="colour.red"):

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from eventbus import Context, EventBus, Group, Worker
-from eventbus.codec import decode, encode, envelop, open_event, pairs
+from eventbus.contract.codec import decode, encode, envelop, open_event, pairs
+from eventbus.contract.upcasting import find_gaps, opens_from
 from eventbus.errors import CodecError, ConfigurationError
 from eventbus.event import Envelope, Event, uuid7
-from eventbus.upcasting import find_gaps, opens_from
 
 
 class Posted(Event, type="upcast.posted", version=3):

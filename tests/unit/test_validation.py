@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from eventbus import Event, EventBus, Origin
-from eventbus.codec import check_envelope, decode, encode, envelop, pairs
+from eventbus.checks.numbers import longest_delay
+from eventbus.checks.validation import ATTRIBUTES, LONGEST, MOST_METADATA
+from eventbus.contract.codec import check_envelope, decode, encode, envelop, pairs
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport
-from eventbus.numbers import longest_delay
-from eventbus.spool.record import Spooled
-from eventbus.transport import Outgoing
-from eventbus.validation import ATTRIBUTES, LONGEST, MOST_METADATA
+from eventbus.publishing.spool.record import Spooled
 
 HALF = "\ud83d"  # of a character
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, Worker
+from eventbus.contract.transaction import Database
 from eventbus.errors import ConfigurationError
-from eventbus.lifecycle import Finished, Listener
-from eventbus.middleware import CallNext, Middleware
+from eventbus.handling.listeners import Finished, Listener
+from eventbus.handling.middleware import CallNext, Middleware
 from eventbus.policy import Backoff
-from eventbus.transaction import Database
 from tests.samples import consumer
 from tests.stopwatch import Stopwatch
 from tests.waiting import PATIENCE, until
@@ -31,7 +31,7 @@ class Watered(Event, type="garden.watered"):
 
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)  # a stop waits for reads to end
 
 
 @pytest.fixture

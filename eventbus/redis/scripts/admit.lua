@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Who may start now, under all limits at once: the rule of eventbus/turnstile.py, number by number. It may run where
+-- Who may start now, under all limits at once: the rule of eventbus/memory/limits.py, number by number. It may run where
 -- memory is used up: without it nothing would be drained.
 -- KEYS[1] lines (ZSET: what is told of a line, by when its last one was told to come)
 -- then for each limit and key three: what it let start (of a rate a LIST: 'ms count'; of places a ZSET: member by the

@@ -10,7 +10,7 @@
 -- ARGV[11…] entries that are left to others: handlers of the caller, which has lost their leases, are still at them
 -- Returns {ms until the next retry is due or -1, 1 if suspects wait, {{entry, fields, failures, crashes}, …}, how many
 -- entries were pending before}.
--- What suspects are: see eventbus/isolation.py.
+-- What suspects are: see eventbus/consuming/suspects.py.
 -- A server that stood still runs late what lay in its sockets meanwhile. Nobody could renew either: leases must be older
 -- by as much as this is late. What is taken for one who has gone would only come back to him by and by.
 -- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.

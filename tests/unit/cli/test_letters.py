@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus.cli.letters import Filter, Reference, Sweep, letters
+from eventbus.contract.transport import Dead, DeadLetter, Failure, Outgoing
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Dead, DeadLetter, Failure, Outgoing
 from tests.samples import consumer, envelope, receive, settle
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,8 +2,8 @@
 
 import asyncio
 
+from eventbus.contract.transport import Delivery, Retry
 from eventbus.memory import MemoryTransport
-from eventbus.transport import Delivery, Retry
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE
 

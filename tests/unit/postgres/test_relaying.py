@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from eventbus.contract.transport import Fate, Outgoing
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.postgres.relaying import FIRST_PAUSE, LONGEST_PAUSE, STALE, Judged, Relaying, Sent
-from eventbus.transport import Fate, Outgoing
 from tests.samples import envelope
 
 STORED = Status.STORED

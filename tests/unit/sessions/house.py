@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eventbus import Event, EventBus, Full, Unavailable
-from eventbus.codec import envelop
+from eventbus.contract.codec import envelop
+from eventbus.contract.session_store import Ledger
 from eventbus.event import Envelope
-from eventbus.ledger import Ledger
 from eventbus.memory import MemoryTransport
 from tests.samples import consumer
 

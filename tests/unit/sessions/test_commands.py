@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus import EventBus, NoSuchSession, SessionFull, SessionStatus, Unavailable, WrongState
+from eventbus.contract.session_store import LIFETIME, MAX_EVENTS, SessionId
 from eventbus.event import uuid7
-from eventbus.ledger import LIFETIME, MAX_EVENTS, SessionId
 from eventbus.sessions import commands
 from eventbus.sessions.commands import add, commit, roll_back, start
 from tests.unit.sessions.house import Moody, bus_on, counted, published

@@ -9,13 +9,13 @@ import pytest
 import structlog
 
 from eventbus import EventBus, Full, SessionFull, SessionStatus, Unavailable, WrongState
+from eventbus.contract.session_store import MAX_EVENTS, SessionId
 from eventbus.event import uuid7
-from eventbus.ledger import MAX_EVENTS, SessionId
+from eventbus.publishing.spool import SpoolFile, replay
+from eventbus.publishing.spool.record import pack
 from eventbus.sessions import queries
 from eventbus.sessions.commands import add, commit, roll_back, start
 from eventbus.sessions.operations import AddEvents, CommitSession, SessionOperation, StartSession
-from eventbus.spool import SpoolFile, replay
-from eventbus.spool.record import pack
 from tests.unit.sessions.house import Moody, bus_on, counted, published
 from tests.waiting import eventually, until
 

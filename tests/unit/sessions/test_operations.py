@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from eventbus.contract.session_store import SessionId
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
-from eventbus.ledger import SessionId
+from eventbus.publishing.spool import SpoolFile
+from eventbus.publishing.spool.record import digest, pack, unpack
 from eventbus.sessions.operations import AddEvents, CommitSession, RollBackSession, SessionOperation, StartSession
-from eventbus.spool import SpoolFile
-from eventbus.spool.record import digest, pack, unpack
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, UTC)
 SESSION = SessionId('a"}{"cme\n', uuid7())

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus import EventBus, NoSuchSession, SessionStatus
-from eventbus.ledger import SessionId
+from eventbus.contract.session_store import SessionId
 from eventbus.sessions.commands import add, roll_back, start
 from eventbus.sessions.queries import active, events, status
 from tests.unit.sessions.house import counted

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from eventbus import EventBus, Origin, Session, SessionStatus
+from eventbus.contract.session_store import SessionId
 from eventbus.errors import CodecError
-from eventbus.ledger import SessionId
 from eventbus.sessions import queries
 from eventbus.testing import MemoryBus
 from tests.unit.sessions.house import Counted, Moody, bus_on, published

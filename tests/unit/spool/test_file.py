@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.spool.file import BATCH, Batch, SpoolFile
-from eventbus.spool.record import Spooled, pack
-from eventbus.transport import Outgoing
+from eventbus.contract.transport import Outgoing
+from eventbus.publishing.spool.file import BATCH, Batch, SpoolFile
+from eventbus.publishing.spool.record import Spooled, pack
 from tests.samples import envelope
 
 LIMIT = 2**20

@@ -2,11 +2,11 @@
 
 import pytest
 
-from eventbus.dedupe import Once
+from eventbus.contract.dedupe import Once
+from eventbus.contract.transport import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
-from eventbus.spool.record import Mark, Spooled, pack, pack_mark, unpack
-from eventbus.transport import Outgoing
+from eventbus.publishing.spool.record import Mark, Spooled, pack, pack_mark, unpack
 
 ENVELOPE = Envelope(
     id=uuid7(),
@@ -54,7 +54,7 @@ def test_every_flipped_byte_and_every_tear_is_noticed(line: bytes) -> None:
 def test_what_is_no_record_is_bad_whatever_its_checksum_says() -> None:
     good = pack(Spooled.of(Outgoing(ENVELOPE), NOW))[:-1]
     body = good.rpartition(b',"checksum"')[0]
-    from eventbus.spool.record import digest  # noqa: PLC0415 - to forge a line
+    from eventbus.publishing.spool.record import digest  # noqa: PLC0415 - to forge a line
 
     for forged in (body.replace(b'"id"', b'"ix"'), body.replace(ENVELOPE.id.encode(), b"7"), b"[1", b'{"replayed":"x"'):
         with pytest.raises(CodecError):

@@ -9,12 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from eventbus import Event, EventBus
+from eventbus.contract.inspection import GroupState, StreamState
+from eventbus.contract.transport import Ack, Dead, Outcome, Release
 from eventbus.errors import ConfigurationError, Full
 from eventbus.event import Envelope, Status, uuid7
-from eventbus.inspection import GroupState, StreamState
 from eventbus.telemetry import DEFINITIONS, Metrics, prometheus
 from eventbus.telemetry.prometheus import register
-from eventbus.transport import Ack, Dead, Outcome, Release
 from tests.samples import FAILED, envelope, outgoing
 from tests.unit.telemetry.events import Asked, oracle
 from tests.unit.telemetry.scrape import Samples, scrape
@@ -24,8 +24,8 @@ from tests.working import working
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)
-    monkeypatch.setattr("eventbus.judgement.UNAVAILABLE_SNOOZE", 0.01)
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)
+    monkeypatch.setattr("eventbus.handling.verdict.UNAVAILABLE_SNOOZE", 0.01)
 
 
 @pytest.fixture

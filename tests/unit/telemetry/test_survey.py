@@ -5,9 +5,9 @@ from collections.abc import Collection
 
 import pytest
 
-from eventbus.circuits import Circuit
+from eventbus.contract.circuits import Circuit
+from eventbus.contract.inspection import StreamState
 from eventbus.errors import Unavailable
-from eventbus.inspection import StreamState
 from eventbus.memory import MemoryTransport
 from eventbus.telemetry import Metrics, Survey
 from tests.samples import consumer, outgoing, receive

@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 
 from eventbus import EventBus, Group, Origin, Worker
-from eventbus.codec import decode
 from eventbus.context import Context
+from eventbus.contract.codec import decode
+from eventbus.contract.transport import Delivery
 from eventbus.errors import Full
 from eventbus.event import Status
 from eventbus.telemetry.tracing import find_tracing
-from eventbus.transport import Delivery
 from tests.samples import consumer, receive
 from tests.unit.telemetry.events import Answered, Asked, oracle, scribe
 from tests.waiting import PATIENCE, until
@@ -52,7 +52,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.consumer.READ_WAIT", 0.1)
+    monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.1)
 
 
 @asynccontextmanager

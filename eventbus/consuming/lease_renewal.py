@@ -1,0 +1,125 @@
+"""Keeping the leases of what a consumer has in hand.
+
+Four times in a lease everything is renewed that was not just read, so that no entry is ever older than a third of its
+lease while the server answers: a silence that ends before the lease does costs nothing. A renewal that failed is tried
+again at once, and not a quarter of a lease later, because the leases run on meanwhile.
+
+A process may be stopped for longer than a lease: by its machine, or by whoever sends SIGSTOP. What it held by then, and
+what it had asked for and not yet been told, has run out and may be another's. `sure` asks before any of it begins.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Container
+from typing import NamedTuple
+
+from eventbus.consuming.limit_gate import Admission
+from eventbus.contract.transport import Delivery, Outcome, Release, Transport
+from eventbus.errors import Unavailable
+from eventbus.process.telling import get_logger
+
+ROUNDS = 4  # in a lease
+FRESH = 1 / 12  # of a lease: what was read so recently can wait for the next round. 1/12 + 1/4 = a third
+AGAIN = 1 / 40  # of a lease, between tries while the server is away
+LONGEST_AGAIN = 0.25  # seconds
+ELSEWHERE = "not begun here; it runs on another worker"
+TELL_EVERY = 60.0  # seconds between lines about a renewal that the server refuses
+
+log = get_logger("eventbus.renewal")
+
+
+class Hand(NamedTuple):
+    """What a consumer has in hand.
+
+    held      all of it, and since when it is known to be ours: when it was asked for, or last renewed, by `now`
+    running   what of it has begun
+    withdraw  keeps one that has not begun from beginning; False if it has begun, or has its outcome
+    finish    ends a delivery with an outcome
+    now       seconds; goes on while the process is stopped, and within a turn of the loop, whose own clock does not
+    """
+
+    lease: float
+    held: dict[Delivery, float]
+    running: Container[Delivery]
+    withdraw: Callable[[Delivery], bool]
+    finish: Callable[[Delivery, Outcome], None]
+    now: Callable[[], float]
+
+
+class Renewal:
+    """`run()` until it is cancelled. `admission`: has places that are kept in the same way."""
+
+    def __init__(self, transport: Transport, admission: Admission, hand: Hand) -> None:
+        self._transport = transport
+        self._admission = admission
+        self._lease, self._held, self._running, self._withdraw, self._finish, self._now = hand
+        self._told_at: float | None = None
+        self._round = asyncio.Lock()
+        self._asking: set[Delivery] = set()  # of what is in `running`, those that have not begun: see `sure`
+
+    async def run(self) -> None:
+        pause = interval = self._lease / ROUNDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = interval
+            try:
+                async with self._round:
+                    await self._renew()
+            except Unavailable:
+                pause = min(self._lease * AGAIN, LONGEST_AGAIN)
+            except Exception as error:  # noqa: BLE001 - without renewals every long handler would run twice
+                self._tell_refused(error)
+
+    async def sure(self, delivery: Delivery) -> bool:
+        """Whether a delivery that is about to begin is still ours: the server is asked, for as long as it takes."""
+        self._asking.add(delivery)
+        try:
+            while self._has_run_out(delivery):
+                try:
+                    async with self._round:  # the first of many asks for all
+                        if self._has_run_out(delivery):
+                            await self._renew()
+                except Unavailable:
+                    await asyncio.sleep(min(self._lease * AGAIN, LONGEST_AGAIN))
+        except Exception as error:  # noqa: BLE001 - as below; what cannot be known does not begin
+            self._tell_refused(error)
+            return False
+        finally:
+            self._asking.discard(delivery)
+        delivery.catch_up()
+        return delivery in self._held
+
+    def _has_run_out(self, delivery: Delivery) -> bool:
+        return self._now() - self._held.get(delivery, math.inf) >= self._lease
+
+    async def _renew(self) -> None:
+        now, fresh = self._now(), self._lease * FRESH
+        old = [delivery for delivery, since in self._held.items() if now - since >= fresh]
+        if not old:
+            return
+        for delivery in await self._transport.renew(old):
+            self._let_go(delivery)
+        for delivery in old:
+            if delivery in self._held:
+                self._held[delivery] = now
+        await self._admission.stay()
+
+    def _let_go(self, delivery: Delivery) -> None:
+        """A lease is lost. One that has its outcome was settled meanwhile, or is being settled: that is no loss."""
+        if delivery in self._asking:
+            self._held.pop(delivery, None)
+            log.warning("lease lost", **delivery.named(), consequence=ELSEWHERE)
+        elif delivery in self._running:
+            self._held.pop(delivery, None)
+            log.warning(
+                "lease lost", **delivery.named(), consequence="its handler runs on; another worker may run it too"
+            )
+        elif self._withdraw(delivery):
+            self._finish(delivery, Release())  # changes nothing for its new owner
+            log.warning("lease lost", **delivery.named(), consequence=ELSEWHERE)
+
+    def _tell_refused(self, error: Exception) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._told_at is None or now - self._told_at >= TELL_EVERY:
+            self._told_at = now
+            log.error("leases are not renewed", error=str(error), exc_info=error)

@@ -1,0 +1,108 @@
+"""Running deliveries many at a time: what eventbus.consuming.runner is to handlers of single events, for a tap.
+
+What is ready is run together when there is a batch of it, or when the first of it has waited long enough; one task for
+each batch, and nothing else is done for each event.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
+
+from eventbus.contract.transport import Delivery, Outcome, Release
+from eventbus.handling.registry import Tap
+
+ExecuteAll = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
+
+
+class Gathering:
+    """Used as eventbus.consuming.runner.Runners: put deliveries into `ready` and call `start`.
+
+    limit        batches that may run at a time
+    execute_all  runs one batch, and returns an outcome for each of its deliveries
+    ended        is told of each that was in `running` until then
+    turn         is called when a batch has ended
+
+    `running`: what has begun, and the task that runs it together with the others of its batch."""
+
+    def __init__(
+        self,
+        tap: Tap,
+        limit: int,
+        execute_all: ExecuteAll,
+        ended: Callable[[Delivery, Outcome], None],
+        turn: Callable[[], None],
+    ) -> None:
+        self.open = True
+        self.ready: deque[Delivery] = deque()
+        self.running: dict[Delivery, asyncio.Task[None]] = {}
+        self._launches: dict[object, asyncio.Task[None] | None] = {}
+        self._tap = tap
+        self._limit = limit
+        self._execute_all = execute_all
+        self._ended = ended
+        self._turn = turn
+        self._batches = 0  # launched and not over
+        self._begun: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def launched(self) -> set[asyncio.Task[None]]:
+        """Tasks that have not begun."""
+        return {task for task in self._launches.values() if task is not None}
+
+    def let_go(self, task: "asyncio.Task[None]") -> None:
+        """Its batch is done with, whether it ends or not: another may have its place."""
+        self._free(task)
+        self._launch()
+
+    def _free(self, task: "asyncio.Task[None]") -> None:
+        if task in self._begun:
+            self._begun.discard(task)
+            self._batches -= 1
+
+    def start(self) -> None:
+        """Begin what may begin, and see to it that the rest does in time."""
+        if not self.ready or not self.open:
+            return
+        if len(self.ready) >= self._tap.max_size:
+            self._launch()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._tap.max_wait, self._launch)
+
+    def _launch(self) -> None:
+        """What is ready has waited long enough, or is enough. With every place taken it goes on gathering: the end of a
+        batch comes here again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.open and self.ready and self._batches < self._limit:
+            self._batches += 1
+            launch = object()
+            self._launches[launch] = None  # noted before the task is made, which may begin at once: see runners
+            task = asyncio.create_task(self._work(launch))
+            if launch in self._launches:
+                self._launches[launch] = task
+
+    async def _work(self, launch: object) -> None:
+        del self._launches[launch]
+        task = asyncio.current_task()
+        assert task is not None
+        self._begun.add(task)
+        ready = self.ready
+        batch = [ready.popleft() for _ in range(min(len(ready), self._tap.max_size))] if self.open else []
+        self.running.update(zip(batch, repeat(task)))  # endless, hence not strict
+        outcomes: Sequence[Outcome] = [Release()] * len(batch)
+        try:
+            if batch:
+                outcomes = await self._execute_all(batch)
+        finally:
+            self._free(task)
+            running, ended = self.running, self._ended
+            for delivery, outcome in zip(batch, outcomes, strict=True):
+                if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                    ended(delivery, outcome)
+            # What has gathered meanwhile has waited for a place. From the loop: where tasks begin at once, each batch
+            # would otherwise run inside of the one before it.
+            asyncio.get_running_loop().call_soon(self._launch)
+            self._turn()

@@ -1,0 +1,1 @@
+"""What the wings say to each other: protocols and plain data. Imports events, errors, checks and `process.telling`."""

@@ -1,0 +1,93 @@
+"""The memory of all that happened: every event, and what each group made of it. `eventbus.postgres` keeps it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from eventbus.contract.tap import Passing
+from eventbus.event import Envelope
+
+
+class Ending(StrEnum):
+    """How one execution of a handler ended. FAILED: it will be tried again. RELEASED: given back by its worker."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SNOOZED = "snoozed"
+    RELEASED = "released"
+    DEAD = "dead"
+
+
+class Execution(NamedTuple):
+    """One execution of a group's handler. `seconds` that it took; `error`, one line, if there was one."""
+
+    event_id: str
+    group: str
+    attempt: int
+    outcome: Ending
+    seconds: float
+    error: str | None
+    finished_at: datetime
+
+
+class Recorded(NamedTuple):
+    """An event of the store."""
+
+    envelope: Envelope
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which events: those that fit all that is given.
+
+    organization  None for those of all, which is for operators alone
+    ids           those with these ids
+    types         dotted types; `lead.*` is all of a stream
+    subject       what they are about: the key that they were published with
+    since, until  moments at which they were made, the second one excluded
+    after         the id of an event; those behind it
+    """
+
+    organization: str | None = None
+    ids: Collection[str] = ()
+    types: Collection[str] = ()
+    subject: str | None = None
+    correlation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: str | None = None
+
+
+class History(Protocol):
+    """Reads of the event store. All raise Unavailable while PostgreSQL is away."""
+
+    async def find(self, event_id: str) -> Recorded | None:
+        """One event by its id. Raises ValueError if the id is none of an event."""
+
+    async def select(self, wanted: Selection, *, limit: int = 100) -> list[Recorded]:
+        """Oldest first, at most `limit`."""
+
+    async def count(self, wanted: Selection) -> int: ...
+
+    async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
+        """Of all these events, in the order in which they ended. Where the worker died before it had written one down
+        whose effect was committed, that one is told of all the same, with no `seconds`."""
+
+
+class Recorder(Protocol):
+    """Writes of the event store. All raise Unavailable while PostgreSQL is away."""
+
+    async def record(self, events: Sequence[Passing]) -> None:
+        """Each event once, however often it passes. Fails those that PostgreSQL cannot hold; all others are stored."""
+
+    async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
+        """Each once by the id that it is given with, a UUID."""
+
+    async def prepare(self) -> None:
+        """Make room for what will be written next."""
+
+    async def expire(self, keep: timedelta) -> None:
+        """Drop, in whole months, what was made longer ago than that."""

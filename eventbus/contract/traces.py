@@ -1,0 +1,133 @@
+"""The way of a request through the house, as a tree: events, what each group made of them, and what followed from it.
+
+`eventbus.postgres.tracing` gathers the events, here they are put in order. The order is that of causes, and among the
+effects of one cause that of time: an event stands behind what caused it, whichever of the two was recorded first.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from eventbus.contract.history import Ending, Execution
+from eventbus.contract.inspection import Related
+from eventbus.event import Envelope
+
+LIMIT = 10_000  # events of one trace
+
+
+class Place(StrEnum):
+    """Where an event was found.
+
+    RECORDED   in the event store
+    OUTBOX     committed, and on its way to its stream
+    SCHEDULED  kept back until it is due
+    STREAM     in its stream, and not recorded yet. Or it went no further: another one held its dedupe key
+    """
+
+    RECORDED = "recorded"
+    OUTBOX = "outbox"
+    SCHEDULED = "scheduled"
+    STREAM = "stream"
+
+
+class Found(NamedTuple):
+    """An event of a trace. `due`: the moment before which it is not delivered, if one was asked for and is known."""
+
+    envelope: Envelope
+    place: Place = Place.RECORDED
+    due: datetime | None = None
+
+
+def carried(related: Iterable[Related]) -> list[Found]:
+    """Events that Redis has told of."""
+    now = datetime.now(UTC)
+    return [
+        Found(envelope, Place.STREAM)
+        if seconds is None
+        else Found(envelope, Place.SCHEDULED, now + timedelta(seconds=seconds))
+        for envelope, seconds in related
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An event in its place. `depth` 0 stands below the request itself. `orphan`: what caused it was not found, so that
+    it stands there as well. `executions` in the order in which they ended."""
+
+    envelope: Envelope
+    place: Place
+    due: datetime | None
+    depth: int
+    orphan: bool
+    executions: tuple[Execution, ...]
+
+    @property
+    def last(self) -> dict[str, Execution]:
+        """By group, the execution that ended last."""
+        return {execution.group: execution for execution in self.executions}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a group has given it up, or has failed and is to try again."""
+        return any(execution.outcome in {Ending.DEAD, Ending.FAILED} for execution in self.last.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """`nodes`: each behind its cause, with all that follows from it before the next effect of the same cause.
+    `complete`: whether all events of the correlation id are among them."""
+
+    correlation_id: str
+    began_at: datetime
+    nodes: tuple[Node, ...]
+    complete: bool = True
+
+    def offset(self, moment: datetime) -> float:
+        """Seconds since the request's first event was made. Below 0 where clocks differ."""
+        return (moment - self.began_at).total_seconds()
+
+
+def unfold(
+    correlation_id: str, found: Iterable[Found], executions: Iterable[Execution] = (), *, complete: bool = True
+) -> Tree:
+    """Of several that were found of one event, the first counts. Raises ValueError if there is nothing at all."""
+    known: dict[str, Found] = {}
+    for one in found:
+        known.setdefault(one.envelope.id, one)
+    if not known:
+        raise ValueError(f"there is no event of {correlation_id}")
+    done: dict[str, list[Execution]] = {}
+    for execution in executions:
+        done.setdefault(execution.event_id, []).append(execution)
+    nodes = tuple(
+        Node(
+            known[event_id].envelope,
+            known[event_id].place,
+            known[event_id].due,
+            depth,
+            depth == 0 and known[event_id].envelope.causation_id is not None,
+            tuple(done.get(event_id, ())),
+        )
+        for event_id, depth in _in_order({one.envelope.id: one.envelope.causation_id for one in known.values()})
+    )
+    return Tree(correlation_id, min(node.envelope.time for node in nodes), nodes, complete)
+
+
+def _in_order(causes: dict[str, str | None]) -> Iterator[tuple[str, int]]:
+    """Each id once, with its depth. Without recursion: a chain may be as long as the trace."""
+    effects: dict[str | None, list[str]] = {}
+    for event_id in sorted(causes):  # an id rises with time
+        cause = causes[event_id]
+        effects.setdefault(cause if cause in causes else None, []).append(event_id)
+    placed: set[str] = set()
+    # What only leads to itself hangs below no root: it comes behind the others, from its oldest event on.
+    for root in (*effects.get(None, ()), *sorted(causes)):
+        waiting = [(root, 0)]
+        while waiting:
+            event_id, depth = waiting.pop()
+            if event_id not in placed:
+                placed.add(event_id)
+                yield event_id, depth
+                waiting += [(effect, depth + 1) for effect in reversed(effects.get(event_id, ()))]

@@ -1,0 +1,1 @@
+"""What an author of handlers writes against, beside `Group` and `Context`: batches, middleware, listeners, verdicts."""

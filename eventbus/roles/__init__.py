@@ -1,0 +1,1 @@
+"""What a worker does beside its groups, one background role in each file."""

@@ -1,0 +1,151 @@
+"""Counting what executions come to, for `bus.activity`: a few additions for an event, and a write a second.
+
+Counts wait in memory until they are written. A process that dies takes with it what it has counted within the last
+second, and while Redis is away they wait: for 10,000 organizations, more are not counted. What was sent, and may have
+arrived, is sent again under the same number and counted once.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from itertools import islice
+
+import orjson
+
+from eventbus.contract.activity_stats import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Share, Sums, Tallies
+from eventbus.contract.transport import Ack, Dead, Outcome, Retry
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.event import Envelope
+from eventbus.process.telling import get_logger
+
+INTERVAL = 1.0  # seconds between writes
+CLOSE_GRACE = 2.0  # seconds that the last write may take
+BATCH = 500  # organizations in a write
+LIMIT = 10_000  # organizations whose counts may wait
+FAILURES_LIMIT = 1_000  # failures that may wait, of all organizations; those beyond are counted and not told of
+
+log = get_logger("eventbus.counting")
+
+
+class _Counts:
+    """Of one organization, since the last write."""
+
+    __slots__ = ("dead", "done", "failures", "ran", "retried", "seconds")
+
+    def __init__(self) -> None:
+        self.done = self.dead = self.retried = self.ran = 0
+        self.seconds = 0.0
+        self.failures: list[bytes] = []
+
+    def share(self, organization: str | None) -> Share:
+        sums = Sums(self.done, self.dead, self.retried, self.ran, round(self.seconds * 1e6))
+        return Share(organization, sums, self.failures)
+
+
+class Counter:
+    """Is told of executions, and the role that writes. An idle one writes nothing."""
+
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
+        self._writer = secrets.token_hex(6)
+        self._number = 1  # of the next write
+        self._counted: dict[str | None, _Counts] = {}
+        self._leaving: dict[str | None, _Counts] = {}  # what is being written; not changed any more
+        self._failures = 0  # that wait
+        self._due = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._trouble = False
+
+    def count(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
+        """An execution: see eventbus.handling.listeners.Finished. Runs for every event; nothing here may take long."""
+        counts = self._counted.get(envelope.organization if envelope is not None else None)
+        if counts is None:
+            counts = self._begin(envelope)
+        kind: type[Outcome] = type(outcome)
+        if kind is Ack:
+            counts.done += 1
+        elif kind is Retry:
+            counts.retried += 1
+        elif isinstance(outcome, Dead):
+            counts.dead += 1
+            self._tell(counts, group, outcome, envelope)
+        else:
+            return
+        if seconds:  # else nothing ran
+            counts.ran += 1
+            counts.seconds += seconds
+
+    def _begin(self, envelope: Envelope | None) -> _Counts:
+        if len(self._counted) >= LIMIT:
+            self._note("there are too many organizations")
+            return _Counts()
+        self._due.set()
+        counts = self._counted[envelope.organization if envelope is not None else None] = _Counts()
+        return counts
+
+    def _tell(self, counts: _Counts, group: str, outcome: Dead, envelope: Envelope | None) -> None:
+        """Of what cannot be decoded nobody knows whose it is: it is counted, and told in the dead letters."""
+        if envelope is None or self._failures >= FAILURES_LIMIT:
+            return
+        told = {
+            "eventId": envelope.id,
+            "type": envelope.type[:TYPE_LIMIT],
+            "group": group,
+            "error": outcome.failure.error[:ERROR_LIMIT].encode(errors="backslashreplace").decode(),
+            "attempts": outcome.attempts,
+        }
+        self._failures += 1
+        counts.failures.append(orjson.dumps(told))
+        if len(counts.failures) > FAILURES:
+            del counts.failures[0]
+            self._failures -= 1
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        if self._leaving or self._counted:  # it is begun again
+            self._due.set()
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(INTERVAL)
+            self._due.clear()
+            if not await self.write() or self._counted:  # it may have been what was left of the last one
+                self._due.set()
+
+    async def close(self) -> None:
+        """Write what is left, if the server is there to take it."""
+        try:
+            async with asyncio.timeout(CLOSE_GRACE):
+                while (self._leaving or self._counted) and await self.write():
+                    pass
+        except TimeoutError:
+            log.warning("counts are not written", reason="the server did not answer in time")
+
+    async def write(self) -> bool:
+        """What is left of the last write, or else all that has been counted. False if the server is away."""
+        async with self._writing:
+            if not self._leaving:
+                self._leaving, self._counted, self._failures = self._counted, {}, 0
+            while self._leaving:
+                batch = dict(islice(self._leaving.items(), BATCH))
+                try:
+                    await self._tallies.add(self._writer, self._number, _shares(batch))
+                except Unavailable:
+                    return False
+                except EventBusError as error:  # no memory: counts are worth less than events
+                    self._note(str(error))
+                else:
+                    self._trouble = False
+                self._number += 1
+                for organization in batch:
+                    del self._leaving[organization]
+            return True
+
+    def _note(self, reason: str) -> None:
+        if not self._trouble:  # once, until it works again
+            log.warning("not all is counted for `activity`", reason=reason)
+        self._trouble = True
+
+
+def _shares(counted: Mapping[str | None, _Counts]) -> list[Share]:
+    return [counts.share(organization) for organization, counts in counted.items()]

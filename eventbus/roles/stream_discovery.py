@@ -1,0 +1,43 @@
+"""Finding the streams that a tap does not read yet: those of the types that this process knows, and whatever there is
+in Redis. So what a new service publishes is seen without a restart."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+
+from eventbus.contract.transport import Transport
+from eventbus.errors import EventBusError, Unavailable
+from eventbus.event import event_types, stream_of
+from eventbus.process.telling import get_logger
+
+INTERVAL = 15.0  # seconds between looks; less than housekeeping leaves an entry after a worker's start
+REST = 100  # a look goes through all keys: where there are so many that it takes long, it is that much rarer
+
+log = get_logger("eventbus.seeking")
+
+
+class Seeking:
+    """`run()` for ever. `follow` is told of each stream once."""
+
+    def __init__(self, transport: Transport, follow: Sequence[Callable[[str], None]]) -> None:
+        self._transport = transport
+        self._follow = follow
+        self._known: set[str] = set()
+
+    async def run(self) -> None:
+        self._tell(stream_of(event_type) for event_type in event_types())
+        while True:
+            began = perf_counter()
+            try:
+                self._tell(await self._transport.find_streams())
+            except Unavailable:
+                pass
+            except EventBusError as error:
+                log.error("cannot look for streams", error=str(error))  # noqa: TRY400
+            await asyncio.sleep(max(INTERVAL, REST * (perf_counter() - began)))
+
+    def _tell(self, streams: Iterable[str]) -> None:
+        for stream in sorted({*streams} - self._known):
+            self._known.add(stream)
+            for follow in self._follow:
+                follow(stream)
