@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from eventbus.process.loop import collect_seldom, run
-from gateway.dispatch import MAX_BODY
+from gateway.endpoints.dispatch import MAX_BODY
 from gateway.serve import make_runner
 
 EVENTS, MESSAGES = "/api/events", "/api/messages"

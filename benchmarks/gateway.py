@@ -33,7 +33,7 @@ from benchmarks.load import NUMBER, Answered, Job, load
 from benchmarks.processes import cpu_seconds
 from benchmarks.servers import machine, server
 from eventbus.embedded import EmbeddedPostgres
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 
 HOST, ORGANIZATION = "127.0.0.1", "org-1"
 CONNECTIONS = 64

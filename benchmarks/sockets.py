@@ -34,7 +34,7 @@ from benchmarks.processes import cpu_seconds, resident_bytes
 from benchmarks.servers import machine, server
 from eventbus.embedded import EmbeddedPostgres
 from eventbus.process.loop import run
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 
 ORGANIZATION = "org-1"
 SECRET = "a secret of the benchmarks, 32 bytes or more"

@@ -8,16 +8,18 @@ from aiohttp import web
 
 from eventbus import EventBus
 from eventbus.process.supervision import supervise
-from gateway import correlation, quota, websocket
-from gateway.auth import authenticator
-from gateway.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
-from gateway.quota import Quotas
-from gateway.rates import parse
+from gateway.callers import quota
+from gateway.callers.auth import authenticator
+from gateway.callers.quota import Quotas
+from gateway.callers.rates import parse
+from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
+from gateway.http import correlation
+from gateway.http.middleware import surroundings
+from gateway.http.traffic import TRAFFIC, Traffic
 from gateway.routes import ENDPOINTS
 from gateway.routes.documents import describe
 from gateway.settings import GatewaySettings
-from gateway.surroundings import surroundings
-from gateway.traffic import TRAFFIC, Traffic
+from gateway.socket import websocket
 
 
 def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:

@@ -7,8 +7,8 @@ import typer
 
 from eventbus.cli.durations import duration
 from eventbus.process import logs, loop
-from gateway.auth import make_token
-from gateway.openapi import document
+from gateway.callers.auth import make_token
+from gateway.endpoints.openapi import document
 from gateway.routes import ENDPOINTS
 from gateway.serve import serve
 from gateway.settings import GatewaySettings

@@ -12,7 +12,7 @@ from eventbus.process import loop
 from eventbus.process.signals import told
 from eventbus.process.telling import get_logger
 from gateway.app import create_app
-from gateway.complaints import server_logger
+from gateway.http.server_log import server_logger
 from gateway.settings import GatewaySettings
 
 SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running

@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from eventbus import ConfigurationError
 from eventbus.settings import Settings
-from gateway import rates
+from gateway.callers import rates
 
 SECRET_BYTES = 32  # RFC 7518, 3.2: a key of the hash's size or larger
 
@@ -21,7 +21,7 @@ class GatewaySettings(Settings):
     port: int = Field(default=8080, ge=0, le=65_535)
     jwt_secret: str | None = Field(default=None, repr=False)
     jwt_jwks_url: str | None = None
-    rate_limit: str = "60/1m"  # of each user: see gateway.rates
+    rate_limit: str = "60/1m"  # of each user: see gateway.callers.rates
 
     @field_validator("rate_limit")
     @classmethod

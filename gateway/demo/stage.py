@@ -16,7 +16,7 @@ from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from eventbus.errors import hide_password
 from eventbus.postgres import Database, apply, installed
 from gateway.app import create_app
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from gateway.demo.board import Board
 from gateway.demo.outside import Outside, outside
 from gateway.serve import make_runner

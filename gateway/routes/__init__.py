@@ -1,6 +1,6 @@
 """One module a flow; `ENDPOINTS` is the whole table."""
 
-from gateway.api import Endpoint
+from gateway.endpoints.api import Endpoint
 from gateway.routes.activity import activity
 from gateway.routes.agents import agents
 from gateway.routes.callbacks import callbacks

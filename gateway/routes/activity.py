@@ -7,8 +7,8 @@ from eventbus.contract.activity_stats import FIVE_MINUTES, HOUR
 from eventbus.errors import UnknownEventType
 from eventbus.event import event_class
 from eventbus.sessions import queries
-from gateway.api import Call, Routes
-from gateway.auth import Caller
+from gateway.callers.auth import Caller
+from gateway.endpoints.api import Call, Routes
 from handlers.fields import Answer, Query
 
 activity = Routes("/api/metrics")

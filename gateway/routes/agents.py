@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.agent import service
 from handlers.agent.models import Agent, NewAgent
 from handlers.paging import Page, PageQuery

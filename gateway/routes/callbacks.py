@@ -1,6 +1,6 @@
 """/api/callback-secret: how receivers of callbacks know that a call is ours. For admins."""
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.delivery.callback import callback_secret
 from handlers.delivery.models import CallbackSecret
 from handlers.errors import NotFound

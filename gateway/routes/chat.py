@@ -1,9 +1,9 @@
-"""/ws/chat. What is said there: see gateway.websocket."""
+"""/ws/chat. What is said there: see gateway.socket.websocket."""
 
 from aiohttp import web
 
-from gateway import websocket
-from gateway.api import Routes
+from gateway.endpoints.api import Routes
+from gateway.socket import websocket
 from handlers.fields import Query
 
 chat = Routes("/ws/chat")

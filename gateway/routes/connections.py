@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.channel import service
 from handlers.channel.models import ChannelConnection, NewConnection
 from handlers.paging import Page, PageQuery

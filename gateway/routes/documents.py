@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from eventbus.operating import asyncapi
-from gateway import openapi
-from gateway.api import JSON, Endpoint, Routes
+from gateway.endpoints import openapi
+from gateway.endpoints.api import JSON, Endpoint, Routes
 from handlers import GROUPS
 
 documents = Routes("", tag="documents")

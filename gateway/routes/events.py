@@ -14,18 +14,18 @@ from pydantic import JsonValue
 from eventbus import EventBus, Receipt, Status, Transaction
 from eventbus.contract.transport import Outgoing
 from eventbus.process import crash_points
-from gateway.api import JSON, Call, Routes
-from gateway.auth import Caller
-from gateway.bodies import read
-from gateway.cloudevents import BATCH, STRUCTURED, CloudEvent, Mode, is_event_id, mode_of, parse
-from gateway.correlation import origin
-from gateway.dispatch import BUS, DEADLINE
-from gateway.following import EventState, follow
-from gateway.idempotency import Scope, fingerprint, once, scope_of
-from gateway.intake import prepare
-from gateway.problems import Problem
-from gateway.reply import Reply
-from gateway.tracing import EventTrace, trace_event
+from gateway.callers.auth import Caller
+from gateway.endpoints.api import JSON, Call, Routes
+from gateway.endpoints.dispatch import BUS, DEADLINE
+from gateway.endpoints.idempotency import Scope, fingerprint, once, scope_of
+from gateway.events.cloudevents import BATCH, STRUCTURED, CloudEvent, Mode, is_event_id, mode_of, parse
+from gateway.events.event_status import EventState, follow
+from gateway.events.intake import prepare
+from gateway.events.tracing import EventTrace, trace_event
+from gateway.http.bodies import read
+from gateway.http.correlation import origin
+from gateway.http.problems import Problem
+from gateway.http.reply import Reply
 from handlers.deadline import within
 from handlers.fields import Answer
 

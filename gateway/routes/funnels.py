@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.funnel import service
 from handlers.funnel.models import Funnel, NewFunnel
 from handlers.paging import Page, PageQuery

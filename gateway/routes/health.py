@@ -4,8 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api import JSON, Routes
-from gateway.dispatch import BUS
+from gateway.endpoints.api import JSON, Routes
+from gateway.endpoints.dispatch import BUS
 from gateway.readiness import CHECKS, Found, look
 from handlers.fields import Answer, Query
 

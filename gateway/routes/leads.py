@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.lead import service, timeline
 from handlers.lead.models import Lead, LeadChanges, LeadEvent, LeadQuery, Move, NewLead, TimelineQuery
 from handlers.paging import Page, PageQuery

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.message import jobs, service
 from handlers.message.models import Accepted, Health, HistoryQuery, NewMessage, Said, Stats, Status
 from handlers.paging import Page

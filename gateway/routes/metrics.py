@@ -4,9 +4,9 @@ from importlib.util import find_spec
 
 from aiohttp import web
 
-from gateway.api import Routes
-from gateway.dispatch import BUS
-from gateway.traffic import TRAFFIC
+from gateway.endpoints.api import Routes
+from gateway.endpoints.dispatch import BUS
+from gateway.http.traffic import TRAFFIC
 
 metrics = Routes("/metrics", tag="health")
 
@@ -14,7 +14,7 @@ if find_spec("prometheus_client") is not None:  # it is an extra; without it the
     from prometheus_client.exposition import generate_latest
 
     from eventbus.telemetry.prometheus import CONTENT_TYPE, render
-    from gateway.exposition import registry_of
+    from gateway.http.exposition import registry_of
 
     @metrics.raw("GET", token=False, answers={200: {"text/plain": str}})
     async def get_metrics(request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.notification import service
 from handlers.notification.models import Notification, NotificationQuery
 from handlers.paging import Page

@@ -10,9 +10,10 @@ from uuid import UUID
 from eventbus.contract.session_store import SessionId
 from eventbus.errors import NoSuchSession, Unavailable
 from eventbus.sessions import commands, queries
-from gateway import collecting
-from gateway.api import Call, Routes
-from gateway.collecting import (
+from gateway.endpoints.api import Call, Routes
+from gateway.events import session_bodies
+from gateway.events.event_status import OVERSEERS
+from gateway.events.session_bodies import (
     Added,
     CollectedQuery,
     Committed,
@@ -23,7 +24,6 @@ from gateway.collecting import (
     SessionShown,
     Started,
 )
-from gateway.following import OVERSEERS
 from handlers.paging import Page
 
 PATH = "/api/sessions"
@@ -34,8 +34,8 @@ sessions = Routes(PATH)
 @sessions.post(status=201, location=PATH + "/{session_id}", transaction=False, optional_body=True)
 async def start_session(call: Call, body: NewSession) -> Started:
     """Start a session; it collects events for a day."""
-    metadata = collecting.owned(body.metadata, call.caller)
-    return collecting.started(await commands.start(call.bus.sessions, call.organization, metadata))
+    metadata = session_bodies.owned(body.metadata, call.caller)
+    return session_bodies.started(await commands.start(call.bus.sessions, call.organization, metadata))
 
 
 @sessions.post(
@@ -51,35 +51,35 @@ async def add_events(call: Call, session_id: UUID, body: NewEvents) -> Added:
     What is added is checked now; its id and what it descends from are settled now. A session has at most 10,000 events
     and 8 MiB of their JSON."""
     session = await _own(call, session_id)
-    events = collecting.prepare(body, call.caller, call.origin)
-    return collecting.added(session, await commands.add(call.bus.sessions, session, events, call.key))
+    events = session_bodies.prepare(body, call.caller, call.origin)
+    return session_bodies.added(session, await commands.add(call.bus.sessions, session, events, call.key))
 
 
 @sessions.get("/{session_id}", transaction=False)
 async def get_session(call: Call, session_id: UUID) -> SessionShown:
     """A session. Its end can be seen for a day."""
-    return collecting.shown(await queries.status(call.bus.sessions, await _own(call, session_id)))
+    return session_bodies.shown(await queries.status(call.bus.sessions, await _own(call, session_id)))
 
 
 @sessions.get("/{session_id}/events", transaction=False)
 async def list_events_of_session(call: Call, session_id: UUID, query: CollectedQuery) -> Page[EventShown]:
     """The events of a session, in the order of adding; none, where it was rolled back."""
     session, start = await _own(call, session_id), query.cursor or 0
-    return collecting.page(await queries.events(call.bus.sessions, session, start, query.limit + 1), query)
+    return session_bodies.page(await queries.events(call.bus.sessions, session, start, query.limit + 1), query)
 
 
 @sessions.post("/{session_id}/commit", transaction=False)
 async def commit_session(call: Call, session_id: UUID) -> Committed:
     """Publish the events of a session, each once; again, it answers the same and publishes nothing."""
     session = await _own(call, session_id)
-    return collecting.committed(session, await commands.commit(call.bus.sessions, session))
+    return session_bodies.committed(session, await commands.commit(call.bus.sessions, session))
 
 
 @sessions.post("/{session_id}/rollback", transaction=False)
 async def roll_back_session(call: Call, session_id: UUID) -> RolledBack:
     """Give a session up: nothing of it was, or will be, published."""
     session = await _own(call, session_id)
-    return collecting.rolled_back(session, await commands.roll_back(call.bus.sessions, session))
+    return session_bodies.rolled_back(session, await commands.roll_back(call.bus.sessions, session))
 
 
 async def _own(call: Call, session_id: UUID) -> SessionId:
@@ -93,6 +93,6 @@ async def _own(call: Call, session_id: UUID) -> SessionId:
         with suppress(Unavailable):
             state = await queries.status(sessions, session)
             sessions.known.note(session, state)  # whose it is does not change: it is asked once
-    if state is not None and not collecting.is_owner(state, call.caller):
+    if state is not None and not session_bodies.is_owner(state, call.caller):
         raise NoSuchSession
     return session

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from eventbus import Reject
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.errors import NotFound
 from handlers.notification import vapid
 from handlers.paging import Page, PageQuery

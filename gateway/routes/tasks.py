@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from gateway.api import Call, Routes
+from gateway.endpoints.api import Call, Routes
 from handlers.paging import Page
 from handlers.task import service
 from handlers.task.models import NewTask, Task, TaskQuery

@@ -1,8 +1,8 @@
 """/api/ws-tickets."""
 
-from gateway import tickets as service
-from gateway.api import Call, Routes
-from gateway.tickets import Ticket
+from gateway.callers import tickets as service
+from gateway.callers.tickets import Ticket
+from gateway.endpoints.api import Call, Routes
 
 tickets = Routes("/api/ws-tickets")
 

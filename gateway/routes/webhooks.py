@@ -13,11 +13,11 @@ from pydantic import Field, JsonValue
 
 from eventbus import Origin
 from eventbus.process.telling import get_logger
-from gateway.api import JSON, Routes
-from gateway.bodies import read
-from gateway.correlation import correlation_id
-from gateway.dispatch import BUS, DEADLINE
-from gateway.problems import Problem
+from gateway.endpoints.api import JSON, Routes
+from gateway.endpoints.dispatch import BUS, DEADLINE
+from gateway.http.bodies import read
+from gateway.http.correlation import correlation_id
+from gateway.http.problems import Problem
 from handlers.channel import telegram, whatsapp
 from handlers.channel.inbound import Inbound, take_in
 from handlers.deadline import within

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from eventbus import EventBus
 from eventbus.embedded.ports import free_port
 from eventbus.postgres import apply, installed
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from tests.faults.fleet import Fleet
 from tests.waiting import PATIENCE
 

@@ -13,7 +13,7 @@ import pytest
 
 from eventbus import EventBus
 from eventbus.embedded.ports import free_port
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
 from tests.faults.crm import ORGANIZATION, SECRET, Crm

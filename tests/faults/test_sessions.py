@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from tests.faults.crm import ORGANIZATION, SECRET, Crm
 from tests.servers import OwnRedis
 from tests.waiting import PATIENCE, eventually

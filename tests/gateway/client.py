@@ -13,7 +13,7 @@ from yarl import URL
 
 from eventbus import EventBus
 from gateway.app import create_app
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
 from tests.waiting import PATIENCE

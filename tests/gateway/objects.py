@@ -12,9 +12,9 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from gateway.api import JSON, Endpoint
-from gateway.cloudevents import STRUCTURED
-from gateway.collecting import NewEvents, NewSession
+from gateway.endpoints.api import JSON, Endpoint
+from gateway.events.cloudevents import STRUCTURED
+from gateway.events.session_bodies import NewEvents, NewSession
 from gateway.routes import ENDPOINTS
 from handlers.agent.models import NewAgent
 from handlers.channel.models import NewConnection

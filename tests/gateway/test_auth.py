@@ -6,7 +6,7 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway.api import Endpoint
+from gateway.endpoints.api import Endpoint
 from gateway.routes import ENDPOINTS
 from tests.gateway.client import SECRET, Client, Gateway
 from tests.gateway.conftest import Tables

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from eventbus import EventBus
 from eventbus.sessions import Recovery
-from gateway import websocket
-from gateway.responses import Responses
+from gateway.socket import websocket
+from gateway.socket.waiting_answers import Responses
 from tests.gateway.client import running
 from tests.gateway.test_websocket import push, receive
 from tests.waiting import until

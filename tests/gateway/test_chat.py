@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from eventbus import EventBus, Unavailable
-from gateway import chat, websocket
-from gateway.chat import Allowance
+from gateway.socket import chat, websocket
+from gateway.socket.chat import Allowance
 from handlers.message import service
 from handlers.message.models import MAX_MESSAGE
 from handlers.pushing import push

@@ -8,7 +8,7 @@ from aiohttp import web
 from benchmarks.chatting import Client, Crowd
 from eventbus import EventBus
 from eventbus.event import uuid7
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from handlers import GROUPS
 from handlers.services import SERVICES, Services
 from tests.gateway import n8n as peer

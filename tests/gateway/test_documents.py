@@ -10,9 +10,9 @@ from openapi_spec_validator import validate
 
 from eventbus import EventBus
 from eventbus.event import event_types
-from gateway.api import Endpoint
 from gateway.app import create_app
-from gateway.openapi import document
+from gateway.endpoints.api import Endpoint
+from gateway.endpoints.openapi import document
 from gateway.routes import ENDPOINTS
 from gateway.settings import GatewaySettings
 from handlers import GROUPS

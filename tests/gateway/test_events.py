@@ -12,8 +12,8 @@ import redis.asyncio
 
 from eventbus import Envelope, Event, EventBus
 from eventbus.contract.codec import decode, open_event
-from gateway.cloudevents import BATCH, MAX_BATCH, STRUCTURED
-from gateway.dispatch import MAX_BODY
+from gateway.endpoints.dispatch import MAX_BODY
+from gateway.events.cloudevents import BATCH, MAX_BATCH, STRUCTURED
 from tests.gateway.client import JSON, Answer, Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_correlation import TRACEPARENT
@@ -228,7 +228,7 @@ async def test_a_key_that_did_not_commit_stores_nothing_twice(
         raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.idempotency._store", fail)
+        patched.setattr("gateway.endpoints.idempotency._store", fail)
         assert_problem(await send(feed, EVENT, Idempotency_Key="key-1"), 503, "/api/events")
     again = await send(feed, EVENT, Idempotency_Key="key-1")
     [envelope] = await stored.envelopes()

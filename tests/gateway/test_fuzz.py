@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from tests.gateway.client import SECRET
 from tests.gateway.test_process import environment  # noqa: F401 - a fixture
 from tests.lines import whole_lines

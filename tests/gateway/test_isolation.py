@@ -4,7 +4,7 @@ import orjson
 import pytest
 from pydantic.alias_generators import to_camel
 
-from gateway.api import JSON, Endpoint
+from gateway.endpoints.api import JSON, Endpoint
 from tests.gateway.client import Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.objects import MAKERS, Scene, content_of, every

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import EventBus
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from handlers.agent import known
 from handlers.message import conversations
 from handlers.message.handlers import message as group

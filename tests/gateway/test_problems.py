@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from eventbus import EventBus, WrongVersion
-from gateway.dispatch import MAX_BODY
+from gateway.endpoints.dispatch import MAX_BODY
 from handlers.lead import service
 from tests.gateway.client import Answer, Client, Gateway, say
 from tests.gateway.conftest import Tables
@@ -152,7 +152,7 @@ async def test_a_request_that_takes_too_long_is_503(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(service, "create", stall)
-    monkeypatch.setattr("gateway.dispatch.DEADLINE", 0.2)
+    monkeypatch.setattr("gateway.endpoints.dispatch.DEADLINE", 0.2)
     answer = await ann.post("/api/leads", {"name": "Lea"})
     assert_problem(answer, 503, "/api/leads")
     assert int(answer.headers["Retry-After"]) > 0

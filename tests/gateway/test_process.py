@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.auth import make_token
+from gateway.callers.auth import make_token
 from tests.databases import Databases
 from tests.gateway.client import SECRET
 from tests.gateway.test_websocket import closed, receive

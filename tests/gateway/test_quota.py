@@ -11,9 +11,9 @@ import pytest
 import structlog
 
 from eventbus import EventBus, Full
-from gateway.auth import Caller
-from gateway.quota import AWAY_PAUSE, Quotas
-from gateway.rates import EVERYBODY, Rate, parse
+from gateway.callers.auth import Caller
+from gateway.callers.quota import AWAY_PAUSE, Quotas
+from gateway.callers.rates import EVERYBODY, Rate, parse
 from gateway.settings import GatewaySettings
 from tests.gateway.client import Answer, Gateway, running
 from tests.gateway.test_problems import assert_problem
@@ -242,7 +242,7 @@ async def test_a_full_redis_refuses_nobody(bus: EventBus, monkeypatch: pytest.Mo
 
 
 async def test_a_crowd_of_users_is_not_remembered_for_ever(bus: EventBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.quota.REMEMBERED", 10)
+    monkeypatch.setattr("gateway.callers.quota.REMEMBERED", 10)
     quotas = Quotas(bus, parse("1/1m"))
     for number in range(30):
         assert await spent(quotas, Caller(f"user-{number}", "acme"))

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from eventbus import EventBus, Unavailable
 from eventbus.event import uuid7
 from eventbus.redis import notices
-from gateway import responses, websocket
+from gateway.socket import waiting_answers, websocket
 from handlers.delivery import web
 from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
@@ -262,7 +262,7 @@ async def test_what_was_pushed_while_a_gateway_was_deaf_is_looked_for(
 async def test_many_wait_and_come_page_by_page(
     bus: EventBus, ann: Client, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "PAGE", 3)
+    monkeypatch.setattr(waiting_answers, "PAGE", 3)
     monkeypatch.setattr(web, "WAITING", 20)
     ids = [f"m-{number:02}" for number in range(25)]
     async with working(bus, delivery):  # drained at its end: no push is under way when the socket opens
@@ -329,7 +329,7 @@ async def test_a_socket_that_opens_while_postgresql_is_away_is_served_later(
             raise Unavailable("PostgreSQL", "no answer")
         return transaction(*arguments)
 
-    monkeypatch.setattr(responses, "RETRY_PAUSE", 0.1)
+    monkeypatch.setattr(waiting_answers, "RETRY_PAUSE", 0.1)
     monkeypatch.setattr(bus, "transaction", unsteady)
     async with ann.socket() as socket:
         await receive(socket)

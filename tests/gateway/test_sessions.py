@@ -15,7 +15,7 @@ from eventbus.contract.codec import decode, open_event
 from eventbus.contract.session_store import MAX_BYTES, MAX_EVENTS, SessionId
 from eventbus.embedded import EmbeddedRedis
 from eventbus.event import Envelope, uuid7
-from gateway.cloudevents import STRUCTURED
+from gateway.events.cloudevents import STRUCTURED
 from handlers.lead.events import CalculateScore
 from tests.gateway.client import Client, Gateway, running
 from tests.gateway.test_problems import assert_problem
@@ -193,7 +193,7 @@ async def test_a_key_adds_once_also_if_its_answer_was_never_stored(
         raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr("gateway.idempotency._store", fail)
+        patched.setattr("gateway.endpoints.idempotency._store", fail)
         assert (await feed.post(f"{session}/events", ENRICH, Idempotency_Key="k-1")).status == 503
     assert (await feed.get(session)).body["eventCount"] == 1
     again = await feed.post(f"{session}/events", ENRICH, Idempotency_Key="k-1")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.api import Endpoint
-from gateway.dispatch import MAX_BODY
+from gateway.endpoints.api import Endpoint
+from gateway.endpoints.dispatch import MAX_BODY
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.objects import Scene, content_of, every, nowhere

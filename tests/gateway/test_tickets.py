@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from eventbus import EventBus
-from gateway import tickets
-from gateway.auth import make_token
+from gateway.callers import tickets
+from gateway.callers.auth import make_token
 from tests.gateway.client import SECRET, Client, Gateway, running
 from tests.gateway.conftest import Tables
 from tests.gateway.test_websocket import closed, receive

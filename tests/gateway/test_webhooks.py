@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from eventbus import EventBus
-from gateway.dispatch import MAX_BODY
+from gateway.endpoints.dispatch import MAX_BODY
 from handlers.message import conversations
 from handlers.services import SERVICES, Services
 from tests.gateway.client import Answer, Client, Gateway

@@ -13,9 +13,10 @@ import structlog
 from aiohttp import WSMsgType
 
 from eventbus import EventBus, Unavailable
-from gateway import sockets, tickets, websocket
-from gateway.auth import Authenticator
-from gateway.dispatch import MAX_BODY
+from gateway.callers import tickets
+from gateway.callers.auth import Authenticator
+from gateway.endpoints.dispatch import MAX_BODY
+from gateway.socket import sockets, websocket
 from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import SECRET, Client, Gateway, running, say
 from tests.gateway.test_auth import claims, sign

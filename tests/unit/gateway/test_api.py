@@ -7,8 +7,8 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from eventbus import ConfigurationError
-from gateway.api import Call, Routes
-from gateway.auth import Caller
+from gateway.callers.auth import Caller
+from gateway.endpoints.api import Call, Routes
 from gateway.routes import ENDPOINTS
 from handlers.fields import Query, Request
 

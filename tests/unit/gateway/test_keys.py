@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from eventbus import Unavailable
-from gateway import auth
-from gateway.auth import Authenticator, PublishedKeys, SharedSecret, make_token
-from gateway.problems import Problem
+from gateway.callers import auth
+from gateway.callers.auth import Authenticator, PublishedKeys, SharedSecret, make_token
+from gateway.http.problems import Problem
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())

@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus import ConfigurationError
-from gateway.rates import Rate, parse
+from gateway.callers.rates import Rate, parse
 from gateway.settings import GatewaySettings
 
 

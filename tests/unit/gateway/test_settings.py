@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus import ConfigurationError
-from gateway.auth import authenticator
+from gateway.callers.auth import authenticator
 from gateway.settings import GatewaySettings
 
 SECRET = "s" * 32

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventbus import ConfigurationError, Unavailable
 from eventbus.process.telling import get_logger
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from gateway.settings import GatewaySettings
 from handlers.fields import UserId
 

@@ -3,7 +3,7 @@
 import orjson
 from aiohttp import web
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 
 
 async def read(request: web.Request) -> bytes:

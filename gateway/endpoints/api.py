@@ -26,7 +26,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from eventbus import ConfigurationError, EventBus, Origin, Transaction
-from gateway.auth import Caller
+from gateway.callers.auth import Caller
 
 JSON = "application/json"
 

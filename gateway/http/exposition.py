@@ -7,13 +7,13 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from eventbus.telemetry.metrics import Histogram
-from gateway.traffic import Traffic
+from gateway.http.traffic import Traffic
 
 _LABELS = ("method", "route")
 
 
 class Exposition(Collector):
-    """See gateway.traffic."""
+    """See gateway.http.traffic."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic

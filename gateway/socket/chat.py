@@ -9,12 +9,12 @@ from aiohttp import WSMessage, WSMsgType, web
 from eventbus import EventBus, Full, Origin, Unavailable
 from eventbus.event import uuid7
 from eventbus.process.telling import get_logger
-from gateway import frames
-from gateway.auth import Caller
-from gateway.dispatch import DEADLINE
-from gateway.frames import BadFrame, MessageFrame, Said
-from gateway.responses import Responses
-from gateway.sockets import TOO_MANY, Socket
+from gateway.callers.auth import Caller
+from gateway.endpoints.dispatch import DEADLINE
+from gateway.socket import frames
+from gateway.socket.frames import BadFrame, MessageFrame, Said
+from gateway.socket.sockets import TOO_MANY, Socket
+from gateway.socket.waiting_answers import Responses
 from handlers.deadline import within
 from handlers.errors import Conflict, Invalid, Refused
 from handlers.message import service

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
 from eventbus.process.telling import get_logger
-from gateway.correlation import correlation_id
+from gateway.http.correlation import correlation_id
 from handlers.errors import Invalid, NotFound, Refused
 
 CONTENT_TYPE = "application/problem+json"

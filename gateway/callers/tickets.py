@@ -11,8 +11,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime, timedelta
 
 from eventbus import Transaction
-from gateway.auth import Caller
-from gateway.problems import Problem
+from gateway.callers.auth import Caller
+from gateway.http.problems import Problem
 from handlers.fields import CONTROL, Answer
 
 LIFETIME = timedelta(seconds=30)

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from pydantic import Field, ValidationError
 
-from gateway.problems import message_of
+from gateway.http.problems import message_of
 from handlers.fields import Request
 from handlers.message.models import Accepted, Content, MessageId
 

@@ -16,9 +16,9 @@ import orjson
 from aiohttp import web
 
 from eventbus import Connection, Transaction
-from gateway.auth import Caller
-from gateway.problems import Problem
-from gateway.reply import Reply
+from gateway.callers.auth import Caller
+from gateway.http.problems import Problem
+from gateway.http.reply import Reply
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
 LIFETIME = timedelta(hours=24)

@@ -11,10 +11,10 @@ from eventbus.contract.dedupe import Once
 from eventbus.contract.transport import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope
-from gateway.auth import Caller
-from gateway.cloudevents import CloudEvent, Location, Parcel, refusal
-from gateway.correlation import is_traceparent
-from gateway.typed import Misfit, class_of, event_of, organization_field
+from gateway.callers.auth import Caller
+from gateway.events.cloudevents import CloudEvent, Location, Parcel, refusal
+from gateway.events.typed import Misfit, class_of, event_of, organization_field
+from gateway.http.correlation import is_traceparent
 
 WINDOW = 24 * 3_600.0  # seconds in which the same event is known again, as an Idempotency-Key is
 MAX_ORGANIZATION = 128  # characters

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
-from gateway import idempotency, problems
-from gateway.api import Endpoint
-from gateway.correlation import HEADER as CORRELATION
+from gateway.endpoints import idempotency
+from gateway.endpoints.api import Endpoint
+from gateway.http import problems
+from gateway.http.correlation import HEADER as CORRELATION
 
 Document = dict[str, Any]
 

@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.bodies import check_json
-from gateway.problems import Problem, message_of
+from gateway.http.bodies import check_json
+from gateway.http.problems import Problem, message_of
 
 MAX_BATCH = 1_000  # events
 MAX_EXTENSIONS = 32

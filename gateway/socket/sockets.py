@@ -19,7 +19,7 @@ from eventbus.event import uuid7
 from eventbus.process.telling import get_logger
 
 QUEUE_FRAMES = 256
-QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of waiting responses can be, see gateway.responses
+QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of answers that waited can be: see waiting_answers
 REMEMBERED = 256  # responses of which a socket knows that it has had them
 CLOSE_TIMEOUT = 2.0  # seconds for the client's goodbye, and as much again to read what is buffered; then it is cut
 

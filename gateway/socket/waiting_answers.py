@@ -17,8 +17,8 @@ from typing import NamedTuple
 from eventbus import Conflict, EventBus, Transaction, Unavailable
 from eventbus.contract.transaction import Row
 from eventbus.process.telling import get_logger
-from gateway import frames
-from gateway.sockets import Owner, Sockets
+from gateway.socket import frames
+from gateway.socket.sockets import Owner, Sockets
 
 PAGE = 10  # responses of a user at a time; the next when these have been taken
 MISSED_PAGE = 100  # the same, of those whose pushes were lost

@@ -14,14 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from eventbus import EventBus, Transaction
 from eventbus.process import crash_points
-from gateway.api import Call, Endpoint
-from gateway.auth import Authenticator, Caller
-from gateway.bodies import check_json, is_json, read
-from gateway.correlation import origin
-from gateway.idempotency import Scope, fingerprint, once, scope_of
-from gateway.problems import Problem, invalid
-from gateway.quota import STANDING, Quotas
-from gateway.reply import Reply
+from gateway.callers.auth import Authenticator, Caller
+from gateway.callers.quota import STANDING, Quotas
+from gateway.endpoints.api import Call, Endpoint
+from gateway.endpoints.idempotency import Scope, fingerprint, once, scope_of
+from gateway.http.bodies import check_json, is_json, read
+from gateway.http.correlation import origin
+from gateway.http.problems import Problem, invalid
+from gateway.http.reply import Reply
 from handlers.deadline import within
 
 MAX_BODY = 1024 * 1024  # bytes, after decompression

@@ -23,11 +23,11 @@ from eventbus.contract.session_store import SessionId, SessionState, SessionStat
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
 from eventbus.sessions import Answer as Done
-from gateway.auth import Caller
-from gateway.cloudevents import Location
-from gateway.following import OVERSEERS
-from gateway.problems import Problem
-from gateway.typed import Misfit, class_of, event_of, organization_field
+from gateway.callers.auth import Caller
+from gateway.events.cloudevents import Location
+from gateway.events.event_status import OVERSEERS
+from gateway.events.typed import Misfit, class_of, event_of, organization_field
+from gateway.http.problems import Problem
 from handlers.fields import Answer, Line, Query, Request
 from handlers.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_cursor
 

@@ -10,8 +10,8 @@ from eventbus import Envelope, EventBus, Transaction, Unavailable
 from eventbus.contract.history import Ending, Execution
 from eventbus.contract.traces import Found, Node, Place, Tree, carried, unfold
 from eventbus.postgres import executions, find, gather, stored_envelope
-from gateway.auth import Caller
-from gateway.following import OVERSEERS, held, is_visible, known_streams, remembered
+from gateway.callers.auth import Caller
+from gateway.events.event_status import OVERSEERS, held, is_visible, known_streams, remembered
 from handlers.errors import NotFound
 from handlers.fields import Answer
 

@@ -11,15 +11,16 @@ from pydantic import ValidationError
 from eventbus import EventBus, Unavailable
 from eventbus.process.supervision import Background, supervise
 from eventbus.process.telling import get_logger
-from gateway import frames, tickets
-from gateway.auth import Caller
-from gateway.chat import Chat
-from gateway.complaints import keep_handshakes_out_of_logs
-from gateway.correlation import origin
-from gateway.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
-from gateway.problems import Problem
-from gateway.responses import Responses
-from gateway.sockets import TOKEN_REFUSED, TOO_MANY, Socket, Sockets
+from gateway.callers import tickets
+from gateway.callers.auth import Caller
+from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
+from gateway.http.correlation import origin
+from gateway.http.problems import Problem
+from gateway.http.server_log import keep_handshakes_out_of_logs
+from gateway.socket import frames
+from gateway.socket.chat import Chat
+from gateway.socket.sockets import TOKEN_REFUSED, TOO_MANY, Socket, Sockets
+from gateway.socket.waiting_answers import Responses
 from handlers.deadline import within
 from handlers.pushing import PUSH_CHANNEL, Push
 

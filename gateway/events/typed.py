@@ -10,8 +10,8 @@ from pydantic_core import to_json
 from eventbus import Event
 from eventbus.errors import UnknownEventType
 from eventbus.event import event_class, event_types
-from gateway.cloudevents import Location
-from gateway.problems import message_of
+from gateway.events.cloudevents import Location
+from gateway.http.problems import message_of
 
 
 class Misfit(Exception):

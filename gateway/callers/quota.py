@@ -19,9 +19,9 @@ from aiohttp import web
 
 from eventbus import EventBus, EventBusError, RateLimit
 from eventbus.process.telling import get_logger
-from gateway.auth import Caller
-from gateway.problems import Problem
-from gateway.rates import EVERYBODY, Rate, Rates
+from gateway.callers.auth import Caller
+from gateway.callers.rates import EVERYBODY, Rate, Rates
+from gateway.http.problems import Problem
 from handlers.deadline import within
 
 SLICE = 0.005  # seconds

@@ -5,8 +5,8 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway import access, correlation, problems
-from gateway.traffic import TRAFFIC
+from gateway.http import access_log, correlation, problems
+from gateway.http.traffic import TRAFFIC
 
 
 @web.middleware
@@ -22,7 +22,7 @@ async def surroundings(request: web.Request, handler: Handler) -> web.StreamResp
             response = problems.answer(error, request)
         seconds = time.perf_counter() - began
         request.app[TRAFFIC].count(request, response.status, seconds)
-        access.tell(request, response, seconds)
+        access_log.tell(request, response, seconds)
         return response
     finally:
         correlation.end(bound)

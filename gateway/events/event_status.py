@@ -14,7 +14,7 @@ from eventbus import Envelope, EventBus, Phase, Transaction
 from eventbus.contract.inspection import EventStanding, GroupStanding, Standing, Trace
 from eventbus.event import event_types, stream_of
 from eventbus.postgres import effects, find, stored_envelope, trace
-from gateway.auth import Caller
+from gateway.callers.auth import Caller
 from handlers.errors import NotFound
 from handlers.fields import Answer
 

@@ -1,0 +1,1 @@
+"""The WebSocket: who is connected, what is sent to whom, and what waits for those who are not."""
