@@ -15,7 +15,7 @@ from eventbus import EventBus, EventBusError
 from eventbus.contract.inspection import StreamState
 from eventbus.event import event_types, stream_of
 from eventbus.postgres import standing
-from handlers.deadline import within
+from handlers.common.deadline import within
 
 CHECK_TIMEOUT = 2.0  # seconds
 READY_CHANNEL = "pubsub:ready"

@@ -18,7 +18,7 @@ from eventbus import ConfigurationError, Unavailable
 from eventbus.process.telling import get_logger
 from gateway.http.problems import Problem
 from gateway.settings import GatewaySettings
-from handlers.fields import UserId
+from handlers.common.fields import UserId
 
 ISSUER = AUDIENCE = "eventbus"
 REFRESH_PAUSE = 10.0  # seconds between two looks for a key that we do not have: tokens are free to make up

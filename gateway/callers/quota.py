@@ -22,7 +22,7 @@ from eventbus.process.telling import get_logger
 from gateway.callers.auth import Caller
 from gateway.callers.rates import EVERYBODY, Rate, Rates
 from gateway.http.problems import Problem
-from handlers.deadline import within
+from handlers.common.deadline import within
 
 SLICE = 0.005  # seconds
 HOLD = 0.02  # of a span, and at most MAX_HOLD seconds, that a slice may be spent in

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from eventbus import Transaction
 from gateway.callers.auth import Caller
 from gateway.http.problems import Problem
-from handlers.fields import CONTROL, Answer
+from handlers.common.fields import CONTROL, Answer
 
 LIFETIME = timedelta(seconds=30)
 RANDOM_BYTES = 24

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiosmtpd.handlers import AsyncMessage
 from aiosmtpd.smtp import SMTP
 
-from handlers.services import Services
+from handlers.partners.services import Services
 
 HOST = "127.0.0.1"
 RETRY_AFTER = 1  # seconds that the workflow asks for when it fails

@@ -23,7 +23,7 @@ from gateway.serve import make_runner
 from gateway.settings import GatewaySettings
 from handlers import GROUPS
 from handlers.lead.events import EnrichLead, LeadCreated
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 
 ORGANIZATION, USER = "demo", "ada"
 RETRY_AFTER = 1.0  # seconds

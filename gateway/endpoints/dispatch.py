@@ -22,7 +22,7 @@ from gateway.http.bodies import check_json, is_json, read
 from gateway.http.correlation import origin
 from gateway.http.problems import Problem, invalid
 from gateway.http.reply import Reply
-from handlers.deadline import within
+from handlers.common.deadline import within
 
 MAX_BODY = 1024 * 1024  # bytes, after decompression
 DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to come up

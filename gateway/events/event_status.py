@@ -15,8 +15,8 @@ from eventbus.contract.inspection import EventStanding, GroupStanding, Standing,
 from eventbus.event import event_types, stream_of
 from eventbus.postgres import effects, find, stored_envelope, trace
 from gateway.callers.auth import Caller
-from handlers.errors import NotFound
-from handlers.fields import Answer
+from handlers.common.errors import NotFound
+from handlers.common.fields import Answer
 
 _PHASES = {
     Standing.WAITING: Phase.WAITING,

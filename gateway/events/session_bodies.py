@@ -28,8 +28,8 @@ from gateway.events.cloudevents import Location
 from gateway.events.event_status import OVERSEERS
 from gateway.events.typed import Misfit, class_of, event_of, organization_field
 from gateway.http.problems import Problem
-from handlers.fields import Answer, Line, Query, Request
-from handlers.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_cursor
+from handlers.common.fields import Answer, Line, Query, Request
+from handlers.common.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_cursor
 
 MAX_METADATA = 16_384  # bytes of JSON
 MAX_FAULTS = 100  # that are told

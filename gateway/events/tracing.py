@@ -12,8 +12,8 @@ from eventbus.contract.traces import Found, Node, Place, Tree, carried, unfold
 from eventbus.postgres import executions, find, gather, stored_envelope
 from gateway.callers.auth import Caller
 from gateway.events.event_status import OVERSEERS, held, is_visible, known_streams, remembered
-from handlers.errors import NotFound
-from handlers.fields import Answer
+from handlers.common.errors import NotFound
+from handlers.common.fields import Answer
 
 LIMIT = 2_000  # events of one answer
 PATIENCE = 1.0  # seconds that Redis is waited for

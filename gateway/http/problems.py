@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
 from eventbus.process.telling import get_logger
 from gateway.http.correlation import correlation_id
-from handlers.errors import Invalid, NotFound, Refused
+from handlers.common.errors import Invalid, NotFound, Refused
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = 2  # seconds; a server that restarts is back about then

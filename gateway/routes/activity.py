@@ -9,7 +9,7 @@ from eventbus.event import event_class
 from eventbus.sessions import queries
 from gateway.callers.auth import Caller
 from gateway.endpoints.api import Call, Routes
-from handlers.fields import Answer, Query
+from handlers.common.fields import Answer, Query
 
 activity = Routes("/api/metrics")
 

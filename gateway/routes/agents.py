@@ -5,7 +5,7 @@ from uuid import UUID
 from gateway.endpoints.api import Call, Routes
 from handlers.agent import service
 from handlers.agent.models import Agent, NewAgent
-from handlers.paging import Page, PageQuery
+from handlers.common.paging import Page, PageQuery
 
 agents = Routes("/api/agents")
 

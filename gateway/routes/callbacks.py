@@ -1,10 +1,10 @@
 """/api/callback-secret: how receivers of callbacks know that a call is ours. For admins."""
 
 from gateway.endpoints.api import Call, Routes
+from handlers.common.errors import NotFound
 from handlers.delivery.callback import callback_secret
 from handlers.delivery.models import CallbackSecret
-from handlers.errors import NotFound
-from handlers.services import SERVICES
+from handlers.partners.services import SERVICES
 
 callbacks = Routes("/api/callback-secret")
 

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from gateway.endpoints.api import Routes
 from gateway.socket import websocket
-from handlers.fields import Query
+from handlers.common.fields import Query
 
 chat = Routes("/ws/chat")
 

@@ -5,7 +5,7 @@ from uuid import UUID
 from gateway.endpoints.api import Call, Routes
 from handlers.channel import service
 from handlers.channel.models import ChannelConnection, NewConnection
-from handlers.paging import Page, PageQuery
+from handlers.common.paging import Page, PageQuery
 
 ADMINS = frozenset({"admin"})
 

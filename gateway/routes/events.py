@@ -26,8 +26,8 @@ from gateway.http.bodies import read
 from gateway.http.correlation import origin
 from gateway.http.problems import Problem
 from gateway.http.reply import Reply
-from handlers.deadline import within
-from handlers.fields import Answer
+from handlers.common.deadline import within
+from handlers.common.fields import Answer
 
 PATH = "/api/events"
 PUBLISHERS = frozenset({"admin", "system"})

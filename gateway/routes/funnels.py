@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from gateway.endpoints.api import Call, Routes
+from handlers.common.paging import Page, PageQuery
 from handlers.funnel import service
 from handlers.funnel.models import Funnel, NewFunnel
-from handlers.paging import Page, PageQuery
 
 funnels = Routes("/api/funnels")
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.endpoints.api import JSON, Routes
 from gateway.endpoints.dispatch import BUS
 from gateway.readiness import CHECKS, Found, look
-from handlers.fields import Answer, Query
+from handlers.common.fields import Answer, Query
 
 health = Routes("", tag="health")
 

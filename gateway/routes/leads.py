@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from gateway.endpoints.api import Call, Routes
+from handlers.common.paging import Page, PageQuery
 from handlers.lead import service, timeline
 from handlers.lead.models import Lead, LeadChanges, LeadEvent, LeadQuery, Move, NewLead, TimelineQuery
-from handlers.paging import Page, PageQuery
 from handlers.task import service as tasks
 from handlers.task.models import Task
 

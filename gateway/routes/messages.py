@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from gateway.endpoints.api import Call, Routes
+from handlers.common.paging import Page
 from handlers.message import jobs, service
 from handlers.message.models import Accepted, Health, HistoryQuery, NewMessage, Said, Stats, Status
-from handlers.paging import Page
 
 messages = Routes("/api/messages")
 conversations = Routes("/api/conversations")

@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from gateway.endpoints.api import Call, Routes
+from handlers.common.paging import Page
 from handlers.notification import service
 from handlers.notification.models import Notification, NotificationQuery
-from handlers.paging import Page
 
 notifications = Routes("/api/notifications")
 

@@ -24,7 +24,7 @@ from gateway.events.session_bodies import (
     SessionShown,
     Started,
 )
-from handlers.paging import Page
+from handlers.common.paging import Page
 
 PATH = "/api/sessions"
 

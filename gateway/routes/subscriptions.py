@@ -4,10 +4,10 @@ from uuid import UUID
 
 from eventbus import Reject
 from gateway.endpoints.api import Call, Routes
-from handlers.errors import NotFound
+from handlers.common.errors import NotFound
+from handlers.common.paging import Page, PageQuery
 from handlers.notification import vapid
-from handlers.paging import Page, PageQuery
-from handlers.services import SERVICES
+from handlers.partners.services import SERVICES
 from handlers.subscription import service
 from handlers.subscription.models import NewSubscription, PublicKey, Subscription
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from gateway.endpoints.api import Call, Routes
-from handlers.paging import Page
+from handlers.common.paging import Page
 from handlers.task import service
 from handlers.task.models import NewTask, Task, TaskQuery
 

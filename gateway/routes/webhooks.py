@@ -20,9 +20,9 @@ from gateway.http.correlation import correlation_id
 from gateway.http.problems import Problem
 from handlers.channel import telegram, whatsapp
 from handlers.channel.inbound import Inbound, take_in
-from handlers.deadline import within
-from handlers.fields import Answer, Query
-from handlers.services import SERVICES, Services
+from handlers.common.deadline import within
+from handlers.common.fields import Answer, Query
+from handlers.partners.services import SERVICES, Services
 
 LONGEST_CHALLENGE = 1_024  # characters
 

@@ -15,8 +15,8 @@ from gateway.socket import frames
 from gateway.socket.frames import BadFrame, MessageFrame, Said
 from gateway.socket.sockets import TOO_MANY, Socket
 from gateway.socket.waiting_answers import Responses
-from handlers.deadline import within
-from handlers.errors import Conflict, Invalid, Refused
+from handlers.common.deadline import within
+from handlers.common.errors import Conflict, Invalid, Refused
 from handlers.message import service
 from handlers.message.events import Channel
 from handlers.message.models import NewMessage

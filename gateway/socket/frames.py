@@ -8,7 +8,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from gateway.http.problems import message_of
-from handlers.fields import Request
+from handlers.common.fields import Request
 from handlers.message.models import Accepted, Content, MessageId
 
 

@@ -21,8 +21,8 @@ from gateway.socket import frames
 from gateway.socket.chat import Chat
 from gateway.socket.sockets import TOKEN_REFUSED, TOO_MANY, Socket, Sockets
 from gateway.socket.waiting_answers import Responses
-from handlers.deadline import within
-from handlers.pushing import PUSH_CHANNEL, Push
+from handlers.common.deadline import within
+from handlers.common.pushing import PUSH_CHANNEL, Push
 
 HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within half of that is gone
 RELISTEN_PAUSE = 1.0  # seconds

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from eventbus import EventBus, Resource, Use
 from handlers.agent import store
-from handlers.looking import look
+from handlers.common.lookups import look
 
 LIFETIME = 5.0  # seconds
 REMEMBERED = 10_000  # agents

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from handlers.fields import Answer, Label, Line, Request, Text
+from handlers.common.fields import Answer, Label, Line, Request, Text
 
 # It becomes a part of a path: nothing that would need quoting, or lead out of it.
 Workflow = Annotated[

@@ -6,8 +6,8 @@ from eventbus import Transaction
 from eventbus.event import uuid7
 from handlers.agent import store
 from handlers.agent.models import Agent, NewAgent
-from handlers.errors import NotFound
-from handlers.paging import Page, PageQuery, cut
+from handlers.common.errors import NotFound
+from handlers.common.paging import Page, PageQuery, cut
 
 
 async def create(tx: Transaction, organization: str, user: str, new: NewAgent) -> Agent:

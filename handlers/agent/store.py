@@ -6,7 +6,7 @@ from uuid import UUID
 from eventbus import Connection
 from eventbus.contract.transaction import Row
 from handlers.agent.models import NewAgent
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 
 _COLUMNS = "id, organization AS organization_id, user_id, name, model, system_prompt, workflow, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM agents"  # noqa: S608 - constants

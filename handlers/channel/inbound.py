@@ -16,8 +16,8 @@ from eventbus import EventBus, Origin, Transaction
 from eventbus.contract.transaction import Row
 from eventbus.process.telling import get_logger
 from handlers.channel import store
-from handlers.errors import Refused
-from handlers.fields import without_control
+from handlers.common.errors import Refused
+from handlers.common.fields import without_control
 from handlers.message import conversations, service
 from handlers.message.events import Channel
 from handlers.message.models import MAX_MESSAGE, NewMessage

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from handlers.fields import Answer, Request
+from handlers.common.fields import Answer, Request
 
 Messenger = Literal["whatsapp", "telegram"]
 

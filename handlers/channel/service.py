@@ -7,8 +7,8 @@ from eventbus.event import uuid7
 from handlers.agent import store as agents
 from handlers.channel import store
 from handlers.channel.models import ChannelConnection, NewConnection
-from handlers.errors import Conflict, Invalid, NotFound
-from handlers.paging import Page, PageQuery, cut
+from handlers.common.errors import Conflict, Invalid, NotFound
+from handlers.common.paging import Page, PageQuery, cut
 from handlers.whatsapp.events import ConnectionEstablished
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from eventbus import Connection
 from eventbus.contract.transaction import Row
 from handlers.channel.models import NewConnection
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 
 _COLUMNS = "id, channel, account, agent_id, user_id, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM channel_connections"  # noqa: S608 - constants

@@ -2,8 +2,8 @@
 
     {"type": "message.responded", "timestamp": "…", "data": {messageId, conversationId, message, metadata, …}}
 
-signed by Standard Webhooks (handlers.signing). `webhook-id` is the event's id and the body is the same each time, so
-that a receiver who drops the ids that he has seen is told once, whatever died on our side.
+signed by Standard Webhooks (handlers.partners.signing). `webhook-id` is the event's id and the body is the same each
+time, so that a receiver who drops the ids that he has seen is told once, whatever died on our side.
 
 The key: with CALLBACK_SIGNING_SECRET, one for each organization is derived from it, so that no organization can sign
 what another would believe. Without it, N8N_SIGNING_SECRET itself, which suits a house where one hand holds all ends.
@@ -20,8 +20,8 @@ from eventbus import Context, Reject
 from handlers.delivery.guard import GUARDED
 from handlers.delivery.record import once
 from handlers.message.events import Channel, MessageResponded
-from handlers.services import SERVICES, Services
-from handlers.signing import PREFIX, key_of, sign
+from handlers.partners.services import SERVICES, Services
+from handlers.partners.signing import PREFIX, key_of, sign
 
 
 async def send(event: MessageResponded, ctx: Context) -> None:

@@ -21,8 +21,8 @@ from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from eventbus import Reject, Resource, Use
-from handlers.outside import TIMEOUT, Answer, call
-from handlers.services import SERVICES, Services
+from handlers.partners.calls import TIMEOUT, Answer, call
+from handlers.partners.services import SERVICES, Services
 
 LONGEST = 2_048  # characters of a URL
 LOCAL_NAMES = re.compile(r"(.*\.)?(localhost|localdomain|local|internal)")
@@ -130,7 +130,7 @@ class Guarded:
     async def post(
         self, service: str, url: str, body: bytes, headers: dict[str, str], *, timeout: float = TIMEOUT
     ) -> Answer:
-        """As handlers.outside.call. Raises Reject where the guard refuses."""
+        """As handlers.partners.calls.call. Raises Reject where the guard refuses."""
         try:
             checked = _check(url, self._allowed)
         except ValueError as error:

@@ -1,6 +1,6 @@
 """What is told of deliveries on the wire of the gateway."""
 
-from handlers.fields import Answer
+from handlers.common.fields import Answer
 
 
 class CallbackSecret(Answer):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from eventbus import Context, Finished, Reject, RetryLater, Unavailable
 from eventbus.contract.transport import Dead
 from eventbus.process import crash_points
-from handlers.fields import CONTROL
-from handlers.outside import Unanswered, Unreachable
+from handlers.common.fields import CONTROL
+from handlers.partners.calls import Unanswered, Unreachable
 
 PATIENCE = 30.0  # seconds that PostgreSQL has to come back before a message that was sent may be sent again
 PAUSE = 0.5  # seconds
@@ -53,7 +53,8 @@ Send = Callable[[], Awaitable[str | None]]
 
 async def once(ctx: Context, channel: str, part: str, send: Send) -> None:
     """Call `send` unless it is on record that this part of the event was sent. It returns the provider's id of what was
-    sent, if there is one, and raises as handlers.outside.call; whatever else it raises leaves the end unknown."""
+    sent, if there is one, and raises as handlers.partners.calls.call; whatever else it raises leaves the end
+    unknown."""
     organization = ctx.organization_id
     if organization is None:
         raise Reject("the event belongs to no organization")

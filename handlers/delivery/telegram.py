@@ -10,8 +10,8 @@ from eventbus import Context, Reject
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
 from handlers.message.events import Channel, MessageResponded
-from handlers.outside import HTTP, Answer, call
-from handlers.services import SERVICES
+from handlers.partners.calls import HTTP, Answer, call
+from handlers.partners.services import SERVICES
 
 LIMIT = 4_096  # characters of a text
 

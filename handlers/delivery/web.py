@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from eventbus import Context, Reject
+from handlers.common.pushing import push_surely
 from handlers.message.events import MessageResponded
-from handlers.pushing import push_surely
 
 KEPT = timedelta(days=7)  # that a response waits for a socket; in its conversation's history it stays
 WAITING = 100  # responses that wait for one user; of more, the oldest are in the history alone

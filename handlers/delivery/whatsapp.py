@@ -13,8 +13,8 @@ from handlers.channel.inbound import conversation_of
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
 from handlers.message.events import Channel, MessageResponded
-from handlers.outside import HTTP, Answer, Declined, Unreachable, call
-from handlers.services import SERVICES
+from handlers.partners.calls import HTTP, Answer, Declined, Unreachable, call
+from handlers.partners.services import SERVICES
 
 LIMIT = 4_096  # characters of a text
 THROTTLED = frozenset({4, 80007, 130429, 131048, 131056})  # error codes: too many calls, of various kinds

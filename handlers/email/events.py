@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from eventbus import Event
-from handlers.fields import Email
+from handlers.common.fields import Email
 
 
 class MailOrder(Event):

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eventbus import Backoff, Context, Group, RateLimit, RetryPolicy
+from handlers.common.once import is_done, note_done
 from handlers.email.events import SendBulk, SendLeadNotification, SendSubmissionConfirmation, SendWelcome
 from handlers.email.letters import Kind, render
 from handlers.email.mail import address, compose
 from handlers.email.postbox import POSTBOX
-from handlers.once import is_done, note_done
 
 PARTS = 100  # events that a list becomes: what one transaction writes is bounded, however long the list
 

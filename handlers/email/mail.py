@@ -7,8 +7,8 @@ from email.policy import SMTP
 from email.utils import formatdate
 
 from eventbus import Reject
+from handlers.common.fields import CONTROL
 from handlers.email.letters import Letter
-from handlers.fields import CONTROL
 
 # A dot in a name; letters that only a server with SMTPUTF8 takes: it will say so.
 _HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)

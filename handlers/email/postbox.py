@@ -21,8 +21,8 @@ import aiosmtplib
 
 from eventbus import Reject, Resource, Use
 from handlers.email.mail import address
-from handlers.outside import Unreachable, quote
-from handlers.services import SERVICES, Services
+from handlers.partners.calls import Unreachable, quote
+from handlers.partners.services import SERVICES, Services
 
 TIMEOUT = 30.0  # seconds, from connecting to the server's answer to all of the mail
 GOODBYE = 1.0  # seconds

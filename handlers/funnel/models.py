@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from handlers.fields import Answer, Line, Request, Text
+from handlers.common.fields import Answer, Line, Request, Text
 
 TEN_YEARS = 87_600.0  # hours
 

@@ -7,11 +7,11 @@ from uuid import UUID
 from eventbus import Connection, Transaction
 from eventbus.contract.transaction import Row
 from eventbus.event import uuid7
-from handlers.errors import Invalid, NotFound
+from handlers.common.errors import Invalid, NotFound
+from handlers.common.paging import Page, PageQuery, cut
 from handlers.funnel import store
 from handlers.funnel.models import Funnel, NewFunnel, Step, TaskTemplate
 from handlers.funnel.store import StepRow, TemplateRow
-from handlers.paging import Page, PageQuery, cut
 
 
 class Place(NamedTuple):

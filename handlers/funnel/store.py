@@ -6,7 +6,7 @@ from uuid import UUID
 
 from eventbus import Connection
 from eventbus.contract.transaction import Row
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 
 _INSERT_FUNNEL = "INSERT INTO funnels (organization, id, name) VALUES ($1, $2, $3) RETURNING created_at"
 _INSERT_STEPS = """

@@ -4,8 +4,8 @@ groups, and takes back what is scheduled."""
 from pydantic import ValidationError
 
 from eventbus import Backoff, Context, Group, RetryPolicy
+from handlers.common.fields import known_id
 from handlers.email.events import SendSubmissionConfirmation
-from handlers.fields import known_id
 from handlers.lead import store
 from handlers.lead.events import CalculateScore, EnrichLead, LeadCreated, LeadDeleted, LeadUpdated
 from handlers.lead.score import Profile

@@ -30,7 +30,7 @@ from phonenumbers import PhoneNumberType, carrier, timezone
 
 from eventbus import Reject
 from handlers.lead.score import FREE_MAIL
-from handlers.outside import call
+from handlers.partners.calls import call
 
 FIELDS = ("name", "email", "phone", "company")  # of the lead, that are looked at
 PROVIDER, DERIVED = "provider", "derived"

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eventbus import Backoff, Context, Group, Reject, RetryPolicy
+from handlers.common.fields import known_id
+from handlers.common.once import is_done, note_done
 from handlers.email.events import SendBulk
-from handlers.fields import known_id
 from handlers.lead import enrichment, store
 from handlers.lead.events import CalculateScore, EnrichLead, LeadOrder, SendFollowUp, SyncToCrm
 from handlers.lead.models import Lead
 from handlers.lead.score import Profile, score
 from handlers.lead.sync import push_lead
-from handlers.once import is_done, note_done
-from handlers.outside import HTTP
-from handlers.services import SERVICES
+from handlers.partners.calls import HTTP
+from handlers.partners.services import SERVICES
 
 FOLLOW_UP_SUBJECT = "Can we help you?"
 FOLLOW_UP = (

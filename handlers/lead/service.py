@@ -7,13 +7,13 @@ from pydantic.alias_generators import to_camel
 
 from eventbus import Transaction
 from eventbus.event import uuid7
-from handlers.errors import Conflict, Invalid, NotFound
+from handlers.common.errors import Conflict, Invalid, NotFound
+from handlers.common.paging import Page, cut
 from handlers.funnel import service as funnels
 from handlers.lead import store
 from handlers.lead.events import LeadCreated, LeadDeleted, LeadMovedToStep, LeadUpdated
 from handlers.lead.facts import LeadFacts
 from handlers.lead.models import UNREACHABLE, Lead, LeadChanges, LeadQuery, Move, NewLead
-from handlers.paging import Page, cut
 
 
 async def create(tx: Transaction, organization: str, new: NewLead) -> Lead:

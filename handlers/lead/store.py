@@ -5,7 +5,7 @@ from uuid import UUID
 
 from eventbus import Connection
 from eventbus.contract.transaction import Row
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 
 _COLUMNS = (
     "id, organization AS organization_id, name, email, phone, company, source, status, funnel_id, step_id, "

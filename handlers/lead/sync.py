@@ -16,9 +16,9 @@ import aiohttp
 import orjson
 
 from handlers.lead.models import Lead
-from handlers.outside import call
-from handlers.services import Services
-from handlers.signing import sign
+from handlers.partners.calls import call
+from handlers.partners.services import Services
+from handlers.partners.signing import sign
 
 ALWAYS = frozenset({"id", "organizationId"})
 

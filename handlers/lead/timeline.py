@@ -16,12 +16,12 @@ from eventbus import Transaction
 from eventbus.contract.history import Execution
 from eventbus.postgres.history import executions
 from eventbus.postgres.subjects import Known, about
-from handlers.errors import NotFound
+from handlers.common.errors import NotFound
+from handlers.common.paging import Page
 from handlers.lead import store
 from handlers.lead.facts import LeadFacts
 from handlers.lead.models import Handled, LeadEvent, TimelineQuery
 from handlers.lead.place import Place
-from handlers.paging import Page
 
 CLOCKS = timedelta(days=1)  # by which they may differ: nothing about a lead was made longer before it than this
 

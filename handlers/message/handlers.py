@@ -20,10 +20,10 @@ from eventbus.contract.transport import Dead
 from eventbus.errors import CodecError
 from handlers.agent import store as agents
 from handlers.agent.models import DEFAULT_WORKFLOW
-from handlers.fields import known_id
+from handlers.common.fields import known_id
+from handlers.common.pushing import Broadcaster, push
 from handlers.message import recollection, store, workflow
 from handlers.message.events import Channel, MessageReceived, MessageResponded
-from handlers.pushing import Broadcaster, push
 
 RESPONSES, CONVERSATION = (
     "pubsub:response:",

@@ -12,7 +12,7 @@ from eventbus.contract.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.postgres import trace
-from handlers.errors import NotFound
+from handlers.common.errors import NotFound
 from handlers.message import store
 from handlers.message.events import MessageReceived
 from handlers.message.handlers import message

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from handlers.fields import Answer, Line, Phone, Query, Request, many_lines, one_line
+from handlers.common.fields import Answer, Line, Phone, Query, Request, many_lines, one_line
+from handlers.common.paging import DEFAULT_LIMIT, Limit, PositionCursor
 from handlers.message.events import Channel
-from handlers.paging import DEFAULT_LIMIT, Limit, PositionCursor
 
 MAX_MESSAGE = 32_000  # characters
 

@@ -19,14 +19,14 @@ from eventbus.contract.transport import Outgoing
 from eventbus.event import stream_of, uuid7
 from handlers.agent import store as agents
 from handlers.agent.known import KNOWN_AGENTS
+from handlers.common.errors import Conflict, Invalid, NotFound
+from handlers.common.lookups import look
+from handlers.common.paging import Page, cut
 from handlers.delivery.guard import check_callback_url
-from handlers.errors import Conflict, Invalid, NotFound
-from handlers.looking import look
 from handlers.message import conversations, store
 from handlers.message.events import Channel, MessageReceived
 from handlers.message.models import Accepted, HistoryQuery, Job, NewMessage, Said
-from handlers.paging import Page, cut
-from handlers.services import SERVICES
+from handlers.partners.services import SERVICES
 
 WINDOW = 24 * 3_600.0  # seconds in which Redis knows an id again, as an Idempotency-Key is; then the row does
 PREMIUM = 2  # priorities that premium users are ahead

@@ -6,8 +6,8 @@ POST {N8N_BASE_URL}/webhook/{workflow}
      "agent": {"id", "name", "model", "systemPrompt"}, "history": [{"role", "content", "messageId", "createdAt"}, …]}
 
 `webhook-id` is the event's id, the same however often the call is repeated, so that the workflow can drop repeats: a
-message's own id is unique for its user alone. With N8N_SIGNING_SECRET the call is signed, see handlers.signing. The
-answer is `{message, model?, tokensUsed?, finishReason?}`.
+message's own id is unique for its user alone. With N8N_SIGNING_SECRET the call is signed, see
+handlers.partners.signing. The answer is `{message, model?, tokensUsed?, finishReason?}`.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ import orjson
 from pydantic import Field, StringConstraints, ValidationError
 
 from eventbus import Circuit, Context, Reject, RetryLater
-from handlers import fields
-from handlers.outside import HTTP, Answer, Unreachable, call
-from handlers.services import SERVICES
-from handlers.signing import sign
+from handlers.common import fields
+from handlers.partners.calls import HTTP, Answer, Unreachable, call
+from handlers.partners.services import SERVICES
+from handlers.partners.signing import sign
 
 FAILURES = 3  # in a row open the circuit: as many as a message has attempts, so that an outage uses up nobody's
 PAUSE = 5.0  # seconds
@@ -39,7 +39,8 @@ class WorkflowAnswer(fields.Answer):
 
 
 async def ask(ctx: Context, workflow: str, payload: Mapping[str, Any]) -> WorkflowAnswer:
-    """Raises Unreachable, RetryLater or Reject, as handlers.outside has them, and SnoozeFor while the circuit is open.
+    """Raises Unreachable, RetryLater or Reject, as handlers.partners.calls has them, and SnoozeFor while the circuit
+    is open.
 
     Each workflow has a circuit of its own: who builds one that fails must not keep others' from being called."""
     services = await ctx.use(SERVICES)

@@ -5,13 +5,13 @@ in between, the user finds the notification in his list and nothing is tried aga
 """
 
 from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy
+from handlers.common.fields import known_id
+from handlers.common.pushing import push
 from handlers.delivery.record import give_up
-from handlers.fields import known_id
 from handlers.notification import push as web_push
 from handlers.notification import service, sms
 from handlers.notification.events import CreateNotification, NotificationType, SendPush, SendSms
 from handlers.notification.models import Notification
-from handlers.pushing import push
 from handlers.task import store as tasks
 from handlers.task.events import TaskExpired
 

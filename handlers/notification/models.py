@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BeforeValidator
 
-from handlers.fields import Answer
+from handlers.common.fields import Answer
+from handlers.common.paging import PageQuery
 from handlers.notification.events import NotificationType
-from handlers.paging import PageQuery
 
 # `?unread` alone means yes.
 Flag = Annotated[bool, BeforeValidator(lambda value: True if value == "" else value)]

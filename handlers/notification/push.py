@@ -17,8 +17,8 @@ from handlers.delivery.guard import GUARDED
 from handlers.delivery.record import once
 from handlers.notification import vapid
 from handlers.notification.events import SendPush
-from handlers.outside import Declined, Unreachable
-from handlers.services import SERVICES
+from handlers.partners.calls import Declined, Unreachable
+from handlers.partners.services import SERVICES
 from handlers.subscription import store
 
 TTL = 24 * 3_600  # seconds that a service keeps it for a browser that is off

@@ -4,11 +4,11 @@ from uuid import UUID
 
 from eventbus import Transaction
 from eventbus.event import uuid7
-from handlers.errors import NotFound
+from handlers.common.errors import NotFound
+from handlers.common.paging import Page, cut
 from handlers.notification import store
 from handlers.notification.events import CreateNotification
 from handlers.notification.models import Notification, NotificationQuery
-from handlers.paging import Page, cut
 
 
 async def create(tx: Transaction, order: CreateNotification) -> Notification:

@@ -12,8 +12,8 @@ from eventbus import Context, Reject
 from handlers.delivery.record import once
 from handlers.delivery.texts import parts
 from handlers.notification.events import SendSms
-from handlers.outside import HTTP, Declined, call
-from handlers.services import SERVICES
+from handlers.partners.calls import HTTP, Declined, call
+from handlers.partners.services import SERVICES
 
 LIMIT = 1_600  # characters; Twilio makes as many segments of it as the network wants
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

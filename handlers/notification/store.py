@@ -5,7 +5,7 @@ from uuid import UUID
 
 from eventbus import Connection
 from eventbus.contract.transaction import Row
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 
 _COLUMNS = "id, user_id, title, message, action_url, notification_type, read_at, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM notifications"  # noqa: S608 - constants

@@ -10,7 +10,7 @@ from py_vapid.utils import b64urlencode  # type: ignore[import-untyped]
 from yarl import URL
 
 from eventbus import Reject
-from handlers.services import Services
+from handlers.partners.services import Services
 
 LIFETIME = 12 * 3_600  # seconds; services take a day at the most
 

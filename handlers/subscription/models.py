@@ -10,7 +10,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from pydantic import AfterValidator, Field
 
-from handlers.fields import Answer, Request
+from handlers.common.fields import Answer, Request
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 AUTH_SECRET = 16  # bytes (RFC 8291, 3.2)

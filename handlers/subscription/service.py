@@ -4,10 +4,10 @@ from uuid import UUID
 
 from eventbus import Transaction
 from eventbus.event import uuid7
+from handlers.common.errors import Invalid, NotFound
+from handlers.common.paging import Page, PageQuery, cut
 from handlers.delivery.guard import check_callback_url
-from handlers.errors import Invalid, NotFound
-from handlers.paging import Page, PageQuery, cut
-from handlers.services import Services
+from handlers.partners.services import Services
 from handlers.subscription import store
 from handlers.subscription.models import NewSubscription, Subscription
 

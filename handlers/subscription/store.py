@@ -5,7 +5,7 @@ from uuid import UUID
 
 from eventbus import Connection
 from eventbus.contract.transaction import Row
-from handlers.paging import PageQuery, newest_first
+from handlers.common.paging import PageQuery, newest_first
 from handlers.subscription.models import NewSubscription
 
 _COLUMNS = "id, endpoint, created_at"

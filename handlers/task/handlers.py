@@ -5,7 +5,7 @@ lead has moved on, the tasks of the step that it entered are created all the sam
 """
 
 from eventbus import Backoff, Context, Group, RetryPolicy
-from handlers.fields import known_id
+from handlers.common.fields import known_id
 from handlers.lead.events import LeadCreated, LeadMovedToStep
 from handlers.task import service, store
 from handlers.task.events import TaskCompleted

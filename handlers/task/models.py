@@ -4,8 +4,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from handlers.fields import Answer, Line, Moment, Request, UserId
-from handlers.paging import PageQuery
+from handlers.common.fields import Answer, Line, Moment, Request, UserId
+from handlers.common.paging import PageQuery
 
 
 class TaskStatus(StrEnum):

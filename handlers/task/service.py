@@ -8,8 +8,8 @@ from eventbus import Transaction
 from eventbus.checks.numbers import longest_delay
 from eventbus.contract.transaction import Row
 from eventbus.event import uuid7
-from handlers.errors import Invalid, NotFound
-from handlers.paging import Page, PageQuery, cut
+from handlers.common.errors import Invalid, NotFound
+from handlers.common.paging import Page, PageQuery, cut
 from handlers.task import store
 from handlers.task.events import TaskCompleted, TaskCreated, TaskExpired
 from handlers.task.models import NewTask, Task, TaskQuery, TaskStatus

@@ -10,9 +10,9 @@ from eventbus import Backoff, Context, Group, Reject, RetryPolicy
 from eventbus.contract.transaction import Row
 from eventbus.process import crash_points
 from handlers.channel import store as channels
-from handlers.fields import known_id
-from handlers.outside import HTTP
-from handlers.services import SERVICES
+from handlers.common.fields import known_id
+from handlers.partners.calls import HTTP
+from handlers.partners.services import SERVICES
 from handlers.whatsapp import store
 from handlers.whatsapp.events import ConnectionEstablished
 from handlers.whatsapp.history import HistoryPage, fetch

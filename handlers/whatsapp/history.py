@@ -15,9 +15,9 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from handlers.channel.whatsapp import text_of
-from handlers.fields import without_control
-from handlers.outside import Unreachable, call
-from handlers.services import Services
+from handlers.common.fields import without_control
+from handlers.partners.calls import Unreachable, call
+from handlers.partners.services import Services
 
 PAGE = 100  # messages
 
@@ -40,7 +40,7 @@ class HistoryPage(NamedTuple):
 
 
 async def fetch(session: ClientSession, services: Services, account: str, cursor: str | None) -> HistoryPage:
-    """Raises as handlers.outside.call, and Unreachable for an answer of another shape."""
+    """Raises as handlers.partners.calls.call, and Unreachable for an answer of another shape."""
     [token] = services.require("WhatsApp", "whatsapp_access_token")
     url = URL(services.whatsapp_base_url.rstrip("/")) / account / "message_history" % {"limit": PAGE}
     if cursor is not None:

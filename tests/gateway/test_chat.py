@@ -9,9 +9,9 @@ import pytest
 from eventbus import EventBus, Unavailable
 from gateway.socket import chat, websocket
 from gateway.socket.chat import Allowance
+from handlers.common.pushing import push
 from handlers.message import service
 from handlers.message.models import MAX_MESSAGE
-from handlers.pushing import push
 from tests.gateway.client import Client, Gateway
 from tests.gateway.test_auth import claims, sign
 from tests.gateway.test_leads import NOWHERE

@@ -10,7 +10,7 @@ from eventbus import EventBus
 from eventbus.event import uuid7
 from gateway.callers.auth import make_token
 from handlers import GROUPS
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway import n8n as peer
 from tests.gateway.client import SECRET, Gateway
 from tests.gateway.conftest import Tables

@@ -16,8 +16,8 @@ from handlers.channel.inbound import conversation_of
 from handlers.delivery.callback import callback_secret
 from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
-from handlers.services import SERVICES, Services
-from handlers.signing import key_of
+from handlers.partners.services import SERVICES, Services
+from handlers.partners.signing import key_of
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.gateway.peer import Peer, Received, answer, peer

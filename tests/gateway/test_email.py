@@ -18,7 +18,7 @@ from handlers.email.letters import Kind, render
 from handlers.email.mail import compose
 from handlers.email.postbox import POSTBOX
 from handlers.lead.events import LeadCreated
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.mailserver import DROPPED, MailServer, mail_server

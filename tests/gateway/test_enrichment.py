@@ -15,8 +15,8 @@ from eventbus import EventBus
 from eventbus.contract.inspection import Standing
 from eventbus.contract.transport import DeadLetter
 from handlers import jobs
-from handlers.services import SERVICES, Services
-from handlers.signing import key_of
+from handlers.partners.services import SERVICES, Services
+from handlers.partners.signing import key_of
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE

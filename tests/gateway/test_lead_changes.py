@@ -6,7 +6,7 @@ from eventbus import EventBus
 from handlers import jobs
 from handlers.lead.automation import lead_automation
 from handlers.lead.events import EnrichLead, LeadDeleted, LeadUpdated
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from handlers.task.events import TaskExpired
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables, told

@@ -14,7 +14,7 @@ from handlers.message import conversations
 from handlers.message.handlers import message as group
 from handlers.message.models import NewMessage
 from handlers.message.service import accept
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway.client import SECRET, Answer, Client, Gateway
 from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE

@@ -22,7 +22,7 @@ from handlers.message import workflow
 from handlers.message.events import Channel, MessageReceived
 from handlers.message.handlers import message as group
 from handlers.message.service import accept
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway import n8n as peer
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables

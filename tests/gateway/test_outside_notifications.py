@@ -12,7 +12,7 @@ from py_vapid import Vapid  # type: ignore[import-untyped]  # it has no types
 from eventbus import EventBus
 from handlers.notification.events import SendPush, SendSms
 from handlers.notification.handlers import notification
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway.browsers import Browser, browser, private_key
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables

@@ -12,10 +12,10 @@ from eventbus import EventBus, Unavailable
 from eventbus.event import uuid7
 from eventbus.redis import notices
 from gateway.socket import waiting_answers, websocket
+from handlers.common.pushing import PUSH_CHANNEL
 from handlers.delivery import web
 from handlers.delivery.handlers import delivery
 from handlers.message.events import Channel, MessageResponded
-from handlers.pushing import PUSH_CHANNEL
 from tests.gateway.client import Client, Gateway, running
 from tests.gateway.conftest import Tables
 from tests.gateway.test_leads import NOWHERE

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from eventbus import EventBus
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from handlers.subscription.models import decode
 from handlers.subscription.service import MOST
 from tests.gateway.browsers import browser, encode, private_key

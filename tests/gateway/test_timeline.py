@@ -10,7 +10,7 @@ from aiohttp import ClientWebSocketResponse
 
 from eventbus import EventBus
 from handlers.lead.automation import ENRICHMENT_DELAY
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway.client import Client
 from tests.mailserver import mail_server
 from tests.stopwatch import Stopwatch

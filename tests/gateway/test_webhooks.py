@@ -12,7 +12,7 @@ import structlog
 from eventbus import EventBus
 from gateway.endpoints.dispatch import MAX_BODY
 from handlers.message import conversations
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from tests.gateway.client import Answer, Client, Gateway
 from tests.gateway.conftest import Tables, told
 from tests.gateway.test_connections import new_agent

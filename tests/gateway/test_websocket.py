@@ -17,7 +17,7 @@ from gateway.callers import tickets
 from gateway.callers.auth import Authenticator
 from gateway.endpoints.dispatch import MAX_BODY
 from gateway.socket import sockets, websocket
-from handlers.pushing import PUSH_CHANNEL
+from handlers.common.pushing import PUSH_CHANNEL
 from tests.gateway.client import SECRET, Client, Gateway, running, say
 from tests.gateway.test_auth import claims, sign
 from tests.gateway.test_leads import NOWHERE

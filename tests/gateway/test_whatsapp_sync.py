@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from eventbus import EventBus
-from handlers.services import SERVICES, Services
+from handlers.partners.services import SERVICES, Services
 from handlers.whatsapp.events import ConnectionEstablished
 from handlers.whatsapp.handlers import whatsapp_sync
 from tests.gateway.client import Client

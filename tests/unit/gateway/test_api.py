@@ -10,7 +10,7 @@ from eventbus import ConfigurationError
 from gateway.callers.auth import Caller
 from gateway.endpoints.api import Call, Routes
 from gateway.routes import ENDPOINTS
-from handlers.fields import Query, Request
+from handlers.common.fields import Query, Request
 
 
 class Body(Request):

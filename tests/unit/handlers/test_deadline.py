@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from handlers.deadline import within
+from handlers.common.deadline import within
 from tests.stopwatch import Stopwatch
 from tests.waiting import PATIENCE
 

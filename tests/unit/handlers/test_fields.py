@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from handlers.fields import Email, Line, Moment, Phone, Text, known_id
+from handlers.common.fields import Email, Line, Moment, Phone, Text, known_id
 
 
 def takes(kind: Any, value: object) -> bool:

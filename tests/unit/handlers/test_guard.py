@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from eventbus import Reject
 from handlers.delivery import guard
 from handlers.delivery.guard import LONGEST, Allowed, check_callback_url, guarded, refusal
-from handlers.outside import Unreachable
+from handlers.partners.calls import Unreachable
 from tests.unit.handlers.test_outside import answering, serving
 
 INSIDE = [

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from eventbus import Connection, EventBus, Unavailable
-from handlers import deadline, looking
-from handlers.looking import look
+from handlers.common import deadline, lookups
+from handlers.common.lookups import look
 from tests.waiting import PATIENCE
 
 
@@ -39,7 +39,7 @@ async def test_it_is_answered() -> None:
 
 
 async def test_who_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "TIMEOUT", 0.05)
+    monkeypatch.setattr(lookups, "TIMEOUT", 0.05)
     bus = Bus()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Unavailable, match=r"no answer for 0\.05 s"):

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from eventbus import Reject, RetryLater
-from handlers.outside import MAX_ANSWER, Answer, Declined, Unanswered, Unreachable, call
+from handlers.partners.calls import MAX_ANSWER, Answer, Declined, Unanswered, Unreachable, call
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from handlers.common.paging import PageQuery, cut, encode_cursor
 from handlers.message.models import HistoryQuery
-from handlers.paging import PageQuery, cut, encode_cursor
 
 KEY = UUID("01a20176-e951-7000-bf62-337e538f3d95")
 

@@ -20,7 +20,7 @@ from handlers.email import postbox as module
 from handlers.email.letters import Letter
 from handlers.email.mail import address, compose
 from handlers.email.postbox import Server, SmtpPostbox, server_of
-from handlers.outside import Unreachable
+from handlers.partners.calls import Unreachable
 from tests.mailserver import DROPPED, MailServer, mail_server
 
 SENDER, LEA = address("EMAIL_FROM", "Sales <sales@example.com>"), address("the recipient", "lea@example.com")

@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus import Reject
-from handlers.services import Services
+from handlers.partners.services import Services
 
 
 def test_they_come_from_variables_without_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:

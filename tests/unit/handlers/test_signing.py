@@ -2,7 +2,7 @@
 
 import pytest
 
-from handlers.signing import key_of, sign
+from handlers.partners.signing import key_of, sign
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from eventbus import Connection, EventBus, Unavailable
-from handlers.deadline import within
+from handlers.common.deadline import within
 
 TIMEOUT = 5.0  # seconds
 

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from eventbus import Unavailable
 from eventbus.process.telling import get_logger
-from handlers.fields import Answer
+from handlers.common.fields import Answer
 
 PUSH_CHANNEL = "pubsub:push"
 

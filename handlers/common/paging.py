@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from eventbus import Connection
 from eventbus.contract.transaction import Row
-from handlers.fields import Answer, Query
+from handlers.common.fields import Answer, Query
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 

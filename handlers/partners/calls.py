@@ -25,7 +25,7 @@ import orjson
 from yarl import URL
 
 from eventbus import Reject, Resource, RetryLater, Use
-from handlers.fields import CONTROL
+from handlers.common.fields import CONTROL
 
 TIMEOUT = 10.0  # seconds, for all of a call
 MAX_ANSWER = 1024 * 1024  # bytes
