@@ -15,7 +15,7 @@ from eventbus import Reject
 from handlers.delivery import guard
 from handlers.delivery.guard import LONGEST, Allowed, check_callback_url, guarded, refusal
 from handlers.partners.calls import Unreachable
-from tests.unit.handlers.test_outside import answering, serving
+from tests.unit.handlers.partners.test_calls import answering, serving
 
 INSIDE = [
     *("127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"),

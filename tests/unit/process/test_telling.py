@@ -19,7 +19,7 @@ from eventbus.contract.transport import Delivery, Subscription
 from eventbus.process import logs
 from eventbus.process.telling import get_logger, lost_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers")
 OURS_TOO = {"exc_info", "stack_info"}  # structlog takes them out
 RESERVED = {*logging.LogRecord("", 0, "", 0, "", (), None).__dict__, "message", "asctime", "taskName", "event"}

@@ -6,7 +6,7 @@ import pytest
 
 from eventbus import ConfigurationError, Group, SlowLane
 from eventbus.context import Context
-from tests.unit.test_consumer import Bench, Rung
+from tests.unit.consuming.test_consumer import Bench, Rung
 from tests.waiting import until
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.waiting import PATIENCE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers", "pytest_eventbus.py")
 # What works with text, and asks the locale if nobody says how.
 TEXT = {"read_text", "write_text", "open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "TextIOWrapper"}
