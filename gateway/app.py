@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from eventbus import EventBus
+from eventbus import ConfigurationError, EventBus
 from eventbus.process.supervision import supervise
 from gateway.callers import quota
-from gateway.callers.auth import authenticator
+from gateway.callers.auth import Authenticator, PublishedKeys, SharedSecret
 from gateway.callers.quota import Quotas
 from gateway.callers.rates import parse
 from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
@@ -37,6 +37,15 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     websocket.mount(app, bus)
     app.cleanup_ctx.append(recovering)
     return app
+
+
+def authenticator(settings: GatewaySettings) -> Authenticator:
+    """Raises ConfigurationError unless exactly one kind of key is configured, and good enough."""
+    if settings.jwt_jwks_url and settings.jwt_secret:
+        raise ConfigurationError("set EVENTBUS_JWT_SECRET or EVENTBUS_JWT_JWKS_URL, not both: one kind of key decides")
+    if settings.jwt_jwks_url:
+        return Authenticator(PublishedKeys(settings.jwt_jwks_url))
+    return Authenticator(SharedSecret(settings.require_secret()))
 
 
 async def recovering(app: web.Application) -> AsyncIterator[None]:

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eventbus import ConfigurationError, Unavailable
 from eventbus.process.telling import get_logger
 from gateway.http.problems import Problem
-from gateway.settings import GatewaySettings
 from handlers.common.fields import UserId
 
 ISSUER = AUDIENCE = "eventbus"
@@ -185,15 +184,6 @@ class Authenticator:
         self._known[token] = known
         if len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
-
-
-def authenticator(settings: GatewaySettings) -> Authenticator:
-    """Raises ConfigurationError unless exactly one kind of key is configured, and good enough."""
-    if settings.jwt_jwks_url and settings.jwt_secret:
-        raise ConfigurationError("set EVENTBUS_JWT_SECRET or EVENTBUS_JWT_JWKS_URL, not both: one kind of key decides")
-    if settings.jwt_jwks_url:
-        return Authenticator(PublishedKeys(settings.jwt_jwks_url))
-    return Authenticator(SharedSecret(settings.require_secret()))
 
 
 def make_token(

@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus import ConfigurationError
-from gateway.callers.auth import authenticator
+from gateway.app import authenticator
 from gateway.settings import GatewaySettings
 
 SECRET = "s" * 32
