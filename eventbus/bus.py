@@ -13,16 +13,17 @@ from pydantic import JsonValue
 
 from eventbus.contract import activity_stats, circuits
 from eventbus.contract.activity_stats import FIVE_MINUTES, Activity
+from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Calls, Circuit
 from eventbus.contract.codec import MAX_PAYLOAD, check_origin, envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
 from eventbus.contract.history import History, Selection
 from eventbus.contract.inspection import EventStanding
+from eventbus.contract.outgoing import Outgoing, check_outgoing, outgoing
 from eventbus.contract.retention import Retention
 from eventbus.contract.states import Counts, Notice, State
 from eventbus.contract.tap import Passing
 from eventbus.contract.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
-from eventbus.contract.transport import Outgoing, Transport, check_outgoing, outgoing
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
 from eventbus.group import Group
@@ -127,7 +128,7 @@ class EventBus:
         in_memory = target.startswith("memory://")
         self.home = Home(must_be_open=not in_memory)
         timeout = min(publish_timeout, COMMAND_TIMEOUT)
-        transport: Transport = (
+        self._transport: Broker = (
             MemoryTransport()
             if in_memory
             else RedisTransport(target, namespace=namespace, timeout=timeout, home=self.home)
@@ -137,7 +138,7 @@ class EventBus:
         self._breaker = Breaker()
         server = f"Redis at {hide_password(target)}"
         self._publisher = Publisher(
-            transport,
+            self._transport,
             self.spool,
             self._breaker,
             server=server,
@@ -152,13 +153,13 @@ class EventBus:
         self.database = _open_database(database, max_payload) if database else None
 
     @property
-    def transport(self) -> Transport:
+    def transport(self) -> Broker:
         """What carries the events; another one may be put in its place before the bus is opened."""
-        return self._publisher.transport
+        return self._transport
 
     @transport.setter
-    def transport(self, transport: Transport) -> None:
-        self._publisher.transport = transport
+    def transport(self, transport: Broker) -> None:
+        self._transport = self._publisher.transport = transport
 
     @property
     def in_flight(self) -> Places:

@@ -12,10 +12,10 @@ from pydantic import JsonValue
 
 from eventbus.contract.circuits import Circuit
 from eventbus.contract.dedupe import WINDOW, Dedupe
+from eventbus.contract.delivery import Delivery
 from eventbus.contract.states import check_progress
 from eventbus.contract.tap import Passing
 from eventbus.contract.transaction import OpenBatchInbox, OpenTransaction
-from eventbus.contract.transport import Delivery
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.process.resources import Resource

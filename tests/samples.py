@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from eventbus.contract.transport import Delivery, Failure, Outgoing, Reclaimed, Settlement, Subscription, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Delivery, Failure, Reclaimed, Settlement, Subscription
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope, uuid7
 from tests.waiting import eventually
 
@@ -31,7 +33,7 @@ def numbers(deliveries: Iterable[Delivery]) -> list[int]:
     return [int(delivery.fields[b"data"]) for delivery in deliveries]
 
 
-async def receive(transport: Transport, subscription: Subscription, count: int = 1) -> list[Delivery]:
+async def receive(transport: Broker, subscription: Subscription, count: int = 1) -> list[Delivery]:
     """Read until `count` deliveries have come."""
     received: list[Delivery] = []
 
@@ -44,7 +46,7 @@ async def receive(transport: Transport, subscription: Subscription, count: int =
 
 
 async def reclaim(
-    transport: Transport, subscription: Subscription, count: int = 1, *, suspect: bool = False
+    transport: Broker, subscription: Subscription, count: int = 1, *, suspect: bool = False
 ) -> list[Delivery]:
     """Reclaim until `count` deliveries have come."""
     found: list[Delivery] = []
@@ -57,13 +59,13 @@ async def reclaim(
     return found
 
 
-async def settle(transport: Transport, deliveries: Iterable[Delivery], outcome: Any) -> None:
+async def settle(transport: Broker, deliveries: Iterable[Delivery], outcome: Any) -> None:
     """The same outcome for all, and none is refused."""
     for refusal in await transport.settle([Settlement(delivery, outcome) for delivery in deliveries]):
         raise refusal.error
 
 
-async def nothing_left(transport: Transport, subscription: Subscription) -> bool:
+async def nothing_left(transport: Broker, subscription: Subscription) -> bool:
     """Nothing is there to read, and nothing to reclaim now or later."""
     fresh = await transport.read(subscription, 100, 0.02)
     return not fresh and await transport.reclaim(subscription, 100) == Reclaimed()

@@ -13,8 +13,8 @@ from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns, printable
 from eventbus.cli.durations import ago, duration
 from eventbus.cli.letters import Filter, Reference, Sweep, find, letters
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.replays import Replay, Source
-from eventbus.contract.transport import DeadLetter
 from eventbus.event import uuid7
 from eventbus.operating.control import whoami
 from eventbus.process.loop import run

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from eventbus.contract.transport import DeadLetter, Transport
+from eventbus.contract.dead_letters import DeadLetter, DeadLetters
 from eventbus.errors import EventBusError
 
 PAGE = 200
@@ -78,7 +78,7 @@ class Reference(NamedTuple):
         return cls(letter.stream, letter.id)
 
 
-async def letters(transport: Transport, wanted: Filter) -> AsyncIterator[DeadLetter]:
+async def letters(transport: DeadLetters, wanted: Filter) -> AsyncIterator[DeadLetter]:
     """Those that the filter means: oldest first within each stream."""
     now = datetime.now(UTC)
     for stream in await transport.streams():
@@ -90,7 +90,7 @@ async def letters(transport: Transport, wanted: Filter) -> AsyncIterator[DeadLet
             after = page[-1].id
 
 
-async def find(transport: Transport, reference: Reference) -> DeadLetter:
+async def find(transport: DeadLetters, reference: Reference) -> DeadLetter:
     """Raises NotFound."""
     letter = await transport.dead_letter(*reference)
     if letter is None:
@@ -108,7 +108,7 @@ class Sweep:
 
     async def run(
         self,
-        transport: Transport,
+        transport: DeadLetters,
         references: Sequence[Reference],
         act: Callable[[DeadLetter], Awaitable[bool]],
         *,

@@ -10,7 +10,7 @@ import typer
 
 from eventbus.bus import EventBus
 from eventbus.cli.columns import printable
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.process.loop import run
 from eventbus.publishing.spool import SPOOL_BYTES, Replayed, SpoolFile, SpoolStatus, replay, replay_rejected
@@ -80,7 +80,7 @@ def _status(file: SpoolFile) -> tuple[SpoolStatus, dict[str, int]]:
         raise SpoolFailed(f"spool {file.path}: {error}") from error
 
 
-async def _replay(file: SpoolFile, call: Callable[[SpoolFile, Transport], Awaitable[Replayed | None]]) -> Replayed:
+async def _replay(file: SpoolFile, call: Callable[[SpoolFile, Broker], Awaitable[Replayed | None]]) -> Replayed:
     async with EventBus() as bus:
         waited = 0.0
         while (done := await call(file, bus.transport)) is None:

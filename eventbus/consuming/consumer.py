@@ -29,17 +29,8 @@ from eventbus.consuming.slow_lane import Slow
 from eventbus.consuming.suspects import Isolation
 from eventbus.consuming.tap_executor import TapExecutor
 from eventbus.consuming.tap_runner import Gathering
-from eventbus.contract.transport import (
-    Ack,
-    Delivery,
-    Outcome,
-    Reclaimed,
-    Release,
-    Settlement,
-    Snooze,
-    Subscription,
-    Transport,
-)
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Ack, Delivery, Outcome, Reclaimed, Release, Settlement, Snooze, Subscription
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.group import Group
 from eventbus.handling.verdict import judge_unforeseen
@@ -64,7 +55,7 @@ class Consumer:
     """`run()` until `stop()`. Every delivery in hand is in `_held` from its arrival until it is settled: see Hand."""
 
     def __init__(
-        self, transport: Transport, group: Group, executor: Executor | TapExecutor, name: str, isolation: Isolation
+        self, transport: Broker, group: Group, executor: Executor | TapExecutor, name: str, isolation: Isolation
     ) -> None:
         self._transport = transport
         self._group = group

@@ -11,7 +11,7 @@ from eventbus.consuming.batch_executor import Collector, Slots
 from eventbus.consuming.overruns import Overruns
 from eventbus.context import Context, Publisher
 from eventbus.contract.codec import decode, open_event
-from eventbus.contract.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import Cancelled, CodecError, Conflict, Unavailable
 from eventbus.event import Envelope, Event, event_class
 from eventbus.group import Group

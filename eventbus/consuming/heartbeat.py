@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from eventbus.contract.transport import Delivery, LeaseKeeper
+from eventbus.contract.delivery import Delivery
+from eventbus.contract.transport import LeaseKeeper
 from eventbus.group import Group
 from eventbus.process.telling import get_logger
 

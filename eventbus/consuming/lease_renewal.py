@@ -14,7 +14,8 @@ from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from eventbus.consuming.limit_gate import Admission
-from eventbus.contract.transport import Delivery, Outcome, Release, Transport
+from eventbus.contract.delivery import Delivery, Outcome, Release
+from eventbus.contract.transport import Transport
 from eventbus.errors import Unavailable
 from eventbus.process.telling import get_logger
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from eventbus.contract.codec import decode
+from eventbus.contract.delivery import Delivery
+from eventbus.contract.limiting import Answer, Bound, Limiting, Request, Scope, member_of
 from eventbus.contract.limits import InFlight, RateLimit, key_of
-from eventbus.contract.transport import Answer, Bound, Delivery, Request, Scope, Transport, member_of
 from eventbus.errors import CodecError
 from eventbus.group import Group
 
@@ -31,7 +32,7 @@ _FREE = Answer(True)
 class Admission:
     """Asks for the deliveries of one group in one process, and holds their places."""
 
-    def __init__(self, transport: Transport, group: Group) -> None:
+    def __init__(self, transport: Limiting, group: Group) -> None:
         self._transport = transport
         self._group = group
         self._requests: dict[Delivery, Request] = {}  # of those that have asked and wait in hand

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Sequence
 
 from eventbus.consuming.limit_gate import Admission, Verdict
-from eventbus.contract.transport import Delivery, Snooze
+from eventbus.contract.delivery import Delivery, Snooze
 from eventbus.errors import Unavailable
 from eventbus.process.telling import get_logger
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
-from eventbus.contract.transport import Delivery, Outcome
+from eventbus.contract.delivery import Delivery, Outcome
 from eventbus.errors import Cancelled
 from eventbus.process import deadlines
 from eventbus.process.loop import abandon

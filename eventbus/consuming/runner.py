@@ -19,7 +19,7 @@ from contextvars import copy_context
 from time import perf_counter
 from typing import Any
 
-from eventbus.contract.transport import Delivery, Outcome, Release
+from eventbus.contract.delivery import Delivery, Outcome, Release
 from eventbus.process.loop import begin
 
 STRETCH = 0.005  # seconds that handlers which never wait may keep the loop; then everything else has a turn

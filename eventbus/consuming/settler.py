@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from eventbus.consuming.limit_gate import Admission
-from eventbus.contract.transport import Refusal, Settlement, Transport
+from eventbus.contract.delivery import Refusal, Settlement
+from eventbus.contract.transport import Transport
 from eventbus.errors import Full, Unavailable
 from eventbus.process import crash_points
 from eventbus.process.telling import get_logger

@@ -6,8 +6,8 @@ A service that hangs holds up whoever calls it, and nobody else: see eventbus.co
 import asyncio
 from collections.abc import Callable, Collection
 
+from eventbus.contract.delivery import Delivery
 from eventbus.contract.limits import SlowLane
-from eventbus.contract.transport import Delivery
 
 LOOKS = 4  # while a handler comes of age: it steps aside a quarter late at most
 

@@ -9,8 +9,8 @@ from eventbus.consuming.executor import Count
 from eventbus.consuming.overruns import Overruns
 from eventbus.context import Publisher
 from eventbus.contract.codec import decode
+from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Ack, Dead, Delivery, Failure, Outcome, Release
 from eventbus.errors import CodecError, Unavailable
 from eventbus.group import Group
 from eventbus.handling.listeners import Announcer, AnyListener, Finished

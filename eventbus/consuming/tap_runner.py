@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 
-from eventbus.contract.transport import Delivery, Outcome, Release
+from eventbus.contract.delivery import Delivery, Outcome, Release
 from eventbus.handling.registry import Tap
 
 ExecuteAll = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]

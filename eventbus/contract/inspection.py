@@ -1,10 +1,10 @@
 """What a stream and its groups hold at one moment, whatever the transport: what metrics, `status` and `doctor` read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from eventbus.event import Envelope
 
@@ -271,3 +271,28 @@ class Schedule:
     scheduled: int
     stuck: tuple[str, ...]
     empty: tuple[str, ...]
+
+
+class Inspection(Protocol):
+    """Looks and changes nothing."""
+
+    async def find_streams(self) -> list[str]:
+        """The streams that hold anything: entries, groups, delayed events, dead letters; sorted. May take long where
+        there are many keys."""
+
+    async def inspect(self, streams: Collection[str]) -> list[StreamState]:
+        """What these streams hold, sorted by name; one that is not there holds nothing. One round trip."""
+
+    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+        """Where an event is, and what every group has made of it. Looks through these streams, or all: may take long.
+
+        event_id must be a UUIDv7."""
+
+    async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
+        """How one entry stands that was given to the group and is not settled; None if there is none (any more). One
+        round trip."""
+
+    async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
+        """The events of a correlation id among the newest entries of these streams, or of all, and among what comes due
+        first there. That is what can be told in passing, and not all that there is. An event may be told of twice, and
+        without its data if that is large."""

@@ -9,8 +9,8 @@ from eventbus.contract.aggregates import Aggregate
 from eventbus.contract.dedupe import WINDOW, Dedupe
 from eventbus.contract.history import History, Recorder
 from eventbus.contract.inspection import OutboxStanding
+from eventbus.contract.outgoing import Appender
 from eventbus.contract.replays import Replays
-from eventbus.contract.transport import Appender
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
 
 A = TypeVar("A", bound=Aggregate)

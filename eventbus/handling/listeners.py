@@ -13,7 +13,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from eventbus.context import Publisher
-from eventbus.contract.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 from eventbus.errors import described
 from eventbus.event import Envelope
 from eventbus.process.telling import get_logger

@@ -10,7 +10,7 @@ import math
 import traceback
 from collections.abc import Iterator
 
-from eventbus.contract.transport import Dead, Failure, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Dead, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable, described, hide_password
 from eventbus.policy import RetryPolicy
 

@@ -6,8 +6,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import Protocol
 
+from eventbus.contract.limiting import ASK_AGAIN
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import ASK_AGAIN
 
 LATE = 10_000  # ms after which who did not come when it was told is not expected any more
 FARTHEST = 3_653 * 86_400_000  # ms; nobody is told to come later than in ten years

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from eventbus.contract.codec import decode
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.inspection import (
     ConsumerState,
     EventStanding,
@@ -15,7 +16,7 @@ from eventbus.contract.inspection import (
     Standing,
     StreamState,
 )
-from eventbus.contract.transport import DeadLetter, member_of
+from eventbus.contract.limiting import member_of
 from eventbus.errors import CodecError
 from eventbus.memory.log import Cursor, Log
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from eventbus.contract.inspection import InLine
+from eventbus.contract.limiting import Answer, Request, Spent
 from eventbus.contract.limits import RateLimit, in_words
-from eventbus.contract.transport import Answer, Request, Spent
 from eventbus.memory.gauges import Places
 from eventbus.memory.limits import Turnstile
 
 
 class MemoryLimits:
-    """See eventbus.contract.transport.Transport. `clock` returns seconds."""
+    """See eventbus.contract.limiting.Limiting. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -14,8 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from eventbus.contract.limiting import Answer, Bound, Request, Scope
 from eventbus.contract.limits import Limit, RateLimit
-from eventbus.contract.transport import Answer, Bound, Request, Scope
 from eventbus.memory.gauges import Gauge, Places, Starts
 
 
@@ -27,7 +27,7 @@ class Turnstile:
     limits: dict[Scope, Limit] = field(default_factory=dict)
 
     def admit(self, requests: Sequence[Request], most: int, now: int) -> list[Answer]:
-        """See eventbus.contract.transport.Transport.admit; `now` in ms."""
+        """See eventbus.contract.limiting.Limiting.admit; `now` in ms."""
         answers = []
         for request in requests:
             answer = self._ask(request, most, now)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from eventbus.contract.codec import Fields
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import Subscription
 from eventbus.contract.priorities import LANES, shares
-from eventbus.contract.transport import DeadLetter, Subscription
 from eventbus.event import Envelope
 
 

@@ -10,34 +10,30 @@ from datetime import UTC, datetime
 from eventbus.contract.activity_stats import Tallies
 from eventbus.contract.circuits import Circuits
 from eventbus.contract.codec import decode, encode, pairs
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.dedupe import Once
+from eventbus.contract.delivery import (
+    Ack,
+    Dead,
+    Delivery,
+    Reclaimed,
+    Refusal,
+    Release,
+    Retry,
+    Settlement,
+    Snooze,
+    Subscription,
+)
+from eventbus.contract.firings import FIRED_AHEAD, IMPOSSIBLE_FIRING, LastFiring
 from eventbus.contract.inspection import EventStanding, GroupStanding, Related, StreamState
+from eventbus.contract.limiting import Answer, Request, Spent
 from eventbus.contract.limits import RateLimit
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.recent_cache import Recent
 from eventbus.contract.retention import Retention
 from eventbus.contract.session_store import Ledger
 from eventbus.contract.states import Records
-from eventbus.contract.transport import (
-    FIRED_AHEAD,
-    IMPOSSIBLE_FIRING,
-    Ack,
-    Answer,
-    Dead,
-    DeadLetter,
-    Delivery,
-    LastFiring,
-    Outgoing,
-    Reclaimed,
-    Refusal,
-    Release,
-    Request,
-    Retry,
-    Settlement,
-    Snooze,
-    Spent,
-    Subscription,
-    Tidied,
-)
+from eventbus.contract.upkeep import Tidied
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.memory import inspection
@@ -56,7 +52,7 @@ TURNS = 5
 
 
 class MemoryTransport:
-    """See eventbus.contract.transport. `clock` returns seconds and never goes back; tests may bring their own."""
+    """See eventbus.contract.broker. `clock` returns seconds and never goes back; tests may bring their own."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import orjson
 
-from eventbus.contract.transport import Delivery, Transport
+from eventbus.contract.controls import Controls
+from eventbus.contract.delivery import Delivery
 from eventbus.errors import EventBusError
 from eventbus.operating.control import read_note, whoami
 from eventbus.process.supervision import Background
@@ -40,7 +41,7 @@ class Abort(NamedTuple):
         return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
-async def abort(transport: Transport, event_id: str, group: str | None, reason: str, within: timedelta) -> None:
+async def abort(transport: Controls, event_id: str, group: str | None, reason: str, within: timedelta) -> None:
     """Raises Unavailable; EventBusError if so much is asked for already."""
     now = datetime.now(UTC)
     wanted = {target: note for target, note in aborts(await transport.controls()).items() if note.until <= now}
@@ -71,7 +72,7 @@ def _name(target: Target) -> str:
 class Aborting:
     """What one process has to stop: `heed` cancels what runs, and `refusal` says what must not begin."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Controls) -> None:
         self._transport = transport
         self.wanted: Mapping[Target, Abort] = {}
         self._background = Background("aborting")

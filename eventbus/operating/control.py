@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.controls import Controls
 from eventbus.errors import EventBusError
 from eventbus.process.telling import get_logger
 
@@ -35,7 +35,7 @@ class Pause(NamedTuple):
     reason: str = ""
 
 
-async def pause(transport: Transport, group: str, reason: str = "", by: str = "") -> bool:
+async def pause(transport: Controls, group: str, reason: str = "", by: str = "") -> bool:
     """False if the group is paused already: then it stays as it is known."""
     if group in await paused(transport):
         return False
@@ -44,12 +44,12 @@ async def pause(transport: Transport, group: str, reason: str = "", by: str = ""
     return True
 
 
-async def resume(transport: Transport, group: str) -> bool:
+async def resume(transport: Controls, group: str) -> bool:
     """False if the group was not paused."""
     return await transport.control(_PAUSE + group, None)
 
 
-async def paused(transport: Transport) -> dict[str, Pause]:
+async def paused(transport: Controls) -> dict[str, Pause]:
     """The paused groups."""
     return pauses(await transport.controls())
 
@@ -94,7 +94,7 @@ def whoami() -> str:
 class Watch:
     """`run()` for ever: tells `heed` what is set, at every look. While the server is away the last word holds."""
 
-    def __init__(self, transport: Transport, heed: Callable[[Mapping[str, bytes]], None]) -> None:
+    def __init__(self, transport: Controls, heed: Callable[[Mapping[str, bytes]], None]) -> None:
         self._transport = transport
         self._heed = heed
         self._told: set[str] = set()

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.history import Selection
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.replays import Replay, Replays, Source
-from eventbus.contract.transport import Outgoing, Transport
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Envelope, stream_of, uuid7
 from eventbus.operating.control import whoami
@@ -55,7 +56,7 @@ class Replaying:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Broker,
         replays: Replays,
         group: str,
         wanted: Selection,

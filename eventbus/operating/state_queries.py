@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import orjson
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.inspection import EventStanding, GroupStanding, Standing
 from eventbus.contract.states import WRITE_INTERVAL, Counts, Keep, Notice, Occasion, Phase, Records, State, Update
-from eventbus.contract.transport import Transport
 from eventbus.errors import Full
 from eventbus.event import stream_of, unix_ms
 from eventbus.group import Group
@@ -56,7 +56,7 @@ async def recorded(records: Records, group: str, event_id: str) -> State | None:
     return _state(event_id, record) if record else None
 
 
-async def state(transport: Transport, group: Group | str, event_id: str) -> State:
+async def state(transport: Broker, group: Group | str, event_id: str) -> State:
     """By its record, if that is not old; what has none has not begun, or is not known any more."""
     asked = Asked.about(group)
     if record := await transport.records.find(asked.name, event_id):
@@ -72,7 +72,7 @@ async def state(transport: Transport, group: Group | str, event_id: str) -> Stat
     return seen
 
 
-async def _renewed(transport: Transport, asked: Asked, known: State, record: Mapping[str, bytes]) -> State:
+async def _renewed(transport: Broker, asked: Asked, known: State, record: Mapping[str, bytes]) -> State:
     """The state by where the event is now, which is also written down."""
     found = await _look(transport, asked, known, record.get("entry", b"").decode())
     if asked.keep is None and found.phase in _ENDED:  # how many of them are kept is not known here
@@ -87,7 +87,7 @@ async def _renewed(transport: Transport, asked: Asked, known: State, record: Map
     return found
 
 
-async def _look(transport: Transport, asked: Asked, known: State, entry: str) -> State:
+async def _look(transport: Broker, asked: Asked, known: State, entry: str) -> State:
     stream = stream_of(known.type or "")
     if entry and (standing := await transport.pending(stream, asked.name, entry)) is not None:
         return _told(known, asked, standing)
@@ -144,7 +144,7 @@ def _without_record(asked: Asked, standing: EventStanding) -> State:
     )
 
 
-async def counts(transport: Transport, group: str, streams: Collection[str] | None) -> Counts:
+async def counts(transport: Broker, group: str, streams: Collection[str] | None) -> Counts:
     """Now; what is scheduled counts for every group of its stream."""
     found = await transport.inspect(await transport.find_streams() if streams is None else streams)
     mine = [(stream, state) for stream in found for state in stream.groups if state.name == group]

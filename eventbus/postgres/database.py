@@ -14,8 +14,8 @@ from eventbus.contract.aggregates import Aggregate, Key, key_of
 from eventbus.contract.codec import MAX_PAYLOAD, envelop, open_event
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
 from eventbus.contract.inspection import OutboxStanding
+from eventbus.contract.outgoing import Appender, Outgoing, outgoing
 from eventbus.contract.transaction import Connection
-from eventbus.contract.transport import Appender, Outgoing, outgoing
 from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.postgres import aggregates, driver

@@ -6,8 +6,8 @@ from datetime import datetime
 from eventbus.checks.numbers import longest_delay
 from eventbus.contract.codec import MAX_PAYLOAD, Fields, decode, encode, envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, Once, once
+from eventbus.contract.outgoing import Outgoing, outgoing
 from eventbus.contract.transaction import Connection, Row
-from eventbus.contract.transport import Outgoing, outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 

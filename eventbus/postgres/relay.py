@@ -20,8 +20,8 @@ from datetime import timedelta
 
 import asyncpg
 
+from eventbus.contract.outgoing import Appender, Fate, Outgoing, fates_of
 from eventbus.contract.transaction import Connection, Row
-from eventbus.contract.transport import Appender, Fate, Outgoing, fates_of
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import is_event_type
 from eventbus.postgres import driver

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eventbus.contract.transport import Fate, Outgoing
+from eventbus.contract.outgoing import Fate, Outgoing
 from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Status
 

@@ -8,7 +8,7 @@ away, slow or full    to the spool; without one, waited for until the deadline (
 import asyncio
 from collections.abc import Sequence
 
-from eventbus.contract.transport import NotBegun, Outgoing, Transport
+from eventbus.contract.outgoing import NotBegun, Outgoing, Outlet
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
 from eventbus.process.deadlines import Deadlines
@@ -31,7 +31,7 @@ class Publisher:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Outlet,
         spool: Spool | None,
         breaker: Breaker,
         *,

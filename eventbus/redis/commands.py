@@ -1,7 +1,7 @@
 """The commands that store an envelope, or schedule it."""
 
 from eventbus.contract.codec import encode
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import stream_of
 from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import lane_key, stream_keys

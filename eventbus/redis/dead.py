@@ -4,7 +4,8 @@ import re
 from datetime import UTC, datetime
 
 from eventbus.contract.codec import Fields, decode, encode, pairs
-from eventbus.contract.transport import Dead, DeadLetter, Delivery
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import Dead, Delivery
 from eventbus.errors import CodecError
 from eventbus.redis import scripts
 from eventbus.redis.keys import dead_pattern, stream_keys, stream_of_dead

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from eventbus.contract.codec import encode
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope
 from eventbus.redis import scripts
 from eventbus.redis.keys import stream_keys

@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import product
 
 from eventbus.contract.codec import Fields, decode, pairs
+from eventbus.contract.delivery import SUSPECT_FROM
 from eventbus.contract.inspection import AHEAD_LIMIT, EventStanding, GroupStanding, Standing
-from eventbus.contract.transport import SUSPECT_FROM, member_of
+from eventbus.contract.limiting import member_of
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, unix_ms
 from eventbus.redis import scripts

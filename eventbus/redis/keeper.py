@@ -7,7 +7,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.errors import Unavailable, hide_password
 from eventbus.redis.scripts import Command, by_text
 

@@ -4,9 +4,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from eventbus.contract.limiting import Scope
 from eventbus.contract.priorities import LANES
 from eventbus.contract.session_store import SessionId
-from eventbus.contract.transport import Scope
 from eventbus.event import NORMAL_PRIORITY
 
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due

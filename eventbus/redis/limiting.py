@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from eventbus.contract.inspection import InLine
+from eventbus.contract.limiting import ASK_AGAIN, Answer, Bound, Request, Scope, Spent
 from eventbus.contract.limits import InFlight, RateLimit, in_words
-from eventbus.contract.transport import ASK_AGAIN, Answer, Bound, Request, Scope, Spent
 from eventbus.redis import scripts
 from eventbus.redis.keys import limit_keys, lines_key
 from eventbus.redis.link import Link, Reply, ReplyError
@@ -14,7 +14,7 @@ from eventbus.redis.scripts import Command, ms
 
 
 async def admit(link: Link, namespace: str, requests: Sequence[Request], most: int) -> list[Answer]:
-    """See eventbus.contract.transport.Transport.admit."""
+    """See eventbus.contract.limiting.Limiting.admit."""
     if not requests:
         return []
     [reply] = await scripts.run(link, [admission(namespace, requests, most)])
@@ -27,7 +27,7 @@ async def admit(link: Link, namespace: str, requests: Sequence[Request], most: i
 
 
 async def stay(link: Link, namespace: str, requests: Sequence[Request]) -> None:
-    """See eventbus.contract.transport.Transport.stay."""
+    """See eventbus.contract.limiting.Limiting.stay."""
     lease = ms(max((request.lease for request in requests), default=0.0))
     await scripts.run_all(
         link, [scripts.STAY((key,), lease, *who) for key, who in _running(namespace, requests).items()]
@@ -35,7 +35,7 @@ async def stay(link: Link, namespace: str, requests: Sequence[Request]) -> None:
 
 
 async def leave(link: Link, namespace: str, requests: Sequence[Request]) -> None:
-    """See eventbus.contract.transport.Transport.leave."""
+    """See eventbus.contract.limiting.Limiting.leave."""
     await scripts.run_all(link, [("ZREM", key, *who) for key, who in _running(namespace, requests).items()])
 
 
@@ -49,7 +49,7 @@ async def in_lines(link: Link, namespace: str, group: str, member: str) -> list[
 
 
 async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
-    """See eventbus.contract.transport.Transport.spend."""
+    """See eventbus.contract.limiting.Limiting.spend."""
     granted, left, opens = await scripts.call(link, scripts.SPEND((key,), limit.count, ms(limit.per), wanted))
     return Spent(granted, left, opens / 1000)
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
-from eventbus.contract.transport import NotBegun
+from eventbus.contract.outgoing import NotBegun
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
 from eventbus.process.home import Home
 from eventbus.process.telling import get_logger

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 
-from eventbus.contract.transport import Outgoing, statuses
+from eventbus.contract.outgoing import Outgoing, statuses
 from eventbus.errors import EventBusError
 from eventbus.event import Status
 from eventbus.process.supervision import Background

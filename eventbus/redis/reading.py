@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Sequence
 
 from eventbus.contract.codec import pairs
+from eventbus.contract.delivery import Delivery, Release, Settlement, Subscription
 from eventbus.contract.priorities import LANES, shares
-from eventbus.contract.transport import Delivery, Release, Settlement, Subscription
 from eventbus.process.telling import get_logger
 from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from eventbus.contract.codec import pairs
-from eventbus.contract.transport import Delivery, Reclaimed, Subscription
+from eventbus.contract.delivery import Delivery, Reclaimed, Subscription
 from eventbus.process.telling import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys

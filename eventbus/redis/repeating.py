@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eventbus.contract.codec import encode
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Envelope
 from eventbus.redis import scripts

@@ -7,7 +7,7 @@ events. After an outage all publishers repeat at once: those that come while a l
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import EventBusError, Unavailable
 
 BATCH = 2_000  # events a look

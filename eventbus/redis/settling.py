@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from eventbus.contract.transport import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
+from eventbus.contract.delivery import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead, scripts

@@ -8,29 +8,19 @@ from typing import Any
 from eventbus.contract.activity_stats import Tallies
 from eventbus.contract.circuits import Circuits
 from eventbus.contract.codec import encode, pairs
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.dedupe import Once
+from eventbus.contract.delivery import Delivery, Reclaimed, Refusal, Settlement, Subscription
+from eventbus.contract.firings import FIRED_AHEAD, IMPOSSIBLE_FIRING, LastFiring
 from eventbus.contract.inspection import EventStanding, GroupStanding, Related, StreamState
+from eventbus.contract.limiting import Answer, Request, Spent
 from eventbus.contract.limits import RateLimit
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.recent_cache import Recent
 from eventbus.contract.retention import Retention
 from eventbus.contract.session_store import Ledger
 from eventbus.contract.states import Records
-from eventbus.contract.transport import (
-    FIRED_AHEAD,
-    IMPOSSIBLE_FIRING,
-    Answer,
-    DeadLetter,
-    Delivery,
-    LastFiring,
-    Outgoing,
-    Reclaimed,
-    Refusal,
-    Request,
-    Settlement,
-    Spent,
-    Subscription,
-    Tidied,
-)
+from eventbus.contract.upkeep import Tidied
 from eventbus.errors import ConfigurationError, EventBusError, hide_password
 from eventbus.event import Envelope, Status
 from eventbus.process.home import Home

@@ -13,7 +13,7 @@ from itertools import islice
 import orjson
 
 from eventbus.contract.activity_stats import ERROR_LIMIT, FAILURES, TYPE_LIMIT, Share, Sums, Tallies
-from eventbus.contract.transport import Ack, Dead, Outcome, Retry
+from eventbus.contract.delivery import Ack, Dead, Outcome, Retry
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
 from eventbus.process.telling import get_logger

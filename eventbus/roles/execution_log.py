@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from time import time
 
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Snooze
 from eventbus.contract.history import Ending, Execution, Recorder
-from eventbus.contract.transport import Ack, Dead, Outcome, Release, Retry, Snooze
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.handling.listeners import Finished

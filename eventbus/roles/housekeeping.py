@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from eventbus.contract.inspection import SCHEDULE
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Transport
+from eventbus.contract.upkeep import Upkeep
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.process.supervision import supervise
 from eventbus.process.telling import get_logger
@@ -23,7 +23,7 @@ log = get_logger("eventbus.housekeeping")
 class Housekeeping:
     """`run()` for ever."""
 
-    def __init__(self, transport: Transport, streams: Sequence[str], retention: Retention) -> None:
+    def __init__(self, transport: Upkeep, streams: Sequence[str], retention: Retention) -> None:
         self._transport = transport
         self._streams = list(streams)
         self._rounds: asyncio.TaskGroup | None = None

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from eventbus.contract.codec import envelop
+from eventbus.contract.firings import Firings
 from eventbus.contract.schedule import Recurring
-from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError
 from eventbus.group import Group
 from eventbus.process import crash_points
@@ -28,7 +28,7 @@ log = get_logger("eventbus.recurrence")
 class Recurrence:
     """`run()` until it is cancelled; stopping halfway costs nothing, another worker fires."""
 
-    def __init__(self, transport: Transport, groups: Sequence[Group]) -> None:
+    def __init__(self, transport: Firings, groups: Sequence[Group]) -> None:
         self._transport = transport
         self._recurring = [recurring for group in groups for recurring in group.recurring]
 

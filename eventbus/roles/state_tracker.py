@@ -12,8 +12,8 @@ import orjson
 from pydantic import JsonValue
 
 from eventbus.context import Context
+from eventbus.contract.delivery import Ack, Dead, Delivery, Release, Retry, Snooze
 from eventbus.contract.states import WRITE_INTERVAL, Keep, Notice, Occasion, Phase, Records, Update
-from eventbus.contract.transport import Ack, Dead, Delivery, Release, Retry, Snooze
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope, Event, unix_ms
 from eventbus.group import Group

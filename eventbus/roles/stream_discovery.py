@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.inspection import Inspection
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import event_types, stream_of
 from eventbus.process.telling import get_logger
@@ -19,7 +19,7 @@ log = get_logger("eventbus.seeking")
 class Seeking:
     """`run()` for ever. `follow` is told of each stream once."""
 
-    def __init__(self, transport: Transport, follow: Sequence[Callable[[str], None]]) -> None:
+    def __init__(self, transport: Inspection, follow: Sequence[Callable[[str], None]]) -> None:
         self._transport = transport
         self._follow = follow
         self._known: set[str] = set()

@@ -8,9 +8,9 @@ from typing import NamedTuple, Self, TypeVar
 import orjson
 from pydantic import JsonValue
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import decode, encode
 from eventbus.contract.session_store import LIFETIME, SessionId
-from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, Full, SessionRefused, Unavailable
 from eventbus.event import Envelope
 from eventbus.publishing.spool import Refused, spoolable
@@ -33,7 +33,7 @@ class StartSession(NamedTuple):
         return cls(*_read(parts), orjson.loads(parts["metadata"]))
 
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
         return await _each(run, lambda it: transport.sessions.start(it.session, it.metadata, LIFETIME))
 
 
@@ -56,7 +56,7 @@ class AddEvents(NamedTuple):
         return cls(*_read(parts), str(parts["addition"]), events)
 
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
         return await _each(run, lambda it: transport.sessions.add(it.session, it.addition, it.events, it.time))
 
 
@@ -72,7 +72,7 @@ class CommitSession(NamedTuple):
         return cls(*_read(parts))
 
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
         return await _each(run, lambda it: commit(transport.sessions, it.session, it.time))
 
 
@@ -88,7 +88,7 @@ class RollBackSession(NamedTuple):
         return cls(*_read(parts))
 
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
         return await _each(run, lambda it: transport.sessions.roll_back(it.session, it.time))
 
 

@@ -7,8 +7,8 @@ is one command.
 import asyncio
 import random
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.session_store import NOTE_STANDS, Note, SessionStatus
-from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.process.telling import get_logger
 from eventbus.sessions.committing import Count, commit
@@ -22,7 +22,7 @@ log = get_logger("eventbus.sessions")
 class Recovery:
     """A Role: `run()` for ever. `count`: see committing."""
 
-    def __init__(self, transport: Transport, count: Count) -> None:
+    def __init__(self, transport: Broker, count: Count) -> None:
         self._transport = transport
         self._count = count
 

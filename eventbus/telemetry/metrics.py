@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Snooze
 from eventbus.contract.inspection import OutboxStanding, StreamState
-from eventbus.contract.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Snooze
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import UnknownEventType
 from eventbus.event import Envelope, Status, event_class, stream_of, unix_ms
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from eventbus.contract.transport import Appender, Outgoing, fates_of
+from eventbus.contract.outgoing import Appender, Outgoing, fates_of
 from eventbus.errors import EventBusError
 from eventbus.event import Origin, Status
 from eventbus.telemetry.metrics import Metrics

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Collection
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.transaction import Database
-from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError
 from eventbus.process.telling import get_logger
 from eventbus.telemetry.metrics import Metrics
@@ -22,7 +22,7 @@ class Survey:
     """
 
     def __init__(
-        self, metrics: Metrics, transport: Transport, database: Database | None, streams: Collection[str] = ()
+        self, metrics: Metrics, transport: Broker, database: Database | None, streams: Collection[str] = ()
     ) -> None:
         self._metrics = metrics
         self._transport = transport

@@ -16,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from eventbus import event as events
 from eventbus.context import Context
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import hide_password
 from eventbus.event import Envelope, Event, Origin
 from eventbus.handling.middleware import CallNext

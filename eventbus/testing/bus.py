@@ -14,7 +14,9 @@ from typing import TypeVar
 from eventbus.bus import EventBus
 from eventbus.context import Context
 from eventbus.contract.codec import open_event
-from eventbus.contract.transport import Ack, DeadLetter, Outgoing
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import Ack
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Event
 from eventbus.group import Group

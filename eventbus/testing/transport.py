@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import Refusal, Settlement
+from eventbus.contract.limiting import Answer, Request
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import Answer, DeadLetter, Outgoing, Refusal, Request, Settlement
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope, Status
 from eventbus.memory import MemoryTransport
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from eventbus import Event, Origin
 from eventbus.contract.codec import envelop
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope
 from gateway.callers.auth import Caller

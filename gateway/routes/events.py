@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import JsonValue
 
 from eventbus import EventBus, Receipt, Status, Transaction
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.process import crash_points
 from gateway.callers.auth import Caller
 from gateway.endpoints.api import JSON, Call, Routes

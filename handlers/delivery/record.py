@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from eventbus import Context, Finished, Reject, RetryLater, Unavailable
-from eventbus.contract.transport import Dead
+from eventbus.contract.delivery import Dead
 from eventbus.process import crash_points
 from handlers.common.fields import CONTROL
 from handlers.partners.calls import Unanswered, Unreachable

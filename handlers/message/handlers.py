@@ -15,8 +15,8 @@ import orjson
 
 from eventbus import Backoff, Connection, Context, Finished, Group, Reject, RetryPolicy, SlowLane
 from eventbus.contract.codec import open_event
+from eventbus.contract.delivery import Dead
 from eventbus.contract.transaction import Row
-from eventbus.contract.transport import Dead
 from eventbus.errors import CodecError
 from handlers.agent import store as agents
 from handlers.agent.models import DEFAULT_WORKFLOW

@@ -14,8 +14,8 @@ import orjson
 from eventbus import EventBus, Origin, Status, Transaction
 from eventbus.contract.codec import envelop
 from eventbus.contract.dedupe import Once
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.transaction import Connection, Row
-from eventbus.contract.transport import Outgoing
 from eventbus.event import stream_of, uuid7
 from handlers.agent import store as agents
 from handlers.agent.known import KNOWN_AGENTS

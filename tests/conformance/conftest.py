@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
@@ -21,9 +21,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def transport(transport_name: str, redis_servers: Callable[[str], str]) -> AsyncIterator[Transport]:
+async def transport(transport_name: str, redis_servers: Callable[[str], str]) -> AsyncIterator[Broker]:
     """Memory, and Redis on each server of the matrix, with a namespace of its own."""
-    transport: Transport = (
+    transport: Broker = (
         MemoryTransport()
         if transport_name == MEMORY
         else RedisTransport(redis_servers(transport_name), namespace=f"test-{uuid4().hex}")

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from eventbus.contract.transport import Subscription
+from eventbus.contract.delivery import Subscription
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus.contract.dedupe import Once
+from eventbus.contract.delivery import Ack, Dead, Delivery, Release, Retry
 from eventbus.contract.inspection import SCHEDULE, Account
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Ack, Dead, Delivery, Outgoing, Release, Retry, Tidied
+from eventbus.contract.upkeep import Tidied
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.accounting import accounts

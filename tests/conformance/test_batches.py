@@ -12,7 +12,9 @@ from eventbus import Backoff, Batch, Context, Event, EventBus, Finished, Group, 
 from eventbus.consuming.consumer import Consumer
 from eventbus.consuming.executor import Executor
 from eventbus.consuming.suspects import Isolation
-from eventbus.contract.transport import SUSPECT_FROM, Ack, Dead, DeadLetter, Release, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import SUSPECT_FROM, Ack, Dead, Release
 from eventbus.errors import Reject, RetryLater, SnoozeFor
 from eventbus.handling.middleware import CallNext
 from tests.samples import consumer as subscription_of
@@ -45,7 +47,7 @@ async def nothing(batch: Batch[Picked]) -> None:
 class Kitchen:
     """A group of batches that remembers what it was given. `handle` is what it does with them."""
 
-    def __init__(self, transport: Transport, handle: Handle = nothing) -> None:
+    def __init__(self, transport: Broker, handle: Handle = nothing) -> None:
         self.transport = transport
         self.bus = EventBus("memory://")
         self.bus.transport = transport
@@ -106,7 +108,7 @@ class Kitchen:
 
 
 @pytest.fixture
-def kitchen(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Kitchen:
+def kitchen(transport: Broker, monkeypatch: pytest.MonkeyPatch) -> Kitchen:
     monkeypatch.setattr("eventbus.consuming.consumer.READ_WAIT", 0.2)  # a stop waits for reads to end
     return Kitchen(transport)
 

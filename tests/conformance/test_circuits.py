@@ -4,19 +4,19 @@ import asyncio
 
 import pytest
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Circuit, CircuitState
-from eventbus.contract.transport import Transport
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
 
 N8N = Circuit("n8n:ä:*", failures=3, pause=0.2, probe=0.3)
 
 
-async def fail(transport: Transport, times: int, circuit: Circuit = N8N) -> list[bool]:
+async def fail(transport: Broker, times: int, circuit: Circuit = N8N) -> list[bool]:
     return [await transport.circuits.failed(circuit) for _ in range(times)]
 
 
-async def test_failures_in_a_row_open_it(transport: Transport) -> None:
+async def test_failures_in_a_row_open_it(transport: Broker) -> None:
     assert await transport.circuits.ask(N8N) == 0.0
     assert await fail(transport, 2) == [False, False]
     assert await transport.circuits.ask(N8N) == 0.0
@@ -29,14 +29,14 @@ async def test_failures_in_a_row_open_it(transport: Transport) -> None:
     assert await transport.circuits.ask(Circuit("other")) == 0.0
 
 
-async def test_an_answer_in_between_begins_the_row_anew(transport: Transport) -> None:
+async def test_an_answer_in_between_begins_the_row_anew(transport: Broker) -> None:
     await fail(transport, 2)
     await transport.circuits.succeeded(N8N)
     assert await transport.circuits.troubled() == []
     assert await fail(transport, 3) == [False, False, True]
 
 
-async def test_one_is_let_through_after_the_pause_however_many_ask(transport: Transport) -> None:
+async def test_one_is_let_through_after_the_pause_however_many_ask(transport: Broker) -> None:
     await fail(transport, 3)
     await asyncio.sleep(0.21)
     waits = await asyncio.gather(*(transport.circuits.ask(N8N) for _ in range(10)))
@@ -44,7 +44,7 @@ async def test_one_is_let_through_after_the_pause_however_many_ask(transport: Tr
     assert len([wait for wait in waits if 0.2 < wait <= 0.3]) == 9, "for as long as the one may take"
 
 
-async def test_the_one_closes_it_or_opens_it_again(transport: Transport) -> None:
+async def test_the_one_closes_it_or_opens_it_again(transport: Broker) -> None:
     await fail(transport, 3)
     await asyncio.sleep(0.21)
     assert await transport.circuits.ask(N8N) == 0.0
@@ -56,14 +56,14 @@ async def test_the_one_closes_it_or_opens_it_again(transport: Transport) -> None
     assert await transport.circuits.ask(N8N) == await transport.circuits.ask(N8N) == 0.0
 
 
-async def test_late_failures_do_not_make_the_pause_longer(transport: Transport) -> None:
+async def test_late_failures_do_not_make_the_pause_longer(transport: Broker) -> None:
     await fail(transport, 3)
     await asyncio.sleep(0.15)
     assert await fail(transport, 2) == [True, True]
     assert await transport.circuits.ask(N8N) <= 0.06
 
 
-async def test_who_was_let_through_and_never_tells_is_not_waited_for(transport: Transport) -> None:
+async def test_who_was_let_through_and_never_tells_is_not_waited_for(transport: Broker) -> None:
     await fail(transport, 3)
     await asyncio.sleep(0.21)
     assert await transport.circuits.ask(N8N) == 0.0

@@ -6,7 +6,8 @@ from eventbus import Batch, Event, EventBus, Group
 from eventbus.consuming.consumer import Consumer
 from eventbus.consuming.executor import Executor
 from eventbus.consuming.suspects import Isolation
-from eventbus.contract.transport import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import SUSPECT_FROM, Ack, Delivery, Retry, Snooze, Subscription
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until
 
@@ -22,7 +23,7 @@ def worker(name: object, crash_budget: int = 3) -> Subscription:
     return consumer(str(name), lease=LEASE, crash_budget=crash_budget)
 
 
-async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Transport) -> None:
+async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Broker) -> None:
     """asynq#1015: the death of a worker used up the user's retries."""
     await transport.append(outgoing(1))
     await receive(transport, worker("first"))
@@ -30,7 +31,7 @@ async def test_a_lost_lease_counts_as_a_crash_and_not_as_a_failure(transport: Tr
     assert (delivery.crashes, delivery.failures, delivery.attempt) == (1, 0, 1)
 
 
-async def test_what_may_have_killed_its_consumers_is_handed_out_only_when_asked_for(transport: Transport) -> None:
+async def test_what_may_have_killed_its_consumers_is_handed_out_only_when_asked_for(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 1)
     assert await suspected(transport, worker("third")) == []
@@ -38,7 +39,7 @@ async def test_what_may_have_killed_its_consumers_is_handed_out_only_when_asked_
     assert alone.crashes == 2
 
 
-async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Transport) -> None:
+async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 4)
     [delivery] = await reclaim(transport, worker("undertaker"))
@@ -46,7 +47,7 @@ async def test_what_used_up_its_budget_is_handed_out_to_be_buried(transport: Tra
     await settle(transport, [delivery], Ack())
 
 
-async def test_the_budget_is_spent_alone(transport: Transport) -> None:
+async def test_the_budget_is_spent_alone(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 5, crash_budget=5)
     await suspected(transport, worker("next", 5))
@@ -54,7 +55,7 @@ async def test_the_budget_is_spent_alone(transport: Transport) -> None:
     assert delivery.crashes == 6
 
 
-async def test_one_suspect_at_a_time_and_nothing_else_with_it(transport: Transport) -> None:
+async def test_one_suspect_at_a_time_and_nothing_else_with_it(transport: Broker) -> None:
     await transport.append(outgoing(1, 2))
     await crash(transport, 1, count=2)
     await transport.append(outgoing(3))
@@ -63,7 +64,7 @@ async def test_one_suspect_at_a_time_and_nothing_else_with_it(transport: Transpo
     assert numbers(await suspected(transport, worker("third"), innocent=1)) == [3]
 
 
-async def test_suspects_hide_nothing_behind_them(transport: Transport) -> None:
+async def test_suspects_hide_nothing_behind_them(transport: Broker) -> None:
     await transport.append(outgoing(*range(5)))
     await crash(transport, 1, count=5)
     await transport.append(outgoing(5, 6))
@@ -71,7 +72,7 @@ async def test_suspects_hide_nothing_behind_them(transport: Transport) -> None:
     assert sorted(numbers(await reclaim(transport, worker("third"), 2))) == [5, 6]
 
 
-async def test_a_suspect_that_fails_without_killing_is_cleared(transport: Transport) -> None:
+async def test_a_suspect_that_fails_without_killing_is_cleared(transport: Broker) -> None:
     await transport.append(outgoing(1))
     [suspect] = await crash(transport, 1)
     await settle(transport, [suspect], Retry(0.0, FAILED))
@@ -79,7 +80,7 @@ async def test_a_suspect_that_fails_without_killing_is_cleared(transport: Transp
     assert (delivery.crashes, delivery.failures) == (0, 1)
 
 
-async def test_a_suspect_that_was_put_off_is_a_suspect_still(transport: Transport) -> None:
+async def test_a_suspect_that_was_put_off_is_a_suspect_still(transport: Broker) -> None:
     await transport.append(outgoing(1))
     [delivery] = await crash(transport, 1)
     await settle(transport, [delivery], Snooze(0.0))
@@ -90,14 +91,14 @@ async def test_a_suspect_that_was_put_off_is_a_suspect_still(transport: Transpor
     assert await suspected(transport, worker("fifth")) == []
 
 
-async def test_no_suspect_is_reported_once_it_is_done(transport: Transport) -> None:
+async def test_no_suspect_is_reported_once_it_is_done(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await crash(transport, 1)
     await settle(transport, await reclaim(transport, worker("third"), suspect=True), Ack())
     assert not (await transport.reclaim(worker("fourth"), 10)).suspects
 
 
-async def test_of_many_suspects_the_guilty_one_is_found_in_halves(transport: Transport) -> None:
+async def test_of_many_suspects_the_guilty_one_is_found_in_halves(transport: Broker) -> None:
     """Run together they are not blamed; the innocent are done in halves, and the guilty one spends its budget alone."""
     names = range(24)
     guilty = 0  # in the first half of every half: it kills in company as often as it can
@@ -134,7 +135,7 @@ async def test_of_many_suspects_the_guilty_one_is_found_in_halves(transport: Tra
     assert rounds < len(names)
 
 
-async def _some(transport: Transport, subscription: Subscription) -> tuple[list[Delivery], list[Delivery]]:
+async def _some(transport: Broker, subscription: Subscription) -> tuple[list[Delivery], list[Delivery]]:
     """Suspects to run alone, or what is to be buried."""
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -148,7 +149,7 @@ async def _some(transport: Transport, subscription: Subscription) -> tuple[list[
             await asyncio.sleep(0.005)
 
 
-async def test_hundreds_of_suspects_of_a_batch_s_handler_are_run_in_few_batches(transport: Transport) -> None:
+async def test_hundreds_of_suspects_of_a_batch_s_handler_are_run_in_few_batches(transport: Broker) -> None:
     """Two kills of a worker that had a full batch in its hands made one batch for each event of it."""
     count = 300
     group = Group("billing", lease=LEASE, concurrency=1)
@@ -175,7 +176,7 @@ async def test_hundreds_of_suspects_of_a_batch_s_handler_are_run_in_few_batches(
     assert len(batches) <= 12, batches
 
 
-async def suspected(transport: Transport, subscription: Subscription, innocent: int = 0) -> list[Delivery]:
+async def suspected(transport: Broker, subscription: Subscription, innocent: int = 0) -> list[Delivery]:
     """Reclaim until there are suspects, and so many others, which are returned."""
     found: list[Delivery] = []
 
@@ -188,7 +189,7 @@ async def suspected(transport: Transport, subscription: Subscription, innocent: 
     return found
 
 
-async def crash(transport: Transport, times: int, *, count: int = 1, crash_budget: int = 3) -> list[Delivery]:
+async def crash(transport: Broker, times: int, *, count: int = 1, crash_budget: int = 3) -> list[Delivery]:
     """Workers that take `count` events and die, until each has `times` crashes; what the last one held."""
     deliveries = await receive(transport, worker(0, crash_budget), count)
     for number in range(1, times + 1):

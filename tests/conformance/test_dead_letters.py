@@ -4,15 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import decode
-from eventbus.contract.transport import Ack, Dead, Failure, Outgoing, Retry, Transport
+from eventbus.contract.delivery import Ack, Dead, Failure, Retry
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from tests.samples import FAILED, consumer, envelope, nothing_left, numbers, outgoing, receive, reclaim, settle
 
 ANN = consumer("ann")
 
 
-async def test_a_dead_letter_tells_everything(transport: Transport) -> None:
+async def test_a_dead_letter_tells_everything(transport: Broker) -> None:
     sent = envelope(7, subject="order-7", organization="org", correlation_id="c", metadata={"user": "u"}, priority=2)
     before = datetime.now(UTC) - timedelta(seconds=1)
     await transport.append([Outgoing(sent)])
@@ -29,7 +31,7 @@ async def test_a_dead_letter_tells_everything(transport: Transport) -> None:
     assert await transport.streams() == ["order"]
 
 
-async def test_a_dead_letter_tells_of_crashes(transport: Transport) -> None:
+async def test_a_dead_letter_tells_of_crashes(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await receive(transport, consumer("first", lease=0.1))
     await settle(transport, await reclaim(transport, consumer("second", lease=0.1)), Dead(FAILED, 0))
@@ -37,19 +39,19 @@ async def test_a_dead_letter_tells_of_crashes(transport: Transport) -> None:
     assert (letter.attempts, letter.crashes) == (0, 1)
 
 
-async def test_what_is_dead_is_not_delivered_any_more(transport: Transport) -> None:
+async def test_what_is_dead_is_not_delivered_any_more(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
     assert await nothing_left(transport, consumer("bob", lease=0.1))
 
 
-async def test_one_group_s_dead_letter_is_no_other_s(transport: Transport) -> None:
+async def test_one_group_s_dead_letter_is_no_other_s(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
     assert numbers(await receive(transport, consumer(group="shipping"))) == [1]
 
 
-async def test_what_is_no_envelope_is_kept_as_it_came(transport: Transport) -> None:
+async def test_what_is_no_envelope_is_kept_as_it_came(transport: Broker) -> None:
     await transport.append([Outgoing(envelope(id="no uuid", data=b"\xff\x00"))])
     deliveries = await receive(transport, ANN)
     await settle(transport, deliveries, Dead(Failure("CodecError: …"), 0))
@@ -61,7 +63,7 @@ async def test_what_is_no_envelope_is_kept_as_it_came(transport: Transport) -> N
     assert len(await transport.dead_letters("order")) == 1
 
 
-async def test_text_that_is_no_utf_8_can_be_buried(transport: Transport) -> None:
+async def test_text_that_is_no_utf_8_can_be_buried(transport: Broker) -> None:
     """An error message may quote a file name: Python keeps its undecodable bytes as lone surrogates."""
     await transport.append(outgoing(1, 2))
     one, two = await receive(transport, ANN, 2)
@@ -71,7 +73,7 @@ async def test_text_that_is_no_utf_8_can_be_buried(transport: Transport) -> None
     assert letter.error.startswith("no file ")
 
 
-async def test_dead_letters_are_listed_oldest_first_in_pages(transport: Transport) -> None:
+async def test_dead_letters_are_listed_oldest_first_in_pages(transport: Broker) -> None:
     await transport.append(outgoing(*range(12)))
     for delivery in await receive(transport, ANN, 12):
         await settle(transport, [delivery], Dead(FAILED, 1))
@@ -83,7 +85,7 @@ async def test_dead_letters_are_listed_oldest_first_in_pages(transport: Transpor
     assert listed == list(range(12))
 
 
-async def test_streams_without_dead_letters_are_not_named(transport: Transport) -> None:
+async def test_streams_without_dead_letters_are_not_named(transport: Broker) -> None:
     await transport.append(outgoing(1) + outgoing(2, stream="invoice") + outgoing(3, stream="account"))
     assert await transport.streams() == []
     assert await transport.dead_letters("order") == []
@@ -95,7 +97,7 @@ async def test_streams_without_dead_letters_are_not_named(transport: Transport) 
     assert await transport.streams() == ["account"]
 
 
-async def test_a_replay_goes_to_the_group_where_it_died_once(transport: Transport) -> None:
+async def test_a_replay_goes_to_the_group_where_it_died_once(transport: Broker) -> None:
     sent = envelope(1, subject="order-1")
     await transport.append([Outgoing(sent)])
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
@@ -110,7 +112,7 @@ async def test_a_replay_goes_to_the_group_where_it_died_once(transport: Transpor
     assert await nothing_left(transport, ANN)
 
 
-async def test_what_died_again_can_be_replayed_again(transport: Transport) -> None:
+async def test_what_died_again_can_be_replayed_again(transport: Broker) -> None:
     await transport.append(outgoing(1))
     for _ in range(3):
         await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
@@ -119,7 +121,7 @@ async def test_what_died_again_can_be_replayed_again(transport: Transport) -> No
     assert numbers(await receive(transport, ANN)) == [1]
 
 
-async def test_a_dead_letter_is_found_by_its_id_until_it_is_discarded(transport: Transport) -> None:
+async def test_a_dead_letter_is_found_by_its_id_until_it_is_discarded(transport: Broker) -> None:
     await transport.append(outgoing(1, 2))
     await settle(transport, await receive(transport, ANN, 2), Dead(FAILED, 1))
     first, second = await transport.dead_letters("order")
@@ -134,7 +136,7 @@ async def test_a_dead_letter_is_found_by_its_id_until_it_is_discarded(transport:
 
 
 @pytest.mark.parametrize("name", ["", "-", "+", "1", "(1-0", "$", "nonsense"])
-async def test_what_is_no_id_finds_nothing(transport: Transport, name: str) -> None:
+async def test_what_is_no_id_finds_nothing(transport: Broker, name: str) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
     assert await transport.dead_letter("order", name) is None

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import Ack, Outgoing, Transport
+from eventbus.contract.delivery import Ack
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
@@ -22,7 +24,7 @@ def keyed(
     return Outgoing(envelope(number, **attributes), delay, once=Once("k", window, replace))
 
 
-async def test_the_first_is_stored_and_the_others_know_it(transport: Transport) -> None:
+async def test_the_first_is_stored_and_the_others_know_it(transport: Broker) -> None:
     first, second = keyed(1), keyed(2)
     assert await transport.append([first]) == [STORED]
     assert await transport.append([second]) == [DUPLICATE]
@@ -32,13 +34,13 @@ async def test_the_first_is_stored_and_the_others_know_it(transport: Transport) 
     assert not await transport.read(consumer(), 10, 0.01)
 
 
-async def test_of_many_in_one_write_the_first_of_each_key_is_stored(transport: Transport) -> None:
+async def test_of_many_in_one_write_the_first_of_each_key_is_stored(transport: Broker) -> None:
     items = [keyed(1), *outgoing(2), keyed(3), keyed(4)._replace(once=Once("other"))]
     assert await transport.append(items) == [STORED, STORED, DUPLICATE, STORED]
     assert numbers(await receive(transport, consumer(), 3)) == [1, 2, 4]
 
 
-async def test_of_many_at_the_same_time_one_is_stored(transport: Transport) -> None:
+async def test_of_many_at_the_same_time_one_is_stored(transport: Broker) -> None:
     replies = await asyncio.gather(*(transport.append([keyed(n, priority=n % 10 + 1)]) for n in range(20)))
     assert sorted(status for [status] in replies) == [DUPLICATE] * 19 + [STORED]
 
@@ -51,19 +53,19 @@ async def test_of_many_at_the_same_time_one_is_stored(transport: Transport) -> N
         {"stream": "invoice"},
     ],
 )
-async def test_a_key_counts_within_a_type_and_an_organization(transport: Transport, other: dict[str, Any]) -> None:
+async def test_a_key_counts_within_a_type_and_an_organization(transport: Broker, other: dict[str, Any]) -> None:
     assert (
         await transport.append([keyed(1, organization="a"), keyed(2, **{"organization": "a", **other})]) == [STORED] * 2
     )
 
 
-async def test_no_two_scopes_share_a_name(transport: Transport) -> None:
+async def test_no_two_scopes_share_a_name(transport: Broker) -> None:
     tricky = [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c"), ("", "a:b:c")]
     items = [Outgoing(envelope(organization=owner), once=Once(key)) for owner, key in tricky]
     assert await transport.append(items) == [STORED] * 4
 
 
-async def test_after_its_window_a_key_is_free_again(transport: Transport) -> None:
+async def test_after_its_window_a_key_is_free_again(transport: Broker) -> None:
     assert await transport.append([keyed(1, window=0.05)]) == [STORED]
 
     async def free() -> bool:
@@ -74,7 +76,7 @@ async def test_after_its_window_a_key_is_free_again(transport: Transport) -> Non
     assert await nothing_left(transport, consumer())
 
 
-async def test_the_window_of_what_is_delayed_begins_when_it_is_due(transport: Transport) -> None:
+async def test_the_window_of_what_is_delayed_begins_when_it_is_due(transport: Broker) -> None:
     assert await transport.append([keyed(1, delay=60.0, window=0.02)]) == [SCHEDULED]
     await asyncio.sleep(0.05)
     assert await transport.append([keyed(2)]) == [DUPLICATE]
@@ -82,7 +84,7 @@ async def test_the_window_of_what_is_delayed_begins_when_it_is_due(transport: Tr
 
 @pytest.mark.parametrize(("delay", "status"), [(0.0, STORED), (60.0, SCHEDULED)])
 async def test_a_publish_that_is_repeated_is_no_duplicate_of_itself(
-    transport: Transport, delay: float, status: Status
+    transport: Broker, delay: float, status: Status
 ) -> None:
     item = keyed(1, delay=delay)
     assert await transport.append([item]) == [status]
@@ -95,7 +97,7 @@ async def test_a_publish_that_is_repeated_is_no_duplicate_of_itself(
         assert not await transport.read(consumer(), 10, 0.01)
 
 
-async def test_a_repeat_after_the_window_is_not_stored_twice(transport: Transport) -> None:
+async def test_a_repeat_after_the_window_is_not_stored_twice(transport: Broker) -> None:
     item = keyed(1, window=0.02)
     await transport.append([item])
     await asyncio.sleep(0.05)
@@ -106,14 +108,14 @@ async def test_a_repeat_after_the_window_is_not_stored_twice(transport: Transpor
     assert await nothing_left(transport, consumer())
 
 
-async def test_a_repeat_of_many_keeps_their_places(transport: Transport) -> None:
+async def test_a_repeat_of_many_keeps_their_places(transport: Broker) -> None:
     items = [keyed(1), *outgoing(2, 3), keyed(4), Outgoing(envelope(5), once=Once("other"))]
     await transport.append(items[:2])
     assert await transport.append(items, again=True) == [STORED, DUPLICATE, STORED, DUPLICATE, STORED]
     assert sorted(numbers(await receive(transport, consumer(), 4))) == [1, 2, 3, 5]
 
 
-async def test_a_later_one_replaces_what_is_still_scheduled(transport: Transport) -> None:
+async def test_a_later_one_replaces_what_is_still_scheduled(transport: Broker) -> None:
     """A debounce: the last of a burst is handled, once, after the calm."""
     for number in range(3):
         assert await transport.append([keyed(number, delay=0.1, replace=True)]) == [SCHEDULED]
@@ -125,7 +127,7 @@ async def test_a_later_one_replaces_what_is_still_scheduled(transport: Transport
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["from an outbox", "repeated"])
-async def test_an_older_publish_does_not_replace_a_newer_one(transport: Transport, again: bool) -> None:
+async def test_an_older_publish_does_not_replace_a_newer_one(transport: Broker, again: bool) -> None:
     """Its reply was lost, or it waited in a spool or an outbox, while a newer one took its place."""
     older, newer = keyed(1, delay=60, replace=True), keyed(2, delay=60, replace=True)
     assert newer.once is not None
@@ -137,14 +139,14 @@ async def test_an_older_publish_does_not_replace_a_newer_one(transport: Transpor
     assert not await transport.cancel(older.envelope.id)
 
 
-async def test_to_keep_is_not_to_replace(transport: Transport) -> None:
+async def test_to_keep_is_not_to_replace(transport: Broker) -> None:
     assert await transport.append([keyed(1, delay=60)]) == [SCHEDULED]
     assert await transport.append([keyed(2, delay=60)]) == [DUPLICATE]
     assert await transport.append([keyed(3, replace=True)]) == [STORED], "at once, and the scheduled one is gone"
     await eventually(lambda: _promoted(transport))
 
 
-async def _promoted(transport: Transport) -> bool:
+async def _promoted(transport: Broker) -> bool:
     return (await transport.reclaim(consumer(group="looking-on"), 1)).next_due is None
 
 

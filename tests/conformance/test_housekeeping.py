@@ -5,9 +5,12 @@ import time
 
 import pytest
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import encode
+from eventbus.contract.delivery import Ack, Dead, Failure, Retry, Subscription
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Ack, Dead, Failure, Outgoing, Retry, Subscription, Tidied, Transport
+from eventbus.contract.upkeep import Tidied
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
@@ -26,12 +29,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 0)
 
 
-async def tidied(transport: Transport) -> int:
+async def tidied(transport: Broker) -> int:
     await asyncio.sleep(0.002)  # entries are as old as a millisecond
     return (await transport.tidy(STREAM, NOTHING)).entries
 
 
-async def test_what_all_groups_have_settled_goes(transport: Transport) -> None:
+async def test_what_all_groups_have_settled_goes(transport: Broker) -> None:
     """safe-decoder#329: acknowledged entries were never trimmed."""
     await transport.append(outgoing(*range(10)))
     await settle(transport, await receive(transport, ANN, 10), Ack())
@@ -41,7 +44,7 @@ async def test_what_all_groups_have_settled_goes(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize(("quick", "slow"), [(ANN, BOB), (BOB, ANN)])
-async def test_what_a_group_has_not_read_stays(transport: Transport, quick: Subscription, slow: Subscription) -> None:
+async def test_what_a_group_has_not_read_stays(transport: Broker, quick: Subscription, slow: Subscription) -> None:
     await transport.read(slow, 1, 0.01)
     await transport.append(outgoing(*range(10)))
     await settle(transport, await receive(transport, quick, 10), Ack())
@@ -51,7 +54,7 @@ async def test_what_a_group_has_not_read_stays(transport: Transport, quick: Subs
     assert numbers(await receive(transport, slow, 6)) == list(range(4, 10))
 
 
-async def test_what_a_group_holds_stays_with_all_behind_it(transport: Transport) -> None:
+async def test_what_a_group_holds_stays_with_all_behind_it(transport: Broker) -> None:
     await transport.append(outgoing(*range(10)))
     deliveries = await receive(transport, ANN, 10)
     await settle(transport, deliveries[:3] + deliveries[4:], Ack())
@@ -64,19 +67,19 @@ async def test_what_a_group_holds_stays_with_all_behind_it(transport: Transport)
     assert await tidied(transport) == 7
 
 
-async def test_each_priority_is_trimmed_by_itself(transport: Transport) -> None:
+async def test_each_priority_is_trimmed_by_itself(transport: Broker) -> None:
     await transport.append([Outgoing(envelope(n)._replace(priority=p)) for n, p in ((1, 1), (2, 5), (3, 10))])
     deliveries = await receive(transport, ANN, 3)
     await settle(transport, [d for d in deliveries if numbers([d]) != [2]], Ack())
     assert await tidied(transport) == 2
 
 
-async def test_a_stream_that_nobody_reads_stays(transport: Transport) -> None:
+async def test_a_stream_that_nobody_reads_stays(transport: Broker) -> None:
     await transport.append(outgoing(*range(10)))
     assert await tidied(transport) == 0
 
 
-async def test_a_forgotten_group_holds_nothing_up(transport: Transport) -> None:
+async def test_a_forgotten_group_holds_nothing_up(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await transport.read(BOB, 1, 0.01)
     await settle(transport, await receive(transport, ANN), Ack())

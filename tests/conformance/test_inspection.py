@@ -2,8 +2,10 @@
 
 import pytest
 
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Ack, Dead, Retry, Settlement, Snooze
 from eventbus.contract.inspection import GroupState, StreamState
-from eventbus.contract.transport import Ack, Dead, Outgoing, Retry, Settlement, Snooze, Transport
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.inspection import find_streams, read_streams
@@ -29,7 +31,7 @@ async def test_nothing_is_known_of_what_is_not_there(raw: Link) -> None:
     assert await read_streams(raw, "eb", ["lead"]) == [StreamState("lead", 0, 0, 0)]
 
 
-async def test_every_event_is_counted_where_it_is(transport: Transport) -> None:
+async def test_every_event_is_counted_where_it_is(transport: Broker) -> None:
     await transport.append(outgoing(*range(10)))
     await transport.append([Outgoing(envelope(priority=priority)) for priority in (1, 10, 10)])
     await transport.append(outgoing(10, 11, delay=60))

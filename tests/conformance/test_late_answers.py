@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group
 from eventbus.consuming.lease_renewal import ELSEWHERE
-from eventbus.contract.transport import Reclaimed, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Reclaimed
 from tests.samples import consumer, receive
 from tests.waiting import until
 from tests.working import working
@@ -29,7 +30,7 @@ class Stopped:
     """As a process that is stopped when its transport has found something: it is told of that, and asks for more, only
     when `told` is set. `found`: there is something to tell."""
 
-    def __init__(self, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, transport: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         self.found, self.told = asyncio.Event(), asyncio.Event()
         monkeypatch.setattr(transport, "read", partial(self._ask, transport.read))
         monkeypatch.setattr(transport, "reclaim", partial(self._ask, transport.reclaim))

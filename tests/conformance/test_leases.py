@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from eventbus.contract.transport import Ack, Dead, Outcome, Release, Retry, Snooze, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Snooze
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
@@ -14,7 +15,7 @@ LEASE = 0.3
 ANN, BOB = consumer("ann", lease=LEASE), consumer("bob", lease=LEASE)
 
 
-async def test_a_delivery_is_not_reclaimed_before_its_lease_has_run_out(transport: Transport) -> None:
+async def test_a_delivery_is_not_reclaimed_before_its_lease_has_run_out(transport: Broker) -> None:
     await transport.append(outgoing(1))
     earliest = time.monotonic() + LEASE
     await receive(transport, ANN)
@@ -24,14 +25,14 @@ async def test_a_delivery_is_not_reclaimed_before_its_lease_has_run_out(transpor
     assert numbers([delivery]) == [1]
 
 
-async def test_what_was_reclaimed_has_a_lease_of_its_own(transport: Transport) -> None:
+async def test_what_was_reclaimed_has_a_lease_of_its_own(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await receive(transport, ANN)
     await reclaim(transport, BOB)
     assert (await transport.reclaim(consumer("cid", lease=LEASE), 10)).deliveries == []
 
 
-async def test_a_reclaim_takes_no_more_than_its_credit(transport: Transport) -> None:
+async def test_a_reclaim_takes_no_more_than_its_credit(transport: Broker) -> None:
     await transport.append(outgoing(*range(5)))
     await receive(transport, ANN, 5)
     assert numbers(await reclaim(transport, BOB, 2)) == [0, 1]
@@ -39,7 +40,7 @@ async def test_a_reclaim_takes_no_more_than_its_credit(transport: Transport) -> 
     assert numbers(await reclaim(transport, BOB, 3)) == [2, 3, 4]
 
 
-async def test_a_renewed_lease_is_kept(transport: Transport) -> None:
+async def test_a_renewed_lease_is_kept(transport: Broker) -> None:
     await transport.append(outgoing(1))
     deliveries = await receive(transport, ANN)
     for _ in range(6):
@@ -48,7 +49,7 @@ async def test_a_renewed_lease_is_kept(transport: Transport) -> None:
     assert (await transport.reclaim(BOB, 10)).deliveries == []
 
 
-async def test_renewing_tells_which_leases_are_lost_and_takes_nothing_back(transport: Transport) -> None:
+async def test_renewing_tells_which_leases_are_lost_and_takes_nothing_back(transport: Broker) -> None:
     await transport.append(outgoing(1, 2, 3))
     one, two, three = await receive(transport, ANN, 3)
     await asyncio.sleep(LEASE * 1.1)
@@ -58,14 +59,14 @@ async def test_renewing_tells_which_leases_are_lost_and_takes_nothing_back(trans
     assert await transport.renew(taken) == []
 
 
-async def test_what_is_settled_is_no_longer_leased(transport: Transport) -> None:
+async def test_what_is_settled_is_no_longer_leased(transport: Broker) -> None:
     await transport.append(outgoing(1))
     deliveries = await receive(transport, ANN)
     await settle(transport, deliveries, Ack())
     assert await transport.renew(deliveries) == deliveries
 
 
-async def test_a_consumer_does_not_reclaim_what_it_holds_itself(transport: Transport) -> None:
+async def test_a_consumer_does_not_reclaim_what_it_holds_itself(transport: Broker) -> None:
     """It may be late with renewing, because a handler blocked its loop: running the event twice would not help."""
     await transport.append(outgoing(1))
     deliveries = await receive(transport, ANN)
@@ -76,7 +77,7 @@ async def test_a_consumer_does_not_reclaim_what_it_holds_itself(transport: Trans
     assert await nothing_left(transport, ANN)
 
 
-async def test_the_ack_of_a_consumer_that_lost_its_lease_counts(transport: Transport) -> None:
+async def test_the_ack_of_a_consumer_that_lost_its_lease_counts(transport: Broker) -> None:
     await transport.append(outgoing(1))
     zombie = await receive(transport, ANN)
     owned = await reclaim(transport, BOB)
@@ -90,7 +91,7 @@ async def test_the_ack_of_a_consumer_that_lost_its_lease_counts(transport: Trans
     "outcome", [Retry(0.0, FAILED), Snooze(0.0), Release(), Dead(FAILED, 1)], ids=lambda outcome: type(outcome).__name__
 )
 async def test_any_other_outcome_of_a_consumer_that_lost_its_lease_changes_nothing(
-    transport: Transport, outcome: Outcome
+    transport: Broker, outcome: Outcome
 ) -> None:
     await transport.append(outgoing(1))
     zombie = await receive(transport, ANN)
@@ -103,7 +104,7 @@ async def test_any_other_outcome_of_a_consumer_that_lost_its_lease_changes_nothi
 
 
 async def test_a_failure_of_who_had_lost_its_lease_is_added_to_those_since_then(
-    transport: Transport,
+    transport: Broker,
 ) -> None:
     await transport.append(outgoing(1))
     zombie = await receive(transport, ANN)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from eventbus.contract.broker import Broker
+from eventbus.contract.limiting import ASK_AGAIN, Answer, Bound, Request, Scope
 from eventbus.contract.limits import InFlight, Limit, RateLimit
-from eventbus.contract.transport import ASK_AGAIN, Answer, Bound, Request, Scope, Transport
 
 
 def request(member: str, limit: Limit, *, key: str = "", lease: float = 10.0) -> Request:
@@ -15,21 +16,21 @@ def request(member: str, limit: Limit, *, key: str = "", lease: float = 10.0) ->
 
 
 async def ask(
-    transport: Transport, limit: Limit, members: Sequence[str], *, key: str = "", lease: float = 10.0
+    transport: Broker, limit: Limit, members: Sequence[str], *, key: str = "", lease: float = 10.0
 ) -> list[Answer]:
     return await transport.admit([request(member, limit, key=key, lease=lease) for member in members], 1_000)
 
 
-async def waits(transport: Transport, limit: Limit, *members: str, key: str = "") -> list[float]:
+async def waits(transport: Broker, limit: Limit, *members: str, key: str = "") -> list[float]:
     return [answer.wait for answer in await ask(transport, limit, members, key=key)]
 
 
-async def admitted(transport: Transport, limit: Limit, *members: str, key: str = "", lease: float = 10.0) -> list[str]:
+async def admitted(transport: Broker, limit: Limit, *members: str, key: str = "", lease: float = 10.0) -> list[str]:
     answers = await ask(transport, limit, members, key=key, lease=lease)
     return [member for member, answer in zip(members, answers, strict=True) if answer.admitted]
 
 
-async def test_a_rate_holds_in_every_span(transport: Transport) -> None:
+async def test_a_rate_holds_in_every_span(transport: Broker) -> None:
     limit = RateLimit(5, per=0.2)
     starts: list[tuple[float, float]] = []
     until = time.monotonic() + 1.1
@@ -44,7 +45,7 @@ async def test_a_rate_holds_in_every_span(transport: Transport) -> None:
         assert answered - asked >= 0.2
 
 
-async def test_who_is_refused_is_told_when_to_come(transport: Transport) -> None:
+async def test_who_is_refused_is_told_when_to_come(transport: Broker) -> None:
     limit = RateLimit(2, per=0.5)
     told = await waits(transport, limit, "a", "b", "c")
     assert told[:2] == [0.0, 0.0]
@@ -53,14 +54,14 @@ async def test_who_is_refused_is_told_when_to_come(transport: Transport) -> None
     assert await admitted(transport, limit, "c") == ["c"]
 
 
-async def test_keys_have_limits_of_their_own(transport: Transport) -> None:
+async def test_keys_have_limits_of_their_own(transport: Broker) -> None:
     limit = RateLimit(1, per=60.0, by="organization")
     assert await admitted(transport, limit, "a", key="org-1") == ["a"]
     assert await admitted(transport, limit, "b", key="org-1") == []
     assert await admitted(transport, limit, "b", key="org-2") == ["b"]
 
 
-async def test_who_stands_in_line_is_not_overtaken(transport: Transport) -> None:
+async def test_who_stands_in_line_is_not_overtaken(transport: Broker) -> None:
     limit = RateLimit(1, per=0.1, by="organization")
     told = await waits(transport, limit, "a", "b", "c", key="o")
     assert told[0] == 0.0
@@ -72,7 +73,7 @@ async def test_who_stands_in_line_is_not_overtaken(transport: Transport) -> None
     assert await admitted(transport, limit, "c", key="o") == ["c"]
 
 
-async def test_places_are_taken_and_given_back(transport: Transport) -> None:
+async def test_places_are_taken_and_given_back(transport: Broker) -> None:
     limit = InFlight(2)
     assert await admitted(transport, limit, "a", "b", "c") == ["a", "b"]
     assert await admitted(transport, limit, "a") == ["a"], "who has a place keeps it"
@@ -81,7 +82,7 @@ async def test_places_are_taken_and_given_back(transport: Transport) -> None:
     assert await admitted(transport, limit, "c", "d") == ["c"]
 
 
-async def test_the_place_of_a_dead_process_is_free_after_a_lease(transport: Transport) -> None:
+async def test_the_place_of_a_dead_process_is_free_after_a_lease(transport: Broker) -> None:
     limit = InFlight(1)
     assert await admitted(transport, limit, "died", lease=0.1) == ["died"]
     assert await admitted(transport, limit, "heir", lease=0.1) == []
@@ -89,7 +90,7 @@ async def test_the_place_of_a_dead_process_is_free_after_a_lease(transport: Tran
     assert await admitted(transport, limit, "heir", lease=0.1) == ["heir"]
 
 
-async def test_who_stays_keeps_his_place(transport: Transport) -> None:
+async def test_who_stays_keeps_his_place(transport: Broker) -> None:
     limit = InFlight(1)
     await admitted(transport, limit, "a", lease=0.1)
     for _ in range(5):
@@ -98,14 +99,14 @@ async def test_who_stays_keeps_his_place(transport: Transport) -> None:
     assert await admitted(transport, limit, "b", lease=0.1) == []
 
 
-async def test_several_requests_are_answered_in_order(transport: Transport) -> None:
+async def test_several_requests_are_answered_in_order(transport: Broker) -> None:
     limit, members = InFlight(1), [("a", "x"), ("a", "y"), ("b", "y"), ("b", "x")]
     answers = await transport.admit([request(member, limit, key=key) for member, key in members], 10)
     assert [answer.admitted for answer in answers] == [True, True, False, False]
     assert [answer.refused and answer.refused.scope.key for answer in answers] == [None, None, "y", "x"]
 
 
-async def test_no_more_start_than_the_process_lets(transport: Transport) -> None:
+async def test_no_more_start_than_the_process_lets(transport: Broker) -> None:
     limit = RateLimit(3, per=60.0)
     answers = await transport.admit([request(member, limit) for member in "abcd"], 2)
     assert [answer.admitted for answer in answers] == [True, True, False, False]
@@ -114,13 +115,13 @@ async def test_no_more_start_than_the_process_lets(transport: Transport) -> None
 
 
 @pytest.mark.parametrize("count", [1, 7])
-async def test_of_many_who_ask_at_once_so_many_start(transport: Transport, count: int) -> None:
+async def test_of_many_who_ask_at_once_so_many_start(transport: Broker, count: int) -> None:
     limit = RateLimit(count, per=60.0)
     answers = await asyncio.gather(*(admitted(transport, limit, f"m{i}") for i in range(30)))
     assert sum(map(len, answers)) == count
 
 
-async def test_what_the_second_limit_refuses_has_not_spent_the_first(transport: Transport) -> None:
+async def test_what_the_second_limit_refuses_has_not_spent_the_first(transport: Broker) -> None:
     by_organization, by_subject = RateLimit(10, per=60.0, by="organization"), RateLimit(1, per=60.0, by="subject")
 
     def of(member: str, subject: str) -> Request:
@@ -135,7 +136,7 @@ async def test_what_the_second_limit_refuses_has_not_spent_the_first(transport: 
     assert others[-1].refused == Bound(Scope("g", 0, "o"), by_organization)
 
 
-async def test_what_the_whole_group_waits_for_has_spent_no_key(transport: Transport) -> None:
+async def test_what_the_whole_group_waits_for_has_spent_no_key(transport: Broker) -> None:
     by_key, place, whole = RateLimit(2, per=60.0, by="type"), InFlight(2, by="type"), InFlight(1)
     bounds = [Bound(Scope("g", 0, "t"), by_key), Bound(Scope("g", 1, "t"), place), Bound(Scope("g", 2, ""), whole)]
     a, b, c = (Request(member, bounds, 10.0) for member in "abc")
@@ -146,7 +147,7 @@ async def test_what_the_whole_group_waits_for_has_spent_no_key(transport: Transp
     assert (first.admitted, second.refused) == (True, bounds[0]), "one start of the key is left, and not two"
 
 
-async def test_a_line_forms_whatever_count_and_span(transport: Transport) -> None:
+async def test_a_line_forms_whatever_count_and_span(transport: Broker) -> None:
     spans = (0.01, 0.5, 1.0, 2.5, 60.0, 3600.0, 31_622_400.0)
     limits = [RateLimit(count, per, by="organization") for count in (1, 3, 4, 7, 8, 11, 30, 97) for per in spans]
     for limit in limits:

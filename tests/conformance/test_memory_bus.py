@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 from eventbus import Backoff, Context, Event, EventBus, Group, Reject, RetryLater, RetryPolicy, Worker
 from eventbus.contract.codec import envelop
-from eventbus.contract.transport import Ack, Dead, Outgoing
+from eventbus.contract.delivery import Ack, Dead
+from eventbus.contract.outgoing import Outgoing
 from eventbus.handling.listeners import Finished
 from eventbus.testing import MemoryBus
 from tests.waiting import until

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.redis import RedisTransport, notices
 from eventbus.redis.link import Link
 from tests.conformance.reach import connected
@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE, eventually
 PROBE = b"does anybody hear?"
 
 
-async def test_a_broadcast_reaches_all_who_listen_and_is_kept_for_nobody(transport: Transport) -> None:
+async def test_a_broadcast_reaches_all_who_listen_and_is_kept_for_nobody(transport: Broker) -> None:
     await transport.broadcast("news", b"nobody hears this")
     async with listening(transport, "news") as first, listening(transport, "news") as second:
         await transport.broadcast("weather", b"another channel")
@@ -25,7 +25,7 @@ async def test_a_broadcast_reaches_all_who_listen_and_is_kept_for_nobody(transpo
         assert await message(first) == await message(second) == b"a\x00\xff"
 
 
-async def test_who_listens_is_told_when_he_has_joined(transport: Transport) -> None:
+async def test_who_listens_is_told_when_he_has_joined(transport: Broker) -> None:
     joined = asyncio.Event()
     async with _hearing(transport, "news", joined.set) as heard:
         await asyncio.wait_for(joined.wait(), PATIENCE)
@@ -63,7 +63,7 @@ async def test_a_connection_that_is_half_open_is_noticed(any_redis_url: str, mon
         assert await message(heard) == b"heard"
 
 
-async def test_closing_leaves_no_task_behind(transport: Transport) -> None:
+async def test_closing_leaves_no_task_behind(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await receive(transport, consumer())
     await transport.close()
@@ -71,7 +71,7 @@ async def test_closing_leaves_no_task_behind(transport: Transport) -> None:
 
 
 @asynccontextmanager
-async def listening(transport: Transport, channel: str) -> AsyncIterator[asyncio.Queue[bytes]]:
+async def listening(transport: Broker, channel: str) -> AsyncIterator[asyncio.Queue[bytes]]:
     """What a listener hears, from the moment on when it is known to listen."""
     async with _hearing(transport, channel) as heard:
 
@@ -85,7 +85,7 @@ async def listening(transport: Transport, channel: str) -> AsyncIterator[asyncio
 
 @asynccontextmanager
 async def _hearing(
-    transport: Transport, channel: str, joined: Callable[[], None] | None = None
+    transport: Broker, channel: str, joined: Callable[[], None] | None = None
 ) -> AsyncIterator[asyncio.Queue[bytes]]:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 

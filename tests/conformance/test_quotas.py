@@ -6,33 +6,34 @@ from collections.abc import Sequence
 
 import pytest
 
+from eventbus.contract.broker import Broker
+from eventbus.contract.limiting import Spent
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import Spent, Transport
 from eventbus.redis.keys import quota_key
 from eventbus.redis.link import Link
 
 
-async def test_so_many_and_no_more(transport: Transport) -> None:
+async def test_so_many_and_no_more(transport: Broker) -> None:
     limit = RateLimit(5, per=60)
     taken = [await transport.spend("ann", limit, wanted) for wanted in (1, 3, 3, 1)]
     assert [(spent.granted, spent.left) for spent in taken] == [(1, 4), (3, 1), (1, 0), (0, 0)]
     assert all(59 < spent.opens <= 60.6 for spent in taken)
 
 
-async def test_another_quota_is_another(transport: Transport) -> None:
+async def test_another_quota_is_another(transport: Broker) -> None:
     limit = RateLimit(2, per=60)
     for quota in ("ann", "bob", "ann}", "eb:{lead}:stream", "ann\0bob", ""):
         assert (await transport.spend(quota, limit, 5))[:2] == (2, 0)
 
 
-async def test_nothing_wanted_is_a_look(transport: Transport) -> None:
+async def test_nothing_wanted_is_a_look(transport: Broker) -> None:
     limit = RateLimit(3, per=60)
     assert await transport.spend("ann", limit, 0) == Spent(0, 3, 0.0)
     await transport.spend("ann", limit, 1)
     assert (await transport.spend("ann", limit, 0))[:2] == (0, 2)
 
 
-async def test_it_comes_back_when_it_was_said_to(transport: Transport) -> None:
+async def test_it_comes_back_when_it_was_said_to(transport: Broker) -> None:
     limit = RateLimit(2, per=0.3)
     await transport.spend("ann", limit, 1)
     await asyncio.sleep(0.1)
@@ -44,7 +45,7 @@ async def test_it_comes_back_when_it_was_said_to(transport: Transport) -> None:
     assert (spent.granted, spent.left) == (1, 0), "of two, the first is back"
 
 
-async def test_it_holds_in_every_span(transport: Transport) -> None:
+async def test_it_holds_in_every_span(transport: Broker) -> None:
     """And spends of the same moment add up."""
     limit, taken = RateLimit(20, per=0.2), []
     until = time.monotonic() + 1.0
@@ -62,7 +63,7 @@ def assert_holds(taken: Sequence[float], limit: RateLimit, slack: float = 0.01) 
         assert beyond - first > limit.per - slack
 
 
-async def test_of_many_at_once_none_is_given_twice(transport: Transport) -> None:
+async def test_of_many_at_once_none_is_given_twice(transport: Broker) -> None:
     limit = RateLimit(100, per=60)
     spent = await asyncio.gather(*(transport.spend("ann", limit, 3) for _ in range(50)))
     assert sum(one.granted for one in spent) == 100
@@ -70,7 +71,7 @@ async def test_of_many_at_once_none_is_given_twice(transport: Transport) -> None
 
 @pytest.mark.parametrize("quota", ["ann", "ann\n}{ \ud7ff"])
 async def test_what_is_known_of_it_expires_and_names_nobody(
-    quota: str, any_redis_url: str, redis_transport: Transport, raw: Link
+    quota: str, any_redis_url: str, redis_transport: Broker, raw: Link
 ) -> None:
     await redis_transport.spend(quota, RateLimit(2, per=60), 1)
     [key] = await raw.execute("KEYS", "*:quota")
@@ -80,7 +81,7 @@ async def test_what_is_known_of_it_expires_and_names_nobody(
     assert await raw.execute("LLEN", key) == 1
 
 
-async def test_a_busy_quota_stays_small(any_redis_url: str, redis_transport: Transport, raw: Link) -> None:
+async def test_a_busy_quota_stays_small(any_redis_url: str, redis_transport: Broker, raw: Link) -> None:
     for _ in range(300):
         await redis_transport.spend("ann", RateLimit(10**9, per=2), 1)
     [key] = await raw.execute("KEYS", "*:quota")

@@ -2,12 +2,12 @@
 
 import asyncio
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from tests.samples import consumer, numbers, outgoing, receive
 from tests.waiting import PATIENCE, eventually
 
 
-async def test_each_event_reaches_each_group_once(transport: Transport) -> None:
+async def test_each_event_reaches_each_group_once(transport: Broker) -> None:
     await transport.append(outgoing(*range(10)))
     ann, bob = consumer("ann"), consumer("bob")
     shared = await receive(transport, ann, 4) + await receive(transport, bob, 6)
@@ -17,14 +17,14 @@ async def test_each_event_reaches_each_group_once(transport: Transport) -> None:
         assert await transport.read(subscription, 10, 0.01) == []
 
 
-async def test_a_group_begins_at_the_beginning_of_the_stream(transport: Transport) -> None:
+async def test_a_group_begins_at_the_beginning_of_the_stream(transport: Broker) -> None:
     """faststream#2694: a group made at `$` skips the backlog."""
     await receive(transport, consumer(), 0)
     await transport.append(outgoing(1, 2))
     assert numbers(await receive(transport, consumer(group="late"), 2)) == [1, 2]
 
 
-async def test_a_group_may_read_before_the_stream_exists(transport: Transport) -> None:
+async def test_a_group_may_read_before_the_stream_exists(transport: Broker) -> None:
     assert await transport.read(consumer(), 10, 0.01) == []
     assert (await transport.reclaim(consumer(group="other"), 10)).deliveries == []
     await transport.append(outgoing(1))
@@ -32,7 +32,7 @@ async def test_a_group_may_read_before_the_stream_exists(transport: Transport) -
     assert numbers(await receive(transport, consumer(group="other"))) == [1]
 
 
-async def test_a_read_takes_no_more_than_its_credit(transport: Transport) -> None:
+async def test_a_read_takes_no_more_than_its_credit(transport: Broker) -> None:
     await transport.append(outgoing(*range(5)))
     await eventually(lambda: transport.read(consumer(), 2, 0.1))
     assert numbers(await transport.read(consumer(), 2, 0.1)) == [2, 3]
@@ -40,7 +40,7 @@ async def test_a_read_takes_no_more_than_its_credit(transport: Transport) -> Non
     assert numbers(await transport.read(consumer(), 2, 0.1)) == [4]
 
 
-async def test_a_read_waits_no_longer_than_it_may(transport: Transport) -> None:
+async def test_a_read_waits_no_longer_than_it_may(transport: Broker) -> None:
     await receive(transport, consumer(), 0)
     await transport.read(consumer(), 1, 0.01)  # the group is there
     for wait in (0.2, 0.0001, 0.0):
@@ -48,7 +48,7 @@ async def test_a_read_waits_no_longer_than_it_may(transport: Transport) -> None:
             assert await transport.read(consumer(), 1, wait) == []
 
 
-async def test_a_read_ends_when_an_event_comes(transport: Transport) -> None:
+async def test_a_read_ends_when_an_event_comes(transport: Broker) -> None:
     await transport.read(consumer(), 1, 0.01)
     async with asyncio.timeout(PATIENCE):
         reading = asyncio.create_task(receive(transport, consumer()))

@@ -2,19 +2,19 @@
 
 import asyncio
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
 
 
-async def test_the_last_ones_are_kept_by_position(transport: Transport) -> None:
+async def test_the_last_ones_are_kept_by_position(transport: Broker) -> None:
     await transport.recent.add("talk", {b"c": 3, b"a": 1}, keep=3, seconds=60)
     await transport.recent.add("talk", {b"b": 2, b"d": 4}, keep=3, seconds=60)
     assert await transport.recent.read("talk") == [b"b", b"c", b"d"]
     assert await transport.recent.read("other") == []
 
 
-async def test_adding_again_changes_nothing_and_nobody_loses_anothers(transport: Transport) -> None:
+async def test_adding_again_changes_nothing_and_nobody_loses_anothers(transport: Broker) -> None:
     seen = {b"a": 1, b"b": 2}
     await transport.recent.add("talk", seen, keep=5, seconds=60)
     await asyncio.gather(
@@ -25,12 +25,12 @@ async def test_adding_again_changes_nothing_and_nobody_loses_anothers(transport:
     assert await transport.recent.read("talk") == [b"a", b"b", b"c", b"d"]
 
 
-async def test_nothing_is_added_by_nothing(transport: Transport) -> None:
+async def test_nothing_is_added_by_nothing(transport: Broker) -> None:
     await transport.recent.add("talk", {}, keep=5, seconds=60)
     assert await transport.recent.read("talk") == []
 
 
-async def test_it_is_not_kept_for_ever(transport: Transport) -> None:
+async def test_it_is_not_kept_for_ever(transport: Broker) -> None:
     await transport.recent.add("talk", {b"a": 1}, keep=5, seconds=0.2)
     await asyncio.sleep(0.12)
     await transport.recent.add("talk", {b"b": 2}, keep=5, seconds=0.2)

@@ -5,10 +5,12 @@ import asyncio
 import orjson
 import pytest
 
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Ack, Dead, Retry
 from eventbus.contract.inspection import Standing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.retention import Retention
 from eventbus.contract.states import Keep, Phase, Update
-from eventbus.contract.transport import Ack, Dead, Outgoing, Retry, Transport
 from eventbus.event import uuid7
 from tests.samples import FAILED, consumer, envelope, receive, settle
 from tests.waiting import eventually
@@ -21,11 +23,11 @@ def update(event_id: str, version: str, phase: Phase, *notices: bytes, **record:
     return Update(event_id, version, phase, {"type": b"order.placed", **record}, notices)
 
 
-async def phase(transport: Transport, event_id: str) -> str:
+async def phase(transport: Broker, event_id: str) -> str:
     return (await transport.records.find(GROUP, event_id)).get("phase", b"").decode()
 
 
-async def test_a_record_says_what_was_said_last(transport: Transport) -> None:
+async def test_a_record_says_what_was_said_last(transport: Broker) -> None:
     event_id = uuid7()
     await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.ACTIVE, attempts=b"1", progress=b"10")])
     await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.DELAYED, error=b"no")])
@@ -39,7 +41,7 @@ async def test_a_record_says_what_was_said_last(transport: Transport) -> None:
     assert await transport.records.find("shipping", event_id) == {}
 
 
-async def test_a_late_word_of_a_lost_lease_is_no_news(transport: Transport) -> None:
+async def test_a_late_word_of_a_lost_lease_is_no_news(transport: Broker) -> None:
     event_id = uuid7()
     await transport.records.track(GROUP, KEEP, [update(event_id, "2", Phase.COMPLETED)])
     await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.FAILED)])
@@ -49,7 +51,7 @@ async def test_a_late_word_of_a_lost_lease_is_no_news(transport: Transport) -> N
     assert await phase(transport, event_id) == "active", "a replay goes on"
 
 
-async def test_a_correction_undoes_no_later_word(transport: Transport) -> None:
+async def test_a_correction_undoes_no_later_word(transport: Broker) -> None:
     event_id = uuid7()
     await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.ACTIVE)])
     before = (await transport.records.find(GROUP, event_id))["written"]
@@ -64,20 +66,20 @@ async def test_a_correction_undoes_no_later_word(transport: Transport) -> None:
     assert await phase(transport, event_id) == "waiting"
 
 
-async def test_a_correction_of_what_is_not_there_any_more_makes_no_record(transport: Transport) -> None:
+async def test_a_correction_of_what_is_not_there_any_more_makes_no_record(transport: Broker) -> None:
     event_id = uuid7()
     await transport.records.track(GROUP, KEEP, [update(event_id, "1", Phase.ACTIVE)._replace(replaces=b"1")])
     assert await transport.records.find(GROUP, event_id) == {}
 
 
-async def test_the_same_word_twice_counts_once(transport: Transport) -> None:
+async def test_the_same_word_twice_counts_once(transport: Broker) -> None:
     done = update(uuid7(), "1", Phase.COMPLETED)
     for _ in range(3):
         await transport.records.track(GROUP, KEEP, [done])
     assert await transport.records.totals(GROUP) == (1, 0)
 
 
-async def test_the_last_of_each_kind_are_kept_and_all_are_counted(transport: Transport) -> None:
+async def test_the_last_of_each_kind_are_kept_and_all_are_counted(transport: Broker) -> None:
     events = [uuid7() for _ in range(8)]
     keep = Keep(completed=2, failed=3)
     for event_id in events[:4]:
@@ -89,14 +91,14 @@ async def test_the_last_of_each_kind_are_kept_and_all_are_counted(transport: Tra
     assert await transport.records.totals(GROUP) == (4, 4)
 
 
-async def test_many_are_written_at_once(transport: Transport) -> None:
+async def test_many_are_written_at_once(transport: Broker) -> None:
     events = [uuid7() for _ in range(1_200)]
     await transport.records.track(GROUP, Keep(2_000, 0), [update(e, "1", Phase.COMPLETED) for e in events])
     assert await transport.records.totals(GROUP) == (1_200, 0)
     assert await phase(transport, events[600]) == "completed"
 
 
-async def test_notices_reach_who_listens_in_order(transport: Transport) -> None:
+async def test_notices_reach_who_listens_in_order(transport: Broker) -> None:
     heard: list[int] = []
 
     async def listen() -> None:
@@ -124,7 +126,7 @@ async def test_notices_reach_who_listens_in_order(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Ack(), Retry(600, FAILED), Dead(FAILED, 1), None])
-async def test_an_event_is_located(transport: Transport, outcome: Ack | Retry | Dead | None) -> None:
+async def test_an_event_is_located(transport: Broker, outcome: Ack | Retry | Dead | None) -> None:
     item = Outgoing(envelope(1))
     await transport.append([Outgoing(envelope(0)), item, Outgoing(envelope(2))])
     deliveries = await receive(transport, consumer(), 2)
@@ -139,7 +141,7 @@ async def test_an_event_is_located(transport: Transport, outcome: Ack | Retry | 
 
 
 @pytest.mark.parametrize("priority", [5, 1])
-async def test_an_entry_that_is_pending_is_found_at_once(transport: Transport, priority: int) -> None:
+async def test_an_entry_that_is_pending_is_found_at_once(transport: Broker, priority: int) -> None:
     await transport.append([Outgoing(envelope(1, priority=priority))])
     assert await transport.pending("order", GROUP, "1-0") is None, "there is no such group yet"
     [delivery] = await receive(transport, consumer(), 1)
@@ -159,7 +161,7 @@ async def test_an_entry_that_is_pending_is_found_at_once(transport: Transport, p
     assert await transport.pending("order", GROUP, delivery.entry_id) is None
 
 
-async def test_a_dead_letter_is_located_when_its_entry_is_gone(transport: Transport) -> None:
+async def test_a_dead_letter_is_located_when_its_entry_is_gone(transport: Broker) -> None:
     item = Outgoing(envelope(1))
     await transport.append([item])
     await settle(transport, await receive(transport, consumer(), 1), Dead(FAILED, 1))
@@ -168,7 +170,7 @@ async def test_a_dead_letter_is_located_when_its_entry_is_gone(transport: Transp
     assert (standing.group, standing.standing, standing.error) == (GROUP, Standing.DEAD, FAILED.error)
 
 
-async def test_what_is_scheduled_or_unknown_is_located(transport: Transport) -> None:
+async def test_what_is_scheduled_or_unknown_is_located(transport: Broker) -> None:
     later, unknown = Outgoing(envelope(), delay=60), uuid7()
     await transport.append([later])
     located = await transport.locate(later.envelope.id)

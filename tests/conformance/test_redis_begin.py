@@ -7,7 +7,7 @@ import pytest
 
 from eventbus import Event, EventBus, Status
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import NotBegun, Outgoing
+from eventbus.contract.outgoing import NotBegun, Outgoing
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
 from tests.conformance.reach import connected

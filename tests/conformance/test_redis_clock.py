@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.redis import RedisTransport
 from tests.conformance.reach import connected, steady
 from tests.samples import consumer, numbers, outgoing, receive, reclaim

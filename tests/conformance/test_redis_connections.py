@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from eventbus.contract.transport import Ack, Delivery, Release, Retry, Subscription
+from eventbus.contract.delivery import Ack, Delivery, Release, Retry, Subscription
 from eventbus.errors import Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport, scripts

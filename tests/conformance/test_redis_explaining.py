@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from eventbus.contract.delivery import Ack, Dead, Retry
 from eventbus.contract.inspection import EventStanding, GroupStanding, Standing
-from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import unix_ms, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.explaining import explain

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link

@@ -1,6 +1,6 @@
 """Leases on Redis: what the script's clock, its size and its moment have to do with them."""
 
-from eventbus.contract.transport import Ack, Delivery, Retry
+from eventbus.contract.delivery import Ack, Delivery, Retry
 from eventbus.redis import RedisTransport, transport
 from eventbus.redis.link import Link
 from tests.conformance.reach import connected, steady

@@ -10,7 +10,8 @@ from typing import Any, Self
 import pytest
 
 from eventbus.contract.codec import envelop
-from eventbus.contract.transport import Ack, Dead, Outcome, Outgoing, Release, Retry, Settlement, Snooze
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Settlement, Snooze
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import ConfigurationError, Full
 from eventbus.event import Envelope, Event, Origin, Status, uuid7
 from eventbus.redis import RedisTransport

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.delivery import Ack, Dead, Retry
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Ack, Dead, Retry
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys

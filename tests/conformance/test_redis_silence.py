@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.contract.transport import Delivery, Retry
+from eventbus.contract.delivery import Delivery, Retry
 from eventbus.embedded import EmbeddedRedis
 from eventbus.redis import RedisTransport
 from tests.conformance.reach import connected, steady

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group, Reject, RetryPolicy
+from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from eventbus.redis import RedisTransport, settling
 from eventbus.redis.dead import MOST_BYTES, MOST_FIELDS
 from eventbus.redis.link import Link, ReplyError

@@ -1,7 +1,8 @@
 """What belongs to the same request, as far as it can be told in passing."""
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.inspection import Related
-from eventbus.contract.transport import Outgoing, Transport
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
@@ -12,7 +13,7 @@ from tests.samples import STREAM, envelope
 META = {"x": '"correlationId":"c-1"', "correlationId": "c-1"}
 
 
-async def test_what_has_the_same_correlation_id(transport: Transport) -> None:
+async def test_what_has_the_same_correlation_id(transport: Broker) -> None:
     root = envelope(1)
     caused = envelope(2, correlation_id=root.id, causation_id=root.id, priority=1)
     later = envelope(3, correlation_id=root.id, priority=9)
@@ -31,7 +32,7 @@ async def test_what_has_the_same_correlation_id(transport: Transport) -> None:
     assert await transport.related("c-9") == await transport.related(root.id, ["nothing"]) == []
 
 
-async def test_ids_of_somebody_elses_making(transport: Transport) -> None:
+async def test_ids_of_somebody_elses_making(transport: Broker) -> None:
     for correlation in ('"', "c-1", "\\", "%d+", "ä", '","correlationId":"c-1'):
         await transport.append([Outgoing(one := envelope(correlation_id=correlation, metadata=META))])
         assert [found.envelope for found in await transport.related(correlation)] == [one], correlation

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import pytest
 
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import Fate, Outgoing, fates_of
+from eventbus.contract.outgoing import Fate, Outgoing, fates_of
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport, looking, repeating

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus.contract.transport import Outgoing, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
@@ -18,11 +19,11 @@ from tests.waiting import PATIENCE
 ANN = consumer("ann")
 
 
-async def server_time(transport: Transport) -> datetime:
+async def server_time(transport: Broker) -> datetime:
     return (await transport.last_firing(STREAM, "clock")).now
 
 
-async def arrived(transport: Transport, count: int = 1) -> list[int]:
+async def arrived(transport: Broker, count: int = 1) -> list[int]:
     """The next deliveries, their due times promoted by this consumer."""
     found: list[int] = []
     async with asyncio.timeout(PATIENCE):
@@ -35,7 +36,7 @@ async def arrived(transport: Transport, count: int = 1) -> list[int]:
 # At a moment ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_event_for_a_moment_is_not_early(transport: Transport) -> None:
+async def test_an_event_for_a_moment_is_not_early(transport: Broker) -> None:
     moment = await server_time(transport) + timedelta(seconds=0.3)
     items = [Outgoing(envelope(1), at=moment.astimezone()), Outgoing(envelope(2), at=moment + timedelta(days=3650))]
     assert await transport.append(items) == [Status.SCHEDULED, Status.SCHEDULED]
@@ -46,7 +47,7 @@ async def test_an_event_for_a_moment_is_not_early(transport: Transport) -> None:
 
 @pytest.mark.parametrize("skew", [3600.0, -3600.0], ids=["fast", "slow"])
 async def test_a_moment_does_not_depend_on_the_publisher_s_clock(
-    transport: Transport, skew: float, monkeypatch: pytest.MonkeyPatch
+    transport: Broker, skew: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moment = await server_time(transport) + timedelta(seconds=0.2)
     true, true_ns = time.time, time.time_ns
@@ -61,14 +62,14 @@ async def test_a_moment_does_not_depend_on_the_publisher_s_clock(
     assert await transport.append([first, second], again=True) == [Status.DUPLICATE, Status.DUPLICATE]
 
 
-async def test_a_moment_that_has_passed_means_now(transport: Transport) -> None:
+async def test_a_moment_that_has_passed_means_now(transport: Broker) -> None:
     past = datetime(1969, 7, 20, 20, 17, tzinfo=UTC)
     items = [Outgoing(envelope(1), at=past), *outgoing(2), Outgoing(envelope(3), at=await server_time(transport))]
     assert await transport.append(items) == [Status.STORED, Status.STORED, Status.STORED]
     assert numbers(await receive(transport, ANN, 3)) == [1, 2, 3]
 
 
-async def test_what_is_for_a_moment_is_repeated_as_safely_as_anything(transport: Transport) -> None:
+async def test_what_is_for_a_moment_is_repeated_as_safely_as_anything(transport: Broker) -> None:
     moment = await server_time(transport) + timedelta(seconds=0.2)
     items = [Outgoing(envelope(1), at=moment), Outgoing(envelope(2), at=moment - timedelta(days=1))]
     assert await transport.append(items[:1]) == [Status.SCHEDULED]
@@ -81,7 +82,7 @@ async def test_what_is_for_a_moment_is_repeated_as_safely_as_anything(transport:
 # Taken back -----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_cancelled_never_comes(transport: Transport) -> None:
+async def test_what_was_cancelled_never_comes(transport: Broker) -> None:
     items = outgoing(1, 2, 3, delay=0.1)
     await transport.append(items)
     assert await transport.cancel(items[0].envelope.id, STREAM)
@@ -91,7 +92,7 @@ async def test_what_was_cancelled_never_comes(transport: Transport) -> None:
     assert await nothing_left(transport, ANN)
 
 
-async def test_only_what_is_scheduled_can_be_cancelled(transport: Transport) -> None:
+async def test_only_what_is_scheduled_can_be_cancelled(transport: Broker) -> None:
     [stored] = outgoing(1)
     [other] = outgoing(2, stream="parcel", delay=60.0)
     await transport.append([stored, other])
@@ -103,7 +104,7 @@ async def test_only_what_is_scheduled_can_be_cancelled(transport: Transport) -> 
     assert numbers(await receive(transport, ANN)) == [1]
 
 
-async def test_of_cancelling_and_delivering_one_wins(transport: Transport) -> None:
+async def test_of_cancelling_and_delivering_one_wins(transport: Broker) -> None:
     items = [item for number in range(300) for item in outgoing(number, delay=0.1 + 0.001 * (number % 100))]
     await transport.append(items)
     cancelled: set[int] = set()
@@ -134,7 +135,7 @@ async def test_of_cancelling_and_delivering_one_wins(transport: Transport) -> No
 # Again and again ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_record_of_firings_begins_with_the_present(transport: Transport) -> None:
+async def test_a_record_of_firings_begins_with_the_present(transport: Broker) -> None:
     first = await transport.last_firing(STREAM, "digest")
     assert first.now == first.due
     await asyncio.sleep(0.02)
@@ -142,7 +143,7 @@ async def test_a_record_of_firings_begins_with_the_present(transport: Transport)
     assert (again.due, again.now > first.now) == (first.due, True)
 
 
-async def test_a_record_of_firings_that_cannot_be_begins_with_the_present(transport: Transport) -> None:
+async def test_a_record_of_firings_that_cannot_be_begins_with_the_present(transport: Broker) -> None:
     """The server's clock was ahead once: until that time had come nothing would fire, without a word."""
     now, _ = await transport.last_firing("tick_shop", "close")
     assert await transport.fire(envelope(stream="tick_shop"), "close", now + timedelta(days=1))
@@ -163,7 +164,7 @@ async def test_whatever_stands_in_a_record_of_firings_it_begins_anew(
         assert due == now, garbage
 
 
-async def test_a_firing_is_stored_once_however_many_try(transport: Transport) -> None:
+async def test_a_firing_is_stored_once_however_many_try(transport: Broker) -> None:
     now, _ = await transport.last_firing(STREAM, "digest")
     due = now + timedelta(milliseconds=1)
     fired = await asyncio.gather(*(transport.fire(envelope(number), "digest", due) for number in range(10)))
@@ -175,7 +176,7 @@ async def test_a_firing_is_stored_once_however_many_try(transport: Transport) ->
     assert numbers(await receive(transport, ANN, 3)) == [fired.index(True), 12, 13]
 
 
-async def test_what_has_fired_and_is_done_does_not_fire_again(transport: Transport) -> None:
+async def test_what_has_fired_and_is_done_does_not_fire_again(transport: Broker) -> None:
     """The record does not depend on the entry: that is trimmed some time."""
     now, _ = await transport.last_firing(STREAM, "digest")
     assert await transport.fire(envelope(1), "digest", now + timedelta(seconds=1))

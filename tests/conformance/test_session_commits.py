@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import pairs
 from eventbus.contract.session_store import SessionId, SessionStatus, Stale
-from eventbus.contract.transport import Transport
 from eventbus.errors import EventBusError, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.process import crash_points
@@ -57,14 +57,14 @@ def mixed(count: int = COUNT) -> list[Envelope]:
     return [envelope(number, stream=STREAMS[number % 3]) for number in range(count)]
 
 
-async def filled(transport: Transport, events: Sequence[Envelope]) -> SessionId:
+async def filled(transport: Broker, events: Sequence[Envelope]) -> SessionId:
     session = SessionId("acme", uuid7())
     await transport.sessions.start(session, {}, 60.0)
     await transport.sessions.add(session, "all", events)
     return session
 
 
-async def stored(transport: Transport) -> list[int]:
+async def stored(transport: Broker) -> list[int]:
     """All that is in the streams; of each stream in its order."""
     found: list[int] = []
     for stream in STREAMS:
@@ -76,13 +76,13 @@ async def stored(transport: Transport) -> list[int]:
     return sorted(found)
 
 
-async def status(transport: Transport, session: SessionId) -> SessionStatus:
+async def status(transport: Broker, session: SessionId) -> SessionStatus:
     state = await transport.sessions.find(session)
     assert state is not None
     return state.status
 
 
-async def test_all_events_are_published_once_and_in_order(transport: Transport, knife: Knife) -> None:
+async def test_all_events_are_published_once_and_in_order(transport: Broker, knife: Knife) -> None:
     session = await filled(transport, mixed())
     committed = await commit(transport.sessions, session)
     assert (committed.status, committed.published) == (SessionStatus.COMMITTED, COUNT)
@@ -92,7 +92,7 @@ async def test_all_events_are_published_once_and_in_order(transport: Transport, 
     assert await transport.sessions.unfinished(0.0, 0.001) == []
 
 
-async def test_again_it_answers_the_same_and_publishes_nothing(transport: Transport, knife: Knife) -> None:
+async def test_again_it_answers_the_same_and_publishes_nothing(transport: Broker, knife: Knife) -> None:
     session = await filled(transport, mixed())
     first = await commit(transport.sessions, session)
     crossed = knife.crossed
@@ -101,7 +101,7 @@ async def test_again_it_answers_the_same_and_publishes_nothing(transport: Transp
     assert await stored(transport) == list(range(COUNT))
 
 
-async def test_many_at_once_answer_the_same_and_publish_once(transport: Transport, knife: Knife) -> None:
+async def test_many_at_once_answer_the_same_and_publish_once(transport: Broker, knife: Knife) -> None:
     session = await filled(transport, mixed())
     answers = await asyncio.gather(*(commit(transport.sessions, session) for _ in range(8)))
     assert len({(answer.status, answer.published, answer.batches) for answer in answers}) == 1
@@ -109,13 +109,13 @@ async def test_many_at_once_answer_the_same_and_publish_once(transport: Transpor
     assert await transport.sessions.unfinished(0.0, 0.001) == []
 
 
-async def test_one_without_events_is_committed_as_well(transport: Transport) -> None:
+async def test_one_without_events_is_committed_as_well(transport: Broker) -> None:
     session = await filled(transport, [])
     committed = await commit(transport.sessions, session)
     assert (committed.status, committed.published, committed.batches) == (SessionStatus.COMMITTED, 0, 0)
 
 
-async def test_what_cannot_be_committed_is_told_and_leaves_no_note(transport: Transport) -> None:
+async def test_what_cannot_be_committed_is_told_and_leaves_no_note(transport: Broker) -> None:
     session = await filled(transport, mixed(2))
     await transport.sessions.roll_back(session)
     with pytest.raises(WrongState):
@@ -129,7 +129,7 @@ async def test_what_cannot_be_committed_is_told_and_leaves_no_note(transport: Tr
 @pytest.mark.parametrize("number", [1, 2, 7, 12])
 @pytest.mark.parametrize("point", POINTS)
 async def test_cut_anywhere_it_is_whole_when_it_is_run_again(
-    point: str, number: int, transport: Transport, knife: Knife
+    point: str, number: int, transport: Broker, knife: Knife
 ) -> None:
     if number > 1 and point != "session.appended":
         return
@@ -145,7 +145,7 @@ async def test_cut_anywhere_it_is_whole_when_it_is_run_again(
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_cut_anywhere_recovery_ends_it_or_it_is_untouched(
-    point: str, transport: Transport, knife: Knife, monkeypatch: pytest.MonkeyPatch
+    point: str, transport: Broker, knife: Knife, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.sessions.recovery.GRACE", 0.01)
     session = await filled(transport, mixed())
@@ -163,7 +163,7 @@ async def test_cut_anywhere_recovery_ends_it_or_it_is_untouched(
         assert await stored(transport) == list(range(COUNT))
 
 
-async def test_every_event_is_counted_by_whoever_has_appended_it(transport: Transport, knife: Knife) -> None:
+async def test_every_event_is_counted_by_whoever_has_appended_it(transport: Broker, knife: Knife) -> None:
     session, counted = await filled(transport, mixed()), list[bytes]()
 
     def count(events: Sequence[Envelope]) -> None:
@@ -193,7 +193,7 @@ async def test_what_was_handled_and_trimmed_meanwhile_is_not_published_again(
 
 
 async def test_a_zombie_that_goes_on_behind_its_successor_changes_nothing(
-    transport: Transport, knife: Knife, monkeypatch: pytest.MonkeyPatch
+    transport: Broker, knife: Knife, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await filled(transport, mixed())
     resume, asleep, publish = asyncio.Event(), asyncio.Event(), transport.sessions.publish
@@ -213,7 +213,7 @@ async def test_a_zombie_that_goes_on_behind_its_successor_changes_nothing(
     assert await stored(transport) == list(range(COUNT))
 
 
-async def test_who_was_noted_too_long_ago_notes_it_again(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_was_noted_too_long_ago_notes_it_again(transport: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the recovery might have dropped the note, and a death would leave it COMMITTING for ever."""
     session, register, notes = await filled(transport, mixed()), transport.sessions.register, []
 
@@ -226,7 +226,7 @@ async def test_who_was_noted_too_long_ago_notes_it_again(transport: Transport, m
     assert len(notes) == 2
 
 
-async def test_clocks_that_never_agree_are_told(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clocks_that_never_agree_are_told(transport: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_arguments: object) -> None:
         raise Stale
 
@@ -237,7 +237,7 @@ async def test_clocks_that_never_agree_are_told(transport: Transport, monkeypatc
 
 
 async def test_a_note_that_leads_to_nothing_is_dropped_when_nobody_can_rely_on_it(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch
+    transport: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.sessions.recovery.GRACE", 0.0)
     monkeypatch.setattr("eventbus.sessions.recovery.INTERVAL", 0.002)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.session_store import MAX_BYTES, MAX_EVENTS, Portion, Run, SessionId, SessionStatus, Stale
-from eventbus.contract.transport import Transport
 from eventbus.errors import Full, NoSuchSession, SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.redis import RedisTransport
@@ -28,7 +28,7 @@ def events(*found: int, **attributes: Any) -> list[Envelope]:
     return [envelope(number, **attributes) for number in found]
 
 
-async def started(transport: Transport, *found: int, seconds: float = 60.0) -> SessionId:
+async def started(transport: Broker, *found: int, seconds: float = 60.0) -> SessionId:
     """A session that has these events."""
     session = acme()
     await transport.sessions.start(session, {"from": "tests"}, seconds)
@@ -37,13 +37,13 @@ async def started(transport: Transport, *found: int, seconds: float = 60.0) -> S
     return session
 
 
-async def begun(transport: Transport, *found: int) -> tuple[SessionId, Run]:
+async def begun(transport: Broker, *found: int) -> tuple[SessionId, Run]:
     session = await started(transport, *found)
     _, run = await transport.sessions.begin(session, await transport.sessions.register(session))
     return session, run
 
 
-async def status(transport: Transport, session: SessionId) -> SessionStatus | None:
+async def status(transport: Broker, session: SessionId) -> SessionStatus | None:
     found = await transport.sessions.find(session)
     return None if found is None else found.status
 
@@ -52,7 +52,7 @@ def portion(sent: Sequence[Envelope], since: int, until: int) -> Portion:
     return Portion("order", since, until, [(position, sent[position]) for position in range(since, until)])
 
 
-async def stored(transport: Transport) -> list[int]:
+async def stored(transport: Broker) -> list[int]:
     found = [await transport.read(ANN, 1000, 0.02) for _ in range(3)]
     return [number for read in found for number in numbers(read)]
 
@@ -60,7 +60,7 @@ async def stored(transport: Transport) -> list[int]:
 # Collecting -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_begins_empty_and_is_the_same_when_it_is_started_again(transport: Transport) -> None:
+async def test_a_session_begins_empty_and_is_the_same_when_it_is_started_again(transport: Broker) -> None:
     session = acme()
     first = await transport.sessions.start(session, {"from": "tests", "n": [1, None]}, 60.0)
     assert (first.id, first.status, first.event_count, first.size) == (session.id, SessionStatus.ACTIVE, 0, 0)
@@ -71,7 +71,7 @@ async def test_a_session_begins_empty_and_is_the_same_when_it_is_started_again(t
     assert await transport.sessions.find(session) == first
 
 
-async def test_events_are_kept_in_order_and_come_back_whole(transport: Transport) -> None:
+async def test_events_are_kept_in_order_and_come_back_whole(transport: Broker) -> None:
     session = await started(transport)
     whole = envelope(
         subject="o-1", organization="acme", correlation_id="c", metadata={"a": "b\n"}, priority=2, data=b'{"a":\n"b"}'
@@ -86,7 +86,7 @@ async def test_events_are_kept_in_order_and_come_back_whole(transport: Transport
     assert await transport.sessions.events(session, 4, 2) == await transport.sessions.events(session, 0, 0) == []
 
 
-async def test_an_addition_is_made_once(transport: Transport) -> None:
+async def test_an_addition_is_made_once(transport: Broker) -> None:
     session = await started(transport)
     sent = events(1, 2)
     states = await asyncio.gather(*(transport.sessions.add(session, "a", sent) for _ in range(5)))
@@ -95,13 +95,13 @@ async def test_an_addition_is_made_once(transport: Transport) -> None:
     assert (await transport.sessions.add(session, "c", [])).event_count == 3
 
 
-async def test_an_addition_that_was_made_is_known_behind_the_end_as_well(transport: Transport) -> None:
+async def test_an_addition_that_was_made_is_known_behind_the_end_as_well(transport: Broker) -> None:
     session = await started(transport, 1)
     await transport.sessions.roll_back(session)
     assert (await transport.sessions.add(session, "first", events(1))).status is SessionStatus.ROLLED_BACK
 
 
-async def test_what_does_not_fit_is_refused_as_a_whole(transport: Transport) -> None:
+async def test_what_does_not_fit_is_refused_as_a_whole(transport: Broker) -> None:
     session = await started(transport)
     await transport.sessions.add(session, "a", events(*[0] * (MAX_EVENTS - 1)))
     with pytest.raises(SessionFull):
@@ -110,7 +110,7 @@ async def test_what_does_not_fit_is_refused_as_a_whole(transport: Transport) -> 
     assert len(await transport.sessions.events(session, 0, MAX_EVENTS + 1)) == MAX_EVENTS
 
 
-async def test_bytes_have_a_bound_too(transport: Transport) -> None:
+async def test_bytes_have_a_bound_too(transport: Broker) -> None:
     session = await started(transport)
     half = MAX_BYTES // 2
     await transport.sessions.add(session, "a", [envelope(data=b"x" * half)])
@@ -119,7 +119,7 @@ async def test_bytes_have_a_bound_too(transport: Transport) -> None:
     assert (await transport.sessions.add(session, "c", [envelope(data=b"x" * half)])).size == MAX_BYTES
 
 
-async def test_another_organizations_session_is_not_there(transport: Transport) -> None:
+async def test_another_organizations_session_is_not_there(transport: Broker) -> None:
     session = await started(transport, 1)
     stolen = SessionId("umbrella", session.id)
     note = await transport.sessions.register(stolen)
@@ -138,7 +138,7 @@ async def test_another_organizations_session_is_not_there(transport: Transport) 
 
 
 @pytest.mark.parametrize("organization", ["", "a}b", "{", "ä b", "x:y}:z"])
-async def test_an_organization_may_be_called_anything(organization: str, transport: Transport) -> None:
+async def test_an_organization_may_be_called_anything(organization: str, transport: Broker) -> None:
     session = SessionId(organization, uuid7())
     await transport.sessions.start(session, {}, 60.0)
     await transport.sessions.add(session, "a", events(1))
@@ -153,7 +153,7 @@ async def test_an_organization_may_be_called_anything(organization: str, transpo
 # Ending ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_rolled_back_is_gone_and_takes_nothing(transport: Transport) -> None:
+async def test_what_is_rolled_back_is_gone_and_takes_nothing(transport: Broker) -> None:
     session = await started(transport, 1, 2)
     assert (await transport.sessions.roll_back(session)).status is SessionStatus.ROLLED_BACK
     assert (await transport.sessions.roll_back(session)).status is SessionStatus.ROLLED_BACK
@@ -165,7 +165,7 @@ async def test_what_is_rolled_back_is_gone_and_takes_nothing(transport: Transpor
         assert refused.value.status == "ROLLED_BACK"
 
 
-async def test_what_is_being_committed_takes_nothing_and_does_not_go_back(transport: Transport) -> None:
+async def test_what_is_being_committed_takes_nothing_and_does_not_go_back(transport: Broker) -> None:
     session, _ = await begun(transport, 1)
     for step in (transport.sessions.add(session, "a", events(3)), transport.sessions.roll_back(session)):
         with pytest.raises(WrongState) as refused:
@@ -175,7 +175,7 @@ async def test_what_is_being_committed_takes_nothing_and_does_not_go_back(transp
     assert again.status is SessionStatus.COMMITTING
 
 
-async def test_what_is_committed_stays_as_it_is(transport: Transport) -> None:
+async def test_what_is_committed_stays_as_it_is(transport: Broker) -> None:
     session, _ = await begun(transport, 1, 2)
     committed = await transport.sessions.finish(session, 3, ["order"])
     assert (committed.status, committed.published, committed.batches) == (SessionStatus.COMMITTED, 2, 3)
@@ -188,14 +188,14 @@ async def test_what_is_committed_stays_as_it_is(transport: Transport) -> None:
             await step
 
 
-async def test_nothing_is_finished_that_has_not_begun(transport: Transport) -> None:
+async def test_nothing_is_finished_that_has_not_begun(transport: Broker) -> None:
     session = await started(transport, 1)
     with pytest.raises(WrongState):
         await transport.sessions.finish(session, 0, [])
     assert await status(transport, session) is SessionStatus.ACTIVE
 
 
-async def test_its_time_is_over_and_later_nobody_knows_it(transport: Transport) -> None:
+async def test_its_time_is_over_and_later_nobody_knows_it(transport: Broker) -> None:
     async def ends_after(seconds: float) -> None:
         session = await started(transport, 1, seconds=seconds)
         acknowledged = datetime.now(UTC)
@@ -219,7 +219,7 @@ async def test_its_time_is_over_and_later_nobody_knows_it(transport: Transport) 
     await in_a_span(ends_after)
 
 
-async def test_what_is_being_committed_has_no_end(transport: Transport) -> None:
+async def test_what_is_being_committed_has_no_end(transport: Broker) -> None:
     async def is_begun_within(seconds: float) -> None:
         session = await started(transport, 1, seconds=seconds)
         await transport.sessions.begin(session, await transport.sessions.register(session))
@@ -232,7 +232,7 @@ async def test_what_is_being_committed_has_no_end(transport: Transport) -> None:
     await in_a_span(is_begun_within)
 
 
-async def test_the_active_ones_are_counted(transport: Transport) -> None:
+async def test_the_active_ones_are_counted(transport: Broker) -> None:
     assert await transport.sessions.active("acme") == 0
     first, second, third = [await started(transport) for _ in range(3)]
     assert await transport.sessions.active("acme") == 3
@@ -247,7 +247,7 @@ async def test_the_active_ones_are_counted(transport: Transport) -> None:
 # Publishing -----------------------------------------------------------------------------------------------------------
 
 
-async def test_portions_are_appended_once_and_in_order_however_often_they_are_sent(transport: Transport) -> None:
+async def test_portions_are_appended_once_and_in_order_however_often_they_are_sent(transport: Broker) -> None:
     sent = events(*range(10))
     _, run = await begun(transport)
     assert await transport.sessions.publish(run, portion(sent, 0, 4)) == 0
@@ -258,7 +258,7 @@ async def test_portions_are_appended_once_and_in_order_however_often_they_are_se
     assert await stored(transport) == list(range(10))
 
 
-async def test_who_cuts_it_otherwise_appends_what_lacks(transport: Transport) -> None:
+async def test_who_cuts_it_otherwise_appends_what_lacks(transport: Broker) -> None:
     sent = events(*range(10))
     _, run = await begun(transport)
     await transport.sessions.publish(run, portion(sent, 0, 4))
@@ -266,14 +266,14 @@ async def test_who_cuts_it_otherwise_appends_what_lacks(transport: Transport) ->
     assert await stored(transport) == list(range(7))
 
 
-async def test_nothing_is_appended_behind_a_gap(transport: Transport) -> None:
+async def test_nothing_is_appended_behind_a_gap(transport: Broker) -> None:
     sent = events(*range(10))
     _, run = await begun(transport)
     assert await transport.sessions.publish(run, portion(sent, 4, 10)) == 0
     assert await stored(transport) == []
 
 
-async def test_each_goes_into_the_lane_of_its_priority(transport: Transport) -> None:
+async def test_each_goes_into_the_lane_of_its_priority(transport: Broker) -> None:
     _, run = await begun(transport)
     sent = [envelope(priority, priority=priority) for priority in (10, 5, 1)]
     await transport.sessions.publish(run, portion(sent, 0, 3))
@@ -285,7 +285,7 @@ async def test_each_goes_into_the_lane_of_its_priority(transport: Transport) -> 
 # Notes ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_note_stands_until_it_is_taken_back_and_is_told_to_one_at_a_time(transport: Transport) -> None:
+async def test_a_note_stands_until_it_is_taken_back_and_is_told_to_one_at_a_time(transport: Broker) -> None:
     session, _ = await begun(transport, 1)
     other = SessionId("umbrella", uuid7())
     await transport.sessions.register(other)
@@ -301,7 +301,7 @@ async def test_a_note_stands_until_it_is_taken_back_and_is_told_to_one_at_a_time
     assert [note.session for note in await transport.sessions.unfinished(0.0, 0.001)] == [other]
 
 
-async def test_an_old_note_is_no_ground_to_begin_on(transport: Transport) -> None:
+async def test_an_old_note_is_no_ground_to_begin_on(transport: Broker) -> None:
     session = await started(transport, 1)
     note = await transport.sessions.register(session)
     with pytest.raises(Stale):
@@ -310,7 +310,7 @@ async def test_an_old_note_is_no_ground_to_begin_on(transport: Transport) -> Non
     assert (await transport.sessions.begin(session, note - 29_000))[0].status is SessionStatus.COMMITTING
 
 
-async def test_a_run_of_yesterday_appends_nothing(transport: Transport) -> None:
+async def test_a_run_of_yesterday_appends_nothing(transport: Broker) -> None:
     """Somebody who slept until the cursors were gone must not publish all of it again."""
     _, run = await begun(transport)
     with pytest.raises(Stale):

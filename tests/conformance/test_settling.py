@@ -3,27 +3,17 @@
 import asyncio
 import time
 
+from eventbus.contract.broker import Broker
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Settlement, Snooze
+from eventbus.contract.limiting import Bound, Request, Scope
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import (
-    Ack,
-    Bound,
-    Dead,
-    Outcome,
-    Release,
-    Request,
-    Retry,
-    Scope,
-    Settlement,
-    Snooze,
-    Transport,
-)
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually
 
 ANN, BOB = consumer("ann"), consumer("bob")
 
 
-async def test_what_is_acked_does_not_come_back(transport: Transport) -> None:
+async def test_what_is_acked_does_not_come_back(transport: Broker) -> None:
     short = consumer(lease=0.1)
     await transport.append(outgoing(1, 2))
     await settle(transport, await receive(transport, short, 2), Ack())
@@ -31,7 +21,7 @@ async def test_what_is_acked_does_not_come_back(transport: Transport) -> None:
     assert await nothing_left(transport, consumer("bob", lease=0.1))
 
 
-async def test_a_retry_comes_back_when_it_is_due_and_not_before(transport: Transport) -> None:
+async def test_a_retry_comes_back_when_it_is_due_and_not_before(transport: Broker) -> None:
     await transport.append(outgoing(1))
     deliveries = await receive(transport, ANN)
     started = time.monotonic()
@@ -44,14 +34,14 @@ async def test_a_retry_comes_back_when_it_is_due_and_not_before(transport: Trans
     assert time.monotonic() - started >= 0.199  # due times are kept in milliseconds
 
 
-async def test_a_due_retry_does_not_wait_for_the_lease(transport: Transport) -> None:
+async def test_a_due_retry_does_not_wait_for_the_lease(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Retry(0.01, FAILED))
     async with asyncio.timeout(ANN.lease / 3):
         await reclaim(transport, ANN)
 
 
-async def test_retries_count_failures(transport: Transport) -> None:
+async def test_retries_count_failures(transport: Broker) -> None:
     await transport.append(outgoing(1))
     deliveries = await receive(transport, ANN)
     for failures in (1, 2, 3):
@@ -60,7 +50,7 @@ async def test_retries_count_failures(transport: Transport) -> None:
         assert (deliveries[0].failures, deliveries[0].attempt) == (failures, failures + 1)
 
 
-async def test_a_snooze_spends_no_attempt(transport: Transport) -> None:
+async def test_a_snooze_spends_no_attempt(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Retry(0.0, FAILED))
     for _ in range(3):
@@ -71,7 +61,7 @@ async def test_a_snooze_spends_no_attempt(transport: Transport) -> None:
     assert delivery.failures == 1
 
 
-async def test_what_is_released_is_anybodys_at_once_and_spends_no_attempt(transport: Transport) -> None:
+async def test_what_is_released_is_anybodys_at_once_and_spends_no_attempt(transport: Broker) -> None:
     await transport.append(outgoing(1, 2))
     await settle(transport, await receive(transport, ANN, 2), Release())
     found = (await transport.reclaim(BOB, 10)).deliveries
@@ -79,7 +69,7 @@ async def test_what_is_released_is_anybodys_at_once_and_spends_no_attempt(transp
     assert [(delivery.failures, delivery.crashes) for delivery in found] == [(0, 0), (0, 0)]
 
 
-async def test_what_rests_belongs_to_nobody(transport: Transport) -> None:
+async def test_what_rests_belongs_to_nobody(transport: Broker) -> None:
     await transport.append(outgoing(1))
     resting = await receive(transport, ANN)
     await settle(transport, resting, Snooze(60.0))
@@ -88,7 +78,7 @@ async def test_what_rests_belongs_to_nobody(transport: Transport) -> None:
     assert await transport.dead_letters("order") == []
 
 
-async def test_retries_come_in_the_order_in_which_they_are_due(transport: Transport) -> None:
+async def test_retries_come_in_the_order_in_which_they_are_due(transport: Broker) -> None:
     await transport.append(outgoing(1, 2, 3))
     one, two, three = await receive(transport, ANN, 3)
     delays = ((one, 0.15), (two, 0.05), (three, 0.1))
@@ -97,14 +87,14 @@ async def test_retries_come_in_the_order_in_which_they_are_due(transport: Transp
     assert numbers(await reclaim(transport, ANN, 3)) == [2, 3, 1]
 
 
-async def test_a_retry_holds_up_no_other_event(transport: Transport) -> None:
+async def test_a_retry_holds_up_no_other_event(transport: Broker) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Retry(60.0, FAILED))
     await transport.append(outgoing(2))
     assert numbers(await receive(transport, ANN)) == [2]
 
 
-async def test_one_call_settles_all_kinds(transport: Transport) -> None:
+async def test_one_call_settles_all_kinds(transport: Broker) -> None:
     await transport.append(outgoing(*range(6)))
     deliveries = await receive(transport, ANN, 6)
     outcomes: list[Outcome] = [Ack(), Retry(0.0, FAILED), Snooze(0.0), Release(), Dead(FAILED, 1), Ack()]
@@ -120,7 +110,7 @@ async def test_one_call_settles_all_kinds(transport: Transport) -> None:
     assert await nothing_left(transport, BOB)
 
 
-async def test_one_call_settles_several_streams_and_groups(transport: Transport) -> None:
+async def test_one_call_settles_several_streams_and_groups(transport: Broker) -> None:
     subscriptions = [consumer(), consumer(group="shipping"), consumer(stream="invoice")]
     await transport.append(outgoing(1) + outgoing(2, stream="invoice"))
     deliveries = [delivery for subscription in subscriptions for delivery in await receive(transport, subscription)]
@@ -129,7 +119,7 @@ async def test_one_call_settles_several_streams_and_groups(transport: Transport)
         assert await nothing_left(transport, subscription)
 
 
-async def test_settling_twice_is_harmless(transport: Transport) -> None:
+async def test_settling_twice_is_harmless(transport: Broker) -> None:
     await transport.append(outgoing(*range(5)))
     deliveries = await receive(transport, ANN, 5)
     outcomes: list[Outcome] = [Ack(), Retry(0.0, FAILED), Snooze(0.0), Release(), Dead(FAILED, 1)]
@@ -145,13 +135,13 @@ async def test_settling_twice_is_harmless(transport: Transport) -> None:
     assert await nothing_left(transport, ANN)
 
 
-async def test_settling_nothing_is_allowed(transport: Transport) -> None:
+async def test_settling_nothing_is_allowed(transport: Broker) -> None:
     await transport.settle([])
     assert await transport.renew([]) == []
     assert await transport.append([]) == []
 
 
-async def test_next_due_is_the_nearest_of_schedule_and_retries(transport: Transport) -> None:
+async def test_next_due_is_the_nearest_of_schedule_and_retries(transport: Broker) -> None:
     await transport.append(outgoing(1) + outgoing(2, delay=5.0))
     await settle(transport, await receive(transport, ANN), Retry(60.0, FAILED))
 
@@ -162,7 +152,7 @@ async def test_next_due_is_the_nearest_of_schedule_and_retries(transport: Transp
 
 
 async def test_what_waits_for_a_limit_comes_when_it_was_told_to_however_late_that_is_settled(
-    transport: Transport,
+    transport: Broker,
 ) -> None:
     await transport.append(outgoing(*range(7)))
     deliveries = await receive(transport, ANN, 7)

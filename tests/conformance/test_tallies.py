@@ -17,7 +17,7 @@ from eventbus.contract.activity_stats import (
     Sums,
     activity,
 )
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import tally_keys
@@ -32,11 +32,11 @@ def failure(number: int) -> bytes:
     return orjson.dumps(told)
 
 
-async def sums(transport: Transport, organization: str | None = "acme", minutes: int = 5) -> Sums:
+async def sums(transport: Broker, organization: str | None = "acme", minutes: int = 5) -> Sums:
     return (await transport.tallies.read(organization, minutes)).sums
 
 
-async def test_all_writers_are_added_up_and_organizations_are_not(transport: Transport) -> None:
+async def test_all_writers_are_added_up_and_organizations_are_not(transport: Broker) -> None:
     await transport.tallies.add("one", 1, [Share("acme", DONE), Share("umbrella", MIXED), Share(None, MIXED)])
     await asyncio.gather(*(transport.tallies.add(writer, 1, [Share("acme", MIXED)]) for writer in ("two", "three")))
     await transport.tallies.add("one", 2, [Share("acme", DONE)])
@@ -46,7 +46,7 @@ async def test_all_writers_are_added_up_and_organizations_are_not(transport: Tra
     assert await sums(transport, "acme", 60) == await sums(transport)
 
 
-async def test_an_addition_whose_reply_was_lost_counts_once(transport: Transport) -> None:
+async def test_an_addition_whose_reply_was_lost_counts_once(transport: Broker) -> None:
     share = Share("acme", MIXED, [failure(1)])
     for _ in range(3):
         await transport.tallies.add("one", 7, [share])
@@ -54,7 +54,7 @@ async def test_an_addition_whose_reply_was_lost_counts_once(transport: Transport
     assert (found.sums, len(found.failures)) == (MIXED, 1)
 
 
-async def test_the_last_failures_are_kept_and_their_times_are_the_server_s(transport: Transport) -> None:
+async def test_the_last_failures_are_kept_and_their_times_are_the_server_s(transport: Broker) -> None:
     await transport.tallies.add("one", 1, [Share("acme", Sums(dead=2), [failure(1), failure(2)])])
     await transport.tallies.add("two", 1, [Share("acme", Sums(dead=30), [failure(n) for n in range(3, 33)])])
     await transport.tallies.add("one", 2, [Share("umbrella", Sums(dead=1), [failure(99)])])
@@ -65,7 +65,7 @@ async def test_the_last_failures_are_kept_and_their_times_are_the_server_s(trans
     assert abs(now.timestamp() - time.time()) < 5
 
 
-async def test_a_name_may_be_anything(transport: Transport) -> None:
+async def test_a_name_may_be_anything(transport: Broker) -> None:
     names = ["\ud800", "{a}:b", "a b\r\n", "ü" * 5_000, "acme:activity", "acme"]
     await transport.tallies.add("one", 1, [Share(name, Sums(done=i)) for i, name in enumerate(names)])
     assert [(await sums(transport, name)).done for name in names] == list(range(len(names)))
@@ -109,7 +109,7 @@ async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTrans
         assert 0 < await raw.execute("PTTL", key) <= KEPT * 1000
 
 
-async def test_rates_are_none_of_nothing_and_those_of_what_was_counted_else(transport: Transport) -> None:
+async def test_rates_are_none_of_nothing_and_those_of_what_was_counted_else(transport: Broker) -> None:
     nothing = await activity(transport.tallies, "acme", FIVE_MINUTES)
     assert (nothing.processed, nothing.success_rate, nothing.average_seconds, nothing.per_minute) == (0, None, None, 0)
     await transport.tallies.add("one", 1, [Share("acme", Sums(done=9, dead=3, retried=4, ran=16, micros=8_000_000))])

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 
 from eventbus import Envelope, Event, EventBus, Finished
 from eventbus import event as events
-from eventbus.contract.transport import Outgoing, Subscription
+from eventbus.contract.delivery import Subscription
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of

@@ -10,7 +10,7 @@ import pytest
 
 from eventbus import EventBus
 from eventbus.contract.codec import envelop
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope
 from tests.faults.conftest import STREAM, Arena, ArenaFactory
 from tests.faults.jobs import Noted

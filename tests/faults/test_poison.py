@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from eventbus import EventBus
-from eventbus.contract.transport import SUSPECT_FROM
+from eventbus.contract.delivery import SUSPECT_FROM
 from eventbus.event import uuid7
 from tests.faults.conftest import KEY, Arena
 from tests.faults.history import check

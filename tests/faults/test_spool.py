@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.memory import MemoryTransport
 from eventbus.publishing.spool import SPOOL_BYTES, Replayed, SpoolFile, replay

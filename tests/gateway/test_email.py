@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import EventBus, Phase
-from eventbus.contract.transport import DeadLetter
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.embedded.ports import free_port
 from eventbus.event import uuid7
 from handlers import GROUPS, jobs

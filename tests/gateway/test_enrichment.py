@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from eventbus import EventBus
+from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.inspection import Standing
-from eventbus.contract.transport import DeadLetter
 from handlers import jobs
 from handlers.partners.services import SERVICES, Services
 from handlers.partners.signing import key_of

@@ -4,7 +4,7 @@ from typing import Any
 
 from eventbus import EventBus
 from eventbus.contract.history import Ending
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope, uuid7
 from tests.gateway.client import Client, Gateway
 from tests.gateway.conftest import Tables

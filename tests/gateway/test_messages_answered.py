@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from eventbus import Backoff, EventBus, Origin, SlowLane
 from eventbus.contract.codec import envelop
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from handlers.message import workflow
 from handlers.message.events import Channel, MessageReceived
 from handlers.message.handlers import message as group

@@ -7,9 +7,9 @@ from importlib import import_module
 
 import pytest
 
+from eventbus.contract.delivery import Ack, Dead, Retry
 from eventbus.contract.inspection import Balance
 from eventbus.contract.retention import Retention
-from eventbus.contract.transport import Ack, Dead, Retry
 from eventbus.redis import RedisTransport
 from eventbus.redis.auditing import audit
 from eventbus.redis.link import Link

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from eventbus import Event, EventBus
 from eventbus.contract.codec import decode
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.embedded.ports import free_port
 from eventbus.errors import CodecError, ConfigurationError, Full, Unavailable
 from eventbus.event import Origin, Receipt, Status

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from eventbus import Batch, ConfigurationError, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
 from eventbus.context import Publisher
+from eventbus.contract.delivery import Refusal, Settlement
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Refusal, Settlement
 from eventbus.memory import MemoryTransport
 from tests.waiting import PATIENCE, until
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.publishing.spool.record import Spooled, pack
 from tests.integration.commands import eventbus
 from tests.samples import envelope

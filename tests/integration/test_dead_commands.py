@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from eventbus.contract.transport import Dead, Failure, Outgoing
+from eventbus.contract.delivery import Dead, Failure
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from tests.integration.commands import eventbus_here as eventbus

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eventbus import EventBus
 from eventbus.cli.checks import examine
+from eventbus.contract.delivery import Dead
 from eventbus.contract.inspection import ConsumerState, Finding, GroupState, Severity, StreamState
-from eventbus.contract.transport import Dead
 from eventbus.redis import RedisTransport, health
 from eventbus.redis.link import Link
 from tests.integration.commands import assert_fits

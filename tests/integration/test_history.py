@@ -23,8 +23,8 @@ from eventbus import (
 )
 from eventbus.contract.codec import encode, pairs
 from eventbus.contract.history import Ending, Execution, Selection
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Outgoing
 from eventbus.event import Envelope, Origin, unix_ms, uuid7
 from eventbus.postgres import Database, partitions
 from eventbus.redis.keys import stream_keys

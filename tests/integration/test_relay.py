@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Event
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.event import Status
 from eventbus.postgres import Database

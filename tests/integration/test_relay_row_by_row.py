@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from structlog.testing import capture_logs
 
-from eventbus.contract.transport import Delivery, Outgoing, Subscription
+from eventbus.contract.delivery import Delivery, Subscription
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import Status, unix_ms, uuid7
 from eventbus.postgres import Database, outbox, relaying

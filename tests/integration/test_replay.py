@@ -19,10 +19,11 @@ from eventbus import (
     RetryPolicy,
     Unavailable,
 )
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import decode
 from eventbus.contract.history import Ending, Selection
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.replays import Replay
-from eventbus.contract.transport import Outgoing, Transport
 from eventbus.event import Envelope, uuid7
 from eventbus.operating.replaying import NoSuchGroup, Replaying
 from tests.samples import consumer, receive
@@ -65,7 +66,7 @@ async def bus(redis_url: str, migrated_url: str) -> AsyncIterator[EventBus]:
         yield bus
 
 
-async def entries(transport: Transport, group: str, stream: str = "bill") -> list[Envelope]:
+async def entries(transport: Broker, group: str, stream: str = "bill") -> list[Envelope]:
     """What waits for a group."""
     deliveries = await transport.read(consumer(group=group, stream=stream), 100, 0.0)
     return [decode(delivery.fields) for delivery in deliveries]

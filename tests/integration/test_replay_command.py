@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus import EventBus
+from eventbus.contract.delivery import Ack, Dead
 from eventbus.contract.history import Selection
-from eventbus.contract.transport import Ack, Dead, Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope
 from tests.integration.commands import CLEAN, Run, assert_fits
 from tests.integration.commands import eventbus_here as eventbus

@@ -14,8 +14,9 @@ import pytest
 from eventbus import EventBus
 from eventbus import event as events
 from eventbus.contract.codec import encode
+from eventbus.contract.delivery import Ack, Dead, Retry
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.session_store import SessionId
-from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
 from eventbus.event import Envelope, uuid7
 from eventbus.postgres import apply, installed
 from eventbus.postgres.outbox import insert

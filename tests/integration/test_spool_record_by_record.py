@@ -11,7 +11,7 @@ import pytest
 
 from eventbus.cli.checks import examine_spool
 from eventbus.contract.inspection import Severity
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.memory import MemoryTransport

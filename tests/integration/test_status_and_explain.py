@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus import Event, EventBus
-from eventbus.contract.transport import Ack, Dead, Outgoing, Retry
+from eventbus.contract.delivery import Ack, Dead, Retry
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.operating.aborting import aborts
 from eventbus.redis import RedisTransport

@@ -8,7 +8,7 @@ import pytest
 
 from eventbus import Event, EventBus
 from eventbus.contract.history import Ending
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope, Origin, uuid7
 from eventbus.postgres import gather
 from tests.integration.commands import Run, assert_fits

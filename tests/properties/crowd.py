@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from eventbus.contract.limiting import Request, Scope
 from eventbus.contract.limits import InFlight, Limit, RateLimit
-from eventbus.contract.transport import Request, Scope
 from tests.properties.turnstiles import Asked
 
 BEGIN = 1_800_000_000_000  # ms; some time in 2027

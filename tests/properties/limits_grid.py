@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from itertools import count as count_up
 from pathlib import Path
 
+from eventbus.contract.limiting import Bound, Request, Scope
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import Bound, Request, Scope
 from eventbus.embedded import EmbeddedRedis
 from tests import servers
 from tests.properties.crowd import Crowd, check_rates

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eventbus.contract.limiting import Bound, Request, Scope
 from eventbus.contract.limits import InFlight, Limit, RateLimit
-from eventbus.contract.transport import Bound, Request, Scope
 from tests.properties.crowd import BEGIN, Crowd, check_places, check_rates
 from tests.properties.limits_grid import COUNTS, SPANS, rate
 from tests.properties.turnstiles import Asked, OnServer, Rule

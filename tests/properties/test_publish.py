@@ -20,7 +20,8 @@ from pydantic import BaseModel, JsonValue
 from eventbus import Backoff, ConfigurationError, Event, EventBus, Group, Origin, Receipt, RetryPolicy, Status
 from eventbus.checks.numbers import longest_delay
 from eventbus.contract.codec import decode, encode, envelop, open_event, pairs
-from eventbus.contract.transport import Ack, Outgoing, Settlement, Subscription
+from eventbus.contract.delivery import Ack, Settlement, Subscription
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, _registry, event_class, uuid7
 from eventbus.redis.keys import group_keys, stream_keys

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
+from eventbus.contract.limiting import Answer, Request
 from eventbus.contract.limits import InFlight
-from eventbus.contract.transport import Answer, Request
 from eventbus.memory.gauges import Places
 from eventbus.memory.limits import Turnstile
 from eventbus.redis import limiting, scripts

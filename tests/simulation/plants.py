@@ -8,7 +8,8 @@ from unittest import mock
 
 from eventbus.consuming.consumer import Consumer
 from eventbus.consuming.lease_renewal import Renewal
-from eventbus.contract.transport import Ack, Delivery, Outgoing, Settlement
+from eventbus.contract.delivery import Ack, Delivery, Settlement
+from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status
 from eventbus.postgres import relay, relaying
 from eventbus.postgres.relaying import Relaying

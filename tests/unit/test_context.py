@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from eventbus.context import Context, Publisher
-from eventbus.contract.transport import Delivery, Subscription
+from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Event, Origin, uuid7
 

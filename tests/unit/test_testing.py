@@ -16,7 +16,7 @@ from eventbus import (
     RetryLater,
     RetryPolicy,
 )
-from eventbus.contract.transport import Release
+from eventbus.contract.delivery import Release
 from eventbus.handling.middleware import CallNext
 from eventbus.operating import control
 from eventbus.testing import MemoryBus, StillRunning

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from eventbus.contract.transport import Outgoing, Transport
+from eventbus.contract.broker import Broker
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import ConfigurationError, Full, Unavailable
 from eventbus.process.home import Home
 from eventbus.process.supervision import supervise
@@ -69,7 +70,7 @@ class Spool:
         self._replaying: asyncio.Task[None] | None = None
         self._home = Home()
 
-    def start(self, transport: Transport, breaker: Breaker) -> None:
+    def start(self, transport: Broker, breaker: Breaker) -> None:
         """Replay what is there, and what will be, whenever the transport takes it."""
         self._home.enter()
         name = "eventbus-spool-replay"

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import orjson
 
+from eventbus.contract.broker import Broker
 from eventbus.contract.codec import decode, encode
 from eventbus.contract.dedupe import Once, check_once
-from eventbus.contract.transport import Outgoing, Transport, fates_of
+from eventbus.contract.outgoing import Outgoing, fates_of
 from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.event import Envelope
 
@@ -49,7 +50,7 @@ class Operation(Protocol):
         """All that is needed to replay it, for a line."""
 
     @classmethod
-    async def replay(cls, run: "Sequence[Self]", transport: Transport) -> "list[Refused]":
+    async def replay(cls, run: "Sequence[Self]", transport: Broker) -> "list[Refused]":
         """Apply these, in order. What was applied before changes nothing.
 
         Raises Unavailable or Full: then they stay in the spool, all of them. What can never be applied is returned."""
@@ -112,7 +113,7 @@ class Spooled(NamedTuple):
         return cls(_envelope(parts), _due(parts), check_once(Once(**parts["dedupe"])) if "dedupe" in parts else None)
 
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Transport) -> list[Refused]:
+    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
         now = time.time()
         try:
             await transport.append([record.outgoing(now) for record in run], again=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from eventbus.contract.transport import Transport
+from eventbus.contract.broker import Broker
 from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.process import crash_points
 from eventbus.process.telling import get_logger
@@ -34,7 +34,7 @@ class Replayed(NamedTuple):
     rejected: int = 0
 
 
-async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
+async def replay(file: SpoolFile, transport: Broker) -> Replayed | None:
     """Everything that is in the file. None, if another process is at it.
 
     Raises Unavailable, Full, or OSError if the file cannot be read or marked: what was not marked is still there."""
@@ -60,7 +60,7 @@ async def replay(file: SpoolFile, transport: Transport) -> Replayed | None:
         return done
 
 
-async def replay_rejected(file: SpoolFile, transport: Transport) -> Replayed | None:
+async def replay_rejected(file: SpoolFile, transport: Broker) -> Replayed | None:
     """What was set aside, once the cause is gone: what is taken now is not there any more, what is refused again or
     cannot be read stays. None, and what is raised: as `replay`."""
     with file.claim() as mine:
@@ -85,7 +85,7 @@ def _operation(line: bytes) -> Operation | None:
     return None if isinstance(found, Mark) else found
 
 
-async def _apply(records: Sequence[Operation], transport: Transport) -> list[Refused]:
+async def _apply(records: Sequence[Operation], transport: Broker) -> list[Refused]:
     """All of these, in order: those of one kind that follow each other together."""
     if not records:
         return []
@@ -97,7 +97,7 @@ async def _apply(records: Sequence[Operation], transport: Transport) -> list[Ref
     return refused
 
 
-async def _apply_run(kind: type[Operation], run: list[Operation], transport: Transport) -> list[Refused]:
+async def _apply_run(kind: type[Operation], run: list[Operation], transport: Broker) -> list[Refused]:
     """What nobody has foreseen may be the fault of one: then they are applied one by one."""
     try:
         return await kind.replay(run, transport)
@@ -126,7 +126,7 @@ async def _set_aside(file: SpoolFile, refused: list[Refused]) -> None:
 class Replayer:
     """`run()` for ever, in every process that spools: whoever has the claim replays, the others stand by."""
 
-    def __init__(self, file: SpoolFile, transport: Transport, breaker: Breaker) -> None:
+    def __init__(self, file: SpoolFile, transport: Broker, breaker: Breaker) -> None:
         self._file = file
         self._transport = transport
         self._breaker = breaker

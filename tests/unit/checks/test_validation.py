@@ -13,7 +13,7 @@ from eventbus import Event, EventBus, Origin
 from eventbus.checks.numbers import longest_delay
 from eventbus.checks.validation import ATTRIBUTES, LONGEST, MOST_METADATA
 from eventbus.contract.codec import check_envelope, decode, encode, envelop, pairs
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport

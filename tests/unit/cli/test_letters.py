@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from eventbus.cli.letters import Filter, Reference, Sweep, letters
-from eventbus.contract.transport import Dead, DeadLetter, Failure, Outgoing
+from eventbus.contract.dead_letters import DeadLetter
+from eventbus.contract.delivery import Dead, Failure
+from eventbus.contract.outgoing import Outgoing
 from eventbus.memory import MemoryTransport
 from tests.samples import consumer, envelope, receive, settle
 

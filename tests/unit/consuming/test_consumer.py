@@ -13,8 +13,8 @@ from eventbus.consuming.consumer import Consumer
 from eventbus.consuming.executor import Executor
 from eventbus.consuming.suspects import Isolation
 from eventbus.context import Context
+from eventbus.contract.delivery import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import Dead, Delivery, Reclaimed, Refusal, Settlement, Subscription
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Event
 from eventbus.group import Group

@@ -13,7 +13,7 @@ from eventbus.consuming import executor as module
 from eventbus.consuming.executor import Executor
 from eventbus.context import Context
 from eventbus.contract.codec import encode, envelop, pairs
-from eventbus.contract.transport import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze, Subscription
+from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze, Subscription
 from eventbus.errors import CodecError, Conflict, Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.event import Envelope, Event, Origin
 from eventbus.group import Group

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus.consuming.heartbeat import LOOKS, InHand, Lifeline
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.errors import Unavailable
 from eventbus.group import Group
 from tests.samples import consumer

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from eventbus.consuming.lease_renewal import Hand, Renewal
 from eventbus.consuming.limit_gate import Admission
-from eventbus.contract.transport import Ack, Delivery, Outcome, Release
+from eventbus.contract.delivery import Ack, Delivery, Outcome, Release
 from eventbus.errors import Unavailable
 from eventbus.group import Group
 from eventbus.memory import MemoryTransport

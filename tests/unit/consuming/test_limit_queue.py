@@ -12,8 +12,9 @@ from eventbus.consuming.limit_gate import Admission
 from eventbus.consuming.limit_queue import LOOK_AHEAD, Gate
 from eventbus.context import Context
 from eventbus.contract.codec import encode, pairs
+from eventbus.contract.delivery import Delivery, Snooze, Subscription
+from eventbus.contract.limiting import Answer, Request
 from eventbus.contract.limits import RateLimit
-from eventbus.contract.transport import Answer, Delivery, Request, Snooze, Subscription
 from eventbus.event import Envelope, Event, uuid7
 from eventbus.group import Group
 from eventbus.memory import MemoryTransport

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from eventbus import Batch, Context, Event, EventBus, Group, RetryPolicy, Worker
 from eventbus.context import Publisher
+from eventbus.contract.delivery import Ack, Dead, Release, Retry
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Ack, Dead, Release, Retry
 from eventbus.handling.listeners import Finished
 from eventbus.policy import Backoff
 from tests.waiting import PATIENCE, until

@@ -10,7 +10,7 @@ import pytest
 
 from eventbus.consuming import runner as module
 from eventbus.consuming.runner import Runners
-from eventbus.contract.transport import Ack, Delivery, Outcome, Release, Subscription
+from eventbus.contract.delivery import Ack, Delivery, Outcome, Release, Subscription
 from tests.waiting import until
 
 SUBSCRIPTION = Subscription("s", "g", "c", 10.0, 3)

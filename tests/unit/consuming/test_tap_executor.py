@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 from eventbus import Backoff, ConfigurationError, Context, Event, EventBus, Group, Reject, RetryPolicy, Worker
 from eventbus.consuming import tap_executor
 from eventbus.context import Publisher
+from eventbus.contract.delivery import Ack, Dead, Release
+from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Ack, Dead, Outgoing, Release
 from eventbus.errors import Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.handling.listeners import Finished

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus.contract.codec import encode, envelop, pairs
-from eventbus.contract.transport import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import CodecError
 from eventbus.event import Event
 from eventbus.handling import listeners

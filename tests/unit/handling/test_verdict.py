@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventbus.contract.transport import Dead, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Dead, Outcome, Release, Retry, Snooze
 from eventbus.errors import Reject, RetryLater, SnoozeFor, Unavailable
 from eventbus.handling.verdict import UNAVAILABLE_SNOOZE, GivenBack, failure_of, judge, judge_unforeseen
 from eventbus.policy import Backoff, RetryPolicy

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from eventbus.contract.transport import Delivery, Retry
+from eventbus.contract.delivery import Delivery, Retry
 from eventbus.memory import MemoryTransport
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE

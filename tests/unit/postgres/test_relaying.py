@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eventbus.contract.transport import Fate, Outgoing
+from eventbus.contract.outgoing import Fate, Outgoing
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.postgres.relaying import FIRST_PAUSE, LONGEST_PAUSE, STALE, Judged, Relaying, Sent

@@ -13,7 +13,7 @@ import structlog
 from eventbus import Context, EventBus, Group, RetryPolicy
 from eventbus.consuming.executor import Executor
 from eventbus.contract.codec import encode, pairs
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.event import Envelope, Event
 from eventbus.process import logs
 from tests.samples import consumer, envelope

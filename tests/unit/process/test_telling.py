@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from eventbus.consuming.heartbeat import Lifeline
-from eventbus.contract.transport import Delivery, Subscription
+from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.process import logs
 from eventbus.process.telling import get_logger, lost_lines
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eventbus import Event, EventBus, Full, Status, Unavailable
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import ConfigurationError
 from eventbus.memory import MemoryTransport
 from tests.stopwatch import Stopwatch

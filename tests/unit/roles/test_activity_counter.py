@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus.contract.activity_stats import ERROR_LIMIT, FAILURES, Found, Share, Sums
-from eventbus.contract.transport import Ack, Dead, Failure, Outcome, Release, Retry, Snooze
+from eventbus.contract.delivery import Ack, Dead, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.memory import MemoryTransport

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from eventbus.contract.delivery import Ack, Delivery, Outcome, Release, Snooze
 from eventbus.contract.history import Ending, Execution
 from eventbus.contract.tap import Passing
-from eventbus.contract.transport import Ack, Delivery, Outcome, Release, Snooze
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.handling.listeners import Finished
@@ -31,7 +31,7 @@ class Store:
 
     async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
         if self.trouble is None or self.reached:
-            self.written |= dict(execution_log)
+            self.written |= dict(executions)
         if self.trouble is not None:
             raise self.trouble
 

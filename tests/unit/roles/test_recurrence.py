@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from eventbus import Context, EventBus, Group, RetryPolicy, Tick, Worker
 from eventbus.contract.codec import envelop
-from eventbus.contract.transport import LastFiring
+from eventbus.contract.firings import LastFiring
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, unix_ms
 from eventbus.memory import MemoryTransport

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from eventbus import Group
+from eventbus.contract.delivery import Ack, Delivery, Outcome, Retry, Snooze
 from eventbus.contract.states import Keep, Update
-from eventbus.contract.transport import Ack, Delivery, Outcome, Retry, Snooze
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Envelope, uuid7
 from eventbus.handling.listeners import Finished

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from eventbus import Event, EventBus
+from eventbus.contract.delivery import Ack, Dead, Outcome, Release
 from eventbus.contract.inspection import GroupState, StreamState
-from eventbus.contract.transport import Ack, Dead, Outcome, Release
 from eventbus.errors import ConfigurationError, Full
 from eventbus.event import Envelope, Status, uuid7
 from eventbus.telemetry import DEFINITIONS, Metrics, prometheus

@@ -18,7 +18,7 @@ from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode, Tracer
 from eventbus import EventBus, Group, Origin, Worker
 from eventbus.context import Context
 from eventbus.contract.codec import decode
-from eventbus.contract.transport import Delivery
+from eventbus.contract.delivery import Delivery
 from eventbus.errors import Full
 from eventbus.event import Status
 from eventbus.telemetry.tracing import find_tracing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.publishing.spool.file import BATCH, Batch, SpoolFile
 from eventbus.publishing.spool.record import Spooled, pack
 from tests.samples import envelope

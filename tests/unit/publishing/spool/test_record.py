@@ -3,7 +3,7 @@
 import pytest
 
 from eventbus.contract.dedupe import Once
-from eventbus.contract.transport import Outgoing
+from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, uuid7
 from eventbus.publishing.spool.record import Mark, Spooled, pack, pack_mark, unpack
