@@ -105,14 +105,9 @@ class EventBus:
         listeners: Sequence[AnyListener] = (),
         tracer: "Tracer | None" = None,
     ) -> None:
-        wrong = find_faults(middleware)
-        positive = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
-        positive |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
-        wrong += [f"{name} {value} must be positive" for name, value in positive.items() if value <= 0]
-        if not _is_namespace(namespace):
-            wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
-        if history is not None and (database is None or history <= timedelta()):
-            wrong.append(f"history={history} needs database=…, and must be above 0, or None")
+        counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
+        wrong = find_faults(middleware) + _faults(namespace, counts, history, kept=database is not None)
         if wrong:
             raise ConfigurationError("EventBus: " + "; ".join(wrong))
         target = url or Settings().require_redis_url()
@@ -125,14 +120,8 @@ class EventBus:
         self._tracer = tracer
         self._publishing = Publishing(self.metrics)
         self._resources = Resources()
-        in_memory = target.startswith("memory://")
-        self.home = Home(must_be_open=not in_memory)
-        timeout = min(publish_timeout, COMMAND_TIMEOUT)
-        self._transport: Broker = (
-            MemoryTransport()
-            if in_memory
-            else RedisTransport(target, namespace=namespace, timeout=timeout, home=self.home)
-        )
+        self.home = Home(must_be_open=not target.startswith("memory://"))
+        self._transport = _open_broker(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.home)
         self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
@@ -512,8 +501,20 @@ class EventBus:
         return self.transport.listen(channel, joined)
 
 
-def _is_namespace(value: object) -> bool:
-    return isinstance(value, str) and _NAMESPACE.fullmatch(value) is not None
+def _faults(namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool) -> list[str]:
+    """What is wrong with arguments of an EventBus. `kept`: it has a database."""
+    wrong = [f"{name} {value} must be positive" for name, value in counts.items() if value <= 0]
+    if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
+        wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
+    if history is not None and (not kept or history <= timedelta()):
+        wrong.append(f"history={history} needs database=…, and must be above 0, or None")
+    return wrong
+
+
+def _open_broker(target: str, namespace: str, timeout: float, home: Home) -> Broker:
+    if target.startswith("memory://"):
+        return MemoryTransport()
+    return RedisTransport(target, namespace=namespace, timeout=timeout, home=home)
 
 
 def _named(group: Group | str) -> tuple[str, list[str] | None]:

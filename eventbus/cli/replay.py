@@ -34,50 +34,61 @@ def event_type(text: str) -> str:
     return text
 
 
+GroupOption = Annotated[str | None, typer.Option("--group", "-g", help="The one that is to have them again.")]
+TypesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type", "-t", parser=event_type, metavar="TYPE", help="Of this type, or stream: 'lead.*'. Repeatable."
+    ),
+]
+SubjectOption = Annotated[str | None, typer.Option("--subject", "-s", help="About this: the key, such as an id.")]
+OrganizationOption = Annotated[str | None, typer.Option("--organization", "-o", help="Of this one; else of all.")]
+CorrelationOption = Annotated[str | None, typer.Option("--correlation", help="Of the request with this id.")]
+EventsOption = Annotated[
+    list[str] | None, typer.Option("--event", parser=reach.event_id, metavar="ID", help="This one. Repeatable.")
+]
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option("--since", parser=moment, metavar="TIME", help="Made since then: 2026-01-31T12:00:00Z, or 1h."),
+]
+UntilOption = Annotated[
+    datetime | None, typer.Option("--until", parser=moment, metavar="TIME", help="Made before then.")
+]
+AfterOption = Annotated[
+    str | None,
+    typer.Option("--after", parser=reach.event_id, metavar="ID", help="Behind this one: goes on where one stopped."),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All that the group reads.")]
+RateOption = Annotated[float | None, typer.Option("--rate", min=0.1, metavar="N", help="At most so many a second.")]
+NewIdsOption = Annotated[bool, typer.Option("--new-ids", help="As other events: what they do is done once more.")]
+ForgottenOption = Annotated[
+    bool, typer.Option("--forgotten", help="Also what is older than the inbox remembers: may be done once more.")
+]
+WhyOption = Annotated[str, typer.Option("--why", help="For those who come after; without, nothing is sent.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Send nothing; say what would be sent.")]
+
+
 @app.callback()
 def replay(
     ctx: typer.Context,
     *,
-    group: Annotated[str | None, typer.Option("--group", "-g", help="The one that is to have them again.")] = None,
-    event_types: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type", "-t", parser=event_type, metavar="TYPE", help="Of this type, or stream: 'lead.*'. Repeatable."
-        ),
-    ] = None,
-    subject: Annotated[str | None, typer.Option("--subject", "-s", help="About this: the key, such as an id.")] = None,
-    organization: Annotated[str | None, typer.Option("--organization", "-o", help="Of this one; else of all.")] = None,
-    correlation: Annotated[str | None, typer.Option("--correlation", help="Of the request with this id.")] = None,
-    event: Annotated[
-        list[str] | None,
-        typer.Option("--event", parser=reach.event_id, metavar="ID", help="This one. Repeatable."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option("--since", parser=moment, metavar="TIME", help="Made since then: 2026-01-31T12:00:00Z, or 1h."),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option("--until", parser=moment, metavar="TIME", help="Made before then.")
-    ] = None,
-    after: Annotated[
-        str | None,
-        typer.Option(
-            "--after", parser=reach.event_id, metavar="ID", help="Behind this one: goes on where one stopped."
-        ),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that the group reads.")] = False,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.1, metavar="N", help="At most so many a second.")
-    ] = None,
-    new_ids: Annotated[
-        bool, typer.Option("--new-ids", help="As other events: what they do is done once more.")
-    ] = False,
-    forgotten: Annotated[
-        bool, typer.Option("--forgotten", help="Also what is older than the inbox remembers: may be done once more.")
-    ] = False,
-    why: Annotated[str, typer.Option("--why", help="For those who come after; without, nothing is sent.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; say what would be sent.")] = False,
+    group: GroupOption = None,
+    event_types: TypesOption = None,
+    subject: SubjectOption = None,
+    organization: OrganizationOption = None,
+    correlation: CorrelationOption = None,
+    event: EventsOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    after: AfterOption = None,
+    every: AllOption = False,
+    rate: RateOption = None,
+    new_ids: NewIdsOption = False,
+    forgotten: ForgottenOption = False,
+    why: WhyOption = "",
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Send events of the store to one group again. They keep their ids, so that nothing is done twice."""
@@ -95,10 +106,7 @@ def replay(
     )
     if group is None:
         raise typer.BadParameter("which group is to have them? --group NAME")
-    if not (described(wanted) or every):
-        raise typer.BadParameter("choose events by filters such as --subject, or --all that the group reads")
-    if not (why.strip() or dry_run):
-        raise typer.BadParameter("say why, for those who come after: --why '…'")
+    _check(wanted, every=every, said=bool(why.strip()) or dry_run)
     asked = _replay(
         group,
         wanted,
@@ -111,6 +119,13 @@ def replay(
         as_json=as_json,
     )
     run(asked)
+
+
+def _check(wanted: Selection, *, every: bool, said: bool) -> None:
+    if not (described(wanted) or every):
+        raise typer.BadParameter("choose events by filters such as --subject, or --all that the group reads")
+    if not said:
+        raise typer.BadParameter("say why, for those who come after: --why '…'")
 
 
 @app.command("list")
