@@ -107,9 +107,7 @@ class EventBus:
     ) -> None:
         counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
         counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
-        wrong = find_faults(middleware) + _faults(namespace, counts, history, kept=database is not None)
-        if wrong:
-            raise ConfigurationError("EventBus: " + "; ".join(wrong))
+        _check(find_faults(middleware), namespace, counts, history, kept=database is not None)
         target = url or Settings().require_redis_url()
         self._max_payload = max_payload
         self.retention = retention
@@ -137,8 +135,7 @@ class EventBus:
             home=self.home,
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
-        self._known = Known()
-        self._calls = Calls()
+        self._known, self._calls = Known(), Calls()
         self.database = _open_database(database, max_payload) if database else None
 
     @property
@@ -501,14 +498,17 @@ class EventBus:
         return self.transport.listen(channel, joined)
 
 
-def _faults(namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool) -> list[str]:
-    """What is wrong with arguments of an EventBus. `kept`: it has a database."""
-    wrong = [f"{name} {value} must be positive" for name, value in counts.items() if value <= 0]
+def _check(
+    wrong: Sequence[str], namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool
+) -> None:
+    """Raises ConfigurationError with all that is wrong with arguments of an EventBus. `kept`: it has a database."""
+    wrong = [*wrong, *(f"{name} {value} must be positive" for name, value in counts.items() if value <= 0)]
     if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
         wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
     if history is not None and (not kept or history <= timedelta()):
         wrong.append(f"history={history} needs database=…, and must be above 0, or None")
-    return wrong
+    if wrong:
+        raise ConfigurationError("EventBus: " + "; ".join(wrong))
 
 
 def _open_broker(target: str, namespace: str, timeout: float, home: Home) -> Broker:
