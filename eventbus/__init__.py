@@ -6,8 +6,8 @@ from eventbus.contract.activity_stats import Activity, DeadEvent
 from eventbus.contract.aggregates import Aggregate, applies
 from eventbus.contract.circuits import Circuit
 from eventbus.contract.limits import InFlight, RateLimit, SlowLane
+from eventbus.contract.recurring import Tick
 from eventbus.contract.retention import Retention
-from eventbus.contract.schedule import Tick
 from eventbus.contract.session_store import SessionStatus
 from eventbus.contract.states import Counts, Notice, Occasion, Phase, State
 from eventbus.contract.transaction import Connection, Transaction

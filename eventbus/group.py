@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Unpack, overload
 
 from eventbus.checks.numbers import LONGEST, count_faults, seconds_faults
 from eventbus.contract.limits import InFlight, RateLimit, SlowLane, limits_of
-from eventbus.contract.schedule import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
+from eventbus.contract.recurring import CATCH_UP, Cron, Every, Recurring, Schedule, Tick
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, stream_of
 from eventbus.handling import listeners
@@ -285,7 +285,7 @@ class Group:
         self, expression: str, *, tz: str = "UTC", name: str | None = None, catch_up: float = CATCH_UP
     ) -> Callable[[Handler[Tick]], Handler[Tick]]:
         """As `every`, by a cron expression in a time zone (`tz="Europe/Berlin"`): see
-        eventbus.contract.schedule.Cron."""
+        eventbus.contract.recurring.Cron."""
         return self._recur(Cron.of(expression, tz), name, catch_up)
 
     def _recur(self, schedule: Schedule, name: str | None, catch_up: float) -> Callable[[Handler[Tick]], Handler[Tick]]:

@@ -15,8 +15,8 @@ from eventbus import Group
 from eventbus.roles.history_group import recorder
 from handlers.delivery.handlers import delivery
 from handlers.email.handlers import email
-from handlers.lead.automation import lead_automation
 from handlers.lead.handlers import lead
+from handlers.lead.reactions import lead_automation
 from handlers.message.handlers import message
 from handlers.notification.handlers import notification
 from handlers.task.handlers import task_automation

@@ -12,7 +12,7 @@ from eventbus.cli.columns import hanging
 from eventbus.cli.screen import AWAY, FAILED
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.process.loop import run
-from eventbus.redis import ahead, health
+from eventbus.redis import dated_ahead, health
 from eventbus.redis.inspection import read_streams
 from eventbus.settings import Settings
 
@@ -44,7 +44,7 @@ async def _examine(watch: float) -> list[Finding]:
         now, pauses = await read_streams(link, reach.NAMESPACE), await reach.paused(link)
         found += checks.examine(before, now, pauses)
         streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
-        found += await ahead.examine(link, reach.NAMESPACE, streams)
+        found += await dated_ahead.examine(link, reach.NAMESPACE, streams)
     settings = Settings()
     return [*found, *checks.examine_spool(settings), *await checks.examine_database(settings)]
 

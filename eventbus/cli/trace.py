@@ -20,7 +20,7 @@ from eventbus.event import Envelope
 from eventbus.postgres import executions, find, gather, stored_envelope
 from eventbus.process.loop import run
 from eventbus.redis.explaining import explain
-from eventbus.redis.relating import related
+from eventbus.redis.related import related
 
 DEEPEST = 12  # levels that are drawn; what is deeper stands there with its depth
 

@@ -1,7 +1,7 @@
 """The way of a request through the house, as a tree: events, what each group made of them, and what followed from it.
 
-`eventbus.postgres.tracing` gathers the events, here they are put in order. The order is that of causes, and among the
-effects of one cause that of time: an event stands behind what caused it, whichever of the two was recorded first.
+`eventbus.postgres.event_trace` gathers the events, here they are put in order. The order is that of causes, and among
+the effects of one cause that of time: an event stands behind what caused it, whichever of the two was recorded first.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,10 +1,10 @@
 """What must be transactional, on PostgreSQL. The only package of the framework that imports asyncpg."""
 
 from eventbus.postgres.database import Database
+from eventbus.postgres.event_trace import effects, gather, stored_envelope, trace
 from eventbus.postgres.history import executions, find
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
-from eventbus.postgres.standing import aside, discard, retry, standing
-from eventbus.postgres.tracing import effects, gather, stored_envelope, trace
+from eventbus.postgres.outbox_status import aside, discard, retry, standing
 
 __all__ = [
     "Database",

@@ -21,10 +21,10 @@ from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
+from eventbus.postgres.outbox_status import standing
 from eventbus.postgres.recording import Recorder
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
-from eventbus.postgres.standing import standing
 from eventbus.process import crash_points
 from eventbus.process.home import Home
 from eventbus.process.telling import get_logger

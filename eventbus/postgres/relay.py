@@ -6,7 +6,7 @@ been appended; its successor looks for them first, by their event ids, and store
 
 Row by row: what cannot be read, or is refused for itself, is set aside with the reason, and a stream that refuses its
 events holds up its own rows alone. What was appended is marked, whatever became of the others. Which is which is
-decided in eventbus.postgres.relaying.
+decided in eventbus.postgres.relay_decisions.
 
 An outbox that stays empty lets the relay fall asleep, until a transaction that has written to it says so as it commits:
 see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, should that word be lost.
@@ -26,7 +26,7 @@ from eventbus.errors import CodecError, EventBusError
 from eventbus.event import is_event_type
 from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
-from eventbus.postgres.relaying import HAND_OVER, Judged, Relaying, Sent
+from eventbus.postgres.relay_decisions import HAND_OVER, Judged, Relaying, Sent
 from eventbus.process import crash_points
 from eventbus.process.telling import get_logger
 

@@ -11,12 +11,12 @@ from eventbus.event import Status
 from eventbus.process.supervision import Background
 from eventbus.process.telling import get_logger
 from eventbus.redis import scripts
+from eventbus.redis.append_again import Repeating
 from eventbus.redis.commands import command, xadd
 from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
 from eventbus.redis.link import Link, Reply
-from eventbus.redis.repeating import Repeating
-from eventbus.redis.repeats import Wait
 from eventbus.redis.scripts import Command, ms
+from eventbus.redis.shared_look import Wait
 
 PROMOTE_BATCH = 500
 ASIDE = 60.0  # seconds until what can be neither delivered nor become a dead letter is tried again
@@ -55,7 +55,7 @@ class Publishing:
         return self._told(outgoing, [0 if isinstance(reply, bytes) else reply for reply in replies])
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
-        """Only what is not there yet: see eventbus.redis.repeating."""
+        """Only what is not there yet: see eventbus.redis.append_again."""
         return self._told(outgoing, await self._repeating.append(outgoing))
 
     def _told(self, outgoing: Sequence[Outgoing], waits: Sequence[Wait]) -> list[Status]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from eventbus.contract.delivery import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
-from eventbus.redis import dead, scripts
+from eventbus.redis import dead_letters, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 from eventbus.redis.scripts import Command, ms
@@ -172,5 +172,5 @@ def _bury(namespace: str, delivery: Delivery, outcome: Dead) -> Command:
     priority, stream = priority_of(entry), stream_keys(namespace, subscription.stream)
     keys = (*_keys(namespace, subscription, priority), stream.dead, stream.counts)
     count = f"buried:{priority}:{subscription.group}"
-    fields = dead.fields_of(delivery, outcome)
+    fields = dead_letters.fields_of(delivery, outcome)
     return scripts.BURY(keys, subscription.group, subscription.consumer, entry, count, *fields)

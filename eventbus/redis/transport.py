@@ -25,9 +25,9 @@ from eventbus.errors import ConfigurationError, EventBusError, hide_password
 from eventbus.event import Envelope, Status
 from eventbus.process.home import Home
 from eventbus.process.telling import get_logger
-from eventbus.redis import dead, dedupe, explaining, inspection, limiting, relating, scripts, settling
+from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
+from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
-from eventbus.redis.keeper import Keeper
 from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
@@ -36,10 +36,10 @@ from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
+from eventbus.redis.records import RedisRecords
 from eventbus.redis.scripts import Command, moment, ms, unix
 from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
-from eventbus.redis.tracking import RedisRecords
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 GIVE_BACK_TIMEOUT = 1.0  # seconds that what a cancelled worker has not seen may take to be given back
@@ -246,16 +246,16 @@ class RedisTransport:
     # Dead letters, inspection and notices -----------------------------------------------------------------------------
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
-        return await dead.read(self._link, self._namespace, stream, after, limit)
+        return await dead_letters.read(self._link, self._namespace, stream, after, limit)
 
     async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
-        return await dead.find(self._link, self._namespace, stream, letter_id)
+        return await dead_letters.find(self._link, self._namespace, stream, letter_id)
 
     async def streams(self) -> list[str]:
-        return await dead.streams(self._link, self._namespace)
+        return await dead_letters.streams(self._link, self._namespace)
 
     async def replay(self, letter: DeadLetter) -> bool:
-        return await dead.replay(self._link, self._namespace, letter)
+        return await dead_letters.replay(self._link, self._namespace, letter)
 
     async def find_streams(self) -> list[str]:
         return await inspection.find_streams(self._link, self._namespace)
@@ -267,13 +267,13 @@ class RedisTransport:
         return await explaining.explain(self._link, self._namespace, event_id, streams)
 
     async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
-        return await relating.related(self._link, self._namespace, correlation_id, streams)
+        return await related.related(self._link, self._namespace, correlation_id, streams)
 
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
         return await explaining.pending(self._link, self._namespace, stream, group, entry)
 
     async def discard(self, letter: DeadLetter) -> bool:
-        return await dead.discard(self._link, self._namespace, letter)
+        return await dead_letters.discard(self._link, self._namespace, letter)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         await self._link.execute("PUBLISH", channel, message)

@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from eventbus.contract.codec import Fields, pairs
-from eventbus.redis import dead, scripts
+from eventbus.redis import dead_letters as letters_of
+from eventbus.redis import scripts
 from eventbus.redis.keys import lane_key, sessions_pattern, stream_keys
 from eventbus.redis.link import Link, Reply
 from eventbus.redis.sessions import unpacked
@@ -63,7 +64,7 @@ async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fi
 async def dead_letters(link: Link, namespace: str, stream: str) -> AsyncGenerator[tuple[str, Fields], None]:
     """STREAM/ID and what stood in the stream, oldest first."""
     after = ""
-    while letters := await dead.read(link, namespace, stream, after, PAGE):
+    while letters := await letters_of.read(link, namespace, stream, after, PAGE):
         for letter in letters:
             yield f"{stream}/{letter.id}", letter.fields
         after = letters[-1].id

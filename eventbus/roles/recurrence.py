@@ -12,7 +12,7 @@ from datetime import datetime
 
 from eventbus.contract.codec import envelop
 from eventbus.contract.firings import Firings
-from eventbus.contract.schedule import Recurring
+from eventbus.contract.recurring import Recurring
 from eventbus.errors import EventBusError
 from eventbus.group import Group
 from eventbus.process import crash_points

@@ -17,7 +17,7 @@ from eventbus.event import Envelope, Event, Origin, Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.link import Link
-from eventbus.redis.looking import PAGE
+from eventbus.redis.look_back import PAGE
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.servers import OwnRedis
 

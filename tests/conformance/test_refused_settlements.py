@@ -10,7 +10,7 @@ from eventbus import Context, Event, EventBus, Group, Reject, RetryPolicy
 from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Settlement, Snooze
 from eventbus.contract.retention import Retention
 from eventbus.redis import RedisTransport, settling
-from eventbus.redis.dead import MOST_BYTES, MOST_FIELDS
+from eventbus.redis.dead_letters import MOST_BYTES, MOST_FIELDS
 from eventbus.redis.link import Link, ReplyError
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until

@@ -7,7 +7,7 @@ from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.redis.relating import LEAN, NEWEST
+from eventbus.redis.related import LEAN, NEWEST
 from tests.samples import STREAM, envelope
 
 META = {"x": '"correlationId":"c-1"', "correlationId": "c-1"}

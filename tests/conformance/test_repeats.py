@@ -9,9 +9,9 @@ from eventbus.contract.dedupe import Once
 from eventbus.contract.outgoing import Fate, Outgoing, fates_of
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
-from eventbus.redis import RedisTransport, looking, repeating
+from eventbus.redis import RedisTransport, append_again, look_back
 from eventbus.redis.link import Link, ReplyError
-from eventbus.redis.looking import Looked
+from eventbus.redis.look_back import Looked
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive
@@ -40,8 +40,8 @@ async def test_no_command_looks_at_more_than_a_page(redis_transport: RedisTransp
 async def test_a_look_ends_after_so_many_bytes(
     redis_transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "PAGE_BYTES", 10_000)
-    monkeypatch.setattr(looking, "LOOK_BACK_BYTES", 50_000)
+    monkeypatch.setattr(look_back, "PAGE_BYTES", 10_000)
+    monkeypatch.setattr(look_back, "LOOK_BACK_BYTES", 50_000)
     first, *others = [Outgoing(envelope(data=b'"' + b"x" * 1_000 + b'"')) for _ in range(100)]
     await redis_transport.append([first, *others])
     assert await redis_transport.append([others[-40], first], again=True) == [Status.DUPLICATE, Status.STORED]
@@ -55,13 +55,13 @@ async def test_what_comes_between_the_look_and_the_append_is_seen(
     items = outgoing(1, 2)
 
     async def look(link: Link, lane: str, ids: Collection[str], age: int) -> Looked:
-        looked = await looking.look(link, lane, ids, age)
+        looked = await look_back.look(link, lane, ids, age)
         async with connected(any_redis_url) as late:
             await late.append(items[:1] + outgoing(*range(10, 10 + between)))
         return looked
 
-    monkeypatch.setattr(repeating, "look", look)
-    monkeypatch.setattr(repeating, "SINCE", 8)
+    monkeypatch.setattr(append_again, "look", look)
+    monkeypatch.setattr(append_again, "SINCE", 8)
     assert await redis_transport.append(items, again=True) == [Status.DUPLICATE, Status.STORED]
     assert numbers(await receive(redis_transport, consumer(), between + 2)) == [1, *range(10, 10 + between), 2]
 
@@ -107,7 +107,7 @@ async def test_a_connection_that_breaks_midway_leaves_known_what_was_answered(
     any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is too large for the server: it hangs up, and the others must not be held to be unknown for ever."""
-    monkeypatch.setattr(repeating, "PART_BYTES", 1)
+    monkeypatch.setattr(append_again, "PART_BYTES", 1)
     await raw.execute("CONFIG", "SET", "proto-max-bulk-len", 2**20)
     large = Outgoing(envelope(data=b'"' + b"x" * 2**20 + b'"'))
     items = [*outgoing(1, 2), large, *outgoing(3)]

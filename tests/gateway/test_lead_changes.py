@@ -4,8 +4,8 @@ from typing import Any
 
 from eventbus import EventBus
 from handlers import jobs
-from handlers.lead.automation import lead_automation
 from handlers.lead.events import EnrichLead, LeadDeleted, LeadUpdated
+from handlers.lead.reactions import lead_automation
 from handlers.partners.services import SERVICES, Services
 from handlers.task.events import TaskExpired
 from tests.gateway.client import Client, Gateway

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import ClientWebSocketResponse
 
 from eventbus import EventBus
-from handlers.lead.automation import ENRICHMENT_DELAY
+from handlers.lead.reactions import ENRICHMENT_DELAY
 from handlers.partners.services import SERVICES, Services
 from tests.gateway.client import Client
 from tests.mailserver import mail_server

@@ -9,7 +9,7 @@ import pytest
 
 from eventbus.cli.checks import examine_database
 from eventbus.contract.inspection import Finding, Severity
-from eventbus.postgres import Database, apply, installed, relaying
+from eventbus.postgres import Database, apply, installed, relay_decisions
 from eventbus.settings import Settings
 from eventbus.telemetry import Metrics, Survey
 from tests.integration.commands import eventbus_here
@@ -23,8 +23,8 @@ BAD = {"meta": '{"priority":2.0}'}
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relaying, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(relaying, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(relay_decisions, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(relay_decisions, "LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture

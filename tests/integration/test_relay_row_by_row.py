@@ -14,7 +14,7 @@ from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import Status, unix_ms, uuid7
-from eventbus.postgres import Database, outbox, relaying
+from eventbus.postgres import Database, outbox, relay_decisions
 from eventbus.postgres import relay as module
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
@@ -47,8 +47,8 @@ GOOD = {
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.02)
-    monkeypatch.setattr(relaying, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(relaying, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(relay_decisions, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(relay_decisions, "LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ async def test_a_relay_that_slept_between_look_and_append_stores_nothing_twice(
     database: Database, migrated_url: str, redis_url: str, transport: Breakable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after SIGSTOP: its session is gone, another relay has done its work, and it has not noticed yet."""
-    monkeypatch.setattr(relaying, "STALE", 0.1)
+    monkeypatch.setattr(relay_decisions, "STALE", 0.1)
     stopped, awake, done = threading.Event(), threading.Event(), threading.Event()
     sleeping, envelope_of = threading.Thread(target=lambda: asyncio.run(relay_for_a_while())), outbox.envelope_of
 
@@ -300,7 +300,7 @@ async def test_a_relay_that_slept_between_look_and_append_stores_nothing_twice(
         await terminate_others(database)
         async with at_work(migrated_url, transport):
             await eventually(lambda: nothing_waits(database))
-            await until(lambda: time.monotonic() - slept_at > 2 * relaying.STALE)
+            await until(lambda: time.monotonic() - slept_at > 2 * relay_decisions.STALE)
             awake.set()
             await file(database, 20)
             assert await read(transport, 21) == list(range(21))

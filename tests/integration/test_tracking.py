@@ -10,7 +10,7 @@ import pytest
 from eventbus import Context, Event, EventBus, Group, Notice, Phase, RetryPolicy, State, Worker
 from eventbus.event import uuid7
 from eventbus.policy import Backoff
-from eventbus.redis import tracking
+from eventbus.redis import records
 from tests.waiting import eventually, until
 from tests.working import working
 
@@ -145,7 +145,7 @@ async def test_progress_is_a_percentage_or_short_json(bus: EventBus, progress: A
 
 
 async def test_what_is_not_kept_can_be_seen_for_a_moment(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "ENDED_TTL", 300)
+    monkeypatch.setattr(records, "ENDED_TTL", 300)
     group, _ = bakery(keep_completed=0)
     async with EventBus(redis_url) as bus:
         async with working(bus, group):

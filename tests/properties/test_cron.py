@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventbus.contract.schedule import Cron
+from eventbus.contract.recurring import Cron
 from tests.properties import few
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

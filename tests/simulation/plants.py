@@ -11,8 +11,8 @@ from eventbus.consuming.lease_renewal import Renewal
 from eventbus.contract.delivery import Ack, Delivery, Settlement
 from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status
-from eventbus.postgres import relay, relaying
-from eventbus.postgres.relaying import Relaying
+from eventbus.postgres import relay, relay_decisions
+from eventbus.postgres.relay_decisions import Relaying
 from eventbus.publishing.publisher import Publisher
 from eventbus.redis import scripts, transport
 from eventbus.redis.link import Link
@@ -207,7 +207,7 @@ def a_relay_in_doubt_looks_once(stack: ExitStack) -> None:
 
 @plant(TWICE, faults=(Fault("sleep", 0, 8.0, 6.0, "SELECT", "after"),), work=(ROW,))
 def a_relay_that_slept_goes_on_where_it_was(stack: ExitStack) -> None:
-    stack.enter_context(mock.patch.object(relaying, "STALE", float("inf")))
+    stack.enter_context(mock.patch.object(relay_decisions, "STALE", float("inf")))
 
 
 @plant(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from eventbus.contract.outgoing import Fate, Outgoing
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
-from eventbus.postgres.relaying import FIRST_PAUSE, LONGEST_PAUSE, STALE, Judged, Relaying, Sent
+from eventbus.postgres.relay_decisions import FIRST_PAUSE, LONGEST_PAUSE, STALE, Judged, Relaying, Sent
 from tests.samples import envelope
 
 STORED = Status.STORED

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from eventbus.context import Context
-from eventbus.contract.schedule import Cron, Every, Recurring, Schedule, Tick
+from eventbus.contract.recurring import Cron, Every, Recurring, Schedule, Tick
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event, event_class, unix_ms
 from eventbus.group import Group

@@ -15,8 +15,8 @@ from eventbus.redis import scripts
 from eventbus.redis.commands import command, due
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
-from eventbus.redis.looking import age, look, look_since
-from eventbus.redis.repeats import Lane, Repeats, Wait
+from eventbus.redis.look_back import age, look, look_since
+from eventbus.redis.shared_look import Lane, Repeats, Wait
 
 PART, PART_BYTES = 500, 2**20  # events, and about how many bytes of them, that one script appends
 SINCE, SINCE_BYTES = 500, 2**19  # entries, and bytes of them, that may come in between a look and the append
