@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import structlog
+from eventbus.consuming.executor import Executor
 
 from eventbus import Context, EventBus, Group, RetryPolicy
-from eventbus.consuming.executor import Executor
 from eventbus.contract.codec import encode, pairs
 from eventbus.contract.delivery import Delivery
 from eventbus.event import Envelope, Event
@@ -44,9 +44,9 @@ def fail(log: Any) -> None:
 
 
 def test_a_line_says_which_component_wrote_it(written: Written) -> None:
-    assert json.loads(written(lambda log: log.info("hello")))["component"] == "eventbus.consuming.executor"
+    assert json.loads(written(lambda log: log.info("hello")))["component"] == "eventbus.executor"
     assert json.loads(written(lambda _: structlog.get_logger().info("hello")))["component"] == "app"
-    assert "component=eventbus.consuming.executor" in written(lambda log: log.info("hello"), "console")
+    assert "component=eventbus.executor" in written(lambda log: log.info("hello"), "console")
 
 
 @pytest.mark.parametrize("character", ["\n", "\r\n", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\x7f"])
