@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import structlog
-from eventbus.consuming.executor import Executor
 
 from eventbus import Context, EventBus, Group, RetryPolicy
+from eventbus.consuming.executor import Executor
 from eventbus.contract.codec import encode, pairs
 from eventbus.contract.delivery import Delivery
 from eventbus.event import Envelope, Event
