@@ -1,8 +1,13 @@
-"""The façade: what a program holds in its hands."""
+"""The façade: what a program holds in its hands.
+
+It publishes, and opens sessions and transactions. What else it can do stands in two pages of its own:
+eventbus.operating.operations and eventbus.handling.sharing. Longer than other files, because each method's contract
+is a program's reference.
+"""
 
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,33 +16,26 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import JsonValue
 
-from eventbus.contract import activity_stats, circuits
-from eventbus.contract.activity_stats import FIVE_MINUTES, Activity
 from eventbus.contract.broker import Broker
-from eventbus.contract.circuits import Calls, Circuit
+from eventbus.contract.circuits import Calls
 from eventbus.contract.codec import MAX_PAYLOAD, check_origin, envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
-from eventbus.contract.history import History, Selection
-from eventbus.contract.inspection import EventStanding
+from eventbus.contract.history import History
 from eventbus.contract.outgoing import Outgoing, check_outgoing, outgoing
 from eventbus.contract.retention import Retention
-from eventbus.contract.states import Counts, Notice, State
 from eventbus.contract.tap import Passing
 from eventbus.contract.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
 from eventbus.errors import ConfigurationError, hide_password
-from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of, unix_ms
-from eventbus.group import Group
+from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of
 from eventbus.handling.listeners import AnyListener
 from eventbus.handling.middleware import Middleware, find_faults
+from eventbus.handling.sharing import Sharing
 from eventbus.memory import MemoryTransport
-from eventbus.operating import aborting, control, state_queries
-from eventbus.operating.aborting import WITHIN
-from eventbus.operating.control import Pause
-from eventbus.operating.replaying import Replayed, Replaying, replay
+from eventbus.operating.operations import Operations
 from eventbus.process import crash_points
 from eventbus.process.closing import Closing
 from eventbus.process.home import Home
-from eventbus.process.resources import Resource, Resources
+from eventbus.process.resources import Resources
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import Places
 from eventbus.publishing.publisher import MAX_PUBLISH_BYTES, Publisher
@@ -58,7 +56,7 @@ MAX_PUBLISHES = 10_000
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # all else means something in patterns and hash tags
 
 
-class EventBus:
+class EventBus(Operations, Sharing):
     """Publish events, and give workers what they need to handle them.
 
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
@@ -358,144 +356,9 @@ class EventBus:
         """All that happened: see eventbus.contract.history. Raises ConfigurationError without a database."""
         return self._require_database().history
 
-    async def replay(
-        self,
-        group: Group | str,
-        wanted: Selection,
-        *,
-        why: str,
-        by: str = "",
-        rate: float | None = None,
-        new_ids: bool = False,
-        forgotten: bool = False,
-        dry_run: bool = False,
-    ) -> Replayed:
-        """Send events of the store again, to one group, at most `rate` a second; with `dry_run` count them alone.
-
-        They keep their ids, so that an effect which a transaction has committed is not repeated, and what is older than
-        the inbox remembers is left out, unless it may be repeated: `forgotten`. With `new_ids` it is. `why`, and `by`
-        whom (default: the user of this process), are kept. See eventbus.operating.replaying.
-
-        Raises NoSuchGroup if the group reads none of it, Unavailable or Full when it was cut short."""
-        replays, name = self._require_database().replays, _named(group)[0]
-        replaying = Replaying(self.transport, replays, name, wanted, new_ids=new_ids, forgotten=forgotten)
-        return await replay(replaying, why=why, by=by, rate=rate, dry_run=dry_run)
-
     async def record(self, events: Sequence[Passing]) -> None:
         """Keep events as they pass: what the group of eventbus.roles.history_group does."""
         await self._require_database().recorder.record(events)
-
-    def _require_database(self) -> Database:
-        if self.database is None:
-            raise ConfigurationError("this needs PostgreSQL: EventBus(…, database='postgresql://…')")
-        return self.database
-
-    # Pausing ----------------------------------------------------------------------------------------------------------
-
-    async def pause(self, group: str, reason: str = "") -> bool:
-        """Let a group take nothing new, in no process; what runs ends. Seen within a second, kept until `resume`.
-        False if it is paused already. Raises Unavailable."""
-        return await control.pause(self.transport, group, reason)
-
-    async def resume(self, group: str) -> bool:
-        """Let a group go on. False if it was not paused. Raises Unavailable."""
-        return await control.resume(self.transport, group)
-
-    async def paused(self) -> dict[str, Pause]:
-        """The paused groups: by whom, since when, why. Raises Unavailable."""
-        return await control.paused(self.transport)
-
-    # Aborting ---------------------------------------------------------------------------------------------------------
-
-    async def abort(
-        self, event_id: str, group: Group | str | None = None, *, reason: str = "", within: timedelta = WITHIN
-    ) -> None:
-        """Stop the handlers of an event, in all processes, and let none begin; of one group, or of all. Running ones
-        are cancelled within a second, what they do then is up to them; the deliveries become dead letters, as
-        `Cancelled`, and can be replayed when it is over. Asked for so long; nothing is said of an event that is done.
-
-        Raises Unavailable."""
-        name = None if group is None else _named(group)[0]
-        await aborting.abort(self.transport, event_id, name, reason, within)
-
-    # State of tracked groups ------------------------------------------------------------------------------------------
-
-    async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
-        """Where an event is and what every group has made of it, as far as Redis knows: an event that all are done with
-        is trimmed. Looks through these streams, or through all, which may take long. Raises Unavailable, ValueError if
-        the id is none of an event."""
-        unix_ms(event_id)
-        return await self.transport.locate(event_id, streams)
-
-    async def recorded(self, group: str, event_id: str) -> State | None:
-        """What is written down of an event in a tracked group; None if nothing is (any more). Raises Unavailable."""
-        return await state_queries.recorded(self.transport.records, group, event_id)
-
-    async def state(self, group: Group | str, event_id: str) -> State:
-        """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
-        tell of it. A tenth of a second old, or so; two seconds, if a worker died behind it. In other groups what can be
-        seen from outside. Raises Unavailable, ValueError if the id is none of an event."""
-        unix_ms(event_id)
-        return await state_queries.state(self.transport, group, event_id)
-
-    async def counts(self, group: Group | str) -> Counts:
-        """How many events of a group wait, are delayed or active; and have completed or failed since it was tracked.
-        Raises Unavailable."""
-        return await state_queries.counts(self.transport, *_named(group))
-
-    def watch(self, group: Group | str) -> AsyncIterator[Notice]:
-        """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
-        must be acted upon is an event."""
-        return state_queries.watch(self.transport.records, _named(group)[0])
-
-    # Activity ---------------------------------------------------------------------------------------------------------
-
-    async def activity(self, organization: str | None, window: timedelta = FIVE_MINUTES) -> Activity:
-        """What all workers have made of an organization's events within the last five minutes, or the last hour; None:
-        of events that have no organization. A second old, or so. Raises Unavailable."""
-        return await activity_stats.activity(self.transport.tallies, organization, window)
-
-    # Resources --------------------------------------------------------------------------------------------------------
-
-    async def use(self, resource: Resource[T], /) -> T:
-        """What handlers need beside the bus; opened when it is first used, closed with the bus. See
-        eventbus.process.resources.
-
-        Raises what opening it raises; then the next use tries again."""
-        return await self._resources.use(resource)
-
-    def provide(self, resource: Resource[T], value: T) -> None:
-        """Use this value for the resource, and open none. Raises ConfigurationError if it is in use already."""
-        self._resources.provide(resource, value)
-
-    # What all processes share ---------------------------------------------------------------------------------------
-
-    def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]:
-        """Around a call to a service outside that may fail as a whole: raises SnoozeFor while its circuit is open. A
-        handler uses ctx.guarded, which knows the event's age. See eventbus.contract.circuits."""
-        return circuits.guarded(self.transport.circuits, self._calls, circuit, age)
-
-    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
-        """Add to the last things of something, by position: the `keep` with the highest positions are there for
-        `seconds` more. Adding again changes nothing. A copy, which may be lost at any time.
-
-        Raises Unavailable, Full."""
-        await self.transport.recent.add(name, items, keep=keep, seconds=seconds)
-
-    async def recall(self, name: str) -> list[bytes]:
-        """What `remember` was given, by position; nothing if it is not there (any more). Raises Unavailable."""
-        return await self.transport.recent.read(name)
-
-    # Notices ----------------------------------------------------------------------------------------------------------
-
-    async def broadcast(self, channel: str, message: bytes) -> None:
-        """Tell every process that listens to the channel now. Kept for nobody: what must arrive is an event."""
-        await self.transport.broadcast(channel, message)
-
-    def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
-        """Messages broadcast on the channel from now on. What passes while Redis is away is lost: `joined` is called
-        whenever messages arrive from then on, in the beginning and behind every gap."""
-        return self.transport.listen(channel, joined)
 
 
 def _check(
@@ -515,11 +378,6 @@ def _open_broker(target: str, namespace: str, timeout: float, home: Home) -> Bro
     if target.startswith("memory://"):
         return MemoryTransport()
     return RedisTransport(target, namespace=namespace, timeout=timeout, home=home)
-
-
-def _named(group: Group | str) -> tuple[str, list[str] | None]:
-    """Its name, and its streams as far as they are known."""
-    return (group, None) if isinstance(group, str) else (group.name, group.streams)
 
 
 def _open_database(dsn: str, max_payload: int) -> Database:

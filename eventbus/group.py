@@ -242,15 +242,9 @@ class Group:
         def register(handler: TapHandler) -> TapHandler:
             seconds = self.timeout if isinstance(timeout, EllipsisType) else timeout
             tap = Tap(handler, streams, seconds, max_size, max_wait)
-            faults = [
+            faults = tap.faults() + [
                 fault
                 for wrong, fault in (
-                    (not inspect.iscoroutinefunction(handler), "it must be an async function"),
-                    (max_size < 1 or not 0 <= max_wait <= LONGEST, f"max_size={max_size}, max_wait={max_wait}"),
-                    (
-                        seconds is not None and not 0 < seconds <= LONGEST,
-                        f"timeout={seconds} must be above 0 seconds, or None",
-                    ),
                     (bool(self.handlers) or self.tapping is not None, "the group has a handler already"),
                     (bool(self.middleware or self.limits or self.track), "no middleware, limits or track on a tap"),
                     (self.slow_lane is not None, "no slow lane on a tap"),

@@ -6,6 +6,8 @@
     settle   hands outcomes back: see eventbus.consuming.settler
     slow     lets what takes long step aside, where the group says so
 
+Longer than other files: the loops, the slots and the drain share one state, and are easier to follow side by side.
+
 Each loop outlives a server that is away: it tries again, and the transport says once that the server is gone.
 """
 

@@ -1,9 +1,11 @@
 """A handler as a group keeps it: the function, and the policy for what it handles."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
+from eventbus.checks.numbers import LONGEST
 from eventbus.context import Context, Publisher
 from eventbus.contract.tap import Passing
 from eventbus.event import Event
@@ -80,6 +82,15 @@ class Tap:
     @property
     def label(self) -> str:
         return label_of(self.handler)
+
+    def faults(self) -> list[str]:
+        """What is wrong with it, whatever the group."""
+        wrong = [] if inspect.iscoroutinefunction(self.handler) else ["it must be an async function"]
+        if self.max_size < 1 or not 0 <= self.max_wait <= LONGEST:
+            wrong.append(f"max_size={self.max_size}, max_wait={self.max_wait}")
+        if self.timeout is not None and not 0 < self.timeout <= LONGEST:
+            wrong.append(f"timeout={self.timeout} must be above 0 seconds, or None")
+        return wrong
 
 
 def label_of(handler: Callable[..., object]) -> str:

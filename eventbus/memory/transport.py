@@ -1,4 +1,7 @@
-"""The transport inside one process: the rules of Redis, for tests and first steps. Nothing survives the process."""
+"""The transport inside one process: the rules of Redis, for tests and first steps. Nothing survives the process.
+
+Longer than other files: it is all of eventbus.contract.broker, and each method is a few lines.
+"""
 
 import asyncio
 import math

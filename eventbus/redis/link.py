@@ -2,6 +2,8 @@
 
 redis-py spends 80-90 µs on a command by itself and 10 µs in a pipeline; this layer spends about 2. It never repeats a
 command: whether something was applied when a connection breaks is for the caller to find out, who knows what it means.
+
+Longer than other files: connecting, writing, matching replies and losing a connection are one state machine.
 """
 
 import asyncio
