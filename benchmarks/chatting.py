@@ -10,12 +10,12 @@ import aiohttp
 import orjson
 
 OPENING = 100  # handshakes at a time
-STEP = 7_919  # a prime: who speaks next sits somewhere else
+STEP = 7_919  # a prime: the next message is sent on a socket somewhere else
 PATIENCE = 20.0  # seconds for the last response
 
 
 class Client(NamedTuple):
-    """Each of a user of its own: all sockets of a user are told everything."""
+    """Each client is a user of its own: all sockets of one user are told everything."""
 
     token: str
     agent: str
@@ -33,7 +33,7 @@ class Said:
 
 @dataclass
 class Tally:
-    """Of all clients. `crossed`: frames about what another client said."""
+    """The counts of all clients. `crossed`: frames about another client's message."""
 
     said: dict[str, Said] = field(default_factory=dict)
     crossed: int = 0
@@ -53,7 +53,7 @@ class Tally:
         return sorted(one.answered - one.due for one in self.said.values() if one.answers)
 
     def queues(self) -> list[float]:
-        """The same, to the gateway's receipt."""
+        """From the moment that a message was due to the gateway's receipt, in seconds, shortest first."""
         return sorted(one.queued - one.due for one in self.said.values() if one.queued)
 
 
@@ -90,7 +90,7 @@ class Crowd:
 
     async def talk(self, messages: int, seconds: float, first: int = 0) -> Tally:
         """An open loop: message i is due at i * seconds / messages, whatever has become of those before. Its id says
-        which socket it belongs to; `first` keeps it apart from what was said before."""
+        which socket it belongs to. `first`: the number of the first message, so that no id is used twice."""
         began = time.perf_counter()
         for number in range(messages):
             due = began + number * seconds / messages

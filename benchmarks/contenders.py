@@ -44,7 +44,7 @@ def environments() -> Environments:
 
 
 def chosen(choice: str, known: Sequence[str]) -> list[str]:
-    """Of the peers, what `--peers all|none|NAME,…` means. Raises ValueError naming what there is."""
+    """The peers that `--peers all|none|NAME,…` means. Raises ValueError that names those there are."""
     if choice in {"all", "none"}:
         return list(known) if choice == "all" else []
     names = [name.strip() for name in choice.split(",") if name.strip()]

@@ -20,7 +20,7 @@ from eventbus.process.loop import run
 
 Task = Callable[[argparse.Namespace, Tick], Awaitable[Figure | Latency]]
 
-PROGRESS_INTERVAL = 0.25  # seconds between two lines about the same
+PROGRESS_INTERVAL = 0.25  # seconds between two lines of progress
 
 
 class Unsupported(Exception):

@@ -130,7 +130,7 @@ class Posted(NamedTuple):
 
 
 def in_turn(posted: Posted, targets: "Sequence[Target]", rounds: int, seconds: float, say: Say) -> Turns:
-    """So that a slow moment of the machine strikes all of them."""
+    """Rounds in which the targets take turns, so that a slow moment of the machine strikes all of them."""
     told, first = Turns(posted.path, []), 1
     for number in range(1, rounds + 1):
         for target in targets:
@@ -146,7 +146,7 @@ def steadily(posted: Posted, gateway: "Target", rate: float, seconds: float, say
 
 
 def make_agent(gateway: "Target") -> str:
-    """For the messages."""
+    """Create the agent that the messages are for; its id."""
     headers = {**gateway.headers, "Content-Type": JSON}
     request = Request(f"http://{HOST}:{gateway.port}/api/agents", b'{"name": "Benchmark"}', headers)
     with urlopen(request, timeout=10) as answer:
@@ -164,7 +164,7 @@ class Target:
     headers: dict[str, str]
 
     def run(self, posted: Posted, **how: Any) -> Round:
-        """`how`: as Job has it."""
+        """`how`: further fields of Job."""
         headers = {**self.headers, "Content-Type": posted.content_type}
         job = Job(HOST, self.port, posted.path, posted.body, headers=headers, expected=posted.expected, **how)
         before = cpu_seconds(self.pid)
@@ -174,7 +174,7 @@ class Target:
 
 @contextmanager
 def bare_process() -> Iterator[Target]:
-    """Sent the same bytes as the gateway, token included."""
+    """The bare handler, which is sent the same bytes as the gateway, token included."""
     with module_process("benchmarks.bare", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
@@ -184,7 +184,7 @@ def bare_process() -> Iterator[Target]:
 
 @contextmanager
 def gateway_process(folder: Path) -> Iterator[Target]:
-    """With its servers, migrated; the log goes into a file."""
+    """The gateway with its servers, migrated; its log goes into a file."""
     secret, log = secrets.token_hex(32), folder / "gateway.log"
     with server() as redis_url, EmbeddedPostgres(folder / "postgres") as postgres:
         environment = {
@@ -194,7 +194,7 @@ def gateway_process(folder: Path) -> Iterator[Target]:
             "EVENTBUS_SPOOL_PATH": str(folder / "contingency-log.jsonl"),
             "EVENTBUS_LOG_FORMAT": "json",
             "EVENTBUS_PORT": "0",
-            "EVENTBUS_RATE_LIMIT": "off",  # one user asks for all
+            "EVENTBUS_RATE_LIMIT": "off",  # one user sends all requests
         }
         migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]
         subprocess.run(migrate, env=os.environ | environment, check=True, stdout=subprocess.DEVNULL)
@@ -208,7 +208,7 @@ def _token(secret: str) -> str:
 
 
 def port_of(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """Where it listens, by its own log."""
+    """The port on which the gateway listens, by its own log."""
     give_up = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < give_up:
         for line in log.read_text(encoding="utf-8").splitlines():

@@ -65,12 +65,12 @@ def _at_most(text: str, bound: float, measure: Callable[[Outcome], float | None]
 
 
 def _against(suite: str, metric: str, other: str) -> Callable[[Outcome], float | None]:
-    """Ours by another contender's."""
+    """Our figure divided by another contender's."""
     return lambda outcome: _ratio(outcome.median(suite, metric, OURS), outcome.median(suite, metric, other))
 
 
 def _between(suite: str, metric: str, by: str) -> Callable[[Outcome], float | None]:
-    """One of ours by another of ours."""
+    """One of our figures divided by another of ours."""
     return lambda outcome: _ratio(outcome.median(suite, metric, OURS), outcome.median(suite, by, OURS))
 
 

@@ -53,7 +53,7 @@ class Figures(NamedTuple):
 
 
 class Costs:
-    """Processor time of several processes from now on. Of PostgreSQL it is that of the sessions there are then."""
+    """Processor time of several processes from now on. PostgreSQL's is the sum over the sessions of the moment."""
 
     def __init__(self, redis: int, postgres: Path, **workers: "subprocess.Popen[bytes] | None") -> None:
         self._postgres = postgres
@@ -71,7 +71,7 @@ class Costs:
 
 
 async def _measure(redis_url: str, database_url: str, postgres: Path, events: int, rate: int | None) -> Figures:
-    """With a rate beside others; without one, alone on what was published before."""
+    """With a rate, history is recorded beside other work; without one, alone, from what was published before."""
     await flush(redis_url)
     connection = await asyncpg.connect(database_url)
     await connection.execute("TRUNCATE eventbus_events, eventbus_executions")
@@ -109,7 +109,7 @@ async def _publish(bus: EventBus, events: int, rate: int | None) -> None:
 
 
 async def _warm(bus: EventBus, connection: asyncpg.Connection) -> None:
-    """Until the workers are up."""
+    """Wait until the workers are up."""
     await bus.publish(Happened(number=-1))
     while not await _count(connection):
         await asyncio.sleep(0.05)

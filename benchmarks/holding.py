@@ -1,6 +1,6 @@
 """A worker process whose handler holds its first event for long: `python -m benchmarks.holding URL`.
 
-It says in Redis that it is up, and when which process has started the event."""
+It notes in Redis that it is up, and each start of the event: which process, and when."""
 
 import asyncio
 import os

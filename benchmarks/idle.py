@@ -26,7 +26,7 @@ class Message(Event, type="message.idle"):
     pass
 
 
-# The groups of the application, as DESIGN.md lists them, on the streams that they read.
+# Six groups of the application, on the streams that they read.
 GROUPS: dict[str, tuple[type[Event], ...]] = {
     "task-automation": (Lead, Task),
     "lead-automation": (Lead,),

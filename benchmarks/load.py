@@ -1,6 +1,6 @@
 """HTTP load from a process of its own: `python -m benchmarks.load <job.json`; how it went is a line of JSON on stdout.
 
-closed  so many connections, each of which sends as soon as it is answered: how much the server can take
+closed  a number of connections, each of which sends as soon as it is answered: how much the server can take
 open    request i is due at start + i/rate and is sent then, whatever became of those before; its latency counts from
         the time at which it was due, so that a server which stalls is charged for all that had to wait (no coordinated
         omission). The generator's own lateness, up to a millisecond, counts as well
@@ -40,10 +40,10 @@ class Job:
     seconds: float = 5.0
     warm_up: float = 1.0
     rate: float = 0.0
-    first: int = 1  # number of the first request: what is sent twice may be a duplicate
+    first: int = 1  # number of the first request: a number that is sent twice may be taken for a duplicate
 
     def parts(self) -> Sequence[bytes]:
-        """A request, cut where its number stands."""
+        """The bytes of a request, split where its number stands."""
         headers = {"Host": f"{self.host}:{self.port}", "Content-Length": str(len(self.body.encode())), **self.headers}
         lines = [f"POST {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", self.body]
         return "\r\n".join(lines).encode().split(NUMBER.encode())
@@ -51,8 +51,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Answered:
-    """What counted: latencies in milliseconds. `failures`: other statuses, broken connections, no answer in time.
-    `sent`: all requests, those of the warm-up too."""
+    """The requests that counted; latencies in milliseconds. `failures`: other statuses, broken connections, no answer
+    in time. `sent`: all requests, those of the warm-up too."""
 
     requests: int
     failures: int
@@ -69,7 +69,7 @@ class Answered:
 
 
 def load(job: Job) -> Answered:
-    """Run the generator, and wait for it. Blocks; raises CalledProcessError with what it had to say."""
+    """Run the generator, and wait for it. Blocks. Raises CalledProcessError if it fails: stderr says why."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load"],
         input=json.dumps(asdict(job)),
@@ -115,7 +115,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _length(head: bytes) -> int:
-    """Of the body that follows. Raises ValueError for one that does not say it."""
+    """The length of the body that follows. Raises ValueError for a head that does not say it."""
     _, found, rest = head.lower().partition(b"\r\ncontent-length:")
     if not found:
         raise ValueError(f"an answer without Content-Length: {head[:200]!r}")

@@ -9,9 +9,9 @@ from typing import Self
 
 Tick = Callable[[int], None]  # called with the number of events done since the last call
 
-# As in benchmarks/peers/drive.py, so that all are measured alike.
+# As in benchmarks/peers/drive/, so that all are measured alike.
 WARM_UP = 200  # events that go ahead of an open loop: connections are opened, scripts loaded, code compiled
-SPIN = 0.0015  # seconds: a loop's timers tick in milliseconds, which is as long as what is measured
+SPIN = 0.0015  # seconds before a due time without a timer: timers tick in ms, which is as long as what is measured
 HEAD_START = 0.1  # seconds until the first event of an open loop is due
 
 
@@ -43,7 +43,7 @@ class Stopwatch:
 
 
 def percentile(ascending: Sequence[float], share: float) -> float:
-    """The smallest value that so large a share of all does not exceed (nearest rank): one that was measured."""
+    """The smallest measured value that this share of all values does not exceed (nearest rank)."""
     if not ascending:
         raise ValueError("no percentile of nothing: was anything measured?")
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]

@@ -45,9 +45,9 @@ async def publish(
     descended: bool = False,
     first: int = 0,
 ) -> Figure:
-    """So many tasks, each awaiting one receipt after the other.
+    """Publish from so many tasks, each of which awaits one receipt after the other.
 
-    descended: as a handler would, with the ids of the request and of the event that caused it."""
+    descended: publish as a handler would, with the ids of the request and of the event that caused it."""
     async with open_bus(url) as bus:
         with Stopwatch() as watch:
             await _publish(bus, count, tick, tasks, delay=delay, descended=descended, first=first)
@@ -65,10 +65,10 @@ async def consume(
     groups: int = 1,
     first: int = 0,
 ) -> Figure:
-    """A handler of a pydantic payload that does nothing, or waits so many seconds; what `publish` left in the stream is
-    what it works off.
+    """Work off what `publish` left in the stream, with a handler of a pydantic payload that does nothing, or waits so
+    many seconds.
 
-    groups  each of which handles so many
+    groups  how many there are; each of them handles `count` events
     first   only events from this number on count"""
     seen = _Seen(count * groups, tick, wait, first)
     async with open_bus(url) as bus:

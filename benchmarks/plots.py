@@ -1,6 +1,6 @@
 """A run as pictures: for each suite an SVG and a PNG, bars by contender, sorted, ours in colour.
 
-Drawn on nothing, in tones that are read on white and on black alike."""
+The background is transparent, and the tones can be read on white and on black alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from benchmarks.tables import shared, show, single, suites_of
 INK = "#7d8288"  # 4:1 against white, and 5:1 against GitHub's dark
 COLOURS = {OURS: "#e8590c", RAW: "#a9afb6"}
 OTHERS = "#5b8dbf"
-LOG_FROM = 300  # the largest by the smallest, from which on short bars could not be told from none
+LOG_FROM = 300  # the largest value divided by the smallest, above which the shortest bar could not be seen
 WIDTH, BAR, HEAD = 8.0, 0.30, 0.75  # inches
 DOTS = 160  # per inch of the PNG
 
@@ -53,7 +53,7 @@ def draw(outcome: Outcome, folder: Path) -> list[Path]:
 
 
 def panels_of(outcome: Outcome, suite: str) -> list[Panel]:
-    """One for each metric of several contenders; then what was measured of one alone, side by side by unit."""
+    """A panel for each metric of several contenders; then, for each unit, one of the metrics of one contender alone."""
     panels = [_compared(outcome, metric) for metric in shared(outcome, suite)]
     alone = single(outcome, suite)
     for unit in dict.fromkeys(metric.unit for metric in alone):

@@ -1,6 +1,6 @@
 """`python -m benchmarks.promises`: what the guarantees say about time, measured. Exit 1 if one is not kept.
 
-Ratios are of runs in turn, and everything else leaves a wide margin: but on a loaded machine it may fail."""
+Ratios are of runs that take turns, and the other bounds leave a wide margin: but on a loaded machine it may fail."""
 
 import asyncio
 import statistics

@@ -1,4 +1,4 @@
-"""On what, and of what, a run is: the machine, the versions, the commit."""
+"""What a run was measured on, and what was measured: the machine, the versions, the commit."""
 
 import os
 import platform
@@ -47,7 +47,7 @@ def _git(*words: str) -> str:
 
 
 def _cpu() -> str:
-    """Its name as Linux knows it; elsewhere what Python knows."""
+    """The processor's name as Linux knows it; elsewhere what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -88,7 +88,7 @@ def _connected(url: str) -> Redis:
 
 
 def _pooled(url: str) -> Redis:
-    """As many connections as are of use, for sends that overlap; more of them wait instead of failing."""
+    """As many connections as are of use, for sends that overlap; further sends wait for one instead of failing."""
     return Redis.from_pool(BlockingConnectionPool.from_url(url, protocol=2, max_connections=CONNECTIONS, timeout=30))
 
 

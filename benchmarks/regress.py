@@ -1,10 +1,10 @@
-"""`python -m benchmarks.regress`: the processor's time that an event costs this process, beside what it costs the raw
-client. A guard against regress.
+"""`python -m benchmarks.regress`: the processor time that an event costs this process, beside what it costs the raw
+client. A guard against regressions.
 
-Both in turns, in one process, on one server; the time is this process' own, so that neither the server nor whoever else
-is busy on the machine counts, and the least of several rounds is compared, for disturbance only ever adds. While it
-lasts, more rounds are gone. The bounds are what was measured on a quiet machine and about a third; what an event costs
-in commands and writes is exact, and guarded in tests/integration/test_costs.py.
+Both take turns in one process, on one server. The time is this process' own, so that neither the server nor other work
+on the machine counts. The least of several rounds is compared, since disturbance only ever adds; while a bound is
+exceeded, more rounds follow, up to MOST_ROUNDS. The bounds are what was measured on a quiet machine and about a third.
+What an event costs in commands and writes is exact, and guarded in tests/integration/test_costs.py.
 """
 
 import time
@@ -32,7 +32,8 @@ async def seconds(work: Work, url: str) -> float:
 
 
 async def ratios(url: str) -> dict[str, float]:
-    """Ours to raw, each at its best, when they are within the bounds or there is no hope of it."""
+    """Our time divided by the raw client's, each at its best. Returns when all ratios are within their bounds, or after
+    MOST_ROUNDS."""
     spent: dict[str, list[float]] = {"publish, raw": [], "publish": [], "consume, raw": [], "consume": []}
     found: dict[str, float] = {}
     for number in range(1, MOST_ROUNDS + 1):

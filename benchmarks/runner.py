@@ -35,7 +35,7 @@ async def run(
     watcher: Watcher,
     keep: Callable[[Outcome], None],
 ) -> Outcome:
-    """Everything that was measured, added to `outcome`. `keep` is handed what there is after each round."""
+    """`outcome` with everything that was measured added. After each round, `keep` is handed what there is."""
     for suite in suites:
         met = {"metrics": [*outcome.metrics, *suite.metrics], "competitors": [*outcome.competitors, *suite.others]}
         outcome = outcome.model_copy(update=met)
@@ -66,7 +66,7 @@ def count_rounds(suite: Suite, plan: Plan) -> int:
 async def _take(
     step: Step, suite: str, number: int, stage: Callable[..., Stage]
 ) -> tuple[list[Reading], Absence | None]:
-    """What one step showed; what it had recorded before it failed counts."""
+    """The readings of one step, and why it failed, if it did. Readings from before the failure count."""
     readings: list[Reading] = []
 
     def record(metric: str, value: float, contender: str = "", /) -> None:
@@ -88,6 +88,6 @@ async def _take(
 
 
 def _rotated(steps: Sequence[Step], by: int) -> list[Step]:
-    """Nobody is always the first, or always behind the same neighbour's leftovers."""
+    """Each round begins with another step: nobody is always first, or always behind the same neighbour's leftovers."""
     start = by % len(steps) if steps else 0
     return [*steps[start:], *steps[:start]]

@@ -13,14 +13,14 @@ from redis.exceptions import ResponseError
 
 from eventbus.embedded import EmbeddedRedis
 
-# A rewrite of the append-only file forks the server, in the middle of whoever is being measured: it is done in between.
+# A rewrite of the append-only file forks the server, and would disturb what is being measured: `flush` does it instead.
 OPTIONS = {"auto-aof-rewrite-min-size": "4gb"}
 REWRITE_BYTES = 64 * 2**20  # the file is rewritten between steps when it has grown so large
 CONFIG = ("appendonly", "appendfsync", "save", "maxmemory-policy", "io-threads", "auto-aof-rewrite-min-size")
 
 
 def server(binary: Path | None = None) -> AbstractContextManager[str]:
-    """The configured server, or an embedded one with the persistence that production has. It is flushed.
+    """The configured server, or an embedded one with the persistence that production has. A run flushes it.
 
     binary: another embedded server of the family, whatever is configured."""
     if binary is None and (url := os.environ.get("EVENTBUS_BENCH_REDIS_URL")):
@@ -50,12 +50,12 @@ class _Embedded(AbstractContextManager[str]):
 
 
 async def flush(url: str) -> None:
-    """Empty, and its append-only file as well."""
+    """Empty the server; if its append-only file is larger than REWRITE_BYTES, rewrite that as well."""
     async with Redis.from_url(url, protocol=2) as client:
         await client.flushdb()
         persistence = await client.info("persistence")
         if int(persistence.get("aof_current_size", 0)) > REWRITE_BYTES:
-            with suppress(ResponseError):  # the server has begun to by itself
+            with suppress(ResponseError):  # the server has begun a rewrite by itself
                 await client.bgrewriteaof()
             while (await client.info("persistence"))["aof_rewrite_in_progress"]:
                 await asyncio.sleep(0.02)

@@ -26,7 +26,7 @@ BACKLOG = 20_000  # events that may wait: the publishers go no faster than the w
 KEPT = 1_000  # settled entries that the streams keep
 SAMPLE_INTERVAL = 2.0  # seconds
 SETTLE_TIMEOUT = 120.0  # seconds until the last has been trimmed
-# What may remain of a difference: kept entries and nodes that are not full; the noise of allocators.
+# Differences that are no growth: kept entries and nodes that are not full, and the noise of allocators.
 SPARE_ENTRIES, SPARE_REDIS, SPARE_WORKER = 2 * KEPT, 4 * 2**20, 12 * 2**20
 
 
@@ -54,7 +54,7 @@ def main(events: Annotated[int, typer.Option(min=10_000, help="How many go throu
 
 @contextmanager
 def _worker(url: str) -> Iterator[int]:
-    """A process of its own, so that its memory is its own."""
+    """Runs the worker in a process of its own, so that its memory can be told; the process's id."""
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(url,), daemon=True)
     process.start()
     try:

@@ -1,8 +1,8 @@
 """`python -m benchmarks.sockets`: many sockets open, and messages said on them, each answered on its own.
 
-2,000 sockets of as many users, 1,000 messages in 10 s, a workflow that takes 20 ms. Told is how long an answer takes
-beyond that, from the moment that its message was due; whether one was lost, came twice, or came to another's socket;
-what gateway and workers use, and what the gateway uses while nobody says anything.
+2,000 sockets of as many users, 1,000 messages in 10 s, a workflow that takes 20 ms. Measured are: how long an answer
+takes beyond those 20 ms, from the moment that its message was due; whether an answer was lost, came twice, or came to
+another's socket; what gateway and workers use, and what the gateway uses while nobody says anything.
 
 Gateway, workers, workflow and servers are processes of their own; the clients are this one.
 """
@@ -98,7 +98,7 @@ def measure(sockets: int, messages: int, seconds: float, idle: float, workers: i
 async def _measure(built: House, sockets: int, messages: int, seconds: float, idle: float) -> Figures:
     clients = await settle(built.database_url, sockets)
     async with Crowd(built.url, clients[:1]) as crowd:
-        await crowd.talk(WARM_UP, 1.0)  # connections and caches are there
+        await crowd.talk(WARM_UP, 1.0)  # opens connections and fills caches
     memory, began = resident_bytes(built.gateway), time.perf_counter()
     async with Crowd(built.url, clients) as crowd:
         opening = time.perf_counter() - began
@@ -134,12 +134,12 @@ async def _measure(built: House, sockets: int, messages: int, seconds: float, id
 
 
 def _percentile(found: list[float], percent: float) -> float:
-    """In ms; 0 of nothing."""
+    """In ms; 0 if `found` is empty."""
     return found[max(0, math.ceil(len(found) * percent / 100) - 1)] * 1e3 if found else 0.0
 
 
 async def settle(database_url: str, count: int) -> list[Client]:
-    """So many users, each with an agent."""
+    """Create so many users, each with an agent."""
     agents = [(ORGANIZATION, uuid.uuid4(), f"user-{number}", "Echo") for number in range(count)]
     connection = await asyncpg.connect(database_url)
     try:

@@ -35,12 +35,12 @@ def suites_of(outcome: Outcome) -> list[str]:
 
 
 def shared(outcome: Outcome, suite: str) -> list[Metric]:
-    """What several contenders were measured by."""
+    """The metrics by which several contenders were measured."""
     return [metric for metric in _metrics(outcome, suite) if len(outcome.ranking(metric)) > 1]
 
 
 def single(outcome: Outcome, suite: str) -> list[Metric]:
-    """What one contender alone was measured by."""
+    """The metrics by which one contender alone was measured."""
     return [metric for metric in _metrics(outcome, suite) if len(outcome.ranking(metric)) == 1]
 
 
@@ -133,7 +133,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """A reason may hold anything: what it holds must stay one cell, and plain text."""
+    """A reason may hold any text: it must stay one cell, and plain."""
     return " ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

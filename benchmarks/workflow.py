@@ -1,5 +1,5 @@
-"""A stand-in for N8N as a process: `python -m benchmarks.workflow`. Prints its port, answers each question with its own
-text after 20 ms, for as long as it is let."""
+"""A stand-in for N8N as a process: `python -m benchmarks.workflow`. Prints its port, and answers each question with the
+question's text after 20 ms, until it is ended."""
 
 import asyncio
 

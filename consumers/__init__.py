@@ -1,1 +1,1 @@
-"""Which groups run in which process."""
+"""What the processes of this application share, their bus; and `python -m consumers`, which is the worker."""

@@ -1,8 +1,8 @@
 """The façade: what a program holds in its hands.
 
-It publishes, and opens sessions and transactions. What else it can do stands in two pages of its own:
-eventbus.operating.operations and eventbus.handling.sharing. Longer than other files, because each method's contract
-is a program's reference.
+It publishes, and opens sessions and transactions. Its other methods are in two modules, eventbus.operating.operations
+and eventbus.handling.sharing. This file is longer than others, because the docstring of each method is a program's
+reference.
 """
 
 import re
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 PUBLISH_TIMEOUT = 5.0  # seconds
 MAX_PUBLISHES = 10_000
-_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # all else means something in patterns and hash tags
+_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # other characters have a meaning in patterns or hash tags
 
 
 class EventBus(Operations, Sharing):
@@ -62,22 +62,21 @@ class EventBus(Operations, Sharing):
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
-    publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable; with a
-                     spool Redis has half of it, or all but a second
-    max_publishes    how many publishes may wait for Redis at a time; more wait for one of them to end
-    max_publish_bytes  how many bytes of events these may have, and how many those that wait for them; what is more goes
-                     to the spool, or is refused with Unavailable, at once
-    spool     a file that takes publishes while Redis is away, full or too slow; None does without. What it holds is
-              replayed by itself, by this bus or by another one with the same file
+    publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable. With a
+                     spool, the last second is kept for the spool, or half of the timeout if that is less
+    max_publishes    how many publishes may wait for Redis at a time; further ones wait for one of these to end
+    max_publish_bytes  bytes of events that the publishes waiting for Redis may have together; those that wait for their
+                     turn may have as many. A publish beyond that goes to the spool, or raises Unavailable, at once
+    spool     a file that takes publishes while Redis is away, full or too slow; None: no spool. Its events are sent to
+              Redis automatically, by this bus or by another one with the same file
     spool_bytes  how large that file may grow
     max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
     retention  how long workers keep what is settled, and dead letters
-    history    how long the database keeps every event, and what groups made of it: see
-               eventbus.roles.history_group; None keeps
-               nothing
+    history    how long the database keeps every event, and what groups made of it; None keeps nothing. See
+               eventbus.roles.history_group
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.handling.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.handling.listeners
-    tracer      of OpenTelemetry, for spans; None takes that of the SDK that is set up when the bus connects, if one is
+    tracer      an OpenTelemetry tracer, for spans; None: that of the SDK, if one is set up when the bus connects
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done. It
     opens once, and belongs to the event loop and the process that it was opened in: used elsewhere, before or
@@ -170,9 +169,10 @@ class EventBus(Operations, Sharing):
         await self.close()
 
     async def close(self) -> None:
-        """In the loop that it was opened in. Workers that still run give back what they hold first. Does nothing the
-        second time; and nothing at all in a process that was forked from the one that it belongs to, whose connections
-        these are. Raises ConfigurationError in another loop."""
+        """Close the bus, in the event loop that it was opened in; in another loop this raises ConfigurationError.
+
+        Workers that still run give back what they hold first. A second call does nothing. A call in a forked child
+        process does nothing either: the connections belong to the parent."""
         if self.home.forked or self.home.closed or self.closing.begun:
             return
         if self.home.loop is not None:
@@ -189,7 +189,8 @@ class EventBus(Operations, Sharing):
             self.home.leave()
 
     def _begin_tracing(self) -> None:
-        """An SDK that is set up has imported this module. Where none is, nothing costs anything."""
+        """Trace with the bus' tracer, or with an SDK that is set up: it has imported `opentelemetry.trace`. Without
+        either, nothing is imported and tracing costs nothing."""
         if self._tracer is None and "opentelemetry.trace" not in sys.modules:
             return
         from eventbus.telemetry.tracing import Tracing, find_tracing  # noqa: PLC0415 - opentelemetry-api is an extra
@@ -215,8 +216,8 @@ class EventBus(Operations, Sharing):
         organization: str | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
-        """Returns when the event is stored, or scheduled; with a spool, when it is there at least, and the receipt's
-        status is `spooled`.
+        """Publish an event. Returns when it is stored or scheduled in Redis; or, if Redis cannot take it, when it is in
+        the spool, if there is one: the receipt's status is then `spooled`.
 
         delay         seconds that it is kept back
         at            or a moment, with a time zone, before which it is not delivered; one that has passed means now.
@@ -227,16 +228,16 @@ class EventBus(Operations, Sharing):
         origin        what the event descends from; a handler uses ctx.publish instead
         dedupe_key    of the events of one type and organization with the same key, the first alone is stored; the
                       receipts of the others say `duplicate`, with the id of the first
-        dedupe_window seconds that this holds, from the time on at which the first one is due
+        dedupe_window seconds that the key holds, counted from the moment at which the first one is due
         dedupe        'keep': the first one stays. 'replace': while it is still scheduled, the later one takes its
-                      place, with a delay of its own. Which is the later one is told by the event ids, made here
+                      place, with a delay of its own. The event ids, which are made here, tell which is the later one
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
-        tries within the timeout store it once), Full if Redis has no memory left (nothing was stored). With a spool, if
-        that could not take the event either: the message names both reasons. Raises CodecError if the event is larger
-        than `max_payload` or cannot be written as JSON that can be read again. Raises WrongType (a CodecError and
-        TypeError) or WrongValue (a CodecError and ValueError) for an argument that cannot be what it is: nothing was
-        stored. See eventbus.checks.validation."""
+        several tries within the timeout store it only once), Full if Redis has no memory left (nothing was stored).
+        With a spool, it raises these only if the spool could not take the event either: the message names both reasons.
+        Raises CodecError if the event is larger than `max_payload` or cannot be written as JSON that can be read again.
+        Raises WrongType (a CodecError and TypeError) or WrongValue (a CodecError and ValueError) for an argument with a
+        type or value that it cannot have: nothing was stored. See eventbus.checks.validation."""
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
@@ -261,7 +262,8 @@ class EventBus(Operations, Sharing):
         dedupe_window: float = WINDOW,
         origin: Origin = Origin(),
     ) -> list[Receipt]:
-        """As `publish`, in one write, in order. When it raises, some may be stored; of a list that is refused, none is.
+        """Publish several events as `publish` does, in one write and in their order. If an event or argument is refused
+        (CodecError), none of them is stored. When this raises Unavailable or Full, some may be stored.
 
         dedupe_keys: one for each event, None for those that have none."""
         limit = self._max_payload
@@ -279,8 +281,8 @@ class EventBus(Operations, Sharing):
         )
 
     async def forward(self, items: Sequence[Outgoing]) -> list[Receipt]:
-        """As `publish_many`, of envelopes that were made elsewhere: for gateways and bridges, which know more of an
-        event than its publisher would say, such as its source. If one of them is refused, all are."""
+        """Publish envelopes that were made elsewhere, as `publish_many` does. For gateways and bridges, which know more
+        of an event than `publish` can be told, such as its source. If one of them is refused, all are."""
         checked = [check_outgoing(item, self._max_payload) for item in items]
         return await self._publish(checked) if checked else []
 
@@ -293,7 +295,7 @@ class EventBus(Operations, Sharing):
         ]
 
     async def _first(self, item: Outgoing) -> str:
-        """Of a duplicate: the id of the event that holds its key, or that it is itself."""
+        """The id for a duplicate's receipt: that of the event that holds its dedupe key; its own if none holds it."""
         first = None if item.once is None else await self.transport.holder(item.envelope, item.once)
         return first or item.envelope.id
 
@@ -301,7 +303,7 @@ class EventBus(Operations, Sharing):
         """Take back an event that is scheduled: True if it will not be delivered, False if it is not scheduled (any
         more), for example because it has come due.
 
-        event_type  its class or its type; without, all streams are looked through
+        event_type  the event's class or its type; without it, all streams are looked through
 
         Raises Unavailable if Redis did not answer; then it may have been cancelled."""
         name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
@@ -353,7 +355,7 @@ class EventBus(Operations, Sharing):
 
     @property
     def history(self) -> History:
-        """All that happened: see eventbus.contract.history. Raises ConfigurationError without a database."""
+        """The store of all events: see eventbus.contract.history. Raises ConfigurationError without a database."""
         return self._require_database().history
 
     async def record(self, events: Sequence[Passing]) -> None:
@@ -364,7 +366,7 @@ class EventBus(Operations, Sharing):
 def _check(
     wrong: Sequence[str], namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool
 ) -> None:
-    """Raises ConfigurationError with all that is wrong with arguments of an EventBus. `kept`: it has a database."""
+    """Raises ConfigurationError naming all that is wrong with an EventBus' arguments. `kept`: it has a database."""
     wrong = [*wrong, *(f"{name} {value} must be positive" for name, value in counts.items() if value <= 0)]
     if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
         wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")

@@ -59,7 +59,7 @@ class Publisher(Protocol):
 class Context:
     """One attempt at one delivery. Everything published through it carries the event's correlation id.
 
-    `suspect`: workers have died with this event; nothing else runs in this process meanwhile.
+    `suspect`: workers have died with this event, so nothing else starts in this process while it runs.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Context:
         self.attempt = attempt
         self.suspect = suspect
         self._entry_id = entry_id
-        self.delivery: Delivery | None = None  # what this is an attempt at; set where there is one
+        self.delivery: Delivery | None = None  # what this is an attempt at; None where there is none
         self.on_progress: Callable[[JsonValue], None] | None = None  # set where the group is tracked
         self._transacted = False
 
@@ -119,7 +119,7 @@ class Context:
         )
 
     def renewed(self) -> "Context":
-        """For a handler that is run again within its attempt: it may open its transaction once more."""
+        """A context for a handler that is run again within its attempt: it may open its transaction once more."""
         renewed = Context(
             self._publisher, self.envelope, self.group, self.attempt, self._entry_id, suspect=self.suspect
         )
@@ -139,7 +139,7 @@ class Context:
         dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> Receipt:
-        """As EventBus.publish. A handler that is run again publishes again: inside `transaction()` it does not."""
+        """As EventBus.publish. A handler that is run again publishes again, unless it uses `tx` of `transaction()`."""
         return await self._publisher.publish(
             event,
             key=key,
@@ -154,19 +154,19 @@ class Context:
         )
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
-        """As EventBus.cancel: True if the event was scheduled and will not be delivered. What a rollback of
-        `transaction()` undoes, this is not part of; done twice it does no harm."""
+        """As EventBus.cancel: True if the event was scheduled and will not be delivered. A rollback of `transaction()`
+        does not undo it. Cancelling the same event twice does no harm."""
         return await self._publisher.cancel(event_id, event_type)
 
     async def progress(self, progress: JsonValue) -> None:
-        """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB. Only the latest matters, and nothing is
-        waited for; where the group is not tracked, nobody is told. Raises ValueError for anything else."""
+        """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB; anything else raises ValueError. Only the
+        latest progress is kept, and this call waits for nothing. Without effect if the group is not tracked."""
         check_progress(progress)
         if self.on_progress is not None:
             self.on_progress(progress)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
-        """As EventBus.broadcast: to whoever listens now, kept for nobody."""
+        """As EventBus.broadcast: the message reaches those who listen now, and is not kept."""
         await self._publisher.broadcast(channel, message)
 
     async def use(self, resource: Resource[T], /) -> T:
@@ -174,8 +174,8 @@ class Context:
         return await self._publisher.use(resource)
 
     def guarded(self, circuit: Circuit) -> AbstractAsyncContextManager[None]:
-        """`async with ctx.guarded(CIRCUIT):` around a call to a service outside, and nothing else: while that service
-        fails, the event is put off and spends no attempt. See eventbus.contract.circuits."""
+        """`async with ctx.guarded(CIRCUIT):` goes around a call to an external service, and around nothing else: while
+        that service fails, the event is put off and spends no attempt. See eventbus.contract.circuits."""
         return self._publisher.guarded(circuit, time.time() - self.envelope.time.timestamp())
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
@@ -191,8 +191,8 @@ class Context:
 
         On a delivery whose transaction has committed before, the block is left at its first use of `tx` and the
         handler goes on behind it: names assigned inside the block may then be unbound. One transaction per handler.
-        A serialization failure or deadlock leaves it as Conflict: let that pass, and the handler is run again from its
-        beginning. Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and
+        A serialization failure or deadlock is raised as Conflict: do not catch it, and the handler is run again from
+        its beginning. Raises Unavailable while PostgreSQL is away (the delivery is put off, no attempt spent), and
         ConfigurationError if the bus has no database.
         """
         self.claim_transaction()
@@ -201,14 +201,14 @@ class Context:
     def side_transaction(self) -> OpenTransaction:
         """A transaction with no inbox row: it commits whatever becomes of the handler, and again on each delivery.
 
-        For a look at rows before something slow, so that no connection is held meanwhile; and for what must be known of
-        an attempt although it fails or its process dies, for example that a call of a service outside was begun. A
-        handler may have as many as it needs, but none inside another. Raises as `transaction`."""
+        Use it to look at rows before something slow, so that no connection is held meanwhile; and to note what must be
+        known even if the attempt fails or its process dies, for example that a call to an external service was begun. A
+        handler may open as many as it needs, but none inside another. Raises as `transaction`."""
         return self._publisher.transaction(self.origin)
 
     def claim_transaction(self) -> None:
-        """Raises ConfigurationError the second time: the inbox row would be there already, and the effects of another
-        transaction silently left out."""
+        """Raises ConfigurationError the second time: the inbox row would be there already, so that the effects of a
+        second transaction would be left out without notice."""
         if self._transacted:
             raise ConfigurationError(f"{self.group}: one transaction() for each event; do it all inside the first")
         self._transacted = True

@@ -4,13 +4,13 @@ EventBusError
 ├── ConfigurationError      the program or its environment asks for what cannot work
 ├── Unavailable             Redis or PostgreSQL is away, or did not answer in time: the same call may succeed later
 ├── Full                    Redis refuses writes because its memory is used up
-├── Conflict                PostgreSQL rolled a transaction back in favour of another: the whole of it may succeed again
+├── Conflict                PostgreSQL rolled a transaction back in favour of another: run again, it may succeed
 │   └── WrongVersion        an aggregate has had events meanwhile that its writer has not seen
-├── MissingEvents           an aggregate cannot be rebuilt: events of it are gone
-├── SessionRefused          a session does not take what was asked of it, and nothing has changed
-│   ├── NoSuchSession       it was never there, or is not any more, or is another organization's
-│   ├── WrongState          not in the state that it is in
-│   └── SessionFull         it would hold too many events, or too much
+├── MissingEvents           an aggregate cannot be rebuilt: some of its events are gone
+├── SessionRefused          a session refuses what was asked of it, and nothing has changed
+│   ├── NoSuchSession       the session never existed, is gone, or belongs to another organization
+│   ├── WrongState          the session's state does not allow it
+│   └── SessionFull         the session would hold too many events, or too many bytes
 ├── TaskFailed              a task that its process cannot do without ends again and again
 ├── CodecError              an envelope cannot be read or written, or its data does not fit the event's type
 │   ├── UnknownEventType    no class with this type is imported in this process
@@ -20,7 +20,7 @@ EventBusError
     ├── RetryLater          try again after a delay of the handler's choosing; spends an attempt
     ├── SnoozeFor           not now: run again after a delay, as if this had been no attempt
     └── Reject              never try again: straight to the dead letters
-        └── Cancelled       it was aborted from outside; handlers do not raise this
+        └── Cancelled       the event was aborted from outside; handlers do not raise this
 """
 
 import re
@@ -55,13 +55,13 @@ class Full(EventBusError):
 
 
 class Conflict(EventBusError):
-    """PostgreSQL rolled a transaction back because another at the same time was in its way: a serialization failure or
-    a deadlock. Nothing of it has happened. A handler that lets this pass is run again from its beginning, a few times,
-    before it counts as a failed attempt."""
+    """PostgreSQL rolled a transaction back because it collided with another one: a serialization failure or a deadlock.
+    None of its effects remain. A handler that does not catch this is run again from its beginning, a few times, before
+    the attempt counts as failed."""
 
 
 class WrongVersion(Conflict):
-    """An aggregate is not at the version at which its writer has seen it. Nothing was appended: load it again."""
+    """An aggregate is not at the version that its writer has seen. Nothing was appended: load the aggregate again."""
 
     def __init__(self, aggregate: str, expected: int, actual: int) -> None:
         super().__init__(f"{aggregate} is at version {actual}, and {expected} was expected: load it again")
@@ -70,25 +70,25 @@ class WrongVersion(Conflict):
 
 
 class MissingEvents(EventBusError):
-    """An aggregate's events are not all there, and no snapshot stands for those that are gone. Its state is unknown."""
+    """Some of an aggregate's events are gone, and no snapshot covers them. The aggregate's state is unknown."""
 
     def __init__(self, aggregate: str, first: int, last: int) -> None:
         super().__init__(f"{aggregate} cannot be rebuilt: of its events up to {last}, number {first} is missing")
 
 
 class SessionRefused(EventBusError):
-    """A session does not take what was asked of it; nothing has changed."""
+    """A session refuses what was asked of it; nothing has changed."""
 
 
 class NoSuchSession(SessionRefused):
-    """It was never there, or is not any more, or is another organization's."""
+    """The session never existed, exists no more, or belongs to another organization."""
 
     def __init__(self) -> None:
         super().__init__("there is no such session")
 
 
 class WrongState(SessionRefused):
-    """`status`: what the session is."""
+    """The session's state does not allow what was asked of it. `status`: the state that it is in."""
 
     def __init__(self, status: str) -> None:
         super().__init__(f"the session is {status}")
@@ -96,15 +96,16 @@ class WrongState(SessionRefused):
 
 
 class SessionFull(SessionRefused):
-    """It would hold more events, or more bytes of JSON, than a session may."""
+    """The session would hold more events, or more bytes of JSON, than a session may."""
 
     def __init__(self) -> None:
         super().__init__("the session would be too large: commit it, and start another one for the rest")
 
 
 class TaskFailed(EventBusError):
-    """A background task that its process cannot do without has ended again and again, without raising anything. The
-    process ends, too: another one may do better, and nobody else would notice."""
+    """A background task that its process cannot do without has ended again and again without raising an error: it
+    returned, or was cancelled from inside. The process ends, too: another one may do better, and otherwise nobody would
+    notice."""
 
     def __init__(self, name: str, times: int, reason: str) -> None:
         super().__init__(f"{name} ended {times} times in a row, the last time by {reason}: this process ends with it")
@@ -119,11 +120,11 @@ class UnknownEventType(CodecError):
 
 
 class WrongType(CodecError, TypeError):
-    """What was to be published has an argument of a type that it cannot have; nothing was stored."""
+    """An argument of a publish is of a type that it cannot have; nothing was stored."""
 
 
 class WrongValue(CodecError, ValueError):
-    """What was to be published has an argument with a value that it cannot have; nothing was stored."""
+    """An argument of a publish has a value that it cannot have; nothing was stored."""
 
 
 class RetryLater(EventBusError):
@@ -171,10 +172,10 @@ def _check_delay(verdict: str, delay: float) -> None:
 
 
 def described(error: BaseException) -> str:
-    """Its repr, as far as it can say what it is."""
+    """The error's repr, or the name of its class if the repr raises."""
     try:
         return repr(error)
-    except Exception:  # noqa: BLE001 - exceptions of others run code of others
+    except Exception:  # noqa: BLE001 - the repr of an exception is code of others
         return type(error).__qualname__
 
 

@@ -24,12 +24,12 @@ from eventbus.errors import ConfigurationError, UnknownEventType
 
 _TYPE = re.compile(EVENT_TYPE)
 _registry: dict[str, type["Event"]] = {}
-_replaced: dict[type["Event"], type["Event"] | None] = {}  # by a class that is being made
-# What eventbus.contract.codec knows of classes whose events have been published. Where one is made again, events of the
-# first are read as the second, and are to be looked at anew.
+_replaced: dict[type["Event"], type["Event"] | None] = {}  # for a class being made: the class that had its type
+# What eventbus.contract.codec knows of classes whose events have been published. It is cleared when a class is made: if
+# the class replaces another, events of the first are read as the second, and must be checked anew.
 published: dict[type, Any] = {}
 
-# The data of one version, by its names on the wire, to that of the next. Any: it is JSON that no model checks any more.
+# Makes the data of the next version from that of one, with names as on the wire. Any: JSON that no model checks now.
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 U = TypeVar("U", bound=Upcaster)
 
@@ -86,7 +86,7 @@ class Event(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """When the fields are known."""
+        """Check the class: its fields are known by now, which they are not in __init_subclass__."""
         super().__pydantic_init_subclass__(**kwargs)
         known = _replaced.pop(cls, None)
         if not cls.event_type:
@@ -99,7 +99,7 @@ class Event(BaseModel):
             raise ConfigurationError(f"{cls.__qualname__} could be published and not be read: {wrong}")
         published.clear()
         if known is not None and _shape(known) != _shape(cls):
-            # Not refused: that is what a notebook does, and a module that is loaded again.
+            # A warning, not an error: notebooks do this, and modules that are loaded again.
             warnings.warn(
                 f"{cls.__module__}.{cls.__qualname__} was made a second time, with other fields: events of type "
                 f"{cls.event_type!r} are read as the second one from now on, and give the first one another type",
@@ -109,10 +109,10 @@ class Event(BaseModel):
 
     @classmethod
     def upcast(cls, *, from_version: int) -> Callable[[U], U]:
-        """Register what makes data of the next version of that of `from_version`: `@Lead.upcast(from_version=1)`.
+        """Register a function that turns data of `from_version` into that of the next: `@Lead.upcast(from_version=1)`.
 
-        The function takes and returns a dict, with names as they are on the wire, and may change the one that it was
-        given. It is called when an event of an older version is opened. If it raises, the event is a dead letter."""
+        It takes and returns a dict, with names as they are on the wire, and may change the dict that it was given. It
+        is called when an event of an older version is opened. If it raises, the event becomes a dead letter."""
         if not cls.event_type or not 1 <= from_version < cls.event_version:
             raise ConfigurationError(
                 f"{cls.__qualname__}.upcast(from_version={from_version}): it leads to the next version, and the class "
@@ -185,7 +185,7 @@ def stream_of(event_type: str) -> str:
 
 
 class Origin(NamedTuple):
-    """What an event descends from: handed from a request or a delivery to everything that it publishes."""
+    """What an event descends from. A request or a delivery hands it to everything that it publishes."""
 
     correlation_id: str | None = None
     causation_id: str | None = None
@@ -227,7 +227,7 @@ class Envelope(NamedTuple):
 
     @property
     def correlation(self) -> str:
-        """The correlation id; the first event of a chain is its own."""
+        """The correlation id. The first event of a chain has none: its own id is that of the chain."""
         return self.correlation_id or self.id
 
 
@@ -247,9 +247,9 @@ class Receipt(NamedTuple):
     status: Status
 
 
-_ms, _count = 0, 0  # of the last id: Unix milliseconds, and how many were made within them before
+_ms, _count = 0, 0  # of the last id: its Unix millisecond, and how many ids were made in it before
 _head = ""  # the text of `_ms`, up to the count
-_tails: list[str] = []  # what comes behind the count, drawn many at a time: a system call for each is a third of an id
+_tails: list[str] = []  # the ids' ends, drawn many at a time: a system call for each would be a third of an id's cost
 _VARIANT = bytes(octet & 0x3F | 0x80 for octet in range(256))  # RFC 9562, 4.1: two fixed bits, six random ones
 
 
@@ -271,7 +271,7 @@ def uuid7() -> str:
 
 
 def _draw_tails() -> str:
-    """One, and the next few hundred for later."""
+    """Returns one tail, and puts a few hundred into `_tails` for later."""
     octets = bytearray(os.urandom(4096))
     octets[::8] = octets[::8].translate(_VARIANT)
     digits = octets.hex()

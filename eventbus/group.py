@@ -49,22 +49,22 @@ def _is_name(value: object) -> bool:
 
 
 class Group:
-    """What the queue world calls a queue: every event reaches each group once, and one of its consumers.
+    """What other systems call a queue: every event reaches each group once, and there one of its consumers.
 
     retry         how often and when a failing event is tried again
-    concurrency   handlers that run at the same time, per process; a batch is run by one
-    slow_lane     where those go on that take long, while others start; None keeps them in their places
+    concurrency   handlers that run at the same time, per process; that of a batch counts as one
+    slow_lane     places for handlers that take long, so that others start meanwhile; None: they keep their own places
     timeout       seconds that one attempt may take; None for no bound
     lease         seconds after which a dead worker's events go to another; renewed while a handler runs
     max_in_flight  handlers that run at the same time across all processes; per key with InFlight(…, by=…)
     rate_limit    how many may start in a span of time across all processes; several may be given
-    crash_budget  an event with which so many workers died while they ran nothing else is dead-lettered; with None
-                  nothing is made of a worker's death, for groups that do the same with every event
+    crash_budget  an event becomes a dead letter when so many workers have died while they ran it alone; None: no event
+                  is blamed for a worker's death, for groups that do the same with every event
     track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
-    keep_completed, keep_failed  how many events that ended so are kept to be asked about; others for a minute
+    keep_completed, keep_failed  with `track`: how many events that ended so stay known; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.handling.middleware
-    task_per_event  run each handler in an asyncio task that ran no other event, for libraries that keep what they know
-                  by `asyncio.current_task()`; costs about a sixth more for handlers that never wait
+    task_per_event  run each event in an asyncio task of its own, for libraries that keep state by
+                  `asyncio.current_task()`; costs about a sixth more for handlers that never wait
 
     Raises ConfigurationError naming every setting that cannot work.
     """
@@ -119,7 +119,7 @@ class Group:
 
     @property
     def streams(self) -> list[str]:
-        """The streams that this group is known to read, sorted. One that taps all of them finds them as it runs."""
+        """The streams that this group is known to read, sorted. A tap of all streams finds them while it runs."""
         named = () if self.tapping is None else self.tapping.streams
         return sorted({*(stream_of(event_type) for event_type in self.handlers), *named})
 
@@ -137,7 +137,7 @@ class Group:
         return any(isinstance(found, BatchRegistration) for found in self.handlers.values())
 
     def label_of(self, event_type: bytes) -> str:
-        """The name of the handler of a type, as it is on the wire; for people."""
+        """For people: the name of the handler of an event type, which is given as it is on the wire."""
         found = self.tapping or self.handlers.get(event_type.decode(errors="replace"))
         return "none" if found is None else found.label
 
@@ -164,9 +164,10 @@ class Group:
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register `async def handler(event, ctx)` for one or more event classes.
 
-        timeout, retry  instead of the group's, for these events; left out, they are the group's
+        timeout, retry  for these events; left out, they are the group's
 
-        Raises ConfigurationError if a type has a handler in this group already, or the function is not async."""
+        Raises ConfigurationError if a class has no type, a type has a handler in this group already, the function is
+        not async, the timeout cannot work, or the group has a tap."""
 
         def register(handler: AnyHandler) -> AnyHandler:
             self._add(event_classes, Registration(handler, *self._policy(timeout, retry)))
@@ -202,7 +203,7 @@ class Group:
         max_wait  seconds that the first event of a batch waits for others
         timeout   of a whole batch
 
-        Raises ConfigurationError as `on` does, or if a size or wait cannot work."""
+        Raises ConfigurationError as `on` does, or if a size or wait cannot work, or the group has a slow lane."""
 
         def register(handler: AnyBatchHandler) -> AnyBatchHandler:
             if max_size < 1 or not 0 <= max_wait <= LONGEST:
@@ -225,19 +226,19 @@ class Group:
         max_wait: float = TAP_WAIT,
         timeout: float | EllipsisType | None = ...,
     ) -> Callable[[TapHandler], TapHandler]:
-        """Register `async def handler(events, bus)` for whatever passes on these streams; without any, on all that
+        """Register `async def handler(events, bus)` for all events on these streams; without any, on all streams that
         there are or will be. See eventbus.contract.tap.
 
         max_size  events that it is handed at a time, at the most
         max_wait  seconds that the first of them waits for others
         timeout   of each attempt at a batch; left out, it is the group's
 
-        What the handler raises is about all that it was handed: it is called again with them, in its worker's hands, as
-        often and as late as the group's policy says, and each second while a server is away. What single events were
-        failed with is judged as in any other group. Such a group has no other handlers, and what is for typed events
-        is not for it: middleware, limits, `track`.
+        An error that the handler raises counts for all events that it was handed. Its worker keeps them in hand, and
+        calls it with them again: as often and as late as the group's policy says, and once a second while a server is
+        away. An error given to a single event with `fail` is judged as in any other group.
 
-        Raises ConfigurationError for any of this."""
+        A group with a tap has no other handlers, and nothing that is for typed events: middleware, limits, `track`, a
+        slow lane. Raises ConfigurationError if it has one of these, or if an argument cannot work."""
 
         def register(handler: TapHandler) -> TapHandler:
             seconds = self.timeout if isinstance(timeout, EllipsisType) else timeout
@@ -266,9 +267,9 @@ class Group:
         Moments are multiples of the period since 1970-01-01 00:00 UTC. A firing is an event like any other: retried,
         leased, dead-lettered.
 
-        name      of the function, if not its own; what fires is known by it: a new name starts anew
-        catch_up  seconds after which a firing that nobody was there for is left out. Of several that were missed,
-                  only the last one is made up for
+        name      default: the function's name. The last firing is recorded under it: a new name starts anew
+        catch_up  seconds after which a missed firing is left out. Of several that were missed, only the last one is
+                  made up for
         """
         if not isinstance(period, timedelta) and (faults := seconds_faults("period", period)):
             raise ConfigurationError(f"{self.name}: every({period}): {faults[0]}")
@@ -316,8 +317,7 @@ class Group:
         return self._listen(listeners.snoozed, listener)
 
     def on_error(self, listener: L) -> L:
-        """Tell this function of everything that was raised, whatever becomes of the event: a retry, a snooze or a dead
-        letter."""
+        """Tell this function of every error, whatever becomes of the event: a retry, a snooze or a dead letter."""
         return self._listen(listeners.errored, listener)
 
     def _listen(self, occasion: Callable[[Finished], bool], listener: L) -> L:

@@ -1,4 +1,4 @@
-"""What a program needs to ask for what has happened: `Selection`, for `bus.replay` and the event store."""
+"""`Selection` says which past events are meant, for `bus.replay` and the event store."""
 
 from eventbus.contract.history import Selection
 

@@ -1,4 +1,4 @@
-"""A program's log, as the commands have it: `configure`."""
+"""`configure` sets up a program's log as the commands of the bus do."""
 
 from eventbus.process.logs import configure
 

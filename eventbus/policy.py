@@ -13,7 +13,7 @@ from eventbus.errors import LONGEST_DELAY, ConfigurationError, Reject, RetryLate
 class Backoff:
     """Seconds to wait after the n-th failure: `first * factor ** (n - 1)`, at most `cap`.
 
-    With jitter the wait is drawn evenly from the upper half of that, so that a crowd of failures spreads.
+    With jitter the wait is drawn evenly from the upper half of that, so that many failures at once spread out.
     """
 
     first: float
@@ -64,14 +64,14 @@ class RetryPolicy:
 
     attempts        None tries for ever
     backoff         the rest after a failed attempt
-    retry_on        only after these exceptions, others are dead letters at once; left out: after all
+    retry_on        exceptions after which it is tried again; after others it is a dead letter at once. Left out: all
     dead_letter_on  exceptions after which it is not tried again
-    backoff_on      a rest of their own for some exceptions
+    backoff_on      the rest after some exceptions, instead of `backoff`
 
     Each exception class stands for its subclasses, too; the nearest in the exception's method resolution order decides:
-    with `dead_letter_on=(LookupError,), retry_on=(KeyError,)` a KeyError is tried again. What a handler raises as a
-    verdict (RetryLater, SnoozeFor, Reject), and Unavailable, are no matter of the policy. Of an exception group the
-    exceptions inside are judged, see eventbus.handling.verdict.
+    with `dead_letter_on=(LookupError,), retry_on=(KeyError,)` a KeyError is tried again. The policy does not decide on
+    Unavailable and on verdicts of the handler (SnoozeFor, Reject, RetryLater), but `attempts` holds for RetryLater,
+    too. Of an exception group the exceptions inside are judged, see eventbus.handling.verdict.
 
     Raises ConfigurationError naming all that cannot work.
     """

@@ -1,4 +1,4 @@
-"""The group that records what passes, for a program that runs its workers itself: `recorder`."""
+"""`recorder` makes the group that records all events, for a program that runs its workers itself."""
 
 from eventbus.roles.history_group import recorder
 

@@ -46,15 +46,15 @@ from eventbus.telemetry import Survey
 
 LISTENER_GRACE = 5.0  # seconds that asynchronous listeners have when everything is settled
 
-# What others count, keep and look after: if one of these ends again and again, it is begun again for ever, and the
-# worker works on. Without any other, events would stand, or what an operator has ordered would not be heeded.
+# Roles that only count, record and tidy: if one of these ends again and again, it is begun again for ever, and the
+# worker works on. Any other role is vital: without it, events would not move, or operators' orders would be ignored.
 _ANCILLARY = (Counter, Executions, Expiry, Housekeeping, Recovery, Seeking, Survey, Tracker)
 
 log = get_logger("eventbus.worker")
 
 
 class Writer(Role, Protocol):
-    """A role that writes down what it was told, and when it is closed what it has not written yet."""
+    """A role that writes down what it was told. `close` writes what has not been written yet."""
 
     async def close(self) -> None: ...
 
@@ -62,7 +62,8 @@ class Writer(Role, Protocol):
 class Worker:
     """Runs groups, and the outbox relay if the bus has a database (`relay=False` leaves that to other workers).
 
-    grace: seconds that running handlers have to finish after a stop; what does not is given back, no attempt spent.
+    grace: seconds that running handlers have to finish after a stop; events of those that do not are given back, with
+    no attempt spent.
     listeners: are told of every execution of these groups' handlers, after those of the bus.
     """
 
@@ -98,8 +99,8 @@ class Worker:
         """Consume until a SIGTERM or SIGINT (in the main thread) or `stop()`, then drain; a second signal ends the
         grace. `signals=False` leaves signals to whoever runs the program: see eventbus.process.signals.
 
-        Whoever cancels it gets the CancelledError after a second or two, when what ran has been given back; a second
-        cancellation ends it at once. A bus that is closed meanwhile does the same, and it raises ConfigurationError."""
+        When cancelled, it gives back what runs and raises CancelledError after a second or two; cancelled a second
+        time, it ends at once. If the bus is closed meanwhile, it ends in the same way and raises ConfigurationError."""
         self._bus.home.check()
         with self._bus.closing.using(), told(self._on_signal) if signals else nullcontext():
             await self._run()
@@ -133,7 +134,7 @@ class Worker:
             self._begin_stop()
             for consumer in self._consumers:
                 consumer.stop()
-            await asyncio.wait(running)  # who cancels this one does not mean them: they have their own way to end
+            await asyncio.wait(running)  # does not cancel them with this task: they have their own way to end
             await _drain(executors, LISTENER_GRACE)
             await _close(writers)
         except asyncio.CancelledError:
@@ -177,7 +178,7 @@ class Worker:
         )
 
     def nudge(self) -> None:
-        """Look now for what is due: the transport's clock was moved."""
+        """Look now for events that are due: the transport's clock was moved."""
         for consumer in self._consumers:
             consumer.nudge()
 
@@ -218,7 +219,7 @@ class Worker:
         return self._grace if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
 
     def _on_signal(self, number: int) -> None:
-        # First the deed, then the word: where stdout is a broken pipe, logging raises.
+        # Act first, log afterwards: where stdout is a broken pipe, logging raises.
         if self._stopping.is_set():
             self._deadline = 0.0
             log.warning("second signal: running handlers are given back now", signal=signal.Signals(number).name)
@@ -233,7 +234,7 @@ def _keep(role: Role) -> asyncio.Task[None]:
 
 
 def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:
-    """Without the group that records, where nothing is to be. Raises ConfigurationError if that leaves none."""
+    """The groups to run: where history is off, without the recorder. Raises ConfigurationError if none is left."""
     wanted = [group for group in groups if bus.history_kept is not None or not is_recorder(group)]
     if groups and not wanted:
         raise ConfigurationError("history is off: set EVENTBUS_HISTORY_DAYS, or EventBus(history=…)")
@@ -259,7 +260,7 @@ async def _drain(executors: Sequence[Executor | TapExecutor], seconds: float) ->
 
 
 def _heed(consumers: Sequence[Consumer], aborting: Aborting, controls: Mapping[str, bytes]) -> None:
-    single = [consumer for consumer in consumers if not consumer.taps]  # a tap runs many in one task
+    single = [consumer for consumer in consumers if not consumer.taps]  # a tap runs many events in one task
     aborting.heed(controls, lambda: [each for consumer in single for each in consumer.in_hand().running.items()])
     for consumer in consumers:
         consumer.press_aborted()

@@ -23,7 +23,7 @@ from gateway.socket import websocket
 
 
 def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
-    """`bus` is connected, has a database, and stays its owner's to close.
+    """The application on this bus, which is connected and has a database. Its owner closes it, not the application.
 
     Raises ConfigurationError if the settings name no good way to check tokens."""
     app = web.Application(middlewares=[surroundings], client_max_size=MAX_BODY)
@@ -40,7 +40,7 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
 
 
 def authenticator(settings: GatewaySettings) -> Authenticator:
-    """Raises ConfigurationError unless exactly one kind of key is configured, and good enough."""
+    """The check of tokens. Raises ConfigurationError unless exactly one kind of key is configured, and good enough."""
     if settings.jwt_jwks_url and settings.jwt_secret:
         raise ConfigurationError("set EVENTBUS_JWT_SECRET or EVENTBUS_JWT_JWKS_URL, not both: one kind of key decides")
     if settings.jwt_jwks_url:
@@ -49,7 +49,7 @@ def authenticator(settings: GatewaySettings) -> Authenticator:
 
 
 async def recovering(app: web.Application) -> AsyncIterator[None]:
-    """Commits of gateways that have died are ended by those that live, also where no worker runs."""
+    """While the gateway runs, it ends the session commits of processes that have died, also where no worker runs."""
     name = "eventbus-session-recovery"
     role = asyncio.create_task(supervise(name, app[BUS].recovery().run), name=name)
     yield

@@ -1,4 +1,4 @@
-"""What this process depends on, as a table of named checks. Who brings another dependency adds a line:
+"""What this process depends on, as a table of named checks. Another dependency needs one line more:
 
 CHECKS["n8n"] = Check(_n8n, decides=False)
 """
@@ -25,8 +25,8 @@ Details = Mapping[str, JsonValue]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`ask` returns details, for people; what it raises is a dependency that is away. `decides`: whether this process
-    is unfit for traffic then; what does not decide is looked at when details are asked for."""
+    """`ask` returns details for people; it raises an EventBusError if the dependency is away. `decides`: then this
+    process is unfit for traffic. A check that does not decide runs only when details are asked for."""
 
     ask: Callable[[EventBus], Coroutine[Any, Any, Details]]
     decides: bool = True
@@ -44,14 +44,14 @@ async def _postgres(bus: EventBus) -> Details:
 
 
 async def _outbox(bus: EventBus) -> Details:
-    """What no worker has relayed yet, and what none can."""
+    """Rows that no worker has relayed yet, and those set aside because none can."""
     async with bus.transaction() as tx:
         found = await standing(tx.connection)
     return {"waiting": found.rows, "oldestSeconds": round(found.seconds, 3), "setAside": found.aside}
 
 
 async def _spool(bus: EventBus) -> Details:
-    """What is on this machine's disk, for a Redis that was away."""
+    """What this machine's disk keeps until Redis is back."""
     if bus.spool is None:
         return {"configured": False}
     records, rejected = await asyncio.to_thread(lambda spool: (spool.records, spool.rejected), bus.spool)
@@ -59,7 +59,7 @@ async def _spool(bus: EventBus) -> Details:
 
 
 async def _streams(bus: EventBus) -> Details:
-    """By stream: dead letters, and by group what waits, and for how long the oldest has."""
+    """For each stream its dead letters; for each group what waits, and for how long the oldest of it has."""
     found = await bus.transport.inspect({stream_of(event_type) for event_type in event_types()})
     return {stream.name: _stream(stream) for stream in found if stream.length or stream.groups or stream.dead}
 
@@ -77,8 +77,8 @@ def _stream(stream: StreamState) -> dict[str, JsonValue]:
 
 
 async def _circuits(bus: EventBus) -> Details:
-    """Services outside that are not called now, and those that have failed and are. No names: workflows have theirs
-    from users, and whoever asks has no token."""
+    """How many services outside are not called at present (`open`), and how many are, though their last calls failed
+    (`failing`). Names are not told: users name the workflows, and whoever asks needs no token."""
     troubled = await bus.transport.circuits.troubled()
     is_open = sum(state.is_open for state in troubled)
     return {"open": is_open, "failing": len(troubled) - is_open}
@@ -106,7 +106,7 @@ class Found:
 
 
 async def look(bus: EventBus, names: Iterable[str]) -> list[Found]:
-    """All of these at once."""
+    """Run these checks side by side. The answers are in the order of the names."""
     return await asyncio.gather(*(_look(bus, name, CHECKS[name]) for name in names))
 
 

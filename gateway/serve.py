@@ -17,15 +17,15 @@ from gateway.settings import GatewaySettings
 
 SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running
 BACKLOG = 1_024  # connections that wait to be accepted: after an outage all clients come back at once
-OPEN_FILES = 65_536  # that are enough; each socket is one, and what a shell allows may be 256
+OPEN_FILES = 65_536  # enough for all sockets: each is an open file, and a shell may allow only 256
 
 log = get_logger("gateway")
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
-    The end: stop listening, close the sockets (1001), let requests finish, close the connections to the servers."""
+    Then: stop listening, close the sockets (1001), let requests finish, close the connections to the servers."""
     stopping = asyncio.Event()
     with told(lambda _number: stopping.set()):
         await _serve(settings, stopping)
@@ -46,7 +46,7 @@ async def _serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
 
 
 def make_runner(app: web.Application, shutdown_timeout: float = SHUTDOWN_TIMEOUT) -> web.AppRunner:
-    """With logs of our own in place of aiohttp's, which hold query strings."""
+    """A runner that writes our own logs. Those of aiohttp hold query strings, which may be tokens."""
     return web.AppRunner(app, access_log=None, logger=server_logger(), shutdown_timeout=shutdown_timeout)
 
 
@@ -60,9 +60,9 @@ async def _listen(runner: web.AppRunner, settings: GatewaySettings) -> None:
 
 
 def _allow_files() -> None:
-    """As many as this process may take without asking anybody."""
+    """Raise the limit of open files to OPEN_FILES, or as near to it as this process may without privileges."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # some systems say more than they allow
+        with suppress(ValueError, OSError):  # some systems allow less than the limit that they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

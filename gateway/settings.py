@@ -31,12 +31,12 @@ class GatewaySettings(Settings):
 
     @classmethod
     def read(cls, **given: object) -> Self:
-        """From the environment; what is given and not None comes first. Raises ConfigurationError with every fault."""
+        """From the environment, except for arguments that are not None. Raises ConfigurationError with every fault."""
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return cls(**chosen)
 
     def require_secret(self) -> str:
-        """Raises ConfigurationError if there is none or it is too short. Its text is in no message."""
+        """The secret. Raises ConfigurationError if there is none or it is too short; no message contains its text."""
         if not self.jwt_secret:
             raise ConfigurationError(
                 "no secret for tokens is configured: set EVENTBUS_JWT_SECRET to 32 bytes or more "

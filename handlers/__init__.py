@@ -1,16 +1,16 @@
-"""The application on the bus: leads, funnels, tasks, notifications, mail. One package a flow, and in each
+"""The application on the bus: leads, funnels, tasks, notifications, mail. Each flow is a package, which may have
 
 events.py    the types that it publishes
-models.py    what it says and understands on the wire of the gateway
-store.py     SQL; every query takes the organization
-service.py   what the gateway may ask of it, inside a transaction of the caller's
+models.py    its requests and answers on the wire of the gateway
+store.py     its SQL; every query takes the organization
+service.py   what the gateway may call, inside the caller's transaction
 handlers.py  its consumer group
 """
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-import handlers.retention  # noqa: F401 - what recurs is registered
+import handlers.retention  # noqa: F401 - registers what recurs
 from eventbus import Group
 from eventbus.roles.history_group import recorder
 from handlers.delivery.handlers import delivery

@@ -1,16 +1,16 @@
-"""One call for each order that the application takes: what it needs is in the signature, nothing else can be ordered.
+"""One function for each order that the application takes. Its signature says what the order needs.
 
     await send_welcome_email(bus, to="ada@example.com", organization="acme", data={"name": "Ada"})
     await enrich_lead(tx, lead=lead_id, organization="acme", delay=10.0)
 
-`bus` is anything that publishes: an EventBus, a handler's Context, or a transaction, with which the order commits. What
-it answers is what `publish` answers there: a receipt, or within a transaction the event's id. All take
+`bus` is anything that publishes: an EventBus, a handler's Context, or a transaction, with which the order commits. Each
+function returns what `publish` of that object returns: a receipt, or the event's id within a transaction. All take
 
 delay       seconds that the order is kept back
 priority    1 (first) to 10
-dedupe_key  of the orders of one kind and organization with the same key, only the first is taken
+dedupe_key  of several orders of one kind and organization with the same key, only the first is taken
 
-What no order can be made of raises pydantic's ValidationError.
+Arguments of which no order can be made raise pydantic's ValidationError.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class Publishes(Protocol[R_co]):
 
 
 class Options(TypedDict, total=False):
-    """See the module."""
+    """The module's docstring describes these options."""
 
     delay: float | None
     priority: int
@@ -66,7 +66,7 @@ async def send_welcome_email(
     lead: str | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """To somebody who has an account now."""
+    """Order a mail that welcomes somebody who has an account now."""
     return await _mail(bus, SendWelcome(to=to, data=dict(data)), organization, lead, options)
 
 
@@ -79,7 +79,7 @@ async def send_lead_notification(
     data: Mapping[str, Any] = {},
     **options: Unpack[Options],
 ) -> R_co:
-    """To whoever is to look after the lead."""
+    """Order a mail to the person who is to look after the lead."""
     order = SendLeadNotification(to=to, data={"leadId": lead, **data})
     return await _mail(bus, order, organization, lead, options)
 
@@ -93,7 +93,7 @@ async def send_submission_confirmation(
     lead: str | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """To a lead: what he sent has arrived."""
+    """Order a mail that tells a lead that his submission has arrived."""
     return await _mail(bus, SendSubmissionConfirmation(to=to, data=dict(data)), organization, lead, options)
 
 
@@ -107,7 +107,7 @@ async def send_bulk_email(
     data: Mapping[str, Any] = {},
     **options: Unpack[Options],
 ) -> R_co:
-    """The same letter to each of several, each by itself. An empty line of `message` parts paragraphs."""
+    """Order one letter to several addresses, as a mail for each. An empty line in `message` separates paragraphs."""
     order = SendBulk(to=list(to), data={**data, "subject": subject, "message": message})
     return await bus.publish(order, organization=organization, **options)
 
@@ -116,7 +116,7 @@ async def _mail(bus: Publishes[R_co], order: MailOrder, organization: str, lead:
     return await bus.publish(order, key=lead, organization=organization, **options)
 
 
-# Leads. `fields`: names on the wire, None for all. -------------------------------------------------------------------
+# Leads. `fields`: names on the wire; None means all. ------------------------------------------------------------------
 
 
 async def enrich_lead(
@@ -127,14 +127,14 @@ async def enrich_lead(
     fields: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """Find out more about it. `fields`: which of name, email, phone and company are looked at."""
+    """Find out more about the lead. `fields`: which of name, email, phone and company are looked at."""
     return await _order(bus, EnrichLead(lead_id=lead, organization_id=organization, fields=_list(fields)), options)
 
 
 async def calculate_lead_score(
     bus: Publishes[R_co], *, lead: str, organization: str, **options: Unpack[Options]
 ) -> R_co:
-    """Reckon its score anew."""
+    """Calculate the lead's score again."""
     return await _order(bus, CalculateScore(lead_id=lead, organization_id=organization), options)
 
 
@@ -146,14 +146,14 @@ async def sync_lead_to_crm(
     fields: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """Send its state to the CRM outside. `fields`: which of those of GET /api/leads/{id}."""
+    """Send the lead's state to the external CRM. `fields`: which of the fields of GET /api/leads/{id} are sent."""
     return await _order(bus, SyncToCrm(lead_id=lead, organization_id=organization, fields=_list(fields)), options)
 
 
 async def send_lead_follow_up(
     bus: Publishes[R_co], *, lead: str, organization: str, **options: Unpack[Options]
 ) -> R_co:
-    """Ask it by mail whether there is anything left to do."""
+    """Ask the lead by mail whether there is anything left to do."""
     return await _order(bus, SendFollowUp(lead_id=lead, organization_id=organization), options)
 
 
@@ -165,7 +165,7 @@ def _list(fields: Sequence[str] | None) -> list[str] | None:
     return None if fields is None else list(fields)
 
 
-# Notifications. `about`: the id of what it is about, a lead's for its timeline. --------------------------------------
+# Notifications. `about`: the id of their subject; with a lead's id they are in its timeline. --------------------------
 
 
 async def create_notification(
@@ -180,7 +180,7 @@ async def create_notification(
     about: str | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """Into the user's list, and to his open sockets."""
+    """Put a notification into the user's list, and push it to his open sockets."""
     order = CreateNotification(
         user_id=user,
         organization_id=organization,
@@ -202,7 +202,7 @@ async def send_push_notification(
     about: str | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """To the browsers in which the user has subscribed to it."""
+    """Push to the browsers in which the user has subscribed to pushes."""
     order = SendPush(user_id=user, organization_id=organization, title=title, message=message)
     return await bus.publish(order, key=about, **options)
 
@@ -217,6 +217,6 @@ async def send_sms(
     about: str | None = None,
     **options: Unpack[Options],
 ) -> R_co:
-    """To a telephone number, as +49…"""
+    """Send an SMS to a telephone number such as +49…"""
     order = SendSms(user_id=user, organization_id=organization, message=message, to=to)
     return await bus.publish(order, key=about, **options)

@@ -1,9 +1,9 @@
-"""What is kept of sends to services outside, and of what came in from them: for as long as anybody may repeat it.
+"""Deletes the rows about sends to outside services, and about messages from them, when no repeat can come any more.
 
-deliveries        so that a replayed event is not sent again: its dead letter is kept for 30 days
-inbound_messages  so that a message that a provider repeats is not said to the agent again: they do for a week at most
+deliveries        keep a replayed event from being sent again: its dead letter is kept for 30 days
+inbound_messages  keep a message that a provider repeats from reaching the agent again: it repeats for a week at most
 
-Both ends are far behind KEPT. Once a day, over all organizations together: old is what is old, whosever it is.
+KEPT is far longer than both. Runs once a day, over all organizations together: only a row's age counts, not its owner.
 """
 
 from datetime import timedelta
@@ -13,8 +13,8 @@ from eventbus.process.telling import get_logger
 from handlers.delivery.handlers import delivery
 
 KEPT = timedelta(days=90)
-BATCH = 10_000  # rows of a statement: nobody has to wait for longer than that takes
-BATCHES = 100  # of a table and day: the handler's time is bounded
+BATCH = 10_000  # rows of a statement: nobody has to wait for longer than one batch takes
+BATCHES = 100  # for each table and day, so that the handler's time is bounded
 
 _FORGET = {
     "deliveries": """
@@ -34,7 +34,7 @@ log = get_logger("handlers.retention")
 
 @delivery.cron("41 3 * * *")
 async def forget_old_traffic(_tick: Tick, ctx: Context) -> None:
-    """A batch at a time, each committed: what a death leaves goes the next day, or when the event runs again."""
+    """Delete in batches that commit one by one. What a dead process leaves goes the next day, or at another attempt."""
     for table, statement in _FORGET.items():
         forgotten = 0
         for _ in range(BATCHES):

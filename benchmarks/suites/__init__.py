@@ -32,7 +32,7 @@ MODULES = (
 class Plan:
     """What was asked for.
 
-    seconds  that a step shall take: how many events that is, is found out with a few
+    seconds  that a step shall take; a trial with a few events finds out how many events that is
     """
 
     contenders: Sequence[Contender]
@@ -54,7 +54,7 @@ class Record(Protocol):
 
 @dataclass
 class Stage:
-    """What a step has in its hands: an empty server, its contender, a place to put what it measures."""
+    """What a step works with: an empty server, its contender, a place to put what it measures."""
 
     url: str
     plan: Plan
@@ -93,8 +93,8 @@ def _option(name: str, value: str | float) -> list[str]:
 
 @dataclass(frozen=True)
 class Step:
-    """One contender's turn in a round. `run` raises what it likes: that is a row of the table, and the run goes on,
-    without this step in later rounds."""
+    """One contender's turn in a round. `run` may raise anything: the error becomes a row of the table, and the other
+    steps go on, without this one in later rounds."""
 
     contender: Contender
     label: str
@@ -105,7 +105,7 @@ class Step:
 class Suite:
     """metrics  in the order in which the report shows them
     steps    of one round, which the runner takes in turn, each on an empty server
-    rounds   if not as many as the plan says
+    rounds   at most so many; None: as many as the plan says
     quick    whether it belongs to a quick run
     others   who takes part in this suite alone
     """
@@ -119,7 +119,7 @@ class Suite:
 
 
 def by_contender(run: Callable[[Stage], Awaitable[None]]) -> Callable[[Plan], Sequence[Step]]:
-    """Steps that are the same for every contender."""
+    """One step for every contender, all with the same `run`."""
     return lambda plan: [Step(contender, contender.about.name, run) for contender in plan.contenders]
 
 

@@ -1,4 +1,4 @@
-"""How long one publish takes that nothing else goes on beside."""
+"""How long one publish takes while nothing else goes on."""
 
 from benchmarks.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender

@@ -14,7 +14,7 @@ from benchmarks.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
 EVENTS, FEWER_EVENTS = 20_000, 5_000
-AHEAD = 500  # events that are there before: loaded scripts and the like belong to no event
+AHEAD = 500  # events that are published before: loaded scripts and the like belong to no event that is measured
 QUIET = 0.5  # seconds, in which the buffers of clients that have gone are freed
 
 NAME = "memory"

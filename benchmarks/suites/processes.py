@@ -1,4 +1,4 @@
-"""Handlers that wait 5 ms, as for another service, 100 at a time: at most 20,000/s for each process.
+"""Handlers that wait 5 ms, as if for another service, 100 at a time: at most 20,000/s for each process.
 
 One process of every contender; and two worker processes of ours against one, by what the server says is settled."""
 
@@ -17,7 +17,7 @@ from benchmarks.suites import Plan, Stage, Step, Suite
 
 WAIT_MS, CONCURRENCY = 5, 100
 CEILING = CONCURRENCY * 1000 // WAIT_MS  # events per second that a process can do at most
-FEW = 5_000  # events, for those of whom nothing is known yet
+FEW = 5_000  # events, for contenders whose throughput is not known yet
 POLL = 0.02  # seconds
 STUCK = 60.0  # seconds
 

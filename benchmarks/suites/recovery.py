@@ -1,6 +1,6 @@
 """A worker process is killed while it holds an event: how long until the event runs again, in another process.
 
-With the lease as it comes, 10 s. What the peers do is theirs to say: see what each driver says of its guarantees."""
+The lease is the default, 10 s. The peers are not measured: see what each driver says of its guarantees."""
 
 import asyncio
 import os

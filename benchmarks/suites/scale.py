@@ -13,7 +13,7 @@ BACKLOGS = (10_000, 100_000, 1_000_000)
 PORTION = 10_000  # events that are taken off a backlog and timed, so that each has the same share of start-up
 PORTIONS = 5
 GROUPS = (1, 10, 100)
-RUNS, FEWER_RUNS = 100_000, 20_000  # of handlers, of all groups together
+RUNS, FEWER_RUNS = 100_000, 20_000  # runs of handlers, of all groups together
 BESIDE = 100_000  # delayed events, or pending entries
 COUNT = 20_000  # events that are consumed beside those
 DELAY = 3600.0  # seconds
@@ -66,7 +66,7 @@ async def _beside(stage: Stage, what: str) -> None:
 
 
 async def _abandon(stage: Stage) -> None:
-    """A consumer that takes everything and is never seen again; its lease has run out."""
+    """A consumer takes everything and is never seen again. Returns when its lease has run out."""
     async with stage.redis() as client:
         await client.xgroup_create(STREAM, GROUP, "0")
         while await client.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=1000):

@@ -3,8 +3,8 @@
 from benchmarks.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
-PROBES = (2_000, 20_000)  # events, with which it is found out how many are a step
-BRIEF = 0.25  # seconds: what is over so soon has told little
+PROBES = (2_000, 20_000)  # events of the trials that find out how many events a step has
+BRIEF = 0.25  # seconds: a trial that is over so soon has told little
 MOST = 400_000
 
 
@@ -25,8 +25,8 @@ async def _measure(stage: Stage) -> None:
 
 
 async def size(stage: Stage) -> int:
-    """How many events keep this contender busy for the time that a step shall take; asked once. All work for the same
-    time, so that none is measured while it warms up, and none for an hour."""
+    """How many events keep this contender busy for the time that a step shall take; found out once. All contenders work
+    for the same time, so that none is measured while it warms up, and none for an hour."""
     key = (stage.contender.key, "throughput")
     if key not in stage.plan.sizes:
         slowest = await _probe(stage)

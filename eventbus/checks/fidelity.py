@@ -41,10 +41,10 @@ _KINDS: dict[Any, str] = {
 }
 _ARRAYS = {list, set, frozenset, tuple, abc.Sequence, abc.MutableSequence, abc.Set, abc.MutableSet, abc.Collection}
 _OBJECTS = {dict, abc.Mapping, abc.MutableMapping}
-_NAMES = {str, int, uuid.UUID, datetime, date, Decimal}  # what comes back of the names of an object
+_NAMES = {str, int, uuid.UUID, datetime, date, Decimal}  # names of an object that come back from JSON
 _ONCE = {abc.Iterable, abc.Iterator, abc.Generator}
 _SECRETS = (SecretStr, SecretBytes, Secret)
-# Of what an Annotated carries: these make something else of a value when it is written.
+# What an Annotated may carry that makes something else of a value when it is written.
 _JSON: Any = Json
 _WRITERS = {"PlainSerializer", "WrapSerializer", "SerializeAsAny", "Discriminator", "EncodedBytes", "EncodedStr"}
 
@@ -52,10 +52,10 @@ _WRITERS = {"PlainSerializer", "WrapSerializer", "SerializeAsAny", "Discriminato
 class Doubts(NamedTuple):
     """When an event of a class must be read back to know whether it survives.
 
-    always    each; e.g. for Any, for unions whose members look alike in JSON, for serializers of its own
-    signs     one of these is in its JSON
-    models    one of these classes has a subclass, whose instances a field would take, and write without what they add
-    size      its JSON is larger than this
+    always    always; e.g. for Any, for unions whose members look alike in JSON, for serializers of its own
+    signs     if one of these is in its JSON
+    models    if one of these classes has a subclass: a field takes its instances, and writes them without what they add
+    size      if its JSON is larger than this
     """
 
     always: bool
@@ -94,7 +94,7 @@ class Survey:
 
 
 class _How(NamedTuple):
-    """`hidden`: secrets are written as asterisks. `plain`: what is no number is written so that it is read again."""
+    """`hidden`: secrets are written as asterisks. `plain`: NaN and infinity are written so that they can be read."""
 
     hidden: bool
     plain: bool
@@ -166,7 +166,7 @@ def _look(found: Survey, kind: Any, place: str, extras: list[Any], how: "_How") 
 
 
 def _look_at_union(found: Survey, members: tuple[Any, ...], place: str, how: "_How", *, tagged: bool) -> None:
-    """Which member it was must be seen from the JSON: by its kind, or by a tag."""
+    """The JSON must show which member it was: by its kind, or by a tag."""
     kinds = [_json_kind(member) for member in members]
     found.always |= not tagged and (None in kinds or len({*kinds}) < len(kinds))
     if "text" in kinds and "number" in kinds:
@@ -204,7 +204,7 @@ def _look_at_class(found: Survey, kind: Any, place: str, how: "_How") -> None:
 
 
 def _json_kind(kind: Any) -> str | None:
-    """What it is in JSON; None where that is not one thing."""
+    """What a value of this type is in JSON; None if it may be more than one kind."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _json_kind(arguments[0])
@@ -265,7 +265,7 @@ def same(before: Any, after: Any) -> bool:
 
 
 def _instant(moment: datetime) -> tuple[bool, datetime]:
-    """Two moments of an hour that is repeated are equal to none in another zone, as Python compares them."""
+    """For comparing. To Python itself, a moment in an hour that clocks repeat equals none in another zone."""
     offset = moment.utcoffset()
     naive = moment.replace(tzinfo=None, fold=0)
     try:
@@ -275,7 +275,7 @@ def _instant(moment: datetime) -> tuple[bool, datetime]:
 
 
 def _equal(before: Any, after: Any) -> bool:
-    """What knows of no equality is taken to be equal to others of its class."""
+    """A value whose class has no equality, or one that fails, is taken to be equal to others of its class."""
     kind = type(before)
     if isinstance(before, bool) or isinstance(after, bool):
         return kind is type(after) and before is after

@@ -1,15 +1,15 @@
 """Numbers that an application may give, and that Redis can count with.
 
 What becomes a count, an expiry or a due time in a script must be whole, finite and small enough: Lua counts in doubles,
-which know every whole number up to 2**53 and no further. So they are looked at where they are given, and not where the
-server would refuse them, in the middle of a script.
+which know every whole number up to 2**53 and no further. So these numbers are checked where they are given, and not
+where the server would refuse them, in the middle of a script.
 """
 
 import math
 from datetime import UTC, datetime
 
 LONGEST = 3_653 * 86_400.0  # seconds that anything may take: ten years
-LATEST = datetime(9999, 12, 31, tzinfo=UTC)  # that anything is put off to; a day later the calendar ends
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)  # the latest that anything is put off to; a day later the calendar ends
 MOST = 10**9
 
 

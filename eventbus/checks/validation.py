@@ -1,4 +1,4 @@
-"""What the arguments of a publish and the attributes of an envelope may be: one table, for who writes and who reads.
+"""What the arguments of a publish and the attributes of an envelope may be: one table, for writers and readers.
 
 Each check returns the value as it is kept, and raises WrongType or WrongValue, which name the argument, its value, and
 what to write instead. Whoever publishes is told at the call, before anything is stored; what is read back from a
@@ -65,7 +65,7 @@ def version(name: str, value: object) -> int:
 
 
 def _whole(name: str, value: object) -> int:
-    """True is 1 to Python, and something else to everybody who reads it."""
+    """No bool: True is 1 to Python, and something else to everybody who reads it."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise WrongType(f"{_wrong(name, value, 'a whole number')}: write {name}=5, for example")
     return value if type(value) is int else int.__int__(value)
@@ -95,7 +95,7 @@ def metadata(name: str, value: object) -> dict[str, str]:
 
 
 def seconds(name: str, value: object) -> float:
-    """A delay; one below zero is over already."""
+    """A delay, at least 0.0: one below zero is over already."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         how = "….total_seconds()" if isinstance(value, timedelta) else "float(…)"
         raise WrongType(f"{_wrong(name, value, 'a number of seconds')}: write {name}={how}")
@@ -115,7 +115,7 @@ def moment(name: str, value: object) -> datetime:
 
 
 def json_object(name: str, value: object) -> dict[str, Any]:
-    """What comes back from JSON as it is. A copy."""
+    """A copy of a mapping that comes back from JSON as it is."""
     if not isinstance(value, Mapping):
         raise WrongType(_wrong(name, value, "a mapping of text to what JSON has"))
     try:
@@ -141,7 +141,7 @@ def event_id(name: str, value: object) -> str:
     return found
 
 
-# Of what is stored, by their names on the wire. How long it is was the business of who has stored it.
+# The checks of stored attributes, by their names on the wire. Their length was checked before they were stored.
 ATTRIBUTES: Mapping[str, Callable[[str, object], object]] = {
     "subject": text,
     "organization": text,
@@ -173,7 +173,7 @@ def _kind(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """As far as it can be shown: an object's own __repr__ may be anything."""
+    """The value as far as it can be shown: an object's own __repr__ may be long, or raise."""
     try:
         shown = repr(value)
     except Exception as error:  # noqa: BLE001 - the message says what was wrong, whatever else is

@@ -4,7 +4,7 @@ An application registers its consumer groups as an entry point of the group `eve
 `eventbus.commands`, and its SQL files in the group `eventbus.migrations`. So this package serves any service, and
 imports none.
 
-What it is made of is an extra: here nothing of that is imported before it is known to be there.
+The packages that a command line needs are an extra: this module imports none of them before it is known to be there.
 """
 
 import logging
@@ -34,7 +34,7 @@ def main(*command: str) -> None:
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 a server is away."""
     output.prepare()
-    # To stderr, and errors alone: what a command prints is its answer. Long-running ones configure their own.
+    # Logs go to stderr, errors only: a command's answer is on stdout. Long-running commands configure their own logs.
     configure("console", level=logging.ERROR)
     arguments = [*command, *sys.argv[1:]]
     code = 0

@@ -10,8 +10,8 @@ SHOWN = 10  # spans of time that are told of one group
 
 
 def in_both(first: Sequence[Account], second: Sequence[Account]) -> list[Account]:
-    """The second look, with no more missing than the first missed: where the server has lost count, entries are counted
-    one after the other, and what moves meanwhile may be missed once."""
+    """The second look, with no more missing than in the first. Where the server has lost count, entries are counted one
+    after the other, and one that moves meanwhile may be missed by one look."""
     before = {(account.stream, account.group): account for account in first}
     return [_less(before.get((account.stream, account.group)), account) for account in second]
 
@@ -45,7 +45,8 @@ def _where(account: Account) -> str:
 
 
 def _when(account: Account) -> str:
-    """Of the gaps that were noted the latest, as many as are still missing; the rest has not been noted yet."""
+    """When entries vanished: the latest of the noted gaps, for as many entries as are still missing. What is missing
+    beyond the gaps has not been noted yet."""
     left, spans = account.missing or 0, []
     for gap in reversed(account.gaps):
         if left > 0:
@@ -69,7 +70,7 @@ def since_when(accounts: Sequence[Account]) -> list[str]:
 
 
 def as_told(account: Account) -> dict[str, object]:
-    """As JSON."""
+    """An account, as it is printed as JSON."""
     return {
         "stream": account.stream,
         "group": account.group,

@@ -29,7 +29,7 @@ def asyncapi(
 
 
 def _release(apps: Sequence[App]) -> str:
-    """Of the package that the first one came with, if it was installed."""
+    """The version of an installed package that registers one of these applications; UNRELEASED if there is none."""
     names = {app.name for app in apps}
     found = [entry.dist.version for entry in entry_points(group=INSTALLED) if entry.name in names and entry.dist]
     return found[0] if found else UNRELEASED

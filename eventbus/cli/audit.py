@@ -19,7 +19,7 @@ from eventbus.redis.accounting import accounts
 from eventbus.redis.auditing import audit as audit_in_redis
 from eventbus.redis.link import Link
 
-PAUSE = 1.0  # seconds between two looks: what is on its way from one place to another is missing once
+PAUSE = 1.0  # seconds between two looks: an entry on its way from one place to another is missing in one of them only
 NAMED = 10  # ids that are shown of each kind
 
 _Looked = tuple[list[Balance], list[Schedule]]
@@ -73,7 +73,7 @@ async def _look(link: Link, streams: Sequence[str] | None) -> Found:
 
 
 def _both(first: _Looked, second: _Looked) -> _Looked:
-    """The second look, with nothing missing that the first did not miss."""
+    """The second look, without whatever was not missing in the first."""
     before = {(balance.stream, balance.group): balance for balance in first[0]}
     schedules = {schedule.stream: schedule for schedule in first[1]}
     balances = []

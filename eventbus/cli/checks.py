@@ -25,7 +25,7 @@ _START = "start one: eventbus worker --group {group}"
 def examine(
     before: Sequence[StreamState], now: Sequence[StreamState], pauses: Mapping[str, Pause] = MappingProxyType({})
 ) -> Iterator[Finding]:
-    """Of two looks at the same streams, a moment apart."""
+    """What two looks at the same streams, a moment apart, tell."""
     earlier = {(stream.name, group.name): group for stream in before for group in stream.groups}
     for stream in now:
         if stream.length and not stream.groups:

@@ -12,7 +12,7 @@ _BOUNDLESS = 10_000
 
 
 def screen_width() -> int:
-    """That of the terminal, or of COLUMNS; without bound where a program reads."""
+    """The width of the terminal, or COLUMNS; without bound where a program reads."""
     if sys.stdout.isatty() or os.environ.get("COLUMNS"):
         return shutil.get_terminal_size().columns
     return _BOUNDLESS
@@ -63,5 +63,5 @@ def cut(text: str, width: int) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line, and without what moves cursors."""
+    """The text on one line, without characters that move cursors."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -142,7 +142,7 @@ def discard(
         if dry_run:
             _tell_dry("discard", meant, as_json)
             return
-        names = [Reference.of(letter) for letter in meant]  # what was asked about, and not what has died meanwhile
+        names = [Reference.of(letter) for letter in meant]  # those that were asked about, and none that died meanwhile
         if names:
             confirm(f"discard {len(names)} dead letters for good?")
         else:
@@ -218,7 +218,7 @@ def _readable(letter: DeadLetter) -> dict[str, str]:
 
 
 async def _collect(wanted: Filter, limit: int) -> tuple[list[DeadLetter], int]:
-    """The first ones, and how many there are."""
+    """(the first `limit` dead letters that the filter means, how many it means in all)."""
     found: list[DeadLetter] = []
     total = 0
     async with EventBus() as bus:
@@ -235,7 +235,7 @@ async def _one(reference: Reference) -> DeadLetter:
 
 
 async def _meant(names: Sequence[Reference], wanted: Filter) -> list[DeadLetter]:
-    """Those that a command would change, without what is long in them."""
+    """The dead letters that a command would change. Those that the filter means come without traceback and fields."""
     async with EventBus() as bus:
         if names:
             return [await find(bus.transport, name) for name in names]

@@ -9,7 +9,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def duration(text: str) -> timedelta:
-    """Raises typer.BadParameter for anything else."""
+    """A duration such as 30s, 15m, 1h or 7d. Raises typer.BadParameter for anything else."""
     match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration such as 30s, 15m, 1h or 7d")

@@ -16,7 +16,8 @@ from eventbus.redis.link import Link
 from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
 from eventbus.settings import Settings
 
-# Looked at in the order in which events go through them: what moves on meanwhile is met twice, and never missed.
+# In the order in which events go through these places: one that moves on meanwhile may be met twice, and is never
+# missed.
 TABLES = {
     Place.OUTBOX: "eventbus_outbox",
     Place.STORED: "eventbus_events",
@@ -37,7 +38,7 @@ class Looked:
 
 
 async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: int) -> Looked:
-    """At these streams, or at all. Raises Unavailable if a server is away that is configured."""
+    """Look at the events of these streams, or of all. Raises Unavailable if a server is away that is configured."""
     looked = Looked()
     in_database = [place for place in TABLES if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
@@ -69,7 +70,7 @@ async def _look_at_stream(looked: Looked, link: Link, place: Place, stream: str,
 
 
 async def _unnamed(source: AsyncIterator[Fields], streams: Sequence[str] | None = None) -> AsyncGenerator[Named, None]:
-    """Those of these streams, or all."""
+    """The events of these streams, or all; they are known by their ids alone."""
     async for fields in source:
         if not streams or stream_of(fields[b"type"].decode()) in streams:
             yield None, fields

@@ -19,7 +19,7 @@ class NotFound(EventBusError):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What all must hold for a letter to be meant; None asks for nothing.
+    """Which dead letters are meant: those for which all of this holds. A field that is None asks for nothing.
 
     type   an event type, or a pattern such as `lead.*`; what is no envelope has no type
     error  a part of the error, in upper or lower case

@@ -72,7 +72,7 @@ def discard_(
 
 
 def _chosen(names: Sequence[str] | None, every: bool) -> list[str] | None:
-    """None for all. Raises typer.BadParameter for both, and for neither."""
+    """The names that were given; None for --all. Raises typer.BadParameter for both, and for neither."""
     if bool(names) == every:
         raise typer.BadParameter("name rows by their positions or event ids, or choose --all")
     return None if every else list(names or ())

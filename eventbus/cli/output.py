@@ -1,4 +1,5 @@
-"""What a command prints arrives whole, or the command fails. What it cannot say changes nothing about how it ends."""
+"""What a command prints arrives whole, or the command fails. A complaint that cannot be printed does not change its
+end."""
 
 import io
 import os
@@ -18,8 +19,8 @@ class Whole(io.FileIO):
     """A file whose writes are complete.
 
     A write to a pipe whose reader is slow may take a part: the pipe is non-blocking because somebody shares it, or the
-    event loop's io_uring, as it is closed, interrupts the write. Python's text files lose the rest of it where they are
-    unbuffered (PYTHONUNBUFFERED=1, as in most containers), and the command ends as if all was well.
+    event loop's io_uring interrupts the write while it is being closed. Python's text files lose the rest where they
+    are unbuffered (PYTHONUNBUFFERED=1, as in most containers), and the command ends as if all was well.
 
     Raises Incomplete.
     """
@@ -34,7 +35,7 @@ class Whole(io.FileIO):
                 polling = select.poll()
                 polling.register(self.fileno(), select.POLLOUT)
                 polling.poll()
-            except BrokenPipeError:  # who reads has seen enough: for the command line to end quietly
+            except BrokenPipeError:  # the reader has seen enough: the command line ends quietly
                 raise
             except OSError as error:
                 raise Incomplete(f"stdout cannot be written: {error.strerror}") from error
@@ -42,7 +43,7 @@ class Whole(io.FileIO):
 
 
 def prepare() -> None:
-    """Before anything is opened or printed."""
+    """Let stdout write whole; to be called before anything is opened or printed."""
     keep_standard_files()
     told = sys.__stdout__
     if told is not None and told is sys.stdout:
@@ -52,7 +53,8 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """What could not be written must not be tried again when the interpreter ends: it would end with 120.
+    """Flush stderr and stdout. One that fails is dropped: the interpreter would try it again as it ends, and exit with
+    120.
 
     Raises Incomplete, BrokenPipeError."""
     try:

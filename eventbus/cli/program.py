@@ -17,12 +17,12 @@ from eventbus.cli.status import status
 from eventbus.cli.worker import worker
 from eventbus.errors import ConfigurationError
 
-# Whatever is asked of a command that is not there, the answer is what it lacks.
+# A command that is not there takes any arguments: whatever it is asked, it answers what it lacks.
 _ANY = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def build(wanted: str | None = None) -> typer.Typer:
-    """The whole command line; if `wanted` is a command's name, without the commands of applications that it is not: who
+    """The whole command line. If `wanted` is a command's name, the applications' other commands are left out: whoever
     asks what is wrong should not have to wait until a web server is imported."""
     app = typer.Typer(
         help="Publish, handle, see and mend events.",
@@ -72,7 +72,7 @@ def _add(app: typer.Typer, entry: EntryPoint) -> None:
 
 
 def _add_missing(app: typer.Typer, name: str, error: ImportError) -> None:
-    """One that says what it lacks: the others must not suffer from a slim installation."""
+    """Add a command that says what it lacks: the others must not suffer from a slim installation."""
     told = told_extra(error, f"eventbus {name}")
 
     @app.command(name, context_settings=_ANY)

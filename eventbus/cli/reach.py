@@ -1,4 +1,4 @@
-"""A connection for a command. It asks no more of the server than to answer: what is wrong there is to be found out."""
+"""Connections for a command. The server need only answer: what else is wrong there is for the command to find out."""
 
 import re
 from collections.abc import AsyncIterator
@@ -88,8 +88,8 @@ async def outbox() -> OutboxStanding | None:
 
 
 async def keep(replay: Replay) -> None:
-    """Put a replay that has taken place on record, where there is PostgreSQL. If it is away, that is said on stderr:
-    nobody is kept from mending."""
+    """Put a replay that has taken place on record, where there is PostgreSQL. If that is away, it is said on stderr,
+    and nothing is raised: nobody is kept from mending."""
     if _dsn() is None:
         return
     from eventbus.cli import store  # noqa: PLC0415 - asyncpg is an extra
@@ -102,5 +102,5 @@ async def keep(replay: Replay) -> None:
 
 
 def _dsn() -> str | None:
-    """None, too, where asyncpg is not installed."""
+    """The database's URL; None if none is configured, or where asyncpg is not installed."""
     return Settings().database_url if find_spec("asyncpg") else None

@@ -19,7 +19,7 @@ from eventbus.process.loop import run
 
 LIMIT = 1_000
 LEAST = 16  # characters of a type
-ROWS, FAULTS = 6, 3  # of each that are shown: all of it is one screen
+ROWS, FAULTS = 6, 3  # rows, and faults, that are shown: all of it is one screen
 
 app = typer.Typer(help="Versions of events: what an application knows, and what it can open.", no_args_is_help=True)
 
@@ -121,7 +121,7 @@ def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> s
 
 
 def _table(found: Sequence[Examined]) -> list[str]:
-    """With a column for each place where there was something."""
+    """The table of types, with a column for each place where there was something."""
     places = [place for place in Place if any(place in one.looked_at for one in found)]
     room = screen_width() - sum(len(f"  {name}") for name in ("version", *places))
     rows = [
@@ -136,7 +136,7 @@ def _table(found: Sequence[Examined]) -> list[str]:
 
 
 def _versions(one: Examined) -> str:
-    """That of the events, and the one that this code has."""
+    """The version of the events, and the one that this code has where that is another."""
     if one.known is None or one.version == one.known:
         return str(one.version or "-")
     return _span(one.version, one.known) if one.version < one.known else f"{one.version}, here {one.known}"

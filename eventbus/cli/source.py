@@ -59,7 +59,7 @@ def find_apps(paths: Sequence[str] | None) -> list[App]:
 
 
 def find_groups(apps: Sequence[App], names: Sequence[str] | None) -> list[Group]:
-    """Those that are to run: see eventbus.apps.choose. Raises typer.BadParameter if there are none."""
+    """The groups that are to run: see eventbus.operating.apps.choose. Raises typer.BadParameter if there are none."""
     try:
         return choose(apps, names or ())
     except AppNotFound as error:

@@ -73,7 +73,7 @@ def _file(path: Path | None) -> SpoolFile:
 
 
 def _status(file: SpoolFile) -> tuple[SpoolStatus, dict[str, int]]:
-    """And why lines were set aside, each reason with its number."""
+    """(how much waits, why lines were set aside: each reason with its number of lines)."""
     try:
         return file.status(), file.aside.reasons()
     except OSError as error:

@@ -20,5 +20,5 @@ async def database() -> AsyncIterator[Database]:
 
 
 async def check_migrated(database: Database) -> None:
-    """Raises ConfigurationError."""
+    """Raises ConfigurationError if the database lacks migrations of the bus."""
     await require(database, [migration for migration in installed() if migration.source == "eventbus"])

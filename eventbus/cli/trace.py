@@ -74,7 +74,7 @@ async def _in_redis(event_id: str) -> Envelope | None:
 
 
 async def _carried(correlation_id: str) -> list[Related]:
-    """The store can be read while Redis is away."""
+    """What Redis has of the request. Nothing if Redis is away, which is said on stderr: the store can still be read."""
     try:
         async with reach.redis() as link:
             return await related(link, reach.NAMESPACE, correlation_id)

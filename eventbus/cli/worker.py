@@ -74,7 +74,7 @@ async def _work(settings: Settings, apps: Sequence[App], groups: Sequence[Group]
 
 async def _supervise(settings: Settings, apps: Sequence[App], supervisor: Supervisor) -> int:
     async with open_bus(settings, apps):
-        pass  # what cannot work is told once, and not by every process
+        pass  # what cannot work is told once, by this process, and not by each
     return await supervisor.run()
 
 
@@ -92,6 +92,6 @@ def _changes(apps: Sequence[App]) -> AsyncIterator[object]:
 
 
 def _sources(apps: Sequence[App]) -> list[Path]:
-    """The working directory, and what applications are made of that live elsewhere."""
+    """The working directory, and the sources of those applications that live elsewhere."""
     here = Path.cwd()
     return [here, *{app.source for app in apps if here not in app.source.parents and here != app.source}]

@@ -1,10 +1,10 @@
 """Collecting events into batches, and running their handlers.
 
-Every event of a batch is an execution of its own up to the point where its handler would begin: decoded, inside of its
-own middleware, judged and settled by itself. There it joins a batch, and goes on with what the batch's handler said
-about it. So a batch changes neither how an event fails nor who holds it.
+Every event of a batch is an execution of its own: decoded, inside of its own middleware, judged and settled by itself.
+Only where its handler would begin, it joins a batch instead, and goes on with the result that the batch's handler gave
+it. So a batch changes neither how an event fails nor who holds it.
 
-A batch begins when it is full, or when its first event has waited for `max_wait`; then it needs a slot, like any other
+A batch is due when it is full, or when its first event has waited for `max_wait`. Then it needs a slot, like any other
 handler of the group, and goes on collecting until it has one.
 """
 
@@ -27,7 +27,7 @@ from eventbus.process.loop import abandon, begin
 
 
 class Slots:
-    """So many handlers at a time, first come, first served."""
+    """Places for `count` handlers at a time: first come, first served."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -46,7 +46,7 @@ class Slots:
             self.free(holder)
 
     def free(self, holder: "asyncio.Task[Any] | None") -> None:
-        """The place of this task, if it has one: it is over, or done with."""
+        """Free the place of this task, if it has one: its handler has ended, or was given up."""
         if holder in self._holders:
             self._holders.discard(holder)
             self._release()
@@ -67,7 +67,7 @@ class Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._release()  # it was our turn already
+                self._release()  # it had the slot already
             raise
 
     def _release(self) -> None:
@@ -95,7 +95,7 @@ class Collector:
         self.registration = registration
         self.slots = slots
         self.ending = ending
-        # A batch belongs to none of its events: what their middleware put into the context is not for all of them.
+        # A batch runs in a copy of this, not in an event's context: what one event's middleware set is not for others.
         self.surroundings = contextvars.copy_context()
         self.runs: set[_Run] = set()
         timeout = registration.timeout
@@ -105,7 +105,8 @@ class Collector:
         self._suspects: _Run | None = None  # the open batch of suspects
 
     async def join(self, event: Event, ctx: Context) -> None:
-        """Ends as the event does in its batch; suspects are batches of their own, which begin at once.
+        """Put the event into a batch; return or raise as it ends there. Suspects get batches of their own, which begin
+        as soon as all suspects that run together have joined.
 
         Raises GivenBack if the batch had not begun when `give_back` was called."""
         run = self._opened(ctx.suspect)
@@ -113,7 +114,7 @@ class Collector:
         over = run.add(item)
         full = self.registration.max_size
         if ctx.suspect and ctx.delivery is not None:
-            full = min(full, ctx.delivery.together)  # or max_wait, if some of these are not for this handler
+            full = min(full, ctx.delivery.together)  # else max_wait: some may be for other handlers
         if run.size >= full:
             self.seal(run)
             run.begin()
@@ -126,7 +127,7 @@ class Collector:
         if not item.judged:
             raise GivenBack
         if item.error is not None:
-            raise item.error.with_traceback(item.trace)  # one error may be raised for many events: each has its own way
+            raise item.error.with_traceback(item.trace)  # one error may be raised for many events, each time anew
 
     def _opened(self, suspect: bool) -> "_Run":
         if suspect:
@@ -136,19 +137,19 @@ class Collector:
         return self._open
 
     def seal(self, run: "_Run") -> None:
-        """Nothing joins it any more."""
+        """No event joins this batch any more."""
         if self._open is run:
             self._open = None
         if self._suspects is run:
             self._suspects = None
 
     def give_back(self) -> None:
-        """End what has not begun."""
+        """End batches that have not begun."""
         for run in list(self.runs):
             run.give_back()
 
     def abandon(self) -> None:
-        """Have done with handlers that do not end."""
+        """Give up handlers that do not end."""
         for run in list(self.runs):
             run.abandon()
 
@@ -196,7 +197,7 @@ class _Run:
         return self._running and self._task is task
 
     def give_up(self, seconds: float) -> None:
-        """Its handler does not end: what nothing was said about has failed, and what it says now counts for nothing."""
+        """The handler does not end. Events without a result have failed; results that it gives later are ignored."""
         assert self._task is not None, "it has begun"
         for item in self._members:
             item.settle(TimeoutError(f"it went on for {seconds:.0f} s after its time was up, though it was cancelled"))
@@ -205,8 +206,8 @@ class _Run:
         abandon(self._task)
 
     async def leave(self, item: Item[Event]) -> None:
-        """The item's execution was cancelled. Returns when no handler has it in its hands any more; the last one that
-        leaves takes the handler along."""
+        """The item's execution was cancelled. Returns when no handler holds the item any more. The handler is cancelled
+        when all items have left."""
         if self._running and self._task is not None:
             if not self._task.cancelling() and all(over.done() for over in self._members.values()):
                 self._left = True
@@ -230,7 +231,7 @@ class _Run:
             abandon(self._task)
 
     async def _run(self) -> None:
-        self._task = asyncio.current_task()  # it may have begun before `begin` has seen it
+        self._task = asyncio.current_task()  # where tasks begin at once, `begin` has not set it yet
         try:
             async with self._collector.slots.one():
                 self._running = True
@@ -238,7 +239,7 @@ class _Run:
                 await self._handle(list(self._members))
         except GivenBack:
             return
-        except Exception as error:  # noqa: BLE001 - outside of the handler; released, they would run in a circle
+        except Exception as error:  # noqa: BLE001 - not the handler's error; if released, they would run endlessly
             for item in self._members:
                 item.settle(error)
         finally:
@@ -255,7 +256,7 @@ class _Run:
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is the items' failure, sys.exit() too
             task = asyncio.current_task()
             if task is not None and task.cancelling() and (self._left or self._collector.ending.reason is not None):
-                return  # whatever it made of being cancelled: what nothing was said about is given back
+                return  # we cancelled it, so its error does not count: items without a result are given back
             error = raised
         for item in items:
             item.settle(error)

@@ -1,14 +1,14 @@
 """One group in one process: the loops between transport and executor. They move deliveries and decide nothing.
 
-    read     per stream: new events, as many as there are free slots and the group's pace allows beyond them
+    read     per stream: new events, for all free slots and as many ahead of them as the group's pace allows
     reclaim  per stream: due retries, leases that ran out; sleeps until the next is due
     renew    keeps the leases of what is in hand: see eventbus.consuming.lease_renewal
     settle   hands outcomes back: see eventbus.consuming.settler
-    slow     lets what takes long step aside, where the group says so
+    slow     moves handlers that take long out of their slots, where the group has a slow lane
 
 Longer than other files: the loops, the slots and the drain share one state, and are easier to follow side by side.
 
-Each loop outlives a server that is away: it tries again, and the transport says once that the server is gone.
+Each loop goes on while a server is away: it tries again, and the transport logs once that the server is gone.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from eventbus.process.supervision import Background, Run, supervise
 from eventbus.process.telling import get_logger
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
-TAP_READ_WAIT = 15.0  # of a tap, which reads many streams and is in no hurry
+TAP_READ_WAIT = 15.0  # seconds that a read of a tap waits, which reads many streams and is in no hurry
 INTERRUPT_INTERVAL = 0.02  # seconds
 RECLAIM_INTERVAL = 1.0  # seconds; G7 allows a lease + 1 s
 CANCEL_GRACE = 5.0  # seconds that a handler has to end when it is cancelled
@@ -74,7 +74,7 @@ class Consumer:
         self._reading = 0  # reads under way
         self._ahead = 0  # events that may be in hand beyond those that run: see eventbus.consuming.prefetch
         self._held: dict[Delivery, float] = {}
-        self._aside: set[Delivery] = set()  # of what runs: see eventbus.consuming.slow_lane
+        self._aside: set[Delivery] = set()  # those of `_running` that take no slot: see eventbus.consuming.slow_lane
         self._runners = self._make_runners()
         self._ready, self._running = self._runners.ready, self._runners.running
         executor.overruns = Overruns(
@@ -91,7 +91,7 @@ class Consumer:
         self._begun = False
         self._paused = False
         self._background = Background(f"consumer of {group.name}")
-        self._failure: BaseException | None = None  # of a loop that it cannot do without
+        self._failure: BaseException | None = None  # the error of a loop that the group cannot do without
         self._admission = Admission(transport, group)
         self._settler = Settler(transport, self._admission, self._let_go, self._pause)
         self._outcomes, self._settle_due = self._settler.line, self._settler.due
@@ -106,7 +106,7 @@ class Consumer:
 
     @property
     def taps_all(self) -> bool:
-        """Whether it wants to be told of streams: see `follow`."""
+        """Whether the group taps all streams, and so is to be told of new ones: see `follow`."""
         return self._group.tapping is not None and not self._group.tapping.streams
 
     @property
@@ -114,8 +114,8 @@ class Consumer:
         return self._group.name
 
     async def run(self, grace: Callable[[], float]) -> None:
-        """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have. One that is
-        cancelled does the same in a second or two, without any grace; cancelled again, it ends at once.
+        """Consume until `stop()`, then drain: `grace()` tells how many seconds running handlers still have. When
+        cancelled, it drains in a second or two, without any grace; cancelled a second time, it ends at once.
 
         Order of the end: stop reading, let handlers finish, give back what did not, settle it all, stop renewing, close
         the connections that read. If one of its loops ends again and again, it ends in the same order, and raises what
@@ -194,7 +194,7 @@ class Consumer:
         return [self._keep("slow", slow.run)]
 
     def _keep(self, what: str, run: Run, *, endless: bool = True) -> asyncio.Task[None]:
-        """A loop that the group cannot do without: should it end for good, so does the worker, with its reason."""
+        """Start a loop that the group cannot do without: if it ends for good, the worker ends with the loop's error."""
         name = f"{what}:{self._group.name}"
         task = asyncio.create_task(supervise(name, run, vital=True, endless=endless), name=name)
         task.add_done_callback(self._look_at)
@@ -206,7 +206,7 @@ class Consumer:
             self.stop()
 
     def in_hand(self) -> InHand:
-        """May be called from another thread: copying a dict is one step of the interpreter."""
+        """Copies of what this consumer holds. May be called from any thread: to copy a dict is one interpreter step."""
         return InHand(self._group, self._held.copy(), self._running.copy())
 
     def stop(self) -> None:
@@ -217,7 +217,7 @@ class Consumer:
         self.nudge()
 
     def nudge(self) -> None:
-        """Look now for what is due, and not only when it was expected to be: the transport's clock was moved."""
+        """Look now for events that are due, earlier than expected: for example, the transport's clock was moved."""
         for nudge in self._nudges.values():
             nudge.set()
 
@@ -237,12 +237,13 @@ class Consumer:
         running = self._keep("admit", gate.run)
         try:
             await self._stopping.wait()
-        finally:  # it must not live on where `run` is cancelled
+        finally:  # the gate must not outlive this task when `run` is cancelled
             await cancel_all([running])
 
     async def _interrupt(self) -> None:
-        """Until no read waits: one that was on its way when the server was told was not there to be interrupted."""
-        with suppress(EventBusError):  # then they end when their wait is over
+        """Interrupt waiting reads until none is left. Once is not enough: a read that reaches the server after the
+        interrupt is not woken by it."""
+        with suppress(EventBusError):  # the reads then end by themselves, after READ_WAIT or TAP_READ_WAIT
             while self._reading and not self._taking():
                 await self._transport.interrupt(self._subscriptions)
                 await asyncio.sleep(INTERRUPT_INTERVAL)
@@ -259,7 +260,7 @@ class Consumer:
             if not self._stopping.is_set():
                 self._ahead = self._pace.measure(asyncio.get_running_loop().time()) if self._gate is None else 0
                 wanted = self._wanted()
-                if wanted <= 0:  # there was room, and something else has taken it
+                if wanted <= 0:  # another loop has taken the room meanwhile
                     self._room.clear()
                     return
                 self._reading += 1
@@ -279,7 +280,7 @@ class Consumer:
 
         async def step() -> None:
             nudge.clear()
-            # New events fill every free slot at once. Retries get a share beside them, or they would never come up.
+            # New events fill every free slot at once. Retries get a share on top, or their turn would never come.
             share = self._retry_share()
             asked = monotonic()
             found = await self._transport.reclaim(subscription, max(self._free(), share))
@@ -296,7 +297,7 @@ class Consumer:
         await self._repeat(step)
 
     def _reclaim_pause(self, found: Reclaimed) -> float:
-        if self._group.tapping is not None:  # others promote what is scheduled; its own retries and leases can wait
+        if self._group.tapping is not None:  # others promote scheduled events; a tap's own retries and leases can wait
             return max(RECLAIM_INTERVAL, found.quiet)
         return RECLAIM_INTERVAL if found.next_due is None else min(found.next_due, RECLAIM_INTERVAL)
 
@@ -305,7 +306,7 @@ class Consumer:
         async with self._isolation.alone():
             if not self._taking():
                 return
-            # One by one; of handlers of batches half of them, again and again: hundreds one by one would take hours.
+            # One suspect at a time. With batches, half of a set run together: hundreds one by one would take hours.
             credit = self._in_hand if self._group.batches else 1
             asked = monotonic()
             found = await self._transport.reclaim(subscription, credit, suspect=True)
@@ -321,14 +322,14 @@ class Consumer:
             if not task.done():  # a program's task factory may have run it at once
                 self._running[delivery] = task
         while tasks := [self._running[each] for each in suspects if self._is_running(each)]:
-            # Who does not end leaves `_running` all the same, when the worker stops.
+            # This ends even if a suspect does not: it is taken out of `_running` when the worker stops.
             await asyncio.wait(tasks, timeout=RECLAIM_INTERVAL)
 
     def _is_running(self, delivery: Delivery) -> bool:
         return delivery in self._running and not self._running[delivery].done()
 
     def _take(self, deliveries: list[Delivery], asked: float) -> None:
-        """Asked for at that moment: their leases may be as old, whenever the answer has come."""
+        """`asked`: when they were asked for. Their leases may have begun then, however late the answer came."""
         for delivery in deliveries:
             self._held[delivery] = asked
         if not self._taking():
@@ -356,7 +357,7 @@ class Consumer:
         self._look_for_room()
 
     def _refuse(self, delivery: Delivery, error: BaseException) -> None:
-        """It fails before it started."""
+        """Fail a delivery whose handler has not started, with this error."""
         assert isinstance(self._executor, Executor), "a tap has no limits"
         self._finish(delivery, self._executor.fail(delivery, error))
         self._look_for_room()
@@ -386,11 +387,11 @@ class Consumer:
             return 0
         free = self._free()
         wanted = free + self._ahead
-        # Ahead of free slots not one by one: a read costs more than an event.
+        # With no free slot, read only when half of the prefetch is open: a read costs more than an event.
         return wanted if free > 0 or 2 * wanted >= self._ahead else 0
 
     def _retry_share(self) -> int:
-        """How many retries may be taken in hand where new events fill every slot."""
+        """How many retries may be taken in hand even when new events fill every slot."""
         busy = self._closed() or len(self._ready) > self._ahead
         share = 0 if busy else math.ceil(self._in_hand / 4)
         return share if self._gate is None else self._gate.room(share)
@@ -413,7 +414,7 @@ class Consumer:
             if monotonic() - self._held.get(delivery, 0.0) >= self._lease and not await self._ours([delivery]):
                 return Release()
             return await self._executor.execute(delivery)
-        except Exception as error:  # noqa: BLE001 - it never raises; if it does, the event must not run in a circle
+        except Exception as error:  # noqa: BLE001 - `execute` never raises; if it does, the event must not run endlessly
             return self._unforeseen(delivery, error)
         finally:
             self._isolation.leave()
@@ -434,7 +435,8 @@ class Consumer:
             self._isolation.leave()
 
     async def _ours(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """What of it is to begin here: leases run out while a process is stopped, or its answers are late."""
+        """Those that may begin here, none if cancelled. Leases that ran out are checked first: the process may have
+        been stopped, or the server's answer late."""
         now, lease, held = monotonic(), self._lease, self._held
         if all(now - held.get(delivery, 0.0) < lease for delivery in deliveries):
             return deliveries
@@ -444,7 +446,7 @@ class Consumer:
             return []
 
     async def _run_alone(self, delivery: Delivery) -> None:
-        """A suspect, for which everything else waits."""
+        """Run a suspect, while everything else waits."""
         outcome: Outcome = Release()
         task = asyncio.current_task()
         assert task is not None
@@ -455,7 +457,7 @@ class Consumer:
         except Exception as error:  # noqa: BLE001 - as above
             outcome = self._unforeseen(delivery, error)
         finally:
-            if self._running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+            if self._running.pop(delivery, None) is not None:  # else whoever took it out has finished it
                 self._finish(delivery, outcome)
                 self._start()
 
@@ -465,14 +467,15 @@ class Consumer:
         return outcome
 
     def _finish(self, delivery: Delivery, outcome: Outcome) -> None:
-        self._outcomes.append(tuple.__new__(Settlement, (delivery, outcome)))  # for every event, and so the quick way
+        self._outcomes.append(tuple.__new__(Settlement, (delivery, outcome)))  # hot path: quicker than Settlement(…)
         if self._aside:
             self._aside.discard(delivery)
         self._pace.ended += 1
         self._settle_due.set()
 
     def press_aborted(self) -> None:
-        """An event of a batch ends with its batch, aborted or not."""
+        """Press on handlers that were aborted and go on. Not in batches: their events end with the batch, aborted or
+        not."""
         if self._executor.overruns is not None and not (self.taps or self._group.batches):
             self._executor.overruns.press(asyncio.get_running_loop().time())
 
@@ -498,7 +501,7 @@ class Consumer:
     # The end ----------------------------------------------------------------------------------------------------------
 
     def _give_back(self) -> None:
-        """What has not started goes to whoever wants it."""
+        """Release what has not started: any consumer may take it."""
         waiting = [*self._ready, *(self._gate.clear() if self._gate is not None else ())]
         self._ready.clear()
         for delivery in waiting:
@@ -508,7 +511,7 @@ class Consumer:
     async def _drain(self, grace: Callable[[], float]) -> None:
         self._give_back()
         while self._running and grace() > 0:
-            self._executor.give_back()  # of what had a task already, and has come to its batch only now
+            self._executor.give_back()  # executions that had begun may have joined a batch since
             await asyncio.wait(self._running.values(), timeout=min(grace(), 0.1))
         self._ending.grace_is_over()
         for task in self._running.values():
@@ -517,8 +520,8 @@ class Consumer:
             await self._end_handlers(CANCEL_GRACE)
 
     async def _cut_short(self, sources: list[asyncio.Task[None]], staying: list[asyncio.Task[None]]) -> None:
-        """As a stop, but for time: see eventbus.process.ending. Those tasks may have been cancelled together with this
-        one."""
+        """Stop within a second or two: see eventbus.process.ending. The tasks in `sources` and `staying` may have been
+        cancelled together with this one."""
         self.stop()
         for task in (*self._running.values(), *self._runners.launched):
             task.cancel()
@@ -533,7 +536,7 @@ class Consumer:
         await self._wait_settled(ending.CANCEL_GRACE)
 
     async def _end_handlers(self, seconds: float) -> None:
-        """They have been cancelled. Those that do not end are left to themselves, and their events go to others."""
+        """Wait for handlers that were cancelled. Those that do not end are abandoned, and their events released."""
         await asyncio.wait(self._running.values(), timeout=seconds)
         stubborn = dict(self._running)
         if stubborn:
@@ -546,7 +549,7 @@ class Consumer:
                 entry_id=delivery.entry_id,
             )
             abandon(task)
-        for delivery in stubborn.keys() & self._running.keys():  # not even closing them has ended these
+        for delivery in stubborn.keys() & self._running.keys():  # even closed, these have not ended
             del self._running[delivery]
             self._finish(delivery, Release())
 
@@ -583,7 +586,7 @@ class Consumer:
 
 
 async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """When all of them have ended, however they did."""
+    """Return when all of them have ended, in whatever way."""
     if tasks:
         await asyncio.wait(tasks)
 

@@ -25,7 +25,7 @@ from eventbus.process.deadlines import TaskDeadlines, limit
 from eventbus.process.ending import Ending
 from eventbus.process.telling import get_logger
 
-CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, until a transaction that lost is begun again
+CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, before each new run after a Conflict
 _DONE = Ack()
 
 log = get_logger("eventbus.executor")
@@ -35,7 +35,7 @@ Count = Callable[[str, Outcome, Envelope | None, float], None]
 
 
 class _Route(NamedTuple):
-    """Where events of one type go. `deadlines` None: nothing ends them, or `call` does so itself."""
+    """Where events of one type go. `deadlines` is None if there is no timeout, or if `call` keeps to it by itself."""
 
     call: CallNext
     deadlines: TaskDeadlines | None
@@ -43,13 +43,13 @@ class _Route(NamedTuple):
 
 
 class Executor:
-    """Runs the handlers of one group, as it is now: what is registered on it later is not seen.
+    """Runs the handlers of one group. What is registered on the group later than this is made has no effect.
 
-    aborting    knows what must not begin
+    aborting    knows which events were aborted, and must not begin
     counts      are told of every execution before any listener: group, outcome, envelope, seconds, as in Finished
     middleware  runs outside of the group's own
     listeners   are told before the group's own
-    overdue     is told of each handler that goes on for long after its time was up
+    overdue     is told the group of each handler that goes on for long after its time was up
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Executor:
         self._counts = tuple(counts)
         self._publisher = publisher
         self._layers = [*middleware, *group.middleware]
-        # In a group without batches what is in hand runs; in one with batches much of it waits.
+        # Without batches, all deliveries in hand run, and need no slots. With batches, most of them wait in a batch.
         self._slots = Slots(group.concurrency) if group.batches else None
         self._collectors: dict[BatchRegistration, Collector] = {}
         self.ending = Ending()
@@ -80,7 +80,8 @@ class Executor:
         self._abandoned = False
 
     async def execute(self, delivery: Delivery) -> Outcome:
-        """Never raises but for cancellation before the handler started; return is success, raise is failure."""
+        """The outcome: a handler that returns has succeeded, one that raises has failed. This itself raises nothing,
+        unless it is cancelled before the handler starts."""
         suspect = delivery.crashes >= delivery.subscription.suspect_from
         if suspect and delivery.crashes >= delivery.subscription.condemned_from:
             return self._conclude(delivery, self._bury_crasher(delivery))
@@ -122,8 +123,8 @@ class Executor:
         return self._conclude_raised(route, context, failure, task, late=late, started=started)
 
     def fail(self, delivery: Delivery, error: BaseException) -> Outcome:
-        """The outcome of one whose handler did not start, because other code of the application's raised this: as if
-        the handler had."""
+        """The outcome of a delivery whose handler did not raise `error`, judged as if it had: other code of the
+        application raised it before the handler started, or the handler goes on after its time and is given up."""
         try:
             envelope = decode(delivery.fields)
             route = self._find_route(envelope)
@@ -142,9 +143,9 @@ class Executor:
             collector.give_back()
 
     def abandon(self) -> None:
-        """Have done with handlers that do not end: whatever they raise from now on, their events are given back.
+        """Give up handlers that do not end: whatever they raise from now on, their events are given back.
 
-        Ends handlers of batches; the executions of others are the caller's to end."""
+        This ends handlers of batches. The caller ends all other executions."""
         self._abandoned = True
         for collector in self._collectors.values():
             collector.abandon()
@@ -159,12 +160,12 @@ class Executor:
             if found not in self._collectors:
                 assert self._slots is not None, "a group with batches has slots"
                 self._collectors[found] = Collector(self._publisher, found, self._slots, self.ending, self.overdue)
-            # What an event waits for its batch is no time of the handler's: the batch has slot and timeout.
+            # Waiting for its batch is not part of an event's timeout: the batch takes the slot, and has the timeout.
             return _Route(compose(self._collectors[found].join, self._layers), None, found.retry)
         call = compose(found.handler, self._layers)
         if self._slots is not None:
             return _Route(_in_slot(self._slots, self._deadlines(found.timeout), call), None, found.retry)
-        # The consumer starts no more of them than may run.
+        # No slot: the consumer starts no more of them than may run.
         return _Route(call, self._deadlines(found.timeout), found.retry)
 
     def _deadlines(self, timeout: float | None) -> TaskDeadlines | None:
@@ -177,7 +178,7 @@ class Executor:
             self.overruns.outlived(task, seconds, last)
 
     def _find_route(self, envelope: Envelope) -> _Route | None:
-        """None: the event is none of this group's business. Raises UnknownEventType if no one here knows its type."""
+        """None if the event is not for this group. Raises UnknownEventType if no class here has its type."""
         if envelope.only is not None and envelope.only != self._group.name:
             return None
         route = self._routes.get(envelope.type)
@@ -203,7 +204,7 @@ class Executor:
                 self._announcer.tell(
                     Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
                 )
-        except Exception:  # the outcome is decided; who could not be told of it changes nothing
+        except Exception:  # the outcome is decided, and stays so even if somebody could not be told
             log.exception("an outcome was not told to all", group=self._group.name, entry_id=delivery.entry_id)
         return outcome
 
@@ -217,11 +218,11 @@ class Executor:
         late: bool,
         started: float,
     ) -> Outcome:
-        """Of a handler that raised; or returned, after its time was up."""
+        """The outcome of a handler that raised, or that returned after its time was up."""
         delivery, envelope = context.delivery, context.envelope
         assert delivery is not None, "it is an attempt at one"
         if delivery.given_up:
-            return Release()  # it has failed by then, and nobody asks any more
+            return Release()  # it has failed already, and this outcome is ignored
         if failure is None:
             return self._conclude(delivery, _DONE, envelope, started)
         failure = _meaning(failure, task, delivery, late=late)
@@ -235,11 +236,12 @@ class Executor:
     def _judge_raised(
         self, route: _Route, context: Context, error: BaseException, task: asyncio.Task[object]
     ) -> Outcome:
-        # Whatever it made of being cancelled: its cleanup may have failed. An abort has been told apart before.
+        # The consumer cancelled it, so its error does not count: it may be one of its cleanup. Aborts were sorted out
+        # before.
         if task.cancelling() and (reason := self.ending.reason) is not None:
             context.log.warning("given back", reason=reason, error=repr(error))
             return Release()
-        # Where we cancelled nobody, something that the handler awaited was cancelled, or it cancelled itself.
+        # A CancelledError here is not ours: something that the handler awaited was cancelled, or it cancelled itself.
         return self._judge(route, context, error)
 
     def _judge(self, route: _Route, context: Context, error: BaseException) -> Outcome:
@@ -257,7 +259,7 @@ class Executor:
             case Dead(failure):
                 context.log.error("dead letter", reason=failure.error)
             case Snooze(delay) if all(isinstance(each, Unavailable | GivenBack) for each in leaves(error)):
-                # Whose connection broke has said so, once; this is said for every event, every second.
+                # The broken connection was logged, once. This line comes for every event, every second.
                 context.log.debug("put off", reason=str(error), delay=delay)
             case Snooze(delay):
                 age = round(time.time() - context.envelope.time.timestamp(), 3)
@@ -275,38 +277,39 @@ class Executor:
 
 
 def _in_slot(slots: Slots, deadlines: TaskDeadlines | None, call: CallNext) -> CallNext:
-    """In a group with batches others wait for their slot, too, and that is no time of the handler's."""
+    """In a group with batches, handlers of single events also wait for a slot. The wait is not part of the timeout."""
 
     async def wait_and_call(event: Event, context: Context) -> None:
         async with slots.one():
             with limit(deadlines):
                 await call(event, context)
             if context.delivery is not None and context.delivery.given_up:
-                raise GivenBack  # it has failed by then
+                raise GivenBack  # it has failed already
 
     return wait_and_call
 
 
 def _meaning(error: BaseException, task: asyncio.Task[object], delivery: Delivery, *, late: bool) -> BaseException:
-    """What the end of a handler comes to, whose task may have been cancelled for two reasons of ours."""
+    """The error that a handler's end counts as: Cancelled if it was aborted, TimeoutError if we cancelled it because
+    its time was up, else what it raised."""
     if delivery.aborted is not None:
-        # Whatever it made of being cancelled: it must not be tried again. That it was is undone, for the worker that
-        # stops cancels its handlers, too, and means something else by it.
+        # Whatever it raised, it must not be tried again. The cancellation is undone, because a task that is still
+        # cancelled counts as one that the worker's stop has cancelled.
         task.uncancel()
         meant: BaseException = Cancelled(delivery.aborted)
     elif late and isinstance(error, asyncio.CancelledError) and not task.cancelling():
         meant = TimeoutError()
     else:
         return error
-    meant.__cause__ = error  # whose traceback says where the handler was
+    meant.__cause__ = error  # its traceback says where the handler was
     return meant
 
 
 async def _run_again(handler: CallNext, event: Event, context: Context, error: Conflict) -> None:
-    """As a whole, when its transaction lost to another: that is no failure of the handler's."""
+    """Run a handler again from its beginning, a few times: its transaction lost to another, which is no failure."""
     for pause in CONFLICT_PAUSES:
         context.log.debug("run again", reason=str(error))
-        await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311 - so that those who collided part
+        await asyncio.sleep(random.uniform(0.0, pause))  # noqa: S311 - keeps those that collided apart
         context = context.renewed()
         try:
             return await handler(event, context)

@@ -1,13 +1,13 @@
 """Telling a blocked process from a dead one: a thread that keeps the leases while the event loop cannot.
 
-A handler that computes for a minute, or calls what it should have awaited, stops every loop of its process, that of the
-renewals too. The process is alive all the same, and running its events elsewhere would run them twice. So a thread asks
-the loop for a sign of life several times a lease, and renews in its place for as long as none comes.
+A handler that computes for a minute, or makes a blocking call, stops every loop of its process, that of the renewals
+too. The process is alive all the same, and running its events elsewhere would run them twice. So a thread asks the
+event loop for a sign of life several times a lease, and renews in its place for as long as none comes.
 
-It does not do so for ever. What is in the hands of a loop that has been blocked for longer than the group's timeout and
-one lease on top is let go: the time that its policy grants a handler is over, and nobody inside the process can end it.
-A process that is frozen or dead loses its leases like any other, and so does one whose thread gets no turn because an
-extension keeps the interpreter to itself.
+The thread does not renew for ever. When the loop has been blocked for longer than the group's timeout and one lease on
+top, the group's leases are let go: the time that a handler may take is over, and nothing inside the process can end it.
+A process that is frozen or dead loses its leases all the same, and so does one whose thread gets no turn because an
+extension does not release the interpreter's lock.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from eventbus.contract.transport import LeaseKeeper
 from eventbus.group import Group
 from eventbus.process.telling import get_logger
 
-LOOKS = 8  # a lease. The loop lets nothing be older than a third of one: five twelfths are left when it is missed
+LOOKS = 8  # a lease. The loop renews at a third of a lease, two looks find it blocked: five twelfths are left then
 STACK_LIMIT = 20  # frames
 
 log = get_logger("eventbus.lifeline")
@@ -39,9 +39,9 @@ class InHand(NamedTuple):
 
 
 class Lifeline:
-    """`run()` for as long as there are leases to keep; one for each worker.
+    """One for each worker: `run()` for as long as there are leases to keep.
 
-    `consumers` are asked what they hold, from a thread: each answers with copies."""
+    `consumers` are asked from a thread what they hold: each answers with copies."""
 
     def __init__(self, keeper: LeaseKeeper, consumers: Sequence[Callable[[], InHand]], shortest_lease: float) -> None:
         self._keeper = keeper
@@ -54,7 +54,7 @@ class Lifeline:
         self._loop_thread = 0
 
     async def run(self) -> None:
-        """Raises what its thread raised, should that end."""
+        """Raises what the thread raised, if the thread ends."""
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         self._ended.clear()  # it may have run before
         failed = self._loop.create_future()
@@ -64,7 +64,7 @@ class Lifeline:
             await failed
         finally:
             self._ended.set()
-            self._beat.set()  # it may be waiting for a sign of life from this loop, which is about to wait for it
+            self._beat.set()  # or the thread would wait for a sign of life from this loop, which waits for the thread
             thread.join()
 
     # In the thread ----------------------------------------------------------------------------------------------------
@@ -83,10 +83,10 @@ class Lifeline:
                 self._stand_in()
 
     def _answers(self) -> bool:
-        """Whether the loop gives a sign of life. If this thread got no turn either, nothing is known of the loop."""
+        """Whether the loop gives a sign of life. True as well if this thread got no turn: nothing is known then."""
         assert self._loop is not None
         self._beat.clear()
-        if self._ended.is_set():  # looked at behind `clear`: of the end's two steps one is seen for certain
+        if self._ended.is_set():  # checked after `clear`: `run` sets it before `_beat`, so that one of both is seen
             return True
         asked_at = time.monotonic()
         self._loop.call_soon_threadsafe(self._beat.set)
@@ -101,7 +101,7 @@ class Lifeline:
             now = time.monotonic()
             if now >= renew_at and self._renew(now - blocked_at):
                 renew_at = now + self._lease / 3
-            if not told:  # behind the first renewal: who reads the log may be slow
+            if not told:  # after the first renewal: writing to the log may take long
                 told = True
                 log.warning("event loop blocked", **suspects, stack=stack)
             if self._beat.wait(self._interval):
@@ -110,7 +110,7 @@ class Lifeline:
         log.warning("event loop runs again", seconds=round(time.monotonic() - blocked_at, 2))
 
     def _renew(self, blocked: float) -> bool:
-        """Keep what may still be kept after so many seconds; False if the server could not be told."""
+        """Renew the leases that may still be kept after so many seconds; False if the server could not be told."""
         kept = [delivery for hand in self._hands() if blocked < _patience(hand.group) for delivery in hand.held]
         try:
             if kept:
@@ -124,7 +124,7 @@ class Lifeline:
         return [in_hand() for in_hand in self._consumers]
 
     def _suspects(self) -> dict[str, object]:
-        """The handler that is on the loop; if it is none, or a task of a handler's own, all that have begun."""
+        """For the log: the handler that blocks the loop; if it is not known, all that have begun, ten by their ids."""
         task = asyncio.current_task(self._loop)
         begun = [
             (hand.group.name, _event_id(delivery), running is task)

@@ -1,11 +1,12 @@
 """Keeping the leases of what a consumer has in hand.
 
-Four times in a lease everything is renewed that was not just read, so that no entry is ever older than a third of its
-lease while the server answers: a silence that ends before the lease does costs nothing. A renewal that failed is tried
-again at once, and not a quarter of a lease later, because the leases run on meanwhile.
+Four times in a lease everything is renewed that was not just read. So while the server answers, no lease is older than
+a third, and a silence of the server that ends before the lease does costs nothing. A renewal that failed is tried again
+at once, and not a quarter of a lease later, because the leases run on meanwhile.
 
-A process may be stopped for longer than a lease: by its machine, or by whoever sends SIGSTOP. What it held by then, and
-what it had asked for and not yet been told, has run out and may be another's. `sure` asks before any of it begins.
+A process may be stopped for longer than a lease: by its machine, or by whoever sends SIGSTOP. The leases of what it
+held, or had asked for without an answer, have run out then, and another worker may have taken over. `sure` asks the
+server before any of these deliveries begins.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from eventbus.process.telling import get_logger
 
 ROUNDS = 4  # in a lease
 FRESH = 1 / 12  # of a lease: what was read so recently can wait for the next round. 1/12 + 1/4 = a third
-AGAIN = 1 / 40  # of a lease, between tries while the server is away
+AGAIN = 1 / 40  # of a lease, the pause between tries while the server is away
 LONGEST_AGAIN = 0.25  # seconds
 ELSEWHERE = "not begun here; it runs on another worker"
 TELL_EVERY = 60.0  # seconds between lines about a renewal that the server refuses
@@ -32,11 +33,12 @@ log = get_logger("eventbus.renewal")
 class Hand(NamedTuple):
     """What a consumer has in hand.
 
-    held      all of it, and since when it is known to be ours: when it was asked for, or last renewed, by `now`
-    running   what of it has begun
-    withdraw  keeps one that has not begun from beginning; False if it has begun, or has its outcome
+    held      every delivery, and since when it is known to be ours: when it was asked for, or last renewed, by `now`
+    running   the deliveries that have begun
+    withdraw  keeps a delivery from beginning; False if it has begun, or has its outcome
     finish    ends a delivery with an outcome
-    now       seconds; goes on while the process is stopped, and within a turn of the loop, whose own clock does not
+    now       a clock, in seconds. It goes on while the process is stopped, and within a turn of the event loop, unlike
+              the loop's own clock
     """
 
     lease: float
@@ -48,7 +50,7 @@ class Hand(NamedTuple):
 
 
 class Renewal:
-    """`run()` until it is cancelled. `admission`: has places that are kept in the same way."""
+    """`run()` until it is cancelled. `admission`: its places under limits are renewed together with the leases."""
 
     def __init__(self, transport: Transport, admission: Admission, hand: Hand) -> None:
         self._transport = transport
@@ -56,7 +58,7 @@ class Renewal:
         self._lease, self._held, self._running, self._withdraw, self._finish, self._now = hand
         self._told_at: float | None = None
         self._round = asyncio.Lock()
-        self._asking: set[Delivery] = set()  # of what is in `running`, those that have not begun: see `sure`
+        self._asking: set[Delivery] = set()  # are in `running`, but have not begun: see `sure`
 
     async def run(self) -> None:
         pause = interval = self._lease / ROUNDS
@@ -72,12 +74,13 @@ class Renewal:
                 self._tell_refused(error)
 
     async def sure(self, delivery: Delivery) -> bool:
-        """Whether a delivery that is about to begin is still ours: the server is asked, for as long as it takes."""
+        """Whether a delivery that is about to begin is still ours. If its lease has run out, asks the server until it
+        answers; False if the answer is an error."""
         self._asking.add(delivery)
         try:
             while self._has_run_out(delivery):
                 try:
-                    async with self._round:  # the first of many asks for all
+                    async with self._round:  # the first of many renews for all
                         if self._has_run_out(delivery):
                             await self._renew()
                 except Unavailable:
@@ -106,7 +109,7 @@ class Renewal:
         await self._admission.stay()
 
     def _let_go(self, delivery: Delivery) -> None:
-        """A lease is lost. One that has its outcome was settled meanwhile, or is being settled: that is no loss."""
+        """The lease of a delivery is lost. If the delivery has its outcome, it is settled or being settled: no loss."""
         if delivery in self._asking:
             self._held.pop(delivery, None)
             log.warning("lease lost", **delivery.named(), consequence=ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Between having a delivery in hand and starting its handler, where a group has limits: asking, and holding places.
+"""For groups with limits: asks whether a delivery in hand may start its handler, and keeps the places of what runs.
 
 All limits that concern a delivery are asked together: see eventbus.memory.limits.
 """
@@ -19,7 +19,7 @@ ASK_AT_ONCE = 500  # deliveries in one call; the server does nothing else meanwh
 
 
 class Verdict(NamedTuple):
-    """What the limits say. With `failure` it was no limit, but a function in `by` that raised this."""
+    """What the limits say of a delivery. `failure`: finding a limit's key raised this, and no limit was asked."""
 
     delivery: Delivery
     answer: Answer
@@ -35,7 +35,7 @@ class Admission:
     def __init__(self, transport: Limiting, group: Group) -> None:
         self._transport = transport
         self._group = group
-        self._requests: dict[Delivery, Request] = {}  # of those that have asked and wait in hand
+        self._requests: dict[Delivery, Request] = {}  # of deliveries that were asked for and wait in hand
         self._places: dict[Delivery, Request] = {}
 
     @property
@@ -52,7 +52,7 @@ class Admission:
 
     @property
     def appetite(self) -> int:
-        """How many deliveries it makes sense to have in hand, waiting."""
+        """How many deliveries it makes sense to have in hand, waiting, under the limits over the whole group."""
         over_group = [limit for limit in self._group.limits if limit.by is None]
         rates = [
             math.ceil(limit.count / limit.per * RATE_AHEAD) for limit in over_group if isinstance(limit, RateLimit)
@@ -60,7 +60,7 @@ class Admission:
         return min([*rates, *(limit.count for limit in over_group if isinstance(limit, InFlight))], default=1_000_000)
 
     async def ask(self, deliveries: Sequence[Delivery], most: int) -> list[Verdict]:
-        """A verdict for each; of those that limits concern at most `most` may start. Raises Unavailable."""
+        """A verdict for each. At most `most` of those under a limit may start; all others may. Raises Unavailable."""
         verdicts: list[Verdict] = []
         asked: list[tuple[Delivery, Request]] = []
         for delivery in deliveries:
@@ -103,7 +103,7 @@ class Admission:
         except CodecError:  # it will be a dead letter in a moment
             return Request(member, (), group.lease)
         if envelope.type not in group.handlers or envelope.only not in {None, group.name}:
-            return Request(member, (), group.lease)  # it is none of this group's business, and nothing will start
+            return Request(member, (), group.lease)  # not for this group: no handler will start
         keys = [(number, limit, key_of(limit, envelope)) for number, limit in enumerate(group.limits)]
         bounds = [Bound(Scope(group.name, number, key), limit) for number, limit, key in keys if key is not None]
         return Request(member, tuple(bounds), group.lease)
@@ -114,7 +114,8 @@ class Admission:
             await self._transport.stay(list(self._places.values()))
 
     async def leave(self, deliveries: Sequence[Delivery]) -> None:
-        """These have ended, or will not start now. A place whose leaving is lost is free after a lease."""
+        """Give back the places of deliveries that have ended, or will not start now. If the server does not learn of
+        it, the places are free after a lease."""
         requests = [self._places.pop(delivery) for delivery in deliveries if delivery in self._places]
         for delivery in deliveries if self._requests else ():
             self._requests.pop(delivery, None)

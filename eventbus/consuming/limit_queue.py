@@ -1,8 +1,8 @@
 """Where deliveries of a group with limits wait until they may start, and how far is read ahead meanwhile.
 
-A limit by key that is reached puts its deliveries off, no attempt spent, until it is their turn; they rest in the
-pending list, and others pass. While all that comes is put off, more and more is read at once: behind the backlog of one
-key the others are found within a moment. A limit over the whole group stops its reading: what is in hand waits.
+When a limit by key is reached, its deliveries are put off until it is their turn, with no attempt spent. They rest in
+the pending list, and others pass. While all that is read is put off, more and more is read at once: behind the backlog
+of one key, events of other keys are soon found. A limit over the whole group stops reading: what is in hand waits.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from eventbus.errors import Unavailable
 from eventbus.process.telling import get_logger
 
 LOOK_AHEAD = 500  # deliveries that are read at once to find others behind those of a key that has reached its limit
-RESTING_LIMIT = 250_000  # deliveries that one process may have put off for a key's sake before it reads no more
-HOLD_LIMIT = 5.0  # seconds until what waits for the whole group asks again, though it was told to wait for longer
-NUDGING = 10.0  # seconds for which what was given back is looked for as soon as there is room for it
+RESTING_LIMIT = 250_000  # deliveries that limits by key may have put off in one process before it reads no more
+HOLD_LIMIT = 5.0  # seconds at most between two tries of what waits for a limit over the whole group
+NUDGING = 10.0  # seconds after deliveries were given back in which they are looked for as soon as there is room
 RETRY_PAUSE = 0.2  # seconds, while the server is away
-ERROR_PAUSE = 5.0  # seconds until a delivery asks again whose limits the server cannot tell
+ERROR_PAUSE = 5.0  # seconds that a delivery is put off when the server cannot say what its limits allow
 ERROR_INTERVAL = 60.0  # seconds between two log lines about that
 
 log = get_logger("eventbus.admission")
@@ -30,9 +30,9 @@ class Gate:
 
     admit    starts those that may
     put_off  lets one rest
-    fail     is told of one whose key could not be told, and why
+    fail     is called with a delivery whose key could not be found, and the error
     slots    how many may start now, as far as the process is concerned
-    nudge    is called when it is worth looking for what has been given back
+    nudge    is called when it is worth looking for deliveries that were given back
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Gate:
         self._waiting: list[Delivery] = []
         self._resting: list[float] = []  # a heap: until when, by the loop's clock
         self._ahead = 0
-        self._short = False  # whether something waits that nothing but a slot keeps from starting
+        self._short = False  # whether a delivery waits for nothing but a slot
         self._wanted = asyncio.Event()
         self._told_at = -ERROR_INTERVAL
 
@@ -73,19 +73,19 @@ class Gate:
             self._nudge()
 
     def clear(self) -> list[Delivery]:
-        """What waits, to be given back."""
+        """Take out all that wait; the caller gives them back."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
     def withdraw(self, delivery: Delivery) -> bool:
-        """One that waits is not to start; False if it does not wait here."""
+        """Take out a delivery, so that it does not start; False if it does not wait here."""
         if delivery not in self._waiting:
             return False
         self._waiting = [waiting for waiting in self._waiting if waiting is not delivery]
         return True
 
     def room(self, free: int) -> int:
-        """How many more may be taken in hand, of those for which there are free slots."""
+        """How many more deliveries may be taken in hand where there are `free` slots; more than that to look ahead."""
         if self._waiting or free < 1 or self._crowded():
             return 0
         return max(min(free, self._admission.appetite), self._ahead)
@@ -99,8 +99,8 @@ class Gate:
         return len(resting) >= RESTING_LIMIT
 
     async def run(self) -> None:
-        """For ever. What it meets is logged, and tried again: a gate that ends takes the whole group with it."""
-        if self._waiting:  # it is begun again
+        """For ever. After an error it logs and tries again: a gate that ends takes the whole group with it."""
+        if self._waiting:  # left by a run that ended
             self._wanted.set()
         while True:
             await self._wanted.wait()
@@ -116,7 +116,7 @@ class Gate:
                 await asyncio.sleep(min(pause, HOLD_LIMIT))
 
     async def _ask(self, asked: list[Delivery]) -> float | None:
-        """Seconds after which to ask again for what still waits; None: when it is wanted."""
+        """Seconds after which to ask again for what still waits; None: when `_wanted` is set."""
         verdicts = await self._admission.ask(asked, max(0, self._slots()))
         still = set(self._waiting)  # a stop or a pause may have given them back meanwhile
         here = [verdict for verdict in verdicts if verdict.delivery in still]
@@ -133,7 +133,7 @@ class Gate:
         return min((answer.wait for _, answer, _ in held if answer.refused is not None), default=None)
 
     def _decide(self, verdict: Verdict) -> bool:
-        """Deals with what does not start. Whether it was put off for its key's sake."""
+        """Deal with a delivery that does not start. Returns whether a limit by key has put it off."""
         delivery, answer, failure = verdict
         if failure is not None:
             self._fail(delivery, failure)
@@ -151,7 +151,8 @@ class Gate:
         self._ahead = grown if put_off >= asked * 0.9 else self._ahead // 4
 
     def _give_back_surplus(self) -> None:
-        """What was read ahead and may start, or waits for the whole group: another process may have slots for it."""
+        """Give back what waits beyond `in_hand`. It was read ahead, and waits for a slot or for a limit over the whole
+        group: another process may have slots for it."""
         most = self._admission.in_hand
         surplus, self._waiting = self._waiting[most:], self._waiting[:most]
         for delivery in surplus:
@@ -160,7 +161,7 @@ class Gate:
             self._nudging_until = asyncio.get_running_loop().time() + NUDGING
 
     def _tell(self, reason: str, error: Exception | None = None) -> None:
-        if isinstance(error, Unavailable):  # whose connection broke has said so
+        if isinstance(error, Unavailable):  # the broken connection was logged already
             log.debug("asking again soon", reason=reason)
             return
         now = asyncio.get_running_loop().time()
@@ -170,7 +171,7 @@ class Gate:
 
 
 def _waits(verdict: Verdict) -> bool:
-    """In hand, for the whole group's sake or for a free slot."""
+    """Whether the delivery waits in hand, for a limit over the whole group or for a free slot."""
     _, answer, failure = verdict
     if failure is not None or answer.admitted or answer.error is not None:
         return False

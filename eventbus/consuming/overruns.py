@@ -1,7 +1,8 @@
 """Handlers that go on though their time is up: they have swallowed their cancellation, or clean up for long.
 
-Such a handler is told of, cancelled again, a few times, and at last done with: its place is free, its event has failed
-with a TimeoutError, and whatever it makes of it later counts for nothing. See eventbus.process.deadlines for when.
+Such a handler is logged, cancelled again a few times, and at last given up: its place is free, its event has failed
+with a TimeoutError, or Cancelled if it was aborted, and its later result is ignored. When this happens is said in
+eventbus.process.deadlines.
 """
 
 import asyncio
@@ -33,12 +34,12 @@ def tell(group: str, handler: str, event_ids: Sequence[str], seconds: float, *, 
 class Overruns:
     """Of one consumer: what its deadlines call when a task goes on.
 
-    running  what runs, and in which task
-    label    of an event type: the name of its handler
-    fail     makes the outcome of an event whose handler is done with
-    ended    is told of that
-    go_on    others may start now
-    count    of what is told
+    running  deliveries that run, and their tasks
+    label    the name of the handler of an event type
+    fail     makes the outcome of an event whose handler is given up
+    ended    is told that outcome
+    go_on    is called with the task of a handler that was given up: others may start now
+    count    is told the group, once for each task that goes on
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Overruns:
         self._aborted: dict[Delivery, tuple[float, int]] = {}  # since when, and how often it was cancelled again
 
     def press(self, now: float) -> None:
-        """Those that were aborted and go on, as those whose time is up. `now`: the loop's time."""
+        """Treat handlers that were aborted and go on like those whose time is up. `now`: the loop's time."""
         aborted = [delivery for delivery in self._running if delivery.aborted is not None]
         self._aborted = {delivery: self._aborted.get(delivery, (now, 0)) for delivery in aborted}
         for delivery, (since, pressed) in list(self._aborted.items()):

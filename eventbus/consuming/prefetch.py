@@ -1,9 +1,8 @@
 """How far ahead of free slots a group may read.
 
-A handler of a millisecond is over before the next event has been read for it, and the slots would stand empty half of
-the time. One of a second must not have others wait behind it that another process could run at once. So a group reads
-ahead as much as it lately got through within HORIZON, and no more than it runs at a time: what is read ahead starts
-about that soon.
+A handler of a millisecond is over before the next event has been read, and the slots would stand empty half of the
+time. Behind a handler of a second, no events must wait that another process could run at once. So a group reads ahead
+as many events as it lately finished within HORIZON, and no more than it runs at a time: they start about that soon.
 """
 
 HORIZON = 0.01  # seconds
@@ -11,7 +10,7 @@ _MEMORY = 0.05  # seconds; the pace of longer ago counts less and less
 
 
 class Pace:
-    """Count in `ended` what ends; `measure` tells how many events may be in hand beyond those that run."""
+    """Add to `ended` what ends; `measure` tells how many events may be in hand beyond those that run."""
 
     def __init__(self, limit: int) -> None:
         self.ended = 0

@@ -1,14 +1,14 @@
-"""Running deliveries: so many at a time, and no more tasks than it takes.
+"""Running deliveries: up to a limit at a time, in no more tasks than are needed.
 
-A task of its own is a sixth of what an event costs whose handler never waits. So one task runs what is ready, one
+When a handler never waits, a task for it alone is a sixth of the event's cost. So one task runs what is ready, one
 delivery after the other. As soon as one of them waits, more tasks begin, as many as there are slots: by then it is
-known that they are needed. What runs side by side, and in which order it begins, is as if each had its own.
+known that they are needed. Which deliveries run side by side, and in which order they begin, is as if each had its own.
 
-Each delivery has a context of its own: what a handler leaves in a contextvar reaches no other event. What it leaves
-under the name of its task may, unless the group asks for a task for each: see `stretch`.
+Each delivery has a context of its own: what a handler leaves in a contextvar reaches no other event. What it stores by
+`asyncio.current_task()` may reach others, unless the group asks for a task for each: see `stretch`.
 
-A program may have set a task factory whose tasks begin at once, inside of create_task. So all that is noted of a task
-is noted before it is made, and nothing launches while something launches: it is launched afterwards.
+A program may have set a task factory whose tasks begin at once, inside of create_task. So a task is noted before it is
+made; and a launch that is asked for during another launch is done after it.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ class Runners:
 
     limit    how many may run at a time
     execute  runs one, and always returns its outcome
-    ended    is told of each that was in `running` until then, at once, and takes it out of `aside`
-    turn     is called before the loop has a turn again, when some have ended
-    aside    of those that run, the ones that take no place: see eventbus.consuming.slow_lane
+    ended    is told at once of each delivery that ends while it is in `running`, and takes it out of `aside`
+    turn     is called before the event loop has its next turn, when some have ended or one begins to wait
+    aside    those of `running` that take no place: see eventbus.consuming.slow_lane
     stretch  seconds that one task may go on with what is ready; below 0: a task for each delivery. None: STRETCH
 
-    `running`: what has begun, and the task that runs it: to cancel it is to cancel that delivery alone. Whoever takes
-    one out answers for its outcome. Nothing begins unless `open`. `launched`: tasks that have not begun.
+    `running`: deliveries that have begun, and their tasks: to cancel such a task is to cancel that delivery alone.
+    Whoever takes a delivery out must settle its outcome. Nothing begins unless `open`. `launched`: tasks not yet begun.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class Runners:
         return {task for task in self._launches.values() if task is not None}
 
     def start(self) -> None:
-        """Begin with what is ready. The first task finds out whether it needs others."""
+        """Begin to run what is ready, with one task: it launches others when they are needed."""
         if not self._launches:
             self._launch(1)
 
     def let_go(self, _task: asyncio.Task[None]) -> None:
-        """What it ran is in `running` no more, whether it ends or not: others may have its place."""
+        """The task's delivery was taken out of `running`, whether the task ends or not: others may have its place."""
         self.start()
 
     def _launch(self, most: int) -> None:
-        if self._launching:  # a task that has begun at once needs others, or has left something
+        if self._launching:  # asked for by a task that began at once, inside of the launch
             self._again = True
             return
         self._launching, self._again = True, False
@@ -111,7 +111,7 @@ class Runners:
         task = asyncio.current_task()
         assert task is not None
         await self._run_ready(task)
-        if self._launching:  # or what is ready would keep the loop for as long as there is any
+        if self._launching:  # started here, what is ready would keep the loop until nothing is left
             asyncio.get_running_loop().call_soon(self.start)
         else:
             self.start()
@@ -119,8 +119,8 @@ class Runners:
 
     @types.coroutine
     def _run_ready(self, task: asyncio.Task[None]) -> Generator[Any, Any, None]:
-        """Ends when there is nothing to begin with, the stretch is over, or the task was cancelled, for whatever it
-        ran then."""
+        """Ends when there is nothing to begin, the stretch is over, or the task was cancelled, which was meant for the
+        delivery that it ran then."""
         ready, running, aside, context = self.ready, self.running, self._aside, self._context
         stretch = self._stretch
         until = perf_counter() + stretch
@@ -138,12 +138,12 @@ class Runners:
                         self._make_way()
                     try:
                         argument, step = (yield awaited), execution.send
-                    except BaseException as error:  # noqa: BLE001 - cancelled, or closed: for it to deal with
+                    except BaseException as error:  # noqa: BLE001 - cancelled, or closed: passed on to the execution
                         argument, step = error, execution.throw
             except StopIteration as end:
                 outcome = end.value
             finally:
-                if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                if running.pop(delivery, None) is not None:  # else whoever took it out has ended it
                     self._ended(delivery, outcome)
             now = perf_counter()
             if waits:

@@ -1,8 +1,8 @@
 """Handing outcomes back to the transport: all that have gathered since the last round trip in one call.
 
-What the transport takes is let go of at once. A settlement that it refuses is set aside: it is told once, tried again
-alone and ever more slowly, and holds up no other. What cannot be stored for want of memory stays in the line, and so
-does everything while the server is away.
+What the transport has settled is let go of at once. A settlement that it refuses is set aside: it is logged once, tried
+again alone and ever more slowly, and holds up no other. A settlement for which the server has no memory stays in the
+line, and so does everything while the server is away.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class _Aside:
 
 
 class Settler:
-    """`run()` until it is cancelled; outcomes are put into `line`, and `due` is set.
+    """`run()` until it is cancelled. Whoever has an outcome puts it into `line`, and sets `due`.
 
     let_go  is told what has been settled, and what is given up
     pause   waits for as long as the n-th failure in a row asks for, and returns how many there have been
@@ -69,7 +69,7 @@ class Settler:
         self._aside_changed.set()
 
     async def run(self) -> None:
-        """For ever. Begun again after an end, it goes on with what is in the line."""
+        """For ever. If it has ended and is run again, it goes on with what is in the line."""
         if self.line:
             self.due.set()
         async with asyncio.TaskGroup() as loops:
@@ -107,12 +107,13 @@ class Settler:
                 failures = await self._part(batch, refusals, failures)
 
     async def _part(self, batch: list[Settlement], refusals: Sequence[Refusal], failures: int) -> int:
-        """Let go of what was settled. Of the others, a server that is full or away may take them any moment."""
+        """Let go of what was settled, and set aside what was refused. What met a server that is full or away goes back
+        into the line: the server may take it any moment."""
         refused = {id(refusal.settlement.delivery) for refusal in refusals}
         waiting = [refusal for refusal in refusals if isinstance(refusal.error, Full | Unavailable)]
         settled = [settlement for settlement in batch if id(settlement.delivery) not in refused]
         self._let_go(settled)
-        # In front of all that has come meanwhile; what is acknowledged there goes out with the next call all the same.
+        # In front of all that has come meanwhile. Acks among that are not held up: they go out with the next call.
         self.line[:0] = [refusal.settlement for refusal in waiting]
         if settled:
             await self._leave(settled)
@@ -123,11 +124,12 @@ class Settler:
         return await self._pause(failures, waiting[0].error)
 
     async def _leave(self, batch: Sequence[Settlement]) -> None:
-        """They are settled, whatever becomes of this: a place that cannot be given back is free after a lease."""
+        """Give back the places of deliveries under limits. They stay settled if that fails: the places are then free
+        after a lease."""
         try:
             await self._admission.leave([delivery for delivery, _ in batch])
         except Unavailable:
-            return  # the link has said so
+            return  # the broken connection was logged already
         except Exception:
             log.exception("places under a limit were not given back: they are free after a lease")
 
@@ -139,7 +141,7 @@ class Settler:
         return aside
 
     async def _set_aside(self, refused: Sequence[_Aside]) -> None:
-        """Their handlers have ended: others may have their places."""
+        """Set them aside, and give back their places under limits: their handlers have ended."""
         if not refused:
             return
         self._aside += refused
@@ -173,7 +175,7 @@ class Settler:
         error: Exception
         try:
             refusals = await self._transport.settle([aside.settlement])
-        except Exception as raised:  # noqa: BLE001 - it is this settlement's, and the next one's turn comes all the same
+        except Exception as raised:  # noqa: BLE001 - it concerns this settlement alone: the next one has its turn
             error = raised
         else:
             if not refusals:
@@ -191,7 +193,7 @@ class Settler:
 
 
 def _tell(aside: _Aside, error: Exception) -> None:
-    """Once, however often it is tried."""
+    """Log it once, however often it is tried."""
     if aside.told:
         return
     aside.told = True

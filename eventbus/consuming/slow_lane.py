@@ -1,6 +1,6 @@
 """The slow lane: handlers that run for long step aside, so that others of their group start meanwhile.
 
-A service that hangs holds up whoever calls it, and nobody else: see eventbus.contract.limits.SlowLane.
+So a service that hangs holds up the handlers that call it, and no others: see eventbus.contract.limits.SlowLane.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from eventbus.contract.delivery import Delivery
 from eventbus.contract.limits import SlowLane
 
-LOOKS = 4  # while a handler comes of age: it steps aside a quarter late at most
+LOOKS = 4  # in the lane's `after` seconds: a handler steps aside a quarter of that late at most
 
 
 class Slow:
-    """Moves what runs for long into `aside`; whoever ends a delivery takes it out again.
+    """Puts what runs for long into `aside`; whoever ends a delivery takes it out again.
 
     moved  is called when some have stepped aside"""
 
@@ -31,14 +31,14 @@ class Slow:
         self._seen: dict[Delivery, float] = {}  # what runs, and when it was first found running
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is done for each event: who is quick is not looked at."""
+        """Until cancelled. Costs nothing for each event: handlers that end between two looks are never looked at."""
         while True:
             await asyncio.sleep(self._lane.after / LOOKS)
             if self._look(asyncio.get_running_loop().time()):
                 self._moved()
 
     def _look(self, now: float) -> bool:
-        """Whether somebody has stepped aside."""
+        """Returns whether some have stepped aside."""
         self._seen = {delivery: self._seen.get(delivery, now) for delivery in self._running}
         long = [delivery for delivery, since in self._seen.items() if now - since >= self._lane.after]
         free = self._lane.places - len(self._aside)

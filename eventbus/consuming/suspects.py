@@ -1,16 +1,17 @@
-"""Finding the event that kills workers, without blaming those that ran beside it, or those that were in the hands of a
-worker that somebody else killed.
+"""Finding the event that kills workers, without blaming events that ran beside it, or events of a worker that somebody
+else killed.
 
-After a crash every event that the dead process held may have done it, and most are innocent. So the first crash proves
-nothing, and all run again at once. After the second (`transport.SUSPECT_FROM`) an event is a suspect: it is taken over
-only while nothing else runs in this process. Its next crashes are its own, and `crash_budget` of those condemn it. One
-would not do: where workers are being killed from outside, by a person, a deployment or for want of memory, some event
-is alone in one of them now and then, but hardly the same event time after time.
+After a crash, every event that the dead process held may have caused it, and most are innocent. So the first crash
+proves nothing, and all of them run again at once. After the second (`contract.delivery.SUSPECT_FROM`) an event is a
+suspect: it is taken over only while nothing else runs in this process. From then on its crashes are its own, and
+`crash_budget` of them condemn it. One would not be enough: where workers are killed from outside, by a person, a
+deployment or for want of memory, some event is alone in one of them now and then, but hardly the same one every time.
 
-A handler of batches has hundreds in its hands, and one by one they would take hours. Of those that died together half
-are taken over, and run together and with nothing else: the guilty one is alone after as many crashes as it takes to
-halve them, and until then the crashes are nobody's, but for the last of a set: see docs/decisions/0004. Who died
-together is in the pending list: it is what one consumer holds whose leases have run out.
+A group with handlers of batches holds hundreds of events, which would take hours one by one. So half of those that died
+together are taken over, and run together while nothing else runs. The guilty one is alone after as many crashes as it
+takes to halve the set down to it. Until then the crashes are charged to no event, except to the last one left of a set:
+see docs/decisions/0004. The pending list tells which events died together: one consumer holds them, and their leases
+have run out.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ class Isolation:
         self._turn = asyncio.Lock()
         self._open = asyncio.Event()
         self._open.set()
-        self._idle = asyncio.Event()  # looked at, and set, only while a suspect waits for it
+        self._idle = asyncio.Event()  # used only while a suspect waits for it
         self._closed = False
         self.running = 0
 
@@ -50,10 +51,10 @@ class Isolation:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Nothing else starts inside this block; what runs already has some seconds to end first.
+        """Nothing else starts inside this block; what runs already has PATIENCE seconds to end first.
 
-        Whatever takes longer than that runs on beside the suspect: one slow handler must not stop a whole process, and
-        it is a risk to the suspect only, and only if the slow one kills the process now."""
+        Whatever takes longer runs on beside the suspect: one slow handler must not stop a whole process. That is a risk
+        to the suspect alone, and only if the slow handler kills the process just then."""
         async with self._turn:
             self._closed = True
             self._open.clear()

@@ -26,8 +26,8 @@ log = get_logger("eventbus.tapping")
 
 
 class TapExecutor:
-    """Runs the tap of one group. What it is to be handed again it keeps in hand meanwhile: so nothing new is read, and
-    a server that is away for an hour costs no more than one batch and its leases.
+    """Runs the tap of one group. A batch that the tap is to be handed again stays in hand meanwhile: so nothing new is
+    read, and a server that is away for an hour costs no more than one batch and its leases.
 
     count, listeners  as of eventbus.consuming.executor.Executor
     """
@@ -56,7 +56,7 @@ class TapExecutor:
         self._deadlines = None if timeout is None else TaskDeadlines(timeout, self._outlived)
 
     async def execute(self, delivery: Delivery) -> Outcome:
-        """One by itself."""
+        """As `execute_all`, for one delivery."""
         [outcome] = await self.execute_all([delivery])
         return outcome
 
@@ -66,7 +66,7 @@ class TapExecutor:
         found: list[Passing | CodecError] = [_look(delivery) for delivery in deliveries]
         passing = [each for each in found if isinstance(each, Passing)]
         failure, attempts = await self._hand_over(passing) if passing else (None, 0)
-        if deliveries[0].given_up:  # together, with all others of its batch
+        if deliveries[0].given_up:  # and so are all others of its batch
             return [_RELEASED] * len(deliveries)
         seconds = perf_counter() - started
         outcomes: list[Outcome] = []
@@ -84,17 +84,17 @@ class TapExecutor:
                 self._count(finished.group, finished.outcome, finished.envelope, finished.seconds)
             if self._announcer is not None:
                 self._announcer.tell(finished)
-        except Exception:  # the outcome is decided; who could not be told of it changes nothing
+        except Exception:  # the outcome is decided, and stays so even if somebody could not be told
             log.exception("an outcome was not told to all", group=finished.group, entry_id=finished.delivery.entry_id)
 
     def give_back(self) -> None:
-        """What waits to be handed over again ends with Release, now."""
+        """Batches that wait to be handed over again end with Release, now."""
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_exception(GivenBack())
 
     def abandon(self) -> None:
-        """A batch is one task, which the caller ends."""
+        """Nothing is to be done: a batch is one task, which the caller ends."""
 
     async def drain(self, seconds: float) -> None:
         """Give listeners that are still at work so long to end, then cancel them."""
@@ -102,7 +102,7 @@ class TapExecutor:
             await self._announcer.drain(seconds)
 
     def fail(self, delivery: Delivery, error: BaseException) -> Outcome:
-        """The outcome of one whose batch is done with."""
+        """The outcome of a delivery whose batch is given up."""
         each = _look(delivery)
         outcome = self._judge(delivery, each, error, delivery.attempt)
         envelope = each.envelope if isinstance(each, Passing) else None
@@ -114,7 +114,8 @@ class TapExecutor:
             self.overruns.outlived(task, seconds, last)
 
     async def _hand_over(self, passing: Sequence[Passing]) -> tuple[BaseException | None, int]:
-        """What it failed with for good, if it did, and after how many attempts."""
+        """The error with which the batch failed for good, or None, and the number of attempts; GivenBack if it ended
+        without a result."""
         failures = 0
         while True:
             for each in passing:
@@ -146,7 +147,7 @@ class TapExecutor:
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too
-            if task.cancelling() and (reason := self.ending.reason) is not None:  # whatever it made of that
+            if task.cancelling() and (reason := self.ending.reason) is not None:  # its error does not count
                 told = repr(error)
                 log.warning("given back", group=self._group.name, count=len(passing), reason=reason, error=told)
                 return GivenBack()
@@ -154,7 +155,7 @@ class TapExecutor:
         return None
 
     async def _pause(self, seconds: float) -> None:
-        """Raises GivenBack when what waits is to be given back."""
+        """Wait. Raises GivenBack as soon as `give_back` is called."""
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.add(waiting)
         try:

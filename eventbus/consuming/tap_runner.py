@@ -1,7 +1,7 @@
-"""Running deliveries many at a time: what eventbus.consuming.runner is to handlers of single events, for a tap.
+"""Running deliveries of a tap, many at a time; eventbus.consuming.runner does it for handlers of single events.
 
-What is ready is run together when there is a batch of it, or when the first of it has waited long enough; one task for
-each batch, and nothing else is done for each event.
+Deliveries that are ready run together when they fill a batch, or when the first of them has waited long enough. Each
+batch has one task, and no work is done for each event.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ class Gathering:
 
     limit        batches that may run at a time
     execute_all  runs one batch, and returns an outcome for each of its deliveries
-    ended        is told of each that was in `running` until then
+    ended        is told of each delivery that was in `running` until its batch ended
     turn         is called when a batch has ended
 
-    `running`: what has begun, and the task that runs it together with the others of its batch."""
+    `running`: deliveries that have begun, and the task that runs each together with the others of its batch."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Gathering:
         return {task for task in self._launches.values() if task is not None}
 
     def let_go(self, task: "asyncio.Task[None]") -> None:
-        """Its batch is done with, whether it ends or not: another may have its place."""
+        """The task's batch was given up, whether the task ends or not: another batch may have its place."""
         self._free(task)
         self._launch()
 
@@ -62,7 +62,7 @@ class Gathering:
             self._batches -= 1
 
     def start(self) -> None:
-        """Begin what may begin, and see to it that the rest does in time."""
+        """Begin a batch if it is full; otherwise see to it that it begins in time."""
         if not self.ready or not self.open:
             return
         if len(self.ready) >= self._tap.max_size:
@@ -71,15 +71,15 @@ class Gathering:
             self._timer = asyncio.get_running_loop().call_later(self._tap.max_wait, self._launch)
 
     def _launch(self) -> None:
-        """What is ready has waited long enough, or is enough. With every place taken it goes on gathering: the end of a
-        batch comes here again."""
+        """Begin a batch: it is full, or has waited long enough. With every place taken it goes on gathering, and the
+        end of a running batch calls this again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self.open and self.ready and self._batches < self._limit:
             self._batches += 1
             launch = object()
-            self._launches[launch] = None  # noted before the task is made, which may begin at once: see runners
+            self._launches[launch] = None  # before the task is made, which may begin at once: see runner.py
             task = asyncio.create_task(self._work(launch))
             if launch in self._launches:
                 self._launches[launch] = task
@@ -91,7 +91,7 @@ class Gathering:
         self._begun.add(task)
         ready = self.ready
         batch = [ready.popleft() for _ in range(min(len(ready), self._tap.max_size))] if self.open else []
-        self.running.update(zip(batch, repeat(task)))  # endless, hence not strict
+        self.running.update(zip(batch, repeat(task)))  # `repeat` is endless, hence not strict
         outcomes: Sequence[Outcome] = [Release()] * len(batch)
         try:
             if batch:
@@ -100,9 +100,9 @@ class Gathering:
             self._free(task)
             running, ended = self.running, self._ended
             for delivery, outcome in zip(batch, outcomes, strict=True):
-                if running.pop(delivery, None) is not None:  # else it was abandoned, and given back already
+                if running.pop(delivery, None) is not None:  # else whoever took it out has ended it
                     ended(delivery, outcome)
-            # What has gathered meanwhile has waited for a place. From the loop: where tasks begin at once, each batch
-            # would otherwise run inside of the one before it.
+            # What has gathered meanwhile may have waited for this place. Launched from the loop: where tasks begin at
+            # once, each batch would otherwise run inside of the one before it.
             asyncio.get_running_loop().call_soon(self._launch)
             self._turn()

@@ -1,7 +1,7 @@
 """What the groups have made of an organization's events lately: counted by every worker, added up by minutes.
 
-Counted is what an execution came to: done, dead, or to be tried again. An event that three groups handle is three. The
-minutes are those of the server's clock, at the time at which a worker's counts reach it, a second later at the most.
+Executions are counted, by their outcome: done, dead, or to be tried again. An event that three groups handle counts
+three times. The minutes are those of the server's clock when a worker's counts reach it, a second later at the most.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ FIVE_MINUTES, HOUR = timedelta(minutes=5), timedelta(hours=1)
 WINDOWS = (FIVE_MINUTES, HOUR)
 MINUTES = 61  # that are kept: an hour, and the minute that is running
 FAILURES = 20  # that are kept
-KEPT = 7_200.0  # seconds behind the last count of an organization
+KEPT = 7_200.0  # seconds that counts of an organization are kept after the last of them
 ERROR_LIMIT, TYPE_LIMIT = 500, 200  # characters that are kept of a failure
 
 
 class Sums(NamedTuple):
-    """`done`, `dead`, `retried`: executions by what they came to; `ran`: those of them that had a handler run, and
-    `micros` that these took in all."""
+    """`done`, `dead`, `retried`: executions by their outcome. `ran`: how many of them had a handler run, which took
+    `micros` microseconds in all."""
 
     done: int = 0
     dead: int = 0
@@ -31,7 +31,7 @@ class Sums(NamedTuple):
 
 
 class DeadEvent(NamedTuple):
-    """An event that has become a dead letter of a group; `at` by the server's clock. The type is whatever came."""
+    """An event that has become a dead letter of a group; `at` by the server's clock. The type may be unknown here."""
 
     event_id: str
     type: str
@@ -54,8 +54,8 @@ class Tallies(Protocol):
     """Where all workers' counts are added up. Losing it loses no event."""
 
     async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
-        """To the minute that it is. A writer's numbers rise; what is added under the same number again is not counted
-        twice. Raises Unavailable (added or not: unknown), Full."""
+        """Add to the minute that it is now. Each writer's numbers rise from call to call; shares that are sent again
+        under the same number are not counted twice. Raises Unavailable (added or not: unknown), Full."""
 
     async def read(self, organization: str | None, minutes: int) -> "Found":
         """The running minute, and so many before it. Raises Unavailable."""
@@ -70,7 +70,7 @@ class Found(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """Of one organization.
+    """What became of one organization's events within a window.
 
     since      where the window begins: at a full minute, so that it is up to a minute longer than `window`
     processed  executions that ended for good: done or dead

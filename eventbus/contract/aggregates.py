@@ -12,7 +12,7 @@
         await tx.append(account, Deposited(amount=5))
 
 An event that is appended is published as well, with the aggregate's id as its key. Its place among the events of its
-aggregate is the version that it led to: 1, 2, 3, … Who appends says which version he has seen last; if that is no
+aggregate is the version that it led to: 1, 2, 3, … Whoever appends says which version they saw last; if that is no
 longer the last one, WrongVersion is raised, and nothing has been written.
 
 Whether something may happen is decided before it is appended. The methods that apply events decide nothing: what has
@@ -42,7 +42,7 @@ E = TypeVar("E", bound=Event)
 
 
 class Key(NamedTuple):
-    """Which one it is. There is none without its organization."""
+    """Which aggregate it is. Each belongs to an organization."""
 
     organization: str
     name: str
@@ -60,7 +60,7 @@ class Snapshot(NamedTuple):
 
 
 def applies(event_type: type[E]) -> Callable[[Callable[[A, E], None]], Callable[[A, E], None]]:
-    """Register a method as what an event of this type does to the state. It must depend on nothing but the two."""
+    """Register a method as what events of this type do to the state. It may depend on the state and the event alone."""
 
     def register(method: Callable[[A, E], None]) -> Callable[[A, E], None]:
         if not event_type.event_type:
@@ -77,9 +77,9 @@ class Aggregate(BaseModel):
     """The state, as fields of which each has a default, and what events do to it.
 
     name            what it is called in the database. A class without one is abstract: it may share fields and methods
-    version         of what its methods make of events: raise it when one of them changes, and snapshots that are older
-                    are not used any more. When a field changes they are not, either: nobody has to say so
-    snapshot_every  so many events after the last snapshot `append` writes another one; None: never
+    version         raise it when a method that applies events changes: older snapshots are not used any more then.
+                    When a field changes, they are not used either, and the version may stay
+    snapshot_every  `append` writes a snapshot when so many events have followed the last one; None: never
     """
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -107,7 +107,7 @@ class Aggregate(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_options: object) -> None:
-        """When the fields are known."""
+        """Checks the fields, and finds the appliers, as soon as pydantic knows the fields."""
         wrong = [field for field, found in cls.model_fields.items() if found.is_required()]
         if wrong:
             raise ConfigurationError(f"{cls.__qualname__}: without events it has no state: {wrong} need a default")
@@ -117,7 +117,7 @@ class Aggregate(BaseModel):
 
     @property
     def key(self) -> Key:
-        """Raises ConfigurationError for one that was not loaded."""
+        """Raises ConfigurationError if the aggregate was not loaded."""
         if self._key is None:
             raise ConfigurationError(
                 f"this {type(self).__qualname__} was not loaded: await tx.load(…) knows which it is"
@@ -158,13 +158,13 @@ class Aggregate(BaseModel):
         return after
 
     def become(self, after: Self) -> None:
-        """Take over its state and version."""
+        """Take over the state and version of `after`."""
         vars(self).update(vars(after))
         self._version, self._snapshot_version = after._version, after._snapshot_version
 
     def next_snapshot(self) -> Snapshot | None:
-        """If one is due at this version, which then counts as having it. Raises ConfigurationError for a state that
-        would not come back as it is."""
+        """A snapshot, if one is due at this version; it counts as the last one from then on. Raises ConfigurationError
+        if the state would not come back from JSON as it is."""
         if self.snapshot_every is None or self._version - self._snapshot_version < self.snapshot_every:
             return None
         snapshot = Snapshot(self.model_dump_json(round_trip=True), fingerprint(type(self)))
@@ -176,7 +176,7 @@ class Aggregate(BaseModel):
 
 
 def restore(cls: type[A], key: Key, snapshot: Snapshot | None, version: int) -> A:
-    """As the snapshot tells, which is of this version. At version 0, if it cannot be used or there is none."""
+    """In the state of the snapshot, which is of `version`. At version 0 if there is none, or it cannot be used."""
     found = None if snapshot is None or snapshot.schema != fingerprint(cls) else _read(cls, snapshot)
     aggregate = cls() if found is None else found
     aggregate._key = key
@@ -185,7 +185,7 @@ def restore(cls: type[A], key: Key, snapshot: Snapshot | None, version: int) -> 
 
 
 def replay(aggregate: Aggregate, event: Event, version: int) -> None:
-    """What happened, in its turn."""
+    """Apply an event of the past, which led to `version`. To be called in their order."""
     aggregate.apply(event)
     aggregate._version = version
 
@@ -202,7 +202,7 @@ def key_of(cls: type[Aggregate], organization: str, aggregate_id: str) -> Key:
 
 @cache
 def fingerprint(cls: type[Aggregate]) -> str:
-    """Another one when the fields change, or the version."""
+    """Identifies the fields and the version of a class: it changes when one of them does."""
     schema = json.dumps([cls.aggregate_version, cls.model_json_schema(mode="serialization")], sort_keys=True)
     return hashlib.sha256(schema.encode()).hexdigest()[:32]
 
@@ -215,7 +215,7 @@ def _read(cls: type[A], snapshot: Snapshot) -> A | None:
 
 
 def _appliers(cls: type[Aggregate]) -> dict[str, str]:
-    """Raises ConfigurationError if a class has two methods for one type."""
+    """By event type, the name of the method. Raises ConfigurationError if a class has two methods for one type."""
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         own: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Circuit breakers for services outside: while one fails, nobody calls it. All processes share a circuit's state.
 
 closed     everybody calls; failures in a row are counted, whoever meets them
-open       so many in a row: nobody calls, for a pause
+open       after so many in a row: nobody calls, for a pause
 half open  then one caller is let through: it closes the circuit, or opens it for another pause
 
     N8N = Circuit("n8n", failures=3, pause=5.0, on=(Unreachable,))
@@ -10,7 +10,8 @@ half open  then one caller is let through: it closes the circuit, or opens it fo
         await call(…)
 
 An event that meets an open circuit is snoozed, and so is one whose failure leaves it open: an outage spends no
-attempts. It cannot be told whether the event is to blame or the service, so what is older than `patience` does fail.
+attempts. Nobody can tell whether the event is to blame or the service, so an event that is older than `patience` is
+not snoozed for a failure of its own: it fails.
 
 A service that hangs fails late. With `slow_after`, a process in which so many calls of a circuit have gone without an
 answer for so long makes no more of them meanwhile, and snoozes their events: they would only hang as well.
@@ -31,7 +32,7 @@ from eventbus.process.telling import get_logger
 T = TypeVar("T")
 
 JITTER = 0.1  # share of a wait: those that were put off together do not come back together
-FORGET_AFTER = 600.0  # seconds after which a failure is not followed by another one "in a row"
+FORGET_AFTER = 600.0  # seconds; failures that are further apart are not "in a row"
 
 log = get_logger("eventbus.circuits")
 
@@ -42,11 +43,11 @@ class Circuit:
 
     failures  in a row, over all processes, that open it
     pause     seconds that it is open until one caller is let through
-    probe     seconds that this one has; whoever asks later is let through as well
+    probe     seconds that this caller has to tell how it went; then the next that asks is let through as well
     patience  seconds that an event is put off for its own failures at the most
     on        the exceptions that are failures of the service; any other that it raises is an answer
     slow_after  seconds after which a call without an answer is slow; None: it may take any time
-    slow_calls  so many of a process keep the process from making more
+    slow_calls  so many slow calls of a process keep it from making more
     """
 
     name: str
@@ -82,13 +83,14 @@ class Circuits(Protocol):
     """Where the state is, for all processes. Every call raises Unavailable."""
 
     async def ask(self, circuit: Circuit) -> float:
-        """0.0: call; otherwise the seconds after which to ask again. Who is let through while it is open must tell."""
+        """0.0: call; otherwise the seconds after which to ask again. If it is open and lets a caller through, that
+        caller must tell how it went."""
 
     async def failed(self, circuit: Circuit) -> bool:
-        """One more failure; whether the circuit is open now."""
+        """Count one more failure; returns whether the circuit is open now."""
 
     async def succeeded(self, circuit: Circuit) -> None:
-        """The service has answered: closed, and nothing counted."""
+        """The service has answered: the circuit is closed, and its failures are forgotten."""
 
     async def troubled(self) -> list[CircuitState]:
         """Those that have failures in a row, sorted by name."""
@@ -102,7 +104,7 @@ class Calls:
         self._began: dict[str, dict[object, float]] = {}
 
     def slow(self, circuit: Circuit) -> int:
-        """How many have gone without an answer for `slow_after`."""
+        """How many calls have gone without an answer for `slow_after` seconds."""
         if circuit.slow_after is None:
             return 0
         until = self._clock() - circuit.slow_after
@@ -153,7 +155,7 @@ def _put_off(seconds: float, reason: str) -> SnoozeFor:
 
 
 async def _told(telling: Awaitable[T], otherwise: T) -> T:
-    """What the service answered is worth more than who knows of it."""
+    """Tell a circuit. If that fails, it is logged, for the answer of the service is worth more; returns `otherwise`."""
     try:
         return await telling
     except EventBusError as error:

@@ -1,7 +1,7 @@
 """Where the clocks of a time zone are changed.
 
-Moments are in UTC, to the second; local times have no zone. What is between two moments is looked at in steps of a day:
-no zone has ever changed its clocks twice in one.
+Moments are in UTC, to the second; local times have no zone. Changes between two moments are looked for in steps of a
+day: no zone has ever changed its clocks twice in one day.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ def offset(zone: ZoneInfo, moment: datetime) -> timedelta:
 
 
 def first(zone: ZoneInfo, local: datetime) -> datetime:
-    """The moment of a local time: of two the first; right behind the gap, if clocks never show it."""
+    """The moment of a local time: the first, if clocks show it twice; right behind the gap, if they never show it."""
     before = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if before.astimezone(zone).replace(tzinfo=None, fold=0) == local:
         return before
@@ -27,7 +27,7 @@ def first(zone: ZoneInfo, local: datetime) -> datetime:
 
 
 def furthest(zone: ZoneInfo, now: datetime) -> datetime:
-    """The latest local time that clocks have shown until now, without a zone: where they are put back, it is before."""
+    """A local time, without a zone, that clocks have not passed until now. In a repeated hour it is ahead of them."""
     shown = now.astimezone(zone)
     local = shown.replace(tzinfo=None, fold=0)
     if not shown.fold:
@@ -61,7 +61,7 @@ def last_change(zone: ZoneInfo, start: datetime, end: datetime) -> datetime | No
 
 
 def _boundary(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
-    """Between two moments with different offsets: the first with that of the later one, in whole seconds."""
+    """The first moment between these two, in whole seconds, that has the offset of the later one."""
     known = offset(zone, high)
     low, high = low.replace(microsecond=0), _ceil(high)
     while high - low > _SECOND:

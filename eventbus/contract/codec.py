@@ -54,7 +54,7 @@ class _Kind(NamedTuple):
 
 
 _kinds: dict[type, _Kind] = published
-# What is no origin becomes one that is looked at.
+# Stands in for an argument that is no Origin: it never passes as plain, so check_origin sees the argument.
 _UNKNOWN: Any = (None, None, None, None, None)
 
 
@@ -79,7 +79,7 @@ def envelop(
     own = getattr(event, "organization_id", None) if kind.owned else None
     owner = organization or own
     correlation, cause, inherited, trace, metadata = origin if type(origin) is Origin else _UNKNOWN
-    # In one expression, since every publish pays for it: what is not of the plainest kind is looked at one by one.
+    # One expression, since every publish pays for it. If not all is of the plainest kind, each is checked by itself.
     if not (
         type(priority) is int
         and 1 <= priority <= 10
@@ -126,7 +126,7 @@ def _checked(key: str | None, priority: int, source: str) -> tuple[str | None, i
 
 
 def _kind_of(event: Event) -> _Kind:
-    """Of a class that is new here: its first event must come back, whatever is known of the class.
+    """What is known of a class whose first event is about to be published: that one is read back, whatever its class.
 
     Raises WrongType for what is no event, CodecError for one of a class without a type."""
     cls = type(event)
@@ -134,7 +134,7 @@ def _kind_of(event: Event) -> _Kind:
         raise validation.wrong_type("event", event, "an instance of an event class")
     if not cls.event_type:
         raise CodecError(f"{cls.__qualname__} has no event type: declare it with class …(…, type='…')")
-    # A field is no attribute of its class; where any may be added, each event is asked.
+    # pydantic fields are not attributes of the class. Where extra fields are allowed, each event is asked.
     owned = "organization_id" in cls.model_fields or hasattr(cls, "organization_id")
     owned = owned or cls.model_config.get("extra") == "allow"
     return _Kind(cls.event_type, cls.event_version, owned, cls.__pydantic_serializer__.to_json, ALWAYS)
@@ -164,7 +164,8 @@ def _check_fidelity(event: Event, packed: bytes) -> None:
 
 
 def _check_payload(event_type: str, packed: bytes, limit: int) -> None:
-    """There may be as many levels as there are brackets, or only lists."""
+    """Raises CodecError for JSON that is too long, or nested too deeply: many brackets may also stand side by side, so
+    the parser has to tell."""
     _check_size(event_type, packed, limit)
     try:
         from_json(packed)
@@ -181,7 +182,7 @@ def _check_size(event_type: str, packed: bytes, limit: int) -> None:
 
 
 def check_origin(origin: Origin) -> Origin:
-    """As it is kept. Raises WrongType or WrongValue."""
+    """The origin as it is kept, once checked. Raises WrongType or WrongValue."""
     if not isinstance(origin, Origin):
         raise validation.wrong_type("origin", origin, "an Origin")
     return Origin(
@@ -194,7 +195,7 @@ def check_origin(origin: Origin) -> Origin:
 
 
 def check_envelope(envelope: Envelope, max_payload: int = MAX_PAYLOAD) -> Envelope:
-    """One that was made elsewhere, as it is kept. Its data may be of a type that nobody knows here, or no JSON at all.
+    """An envelope that was made elsewhere, as it is kept, once checked. Its type may be unknown here, its data no JSON.
     Raises WrongType or WrongValue; CodecError for data that is too large."""
     if not isinstance(envelope, Envelope):
         raise validation.wrong_type("envelope", envelope, "an Envelope")
@@ -250,7 +251,7 @@ def _told(error: ValidationError) -> str:
 
 
 def _versioned(envelope: Envelope, cls: type[Event]) -> str:
-    """The type; and both versions, if there are two."""
+    """The type of an envelope; and both versions, if that of the class is another."""
     if envelope.version == cls.event_version:
         return envelope.type
     return f"{envelope.type} (it is of version {envelope.version}, and this process has {cls.event_version})"
@@ -298,8 +299,8 @@ def _event_id(raw: bytes) -> str:
 
 
 def _attributes(packed: bytes) -> list[Any]:
-    """All that an envelope has behind its data, in its order. Those that we know are what they should be; others may be
-    a newer version's. Raises ValueError."""
+    """The values of all fields that an Envelope has behind its data, in their order. Known attributes are checked;
+    others may be a newer version's, and are passed over. Raises ValueError."""
     meta = orjson.loads(packed)
     if not isinstance(meta, dict):
         raise ValueError("its meta is no JSON object")  # noqa: TRY004 - decode makes one error of all

@@ -18,8 +18,8 @@ class Once(NamedTuple):
     """What a publish with a dedupe key asks for.
 
     key      what it must be the only one for, within its event type and organization
-    window   seconds that the first one keeps the others out, from the time on at which it is due
-    replace  an earlier one, by its event id, that is still scheduled makes way
+    window   seconds that the first event keeps others out, counted from when it is due
+    replace  the holder of the key makes way if it is still scheduled, and its event id is the earlier one
     """
 
     key: str
@@ -27,12 +27,12 @@ class Once(NamedTuple):
     replace: bool = False
 
     def scope(self, envelope: Envelope) -> tuple[str, str, str]:
-        """What no second one may have: one organization's keys never meet another's."""
+        """What no second event may have as well: the keys of one organization never meet those of another."""
         return envelope.type, envelope.organization or "", self.key
 
 
 def once(key: str | None, window: float, mode: Dedupe) -> Once | None:
-    """None without a key. Raises WrongType or WrongValue if it cannot be one, or the window none."""
+    """What these arguments ask for; None without a key. Raises WrongType or WrongValue if one of them cannot be."""
     if key is None:
         return None
     if mode not in ("keep", "replace"):
@@ -41,7 +41,7 @@ def once(key: str | None, window: float, mode: Dedupe) -> Once | None:
 
 
 def check_once(wanted: Once) -> Once:
-    """As it is kept. Raises WrongType or WrongValue."""
+    """What is asked for as it is kept, once checked. Raises WrongType or WrongValue."""
     key, window = text("dedupe_key", wanted.key), seconds("dedupe_window", wanted.window)
     if not 0 < len(key) <= KEY_LIMIT or "\0" in key:  # PostgreSQL cannot hold that
         raise WrongValue(f"dedupe_key {key[:50]!r} is not 1 to {KEY_LIMIT} characters without a null among them")

@@ -7,7 +7,7 @@ from eventbus.contract.codec import Fields, decode
 from eventbus.errors import CodecError
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.consuming.suspects
-NEVER = 2**31  # crashes: of a group that makes nothing of them
+NEVER = 2**31  # stands for the number of crashes in a group without a crash budget
 
 
 class Subscription(NamedTuple):
@@ -39,7 +39,7 @@ class Delivery:
     `aborted`    why its handler was told to stop: see eventbus.operating.aborting
     `given_up`   its handler went on after its time was up, and its result is ignored: see eventbus.consuming.overruns
     `together`   of a suspect, how many run at that time, it included: see eventbus.consuming.suspects
-    `again`      the same entry as it was handed to the same consumer later: see `catch_up`
+    `again`      the later delivery, if the same consumer was handed this entry again: see `catch_up`
     """
 
     subscription: Subscription
@@ -57,8 +57,8 @@ class Delivery:
         return self.failures + 1
 
     def catch_up(self) -> None:
-        """Before it begins: what it came to in other hands meanwhile counts. Later it does not: a failure whose reply
-        was lost is told again, and would count twice."""
+        """Take over the counts of `again`: what became of the entry in other hands meanwhile. To be called before it
+        begins, and not later: a failure whose reply was lost is told again, and would count twice."""
         if (later := self.again) is not None:
             self.failures, self.crashes = max(self.failures, later.failures), max(self.crashes, later.crashes)
 
@@ -101,8 +101,8 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Not now: again in `delay` seconds, no attempt spent. `at`: exactly then, however long settling takes, by the
-    clock of the transport in ms, as an Answer told it."""
+    """Not now: again in `delay` seconds, no attempt spent. `at`, if given: exactly at this time, however long settling
+    takes, in ms by the transport's clock, as an Answer told it."""
 
     delay: float
     at: int | None = None

@@ -14,19 +14,19 @@ FIRED_AHEAD = 5.0  # seconds that a firing may seem to be ahead of the server's 
 class LastFiring(NamedTuple):
     """What the server knows of a recurring function: the time there, and the moment of its last firing.
 
-    A record that says what cannot be, a time ahead of the clock or none at all, begins with the present instead; that
-    is an error in the log."""
+    An impossible record, a time ahead of the clock or none at all, is replaced by the present; that is an error in the
+    log."""
 
     now: datetime
     due: datetime
 
 
 class Firings(Protocol):
-    """What recurs asks for."""
+    """What recurring functions need of the server."""
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:
-        """Of the recurring function `name` whose firings go to `stream`. The first time that anybody asks, the record
-        begins with the present: nothing was missed before."""
+        """The last firing of the recurring function `name`, whose firings go to `stream`. When it is asked for the
+        first time, the record begins with the present: nothing was missed before."""
 
     async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
         """Store a firing, due at a moment that has come; False if it, or a later one, has been stored by anybody."""

@@ -41,14 +41,14 @@ class Recorded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which events: those that fit all that is given.
+    """Which events are wanted: those that match every field that is given.
 
-    organization  None for those of all, which is for operators alone
+    organization  None for events of all organizations, which is for operators alone
     ids           those with these ids
     types         dotted types; `lead.*` is all of a stream
     subject       what they are about: the key that they were published with
-    since, until  moments at which they were made, the second one excluded
-    after         the id of an event; those behind it
+    since, until  made from this moment on, and before that one
+    after         the id of an event; only those behind it, in the order of their ids
     """
 
     organization: str | None = None
@@ -73,18 +73,18 @@ class History(Protocol):
     async def count(self, wanted: Selection) -> int: ...
 
     async def executions(self, event_ids: Sequence[str]) -> list[Execution]:
-        """Of all these events, in the order in which they ended. Where the worker died before it had written one down
-        whose effect was committed, that one is told of all the same, with no `seconds`."""
+        """The executions of all these events, in the order in which they ended. One whose effect was committed is among
+        them even if its worker has not written it down (or died before): with `seconds` 0.0."""
 
 
 class Recorder(Protocol):
     """Writes of the event store. All raise Unavailable while PostgreSQL is away."""
 
     async def record(self, events: Sequence[Passing]) -> None:
-        """Each event once, however often it passes. Fails those that PostgreSQL cannot hold; all others are stored."""
+        """Store each event once, however often it passes. Those that PostgreSQL cannot hold are failed, no others."""
 
     async def note(self, executions: Sequence[tuple[str, Execution]]) -> None:
-        """Each once by the id that it is given with, a UUID."""
+        """Write down executions, each with an id (a UUID); one whose id is there already is not written again."""
 
     async def prepare(self) -> None:
         """Make room for what will be written next."""

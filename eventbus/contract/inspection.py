@@ -26,10 +26,10 @@ class GroupState:
     """One group on one stream.
 
     lag        entries that the group has not been given, by the server's own count; None: it cannot tell
-    backlog    the same, counted where the server cannot tell, and then at most BACKLOG_LIMIT of each lane
+    backlog    as `lag`; where the server cannot tell, they are counted, at most BACKLOG_LIMIT of each lane
     pending    entries given to a consumer and not settled, the resting ones included
     delayed    those of the pending that rest until their retry is due
-    oldest_undelivered, oldest_unacked  seconds since the oldest of these was stored; None: there is none
+    oldest_undelivered, oldest_unacked  seconds since the oldest such entry was stored; None: there is none
     consumers  whoever reads for the group, sorted by name; the name under which entries rest is none of them
     """
 
@@ -68,7 +68,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InLine:
-    """It waits for a limit by key: the limit in words, the key, how many of that key come before it."""
+    """An entry waits for a limit by key: the limit in words, the key, how many of that key come before it."""
 
     limit: str
     key: str
@@ -106,8 +106,8 @@ class GroupStanding:
 
 @dataclass(frozen=True, slots=True)
 class EventStanding:
-    """Where an event is. `scheduled`: seconds until it is due, if it is kept back. No stream: it was not found. The
-    envelope, if it was found and can be read."""
+    """Where an event is. `scheduled`: seconds until it is due, if it is kept back. `stream` is None if it was not
+    found. `envelope` is there if it was found and can be read."""
 
     event_id: str
     stream: str | None = None
@@ -133,7 +133,7 @@ class Trace:
     committed  when its outbox row was written; None: it did not go through the outbox, or the row has been pruned
     published  when the relay appended it; None: not yet
     refused    why it was set aside there, or waits longer than others; None: it was not
-    effects    group to the time at which its transaction committed, nearly
+    effects    by group, when its transaction committed, nearly
     """
 
     type: str | None = None
@@ -174,7 +174,7 @@ class RowAside(NamedTuple):
 
 
 class OutboxStanding(NamedTuple):
-    """Of the first 10,000 rows that wait; `aside` rows were set aside, and these are the `first` of them."""
+    """`waiting`: the first 10,000 rows that wait, by stream. `aside`: how many were set aside; `first` of them."""
 
     waiting: Sequence[RowsWaiting]
     aside: int
@@ -232,7 +232,7 @@ class Gap(NamedTuple):
     entries: int
 
 
-SCHEDULE = ""  # the name under which it has an account, beside the groups
+SCHEDULE = ""  # the name that the schedule has among the groups of an Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +242,13 @@ class Account:
     The group '' is the schedule: its entries are events that were kept back. They are acknowledged when they are
     promoted into the stream, cancelled, or replaced by a later one, and buried when that cannot be done.
 
-    since           when it began: with the group, or for one that is older when it was first looked at; None: not yet
+    since           when the counting began: with the group, or when an older group was first looked at; None: not yet
     acknowledged    entries, as often as the server found them pending
     buried          entries that became dead letters
     missing         entries that are not among these, not pending and not still to come; None where that is not known
     letters_missing dead letters that are gone and were neither replayed nor discarded, nor had expired
     gaps            when entries were found to be missing, as far as housekeeping has noted it
-    looked          when it looked last: what is missing and not among the gaps has vanished since then
+    looked          when housekeeping looked last: what is missing and not among the gaps has vanished since then
     """
 
     stream: str
@@ -294,5 +294,5 @@ class Inspection(Protocol):
 
     async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
         """The events of a correlation id among the newest entries of these streams, or of all, and among what comes due
-        first there. That is what can be told in passing, and not all that there is. An event may be told of twice, and
+        first there. That is what can be found cheaply, and not all that there is. An event may be among them twice, and
         without its data if that is large."""

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from eventbus.contract.limits import Limit, RateLimit
 
-ASK_AGAIN = 0.1  # seconds until who found all places taken asks again
+ASK_AGAIN = 0.1  # seconds after which a delivery that found all places taken asks again
 
 
 class Scope(NamedTuple):
@@ -17,7 +17,7 @@ class Scope(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A limit that concerns a delivery, and what it counts it under."""
+    """A limit that concerns a delivery, and the scope in which it counts it."""
 
     scope: Scope
     limit: Limit
@@ -38,9 +38,9 @@ def member_of(stream: str, entry_id: str) -> str:
 
 
 class Answer(NamedTuple):
-    """It may start, and is counted; or it asks again after `wait` seconds, for `refused` refuses it; that is `at`, by
-    the clock of the transport in ms. If no limit refuses it, it may start as soon as its process lets it. `error`: what
-    the server said instead of an answer."""
+    """If `admitted`, it may start, and is counted. Otherwise `refused` refuses it, and it asks again after `wait`
+    seconds, which is `at`, in ms by the transport's clock. If it is neither admitted nor refused, it may start as
+    soon as its process lets it. `error`: what the server said instead of an answer."""
 
     admitted: bool
     wait: float = 0.0
@@ -62,8 +62,8 @@ class Limiting(Protocol):
     """Limits that all processes keep together."""
 
     async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
-        """For each, all of one group, whether all of its limits let it start: see eventbus.memory.limits. At most
-        `most` do. Asking again for one that has a place in flight is harmless."""
+        """Whether all limits of each request let it start: see eventbus.memory.limits. All requests are of one group;
+        at most `most` are admitted. Asking again for one that has a place in flight is harmless."""
 
     async def stay(self, requests: Sequence[Request]) -> None:
         """Keep the places in flight of those that still run."""
@@ -73,5 +73,5 @@ class Limiting(Protocol):
 
     async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
         """Take from a quota that all processes know by this text: `limit.count` in any `limit.per` seconds. What was
-        taken comes back that much later, and up to a hundredth of it. Raises Unavailable (taken or not: unknown) or
-        Full."""
+        taken comes back after `limit.per`, or up to a hundredth of it later. Raises Unavailable (taken or not:
+        unknown) or Full."""

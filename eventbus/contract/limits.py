@@ -1,5 +1,5 @@
-"""How much of a group may run: in a span of time, or at the same time, across all of its processes; and what becomes of
-the places of those that take long."""
+"""How many handlers of a group may start in a span of time, or run at the same time, across all of its processes; and
+where those go on that take long."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope
 
 KeyOf = Callable[[Envelope], str | None]
-LONGEST_SPAN = 366 * 86_400.0  # seconds; the times that a line of hundreds of thousands is told still fit into a double
+LONGEST_SPAN = 366 * 86_400.0  # seconds; the due times of a line of hundreds of thousands still fit into a double
 _ATTRIBUTES = ("organization", "subject", "type")
 
 
@@ -18,8 +18,8 @@ _ATTRIBUTES = ("organization", "subject", "type")
 class RateLimit:
     """At most `count` handlers of the group start in any `per` seconds, across all processes.
 
-    by  what has a limit of its own each: "organization", "subject", "type", "metadata.NAME", or a function of the
-        envelope; None for one limit over the whole group. What has no such key is not limited.
+    by  the key, each value of which has a limit of its own: "organization", "subject", "type", "metadata.NAME", or a
+        function of the envelope; None for one limit over the whole group. An event without this key is not limited.
     """
 
     count: int
@@ -47,9 +47,9 @@ Limit = RateLimit | InFlight
 
 @dataclass(frozen=True, slots=True)
 class SlowLane:
-    """Where handlers go on that have run for `after` seconds, at most `places` of them in each process: they do not
-    count towards the group's concurrency any more, so that others start. For groups that call services which may hang;
-    with Circuit(slow_after=…), which keeps those that would hang as well from following.
+    """Where handlers go on that have run for `after` seconds, at most `places` of them in each process. They no longer
+    count towards the group's concurrency, so that others start. For groups that call services which may hang. Use it
+    with Circuit(slow_after=…), which keeps others from making calls that would hang as well.
     """
 
     places: int
@@ -62,7 +62,7 @@ class SlowLane:
 def limits_of(
     rate_limit: RateLimit | Sequence[RateLimit] | None, max_in_flight: int | InFlight | Sequence[InFlight] | None
 ) -> list[Limit]:
-    """As Group takes them, in one list; those over the whole group last, so that they are asked last."""
+    """The limits of a Group in one list. Those over the whole group stand last, so that they are asked last."""
     rates = list(rate_limit) if isinstance(rate_limit, Sequence) else [] if rate_limit is None else [rate_limit]
     slots = max_in_flight
     if isinstance(slots, int):
@@ -76,7 +76,7 @@ def limits_of(
 
 
 def in_words(limit: Limit) -> str:
-    """For people."""
+    """The limit in words, for people."""
     by = limit.by if limit.by is None or isinstance(limit.by, str) else getattr(limit.by, "__name__", repr(limit.by))
     each = "" if by is None else f" by {by}"
     if isinstance(limit, RateLimit):
@@ -85,7 +85,7 @@ def in_words(limit: Limit) -> str:
 
 
 def key_of(limit: Limit, envelope: Envelope) -> str | None:
-    """What the limit counts this envelope under, '' for the whole group; None if it does not concern it.
+    """The key under which the limit counts this envelope; '' for the whole group, None if it does not concern it.
 
     Raises what a function in `by` raises, and TypeError or ValueError if what it returns is no key."""
     match limit.by:

@@ -13,10 +13,10 @@ from eventbus.event import Envelope, Status
 
 
 class NotBegun(EventBusError):
-    """What `begin` began has changed nothing, and `append` may well do it."""
+    """What Outlet.begin began has changed nothing. The same may well succeed with `append`."""
 
 
-Fate = Status | EventBusError  # of one of several: what became of it, or why that is not known or nothing did
+Fate = Status | EventBusError  # of one item of several: its status, or why that is not known, or why it was refused
 
 
 class Incomplete(EventBusError):
@@ -28,7 +28,7 @@ class Incomplete(EventBusError):
 
 
 def statuses(fates: Sequence[Fate]) -> list[Status]:
-    """What became of each, if that is known of all. Raises what `append` raises otherwise: Unavailable, else Full, else
+    """The status of each item, if every item has one. Otherwise raises as `append` does: Unavailable, else Full, else
     the first refusal, with an Incomplete as its cause."""
     errors = [fate for fate in fates if isinstance(fate, EventBusError)]
     for error in sorted(errors, key=lambda error: (not isinstance(error, Unavailable), not isinstance(error, Full))):
@@ -37,15 +37,16 @@ def statuses(fates: Sequence[Fate]) -> list[Status]:
 
 
 def fates_of(error: EventBusError, count: int) -> Sequence[Fate]:
-    """Of each of the `count` that were given to an `append` which has raised this: its status; Unavailable, if it may
-    be stored or not; or what it was refused with, and it is not stored."""
+    """The fate of each of the `count` items of an `append` that has raised this error: its status; Unavailable, if it
+    may be stored or not; or what it was refused with, and it is not stored."""
     return error.__cause__.fates if isinstance(error.__cause__, Incomplete) else [error] * count
 
 
 class Outgoing(NamedTuple):
     """An envelope to append: at once, or `delay` seconds from now, or not before `at`, a moment with a time zone.
 
-    Both by the transport's own clock, which is the server's. With `once`, unless another one holds its dedupe key."""
+    Both are by the transport's own clock, which is the server's. With `once`, it is appended only if no other event
+    holds its dedupe key."""
 
     envelope: Envelope
     delay: float = 0.0
@@ -67,11 +68,11 @@ def outgoing(envelope: Envelope, delay: float | None, at: datetime | None, once:
 
 
 def check_outgoing(item: Outgoing, max_payload: int = MAX_PAYLOAD) -> Outgoing:
-    """One that was made elsewhere, as it is kept. Raises as `outgoing` and eventbus.contract.codec.check_envelope."""
+    """An item that was made elsewhere, as it is kept, once checked. Raises as `outgoing` and codec.check_envelope."""
     if not isinstance(item, Outgoing):
         raise wrong_type("item", item, "an Outgoing")
     once = None if item.once is None else check_once(item.once)
-    delay = item.delay or None  # that of a moment is 0
+    delay = item.delay or None  # where there is a moment, it is 0
     return outgoing(check_envelope(item.envelope, max_payload), delay, item.at, once)
 
 
@@ -89,13 +90,13 @@ class Outlet(Appender, Protocol):
     """What a publisher asks for, beside `append`."""
 
     def begin(self, outgoing: Outgoing, /) -> asyncio.Future[object] | None:
-        """As `append` of this one, if that can begin at once: the future is done when it is stored, and may raise what
-        `append` raises, or NotBegun. None, and nothing was done, where it takes more than that; then there is `append`.
+        """As `append` of this item, if that can begin at once: the future is done when it is stored, and may raise what
+        `append` raises, or NotBegun. None means that it cannot, and that nothing was done: use `append`.
 
-        For one with `once`, `begun` tells what the future's result says of it."""
+        For an item with `once`, `begun` turns the future's result into its status."""
 
     def begun(self, reply: object, /) -> Status:
-        """What became of one with `once`."""
+        """The status of an item with `once`; `reply` is what the future of `begin` gave."""
 
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
         """The id of the event that holds this one's dedupe key; None if none does (any more)."""

@@ -12,8 +12,8 @@ class Recent(Protocol):
     """Every call raises Unavailable."""
 
     async def add(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
-        """`items`: what is to be kept, to its position. The `keep` with the highest stay, for `seconds` from now on.
-        Raises Full."""
+        """`items`: what is to be kept, and its position. The `keep` items with the highest positions stay, for
+        `seconds` from now on. Raises Full."""
 
     async def read(self, name: str) -> list[bytes]:
-        """By position; nothing if it was never there, or is not any more."""
+        """The items by position; none if they were never there, or are not any more."""

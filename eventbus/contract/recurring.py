@@ -68,9 +68,9 @@ class Every:
 class Cron:
     """A cron expression as Debian's cron reads it, of five fields, or six with the seconds first.
 
-    Where clocks are put forward, a moment that is skipped comes right after the gap; where they are put back, one that
-    would come twice comes the first time. Expressions whose minute or hour begins with `*`, and those with seconds,
-    follow the time that really passes instead: what the gap skips is left out, the hour that is repeated counts twice.
+    Where clocks are put forward, a moment inside the gap comes right after it. Where they are put back, a moment that
+    occurs twice comes the first time only. Expressions whose minute or hour begins with `*`, and those with seconds,
+    follow the time that really passes instead: they leave out the gap, and count the repeated hour twice.
     """
 
     expression: str
@@ -78,7 +78,7 @@ class Cron:
 
     @classmethod
     def of(cls, expression: str, tz: str) -> "Cron":
-        """Raises ConfigurationError for what is no cron expression, or no time zone."""
+        """Raises ConfigurationError if there is no such time zone, or if the expression is not valid or never fires."""
         try:
             zone = ZoneInfo(tz)
         except (LookupError, ValueError, OSError):
@@ -104,15 +104,15 @@ class Cron:
 
     @property
     def _by_the_clock(self) -> bool:
-        """Whether it names times of day, and not what passes."""
+        """Whether the expression names times of day; otherwise it follows the time that really passes."""
         fields = self.expression.split()
         return len(fields) == 5 and not any(field.startswith("*") for field in fields[:2])
 
-    # What changes of the offset mean is decided here. Of cronsim local times are asked for that match, as if no
-    # clock was ever changed.
+    # cronsim says only which local times match, as if no clock was ever changed. What a change of the offset means is
+    # decided here.
 
     def _matches(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
-        """Local times that match, behind `start`, or before it; without a zone."""
+        """Local times, without a zone, that match: those after `start`, or with `reverse` those before it."""
         return CronSim(self.expression, start.replace(tzinfo=None, microsecond=0, fold=0), reverse=reverse)
 
     def _following_of_clock(self, now: datetime) -> datetime | None:
@@ -125,7 +125,7 @@ class Cron:
         return next((moment for moment in moments if moment <= now), None)
 
     def _following_of_time(self, now: datetime) -> datetime | None:
-        """From one change of the offset to the next."""
+        """Search from one change of the offset to the next: in between, local time and UTC run alike."""
         start = now
         while True:
             offset = clocks.offset(self.zone, start)
@@ -159,7 +159,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Recurring:
-    """A function that recurs. Its firings are events of a type, and in a stream, of its group's own."""
+    """A function that recurs. Its firings are events of a type of its own, in a stream of its group's own."""
 
     name: str
     group: str
@@ -173,7 +173,7 @@ class Recurring:
         if not 1 <= catch_up < math.inf:
             raise ConfigurationError(f"{group}: {name}: catch_up={catch_up:g} must be at least 1 second")
         owner = group.replace("-", "_").replace(".", "_")
-        # The class is known by its group and name: two groups whose streams would be one are refused.
+        # Named after group and function, so that two groups whose firings would have the same type are refused.
         label = f"Tick[{group}, {name}]"
         marks = {"__module__": __name__, "__qualname__": label, "__doc__": Tick.__doc__}
         tick = new_class(label, (Tick,), {"type": f"tick_{owner}.{name}"}, lambda body: body.update(marks))
@@ -184,7 +184,7 @@ class Recurring:
         return stream_of(self.tick.event_type)
 
     def owed(self, last: datetime, now: datetime) -> datetime | None:
-        """The moment that is to be fired now, if the last firing was that of `last`."""
+        """The moment to fire now, if the last firing was that of `last`. None: there is none, or it is too long ago."""
         latest = self.schedule.latest(now)
         if latest is None or latest <= last or (now - latest).total_seconds() > self.catch_up:
             return None

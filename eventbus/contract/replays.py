@@ -51,8 +51,8 @@ class Matched(NamedTuple):
 class Replays(Protocol):
     """The database's part. All raise Unavailable while PostgreSQL is away.
 
-    What was addressed to another group is never among the events: it is a copy, whose original is there as well. What
-    was addressed to this group alone is, with `copies`."""
+    Events that were addressed to another group are left out: each is a copy, whose original is there as well. Those
+    that were addressed to this group alone are included with `copies`."""
 
     async def count(self, wanted: Selection, group: str, *, copies: bool) -> list[Matched]:
         """By type. An event is forgotten if the group may have had its effect so long ago that the inbox row of it has
@@ -60,7 +60,7 @@ class Replays(Protocol):
         group are failures."""
 
     async def page(self, wanted: Selection, group: str, *, copies: bool, forgotten: bool, limit: int) -> list[Envelope]:
-        """Oldest first; those that are forgotten among them or not."""
+        """Events, oldest first; with `forgotten`, those that are forgotten are among them."""
 
     async def keep(self, replay: Replay) -> None:
         """Write it down, in place of what was written of it before."""

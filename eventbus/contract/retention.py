@@ -1,4 +1,4 @@
-"""What is kept of that which is over, and for how long."""
+"""How much is kept of what is settled or dead, and for how long."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Bounds for what no group needs any more; what some group has not settled is kept whatever they say.
+    """Bounds for what no group needs any more. What some group has not settled is kept whatever the bounds say.
 
     settled       seconds that an entry stays in its stream after every group has settled it, for readers of history and
                   for publishers that repeat themselves after a lost reply

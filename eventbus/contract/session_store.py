@@ -4,19 +4,20 @@ ACTIVE ─► COMMITTING ─► COMMITTED        collects; its events are being 
    ├────► ROLLED_BACK                    given up, and nothing was published
    └────► EXPIRED                        its time was over before anybody committed it
 
-Each call is one step that happens or does not, and may be made again: what has been done already is answered as if it
-were done now. `eventbus.sessions` puts the steps together.
+Each call is one step: it happens or it does not. It may be made again: a step that was done already is answered as if
+it were done now. `eventbus.sessions` puts the steps together.
 
 A commit leads through several places that know nothing of each other, and no lock holds them together:
 
 1. `register`  notes, where every process looks, that this session is about to be committed
 2. `begin`     ACTIVE becomes COMMITTING, unless the note is too old to rely on
-3. `publish`   appends a portion to one stream, behind a cursor that is kept with that stream, in one step: what stands
-               before the cursor is there, and whoever sends it again (a successor, a zombie that wakes) changes nothing
+3. `publish`   appends a portion to one stream, and moves a cursor that is kept with that stream, in one step: events
+               before the cursor are in the stream, and to send them again (by a successor, or by a zombie that wakes)
+               changes nothing
 4. `finish`    COMMITTING becomes COMMITTED
 5. `forget`    takes the note back, and lets the cursors expire
 
-Who dies in between is found by `unfinished`, and all of it is done again.
+If a process dies in between, `unfinished` finds the note, and another process does all of this again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,13 @@ from eventbus.contract.codec import Fields
 from eventbus.errors import EventBusError
 from eventbus.event import Envelope
 
-LIFETIME = 86_400.0  # seconds that a session collects; and that its end can be seen
+LIFETIME = 86_400.0  # seconds that a session collects; and then, that its end can be seen
 MAX_EVENTS = 10_000
 MAX_BYTES = 8 * 2**20  # of the events' JSON
 
 NOTE_HOLDS = 30.0  # seconds after `register` in which `begin` relies on the note
 NOTE_STANDS = (
-    120.0  # seconds after which a note that has led to nothing may be taken back; clocks may differ by the rest
+    120.0  # seconds after which a note that led to nothing may be taken back; beyond NOTE_HOLDS, for clocks that differ
 )
 RUN_HOLDS = 86_400.0  # seconds after `begin` in which a process may append
 CURSOR_HOLDS = 2 * RUN_HOLDS  # seconds that cursors are kept, from the end of the commit on
@@ -51,14 +52,14 @@ class SessionStatus(StrEnum):
 
 
 class SessionId(NamedTuple):
-    """The organization is part of it: another one's session is not there. '' is none."""
+    """The organization is part of it: for another one the session is not there. '' stands for no organization."""
 
     organization: str
     id: str
 
 
 class SessionState(NamedTuple):
-    """`size`: bytes of JSON. `published` and `batches`: of one that is committed. `streams` have its events then."""
+    """`size`: bytes of JSON. Once it is committed: `published` events are in `streams`, appended in `batches`."""
 
     id: str
     status: SessionStatus
@@ -80,8 +81,8 @@ class Run(NamedTuple):
 
 
 class Portion(NamedTuple):
-    """Events of a session that go to one stream, by their positions in the session, which are from `since` on and below
-    `until`. All of its events of this stream below `since` are there already."""
+    """Events of a session that go to one stream, each with its position in the session: from `since` on, and below
+    `until`. Events of the session below `since`, as far as they go to this stream, are in it already."""
 
     stream: str
     since: int
@@ -90,14 +91,14 @@ class Portion(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """What stands in a session in the place of an event, and is none."""
+    """An entry of a session that cannot be read as an event."""
 
     fields: Fields
     reason: str
 
 
 class Note(NamedTuple):
-    """A session that somebody wanted to commit `age` seconds ago, and that may not be committed."""
+    """A note that somebody was about to commit a session, `age` seconds ago. It may be committed by now, or not."""
 
     session: SessionId
     age: float
@@ -110,16 +111,17 @@ class Stale(EventBusError):
 class Ledger(Protocol):
     """Every call raises Unavailable (done or not: unknown), and each that writes Full (nothing was done).
 
-    at  the moment by which a session's time is judged, if it is earlier than now: when the operation was acknowledged
+    at  when an operation that comes late was acknowledged: whether the session has expired is judged by this moment,
+        if it is earlier than now
     """
 
     async def start(self, session: SessionId, metadata: Mapping[str, JsonValue], seconds: float) -> SessionState:
-        """A session that collects for so long. One with this id that is there already is told, and not changed."""
+        """Begin a session that collects for `seconds`. One that has this id already is returned as it is."""
 
     async def add(
         self, session: SessionId, addition: str, events: Sequence[Envelope], at: datetime | None = None
     ) -> SessionState:
-        """Add them all, in order; once, however often this addition is made.
+        """Add all events, in order; once for each `addition` (an id), however often it is made.
 
         Raises NoSuchSession, WrongState if it is not ACTIVE, SessionFull; then none was added."""
 
@@ -127,20 +129,20 @@ class Ledger(Protocol):
         """Give it up, with its events. Raises NoSuchSession, WrongState if it is neither ACTIVE nor rolled back."""
 
     async def register(self, session: SessionId) -> int:
-        """Note that it is about to be committed; the time of the note."""
+        """Note that it is about to be committed; returns the time of the note (ms)."""
 
     async def begin(self, session: SessionId, note: int, at: datetime | None = None) -> tuple[SessionState, Run]:
-        """COMMITTING from now on, or committed before.
+        """COMMITTING from now on, unless it was committed before. `note`: what `register` returned.
 
         Raises Stale, NoSuchSession, WrongState, or SessionRefused if events of it are not there any more."""
 
     async def publish(self, run: Run, portion: Portion) -> int:
-        """Append what of it is not there; returns the cursor as it was before. One below `since`: nothing was done,
-        for something before it lacks. Raises Stale, or another EventBusError if the stream refuses it: then nothing
-        was done, either."""
+        """Append those events that are not there yet; returns the cursor as it was before. If that is below `since`,
+        earlier events are missing, and nothing was done. Raises Stale, or another EventBusError if the stream refuses
+        the events: then nothing was done, either."""
 
     async def finish(self, session: SessionId, batches: int, streams: Sequence[str]) -> SessionState:
-        """All is published: COMMITTED. One that is committed already is told, and not changed.
+        """All is published: it is COMMITTED. If it was COMMITTED already, it is returned as it is.
 
         Raises NoSuchSession, WrongState."""
 
@@ -155,10 +157,10 @@ class Ledger(Protocol):
         """None if it was never there, or is not any more."""
 
     async def events(self, session: SessionId, start: int, count: int) -> list[Envelope | Unreadable]:
-        """From this position on, in the order of adding; what cannot be read is told in its place."""
+        """At most `count` events from position `start` on, in their order; Unreadable where one cannot be read."""
 
     async def set_aside(self, event: Unreadable) -> None:
-        """Make it a dead letter of no group; nothing is done where it does not even tell its stream."""
+        """Make it a dead letter of no group. If not even its stream can be read from it, nothing is done."""
 
     async def active(self, organization: str) -> int:
         """How many of its sessions are ACTIVE."""

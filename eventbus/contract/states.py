@@ -1,4 +1,4 @@
-"""The state of events in tracked groups: what is written down of each, and what is told of it."""
+"""The state of events in tracked groups: the record that is kept of each, and the notices that tell of it."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ PROGRESS_LIMIT = 4_096  # bytes of JSON
 
 
 def check_progress(progress: JsonValue) -> None:
-    """Raises ValueError for what is no number from 0 to 100 and no JSON that is short enough."""
+    """Raises ValueError unless progress is a number from 0 to 100, or other JSON of at most PROGRESS_LIMIT bytes."""
     if isinstance(progress, int | float) and not isinstance(progress, bool) and not 0 <= progress <= 100:
         raise ValueError(f"progress({progress}): a number is 0 to 100")
     try:
@@ -56,10 +56,10 @@ class State(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Events of a group now, but for `completed` and `failed`: those count from when it was first tracked.
+    """How many events of a group are in each phase now. `completed` and `failed` are totals since it was first tracked.
 
     waiting  None where the server cannot tell
-    delayed  resting until they are tried again, and scheduled in one of its streams, whoever is to handle them
+    delayed  those that rest until they are tried again, and all that its streams have scheduled, for whichever group
     """
 
     waiting: int | None
@@ -96,7 +96,8 @@ class Update(NamedTuple):
              not taken for news
     record   what is known: JSON under the names that a record has in Redis
     notices  JSON, in order
-    replaces when the record was written that this is to correct: a word that came later is left alone. None: it is news
+    replaces for a correction: when the record to be corrected was written. One written since then is left alone.
+             None: this is news
     """
 
     event_id: str
@@ -115,11 +116,11 @@ class Keep(NamedTuple):
 
 
 class Records(Protocol):
-    """Where the states of tracked groups are written down. What is lost here delays or hides, and loses no event."""
+    """Where the states of tracked groups are written down. Their loss delays or hides news; it loses no event."""
 
     async def track(self, group: str, keep: Keep, updates: Sequence[Update]) -> None:
-        """All of them; an update whose version is older than what is known changes nothing. Sending the same again does
-        no harm. Raises Unavailable, Full."""
+        """Write all updates down. One whose version is older than the known one changes nothing, and sending updates
+        again does no harm. Raises Unavailable, Full."""
 
     async def find(self, group: str, event_id: str) -> Mapping[str, bytes]:
         """The record of an event, empty if there is none. Among its fields are `phase`, and by the server's clock, in

@@ -7,8 +7,8 @@
         await archive([(event.envelope.id, event.fields) for event in events])
 
 Nothing is opened or validated: `envelope.data` is what was published. Envelopes that were addressed to another group
-are among them. Each is settled by itself, as in eventbus.handling.batch: what was failed by its error, all others as
-the handler ends. What is no envelope is a dead letter of the group, as everywhere.
+are among the events. Each event is settled by itself, as in eventbus.handling.batch: one that was failed by its error,
+all others by how the handler ends. An entry that is no envelope becomes a dead letter of the group, as everywhere.
 """
 
 from eventbus.contract.codec import Fields

@@ -1,7 +1,7 @@
-"""The way of a request through the house, as a tree: events, what each group made of them, and what followed from it.
+"""The way of a request through the system, as a tree: events, what each group made of them, and what followed from it.
 
-`eventbus.postgres.event_trace` gathers the events, here they are put in order. The order is that of causes, and among
-the effects of one cause that of time: an event stands behind what caused it, whichever of the two was recorded first.
+`eventbus.postgres.event_trace` gathers the events, here they are put in order: an event stands behind its cause,
+whichever of the two was recorded first, and the effects of one cause stand in the order of time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ class Place(StrEnum):
     RECORDED   in the event store
     OUTBOX     committed, and on its way to its stream
     SCHEDULED  kept back until it is due
-    STREAM     in its stream, and not recorded yet. Or it went no further: another one held its dedupe key
+    STREAM     in its stream, and not recorded yet; or left out, since another event held its dedupe key
     """
 
     RECORDED = "recorded"
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def carried(related: Iterable[Related]) -> list[Found]:
-    """Events that Redis has told of."""
+    """Events that Redis has told of: from streams, or with the seconds until they are due from schedules."""
     now = datetime.now(UTC)
     return [
         Found(envelope, Place.STREAM)
@@ -53,8 +53,8 @@ def carried(related: Iterable[Related]) -> list[Found]:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An event in its place. `depth` 0 stands below the request itself. `orphan`: what caused it was not found, so that
-    it stands there as well. `executions` in the order in which they ended."""
+    """An event in its place. `depth`: 0 directly below the request. `orphan`: it stands there because its cause was not
+    found. `executions` in the order in which they ended."""
 
     envelope: Envelope
     place: Place
@@ -92,7 +92,7 @@ class Tree:
 def unfold(
     correlation_id: str, found: Iterable[Found], executions: Iterable[Execution] = (), *, complete: bool = True
 ) -> Tree:
-    """Of several that were found of one event, the first counts. Raises ValueError if there is nothing at all."""
+    """The tree of these events. If one was found several times, the first counts. Raises ValueError for none at all."""
     known: dict[str, Found] = {}
     for one in found:
         known.setdefault(one.envelope.id, one)
@@ -122,7 +122,7 @@ def _in_order(causes: dict[str, str | None]) -> Iterator[tuple[str, int]]:
         cause = causes[event_id]
         effects.setdefault(cause if cause in causes else None, []).append(event_id)
     placed: set[str] = set()
-    # What only leads to itself hangs below no root: it comes behind the others, from its oldest event on.
+    # Events that cause each other in a circle hang below no root: they come last, from their oldest on.
     for root in (*effects.get(None, ()), *sorted(causes)):
         waiting = [(root, 0)]
         while waiting:

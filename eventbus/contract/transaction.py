@@ -51,8 +51,8 @@ class Outbox(Protocol):
     ) -> str:
         """Put an event into the outbox; returns its id. It reaches its stream after the commit, `delay` seconds later
         or at the moment `at` (which must have a time zone), and never if the transaction rolls back. Both are measured
-        by the clock of PostgreSQL. With a `dedupe_key`, see EventBus.publish, that is decided there and then: an event
-        that is a duplicate goes no further, and nobody is told."""
+        by the clock of PostgreSQL. With a `dedupe_key` (see EventBus.publish), whether the event is a duplicate is
+        decided when it reaches its stream: a duplicate goes no further, and nobody is told."""
 
 
 class Transaction(Outbox, Protocol):
@@ -60,7 +60,7 @@ class Transaction(Outbox, Protocol):
 
     @property
     def connection(self) -> Connection:
-        """Pooled, and given back as it is: what is to end with the transaction is SET LOCAL, set_config(…, true),
+        """It is given back to its pool as it is. Use what ends with the transaction: SET LOCAL, set_config(…, true),
         pg_advisory_xact_lock."""
 
     async def load(self, cls: type[A], organization: str, aggregate_id: str) -> A:
@@ -71,7 +71,7 @@ class Transaction(Outbox, Protocol):
 
     async def append(self, aggregate: Aggregate, *events: Event) -> None:
         """Let these events happen to an aggregate that was loaded: they are applied to it, and commit and are published
-        with the transaction. What its methods raise, leaves it as it was.
+        with the transaction. If its methods raise, it stays as it was.
 
         Raises WrongVersion if the aggregate has had others meanwhile. In a handler let that pass: it is run again."""
 
@@ -83,8 +83,8 @@ class Transaction(Outbox, Protocol):
         *events: Event,
         expected_version: int | None,
     ) -> int:
-        """As `append`, for who knows the version without loading the state; returns the version that the events led to.
-        0 is that of an aggregate that is new. None is any: for who holds a lock that lets nobody else write.
+        """As `append`, for callers that know the version without loading the state; returns the version that the events
+        led to. `expected_version`: 0 for a new aggregate; None for any, if the caller's lock lets nobody else write.
 
         Writes no snapshot."""
 

@@ -22,7 +22,7 @@ from eventbus.contract.outgoing import Appender
 
 
 class LeaseKeeper(Protocol):
-    """Renews from a thread what the event loop cannot, because it is blocked. Not for the loop: its calls block."""
+    """Renews leases from a thread while the event loop is blocked. Not to be used in the loop: its calls block."""
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """As Transport.renew: only what is still its consumer's is kept. Raises Unavailable, after seconds at most."""
@@ -40,7 +40,7 @@ class Transport(Appender, Protocol):
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events that no consumer of the group has seen; waits up to `wait` seconds for the first.
         Where several priorities wait, each gets its share: see eventbus.contract.priorities. When several fill in the
-        moment before it waits, it may be half of the credit, or one, of each.
+        moment before the read begins to wait, it may exceed the credit: half of it, but at least one, of each priority.
 
         Creates the group, at the beginning of the stream, if it is not there (any more)."""
 
@@ -48,17 +48,16 @@ class Transport(Appender, Protocol):
         """Let their waiting reads return now, with nothing. Raises Unavailable."""
 
     async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
-        """Nothing is read or reclaimed for them any more: what is kept for that is let go of. What the server handed to
-        a read or a reclaim that was cancelled goes to others at once, as after a Release, if `give_back` and the server
-        answers within a second; else when its lease runs out. Raises nothing."""
+        """Nothing is read or reclaimed for them any more: what is kept for that is let go of. Entries that the server
+        handed to a cancelled read or reclaim go to others at once, as after a Release, if `give_back` is set and the
+        server answers within a second; otherwise when their leases run out. Raises nothing."""
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
         """Promote what was scheduled and is due; take over due retries and entries whose lease ran out.
 
-        With `suspect`, take only what may have killed its consumers, and of those that died together the first half,
-        rounded up; with a credit of 1 that is one. While several run together their crashes are not counted: it is not
-        known whose they are. The caller runs
-        nothing else meanwhile."""
+        With `suspect`, take only entries that may have killed their consumers: of those that one consumer held as it
+        died, the first half, rounded up; with a credit of 1 that is one. While several run together, a crash is counted
+        for none of them, since nobody knows which one caused it. The caller runs nothing else meanwhile."""
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Extend the leases; returns those that are lost to another consumer. They, too, are still to be settled."""
@@ -68,7 +67,7 @@ class Transport(Appender, Protocol):
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
         """End each delivery by its outcome. Returns those that were refused, each with its error: Full where there is
-        no memory for it. All others are settled. Raises Unavailable if it is not known of any."""
+        no memory for it. All others are settled. Raises Unavailable if it is not known of any of them."""
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""

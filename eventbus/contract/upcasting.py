@@ -5,7 +5,7 @@ goes through all of them; so a version that has been published once needs no mor
 
 What is *newer* than the class is opened as it is: fields that the class lacks are left out. In a rolling deploy a new
 publisher meets old workers, and most changes add something. Refusing all would make dead letters of everything that is
-published meanwhile; where the data does not fit, they are made, and name both versions, and can be replayed afterwards.
+published meanwhile. Data that does not fit becomes a dead letter, which names both versions and can be replayed later.
 """
 
 from collections.abc import Iterable
@@ -60,9 +60,9 @@ def opens_from(cls: type[Event]) -> int:
 
 
 def find_gaps(classes: Iterable[type[Event]]) -> list[str]:
-    """A sentence for each link that lacks in a chain: an upcaster leads to a version from which nothing leads on.
+    """A sentence for each missing link of a chain: an upcaster leads to a version from which nothing leads on.
 
-    That versions older than all upcasters cannot be opened is none: they may be gone."""
+    Versions that are older than all upcasters cannot be opened. That is no gap: they may be gone."""
     return [
         f"{cls.event_type}: nothing leads from version {version} to {version + 1}, and an upcaster leads to it; "
         f"register @{cls.__name__}.upcast(from_version={version})"

@@ -99,7 +99,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _inventory(root: Path) -> dict[str, int]:
-    """Sizes by relative path: temporary directories get cleaned of single old files."""
+    """Sizes by relative path, to see whether a copy is whole: temporary directories get cleaned of single old files."""
     sizes = {}
     for folder, folders, files in os.walk(root):
         folders[:] = set(folders) - _ignored(folder, folders)
@@ -121,7 +121,7 @@ def _open_to_all(root: Path) -> None:
 
 
 def _put_in_place(fresh: Path, target: Path) -> None:
-    """Rename `fresh` to `target`, over what is incomplete there; another process that is faster wins."""
+    """Rename `fresh` to `target`, in place of an incomplete copy. If another process is faster, its copy stays."""
     if _is_ours(target):
         target.rename(fresh.with_name(f"{fresh.name}-old"))
         shutil.rmtree(fresh.with_name(f"{fresh.name}-old"))

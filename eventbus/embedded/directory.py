@@ -17,7 +17,7 @@ class DataDirectory:
         self._lock: int | None = None
 
     def acquire(self) -> None:
-        """Become the owner; no-op for who is it already. Raises ConfigurationError if somebody else is."""
+        """Become the owner; nothing is done if we are it already. Raises ConfigurationError if somebody else is."""
         if self._lock is not None:
             return
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class DataDirectory:
     def remember(self, name: str, value: str) -> None:
         """Keep a short text for later owners, readable for this user alone."""
         fresh = self.path / f"{name}.new"
-        # Owner-only from the first byte on, and whole or not at all.
+        # The file is readable for its owner only, from the first byte on. It is replaced as a whole or not at all.
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=0o600, exist_ok=False)
         fresh.write_text(f"{value}\n", encoding="utf-8")

@@ -82,7 +82,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def _mark(self) -> str:
-        """An argument that tells a server of this directory; as root, `-D` says nothing."""
+        """An argument by which a server of this directory is known; as root, `-D` does not name the directory."""
         return f"eventbus.data_directory={self.directory.path}/"
 
     def _prepare(self) -> None:
@@ -174,7 +174,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @contextmanager
     def _handed_over(self, cluster: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """The directory as the server is told it, and the descriptors that it inherits for that.
+        """(the directory as the server is told it, the descriptors that the server inherits for that).
 
         Another user may be unable to come here by path. Through /proc/self/fd the kernel goes straight to an open
         directory; children of the server inherit the descriptor and with it the path.

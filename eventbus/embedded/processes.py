@@ -81,7 +81,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def pause_tree(root: int) -> None:
-    send(root, signal.SIGSTOP)  # first: who is stopped forks no more
+    send(root, signal.SIGSTOP)  # first: a stopped process forks no more
     for pid in descendants(root):
         send(pid, signal.SIGSTOP)
 

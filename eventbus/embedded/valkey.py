@@ -21,7 +21,7 @@ _DEFAULTS = {
     "appendfsync": "everysec",
     "save": "",
     "maxmemory-policy": "noeviction",
-    "set-proc-title": "no",  # the arguments tell a leftover by its configuration file
+    "set-proc-title": "no",  # so that a leftover is known by its arguments, which name its configuration file
 }
 
 

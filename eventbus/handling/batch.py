@@ -5,7 +5,7 @@
         async with batch.transaction() as tx:
             await tx.connection.executemany("INSERT …", [row(item.event) for item in tx.items])
 
-Each event is settled by itself: those that `fail` by the error that they were given, all others as the handler ends.
+Each event is settled by itself: those that `fail` by the error that they were given, others by how the handler ends.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -44,7 +44,7 @@ class Item(Generic[E_co]):
         self.error, self.trace, self.judged = None, None, True
 
     def settle(self, error: BaseException | None) -> None:
-        """The handler has ended, raising `error` or not: this holds for an event that nothing was said about."""
+        """The handler has ended, raising `error` or not. That decides for an event that was neither failed nor done."""
         if self.judged:
             return
         if error is None:
@@ -81,9 +81,9 @@ class Batch(Sequence[Item[E_co]]):
         """`async with batch.transaction() as tx:` commits effects, outgoing events and one inbox row for each event
         together. Only what is in `tx.items` is to be done: the others' effects have committed before.
 
-        Of an item that was failed before the block ends neither the inbox row nor its outgoing events are kept, so that
-        it is new again when it is retried; what was written for it through the connection is, so judge it first.
-        One transaction per event, so that none of the items may have had one of its own. Raises Unavailable while
+        If an item is failed before the block ends, neither its inbox row nor its outgoing events are kept, so that it
+        is new again when it is retried. What was written for it through the connection is kept: so judge it first.
+        An event has one transaction, so none of the items may have had one of its own. Raises Unavailable while
         PostgreSQL is away (all are put off, no attempt spent), ConfigurationError if the bus has no database.
         """
         by_id: dict[str, Item[E_co]] = {}

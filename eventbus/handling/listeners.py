@@ -1,7 +1,7 @@
 """What became of an execution, and who is told.
 
-Listeners are told once the outcome is known and before it is settled. They are told as well as a process can: one that
-dies tells nobody, and an execution that is repeated is told again. What must happen because of an outcome is an event.
+Listeners are told once the outcome is known and before it is settled. No more is promised: a process that dies tells
+nobody, and a repeated execution is told again. For what must happen because of an outcome, publish an event.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ log = get_logger("eventbus.lifecycle")
 
 
 class Finished(NamedTuple):
-    """One execution of a handler ended, or could not begin. An event that its group has no handler for is none.
+    """One execution of a handler ended, or could not begin. An event that its group has no handler for does not count.
 
     outcome   what is made of the delivery, about to be settled
     envelope  None if it could not be decoded
-    seconds   how long handler and middleware ran; 0.0 if they did not. Of an event in a batch: with what it waited
+    seconds   how long handler and middleware ran; 0.0 if they did not. Of an event in a batch: its wait included
     error     what led to the outcome: an exception of the handler, a CodecError, or the CancelledError of a Release.
               None after an Ack, and where nothing ran because the event had killed its workers before
-    bus       for what the listener does about it
+    bus       for what the listener wants to publish
     """
 
     group: str
@@ -46,7 +46,7 @@ class Finished(NamedTuple):
     bus: Publisher | None = None
 
 
-# Quick, for it runs between the handler's end and the settlement: what takes longer is for the asynchronous kind.
+# It must be quick, for it runs between the handler's end and the settlement. What takes longer must be asynchronous.
 Listener = Callable[[Finished], None]
 AsyncListener = Callable[[Finished], Awaitable[None]]
 AnyListener = Listener | AsyncListener
@@ -76,7 +76,7 @@ def snoozed(finished: Finished) -> bool:
 
 
 def errored(finished: Finished) -> bool:
-    """Something raised, whatever becomes of the event: a retry, a snooze or a dead letter. A worker's stop is none."""
+    """Something raised, whatever becomes of the event: a retry, a snooze or a dead letter. Not a worker's stop."""
     return finished.error is not None and not isinstance(finished.outcome, Release)
 
 
@@ -165,7 +165,7 @@ class Announcer:
 
 
 def _discard(waiting: Awaitable[None]) -> None:
-    """Python warns of a coroutine that nobody awaited."""
+    """Close a coroutine that nobody awaits: Python would warn of it."""
     if inspect.iscoroutine(waiting):
         waiting.close()
 

@@ -71,7 +71,7 @@ AnyRegistration = Registration | BatchRegistration
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tap:
-    """The handler of a group that reads whole streams: these, or with none of them all that there are."""
+    """The handler of a group that reads whole streams: those in `streams`, or if it is empty, all that there are."""
 
     handler: TapHandler
     streams: tuple[str, ...]

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Sharing(ABC):
-    """Of a bus."""
+    """The part of a bus that handlers use beside events."""
 
     _calls: Calls
     _resources: Resources
@@ -45,8 +45,8 @@ class Sharing(ABC):
         return circuits.guarded(self.transport.circuits, self._calls, circuit, age)
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
-        """Add to the last things of something, by position: the `keep` with the highest positions are there for
-        `seconds` more. Adding again changes nothing. A copy, which may be lost at any time.
+        """Add to the last things of something, by position: the `keep` with the highest positions stay for `seconds`
+        more. Adding again changes nothing. They are copies, which may be lost at any time.
 
         Raises Unavailable, Full."""
         await self.transport.recent.add(name, items, keep=keep, seconds=seconds)
@@ -62,6 +62,6 @@ class Sharing(ABC):
         await self.transport.broadcast(channel, message)
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
-        """Messages broadcast on the channel from now on. What passes while Redis is away is lost: `joined` is called
-        whenever messages arrive from then on, in the beginning and behind every gap."""
+        """Messages broadcast on the channel from now on. What passes while Redis is away is lost. `joined` is called
+        each time that listening begins to work: at first, and after every gap."""
         return self.transport.listen(channel, joined)

@@ -1,8 +1,8 @@
 """From what a handler raised to what becomes of its event. Knows no handler and no transport.
 
-Verdicts say it themselves; of everything else the policy decides. Of an exception group every exception inside is
-judged, and the most severe outcome holds for the event: a dead letter, then a retry, then a snooze, then a release;
-of two alike, the one that waits longer.
+A verdict says by itself what becomes of the event; for other exceptions the policy decides. In an exception group
+every exception is judged, and the most severe outcome holds for the event: a dead letter, then a retry, then a snooze,
+then a release; of two alike, the one that waits longer.
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ def judge(error: BaseException, policy: RetryPolicy, attempt: int) -> Outcome:
 
 
 def judge_unforeseen(error: BaseException, attempt: int) -> Outcome:
-    """What becomes of an event whose execution broke outside of its handler, where nothing should: it is tried as often
-    as by default, with rests. Released instead it would run in a circle, without end and without rest."""
+    """What becomes of an event whose execution broke outside of its handler, where nothing should: the default
+    policy decides. Released instead, the event would run in a circle, without end and without rest."""
     return judge(error, _DEFAULT, attempt)
 
 
@@ -54,7 +54,7 @@ def _judge_all(error: BaseException, policy: RetryPolicy, attempt: int) -> Outco
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside of an exception group, however deep; any other is its own."""
+    """The exceptions inside of an exception group, however deep; for any other exception, itself."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from leaves(each)
@@ -90,7 +90,7 @@ def _judge_one(error: BaseException, policy: RetryPolicy, attempt: int) -> Outco
 
 
 def _seconds(delay: float) -> float:
-    """Raises TypeError or ValueError if it is none: it may have been set after the verdict was made."""
+    """Raises TypeError or ValueError if it is no number of seconds: it may have been set after the verdict was made."""
     if not 0 <= delay < math.inf:
         raise ValueError(f"delay={delay!r}")
     return delay

@@ -9,9 +9,9 @@ from typing import Protocol
 from eventbus.contract.limiting import ASK_AGAIN
 from eventbus.contract.limits import RateLimit
 
-LATE = 10_000  # ms after which who did not come when it was told is not expected any more
+LATE = 10_000  # ms after its time until a delivery that did not come is not expected any more
 FARTHEST = 3_653 * 86_400_000  # ms; nobody is told to come later than in ten years
-NEAR = 1_000  # ms; who comes for a place within that keeps newcomers from taking it
+NEAR = 1_000  # ms; a delivery that is to come for a place this soon keeps newcomers from taking it
 SHORTEST, LONGEST = 20, 1_000  # ms between two looks of the first in a line for places
 
 
@@ -44,7 +44,7 @@ class Line:
 
 
 class Gauge(Protocol):
-    """What one limit has let start, of one key. `near`: who comes within so many ms goes before newcomers."""
+    """What one limit has let start under one key. `near`: who is to come within so many ms goes before newcomers."""
 
     line: Line
     near: int
@@ -53,27 +53,28 @@ class Gauge(Protocol):
         """Forget what is over."""
 
     def has(self, member: str, /) -> bool:
-        """Whether it started already, and still counts: to be asked again changes nothing."""
+        """Whether the member has started and still counts, so that asking again changes nothing."""
 
     def free(self) -> int:
         """How many more may start."""
 
     def opens(self, now: int) -> int:
-        """When there may be more, for a limit without a line."""
+        """When more may start, for a limit without a line."""
 
     def turn(self, member: str, now: int) -> int:
-        """When one that has no place in the line, or whose time has come, is to come (again)."""
+        """When a member is to come (again) that has no place in the line, or whose time has come."""
 
     def stand(self, member: str, due: int, now: int, /) -> None:
-        """It was told so."""
+        """Keep the member's place in the line: it was told to come at `due`."""
 
     def take(self, member: str, now: int, lease: int, /) -> None:
-        """It starts."""
+        """Count the member: it starts. `lease`: ms for which its place in flight is kept without being renewed."""
 
 
 class Starts:
-    """Of a rate: when how many started, summed up by hundredths of the span and rounded up, so that no span sees more.
-    A handler starts a little after it was let through: its start is counted so much longer."""
+    """The gauge of a rate: how many started when. Starts are summed up by hundredths of the span, with times rounded
+    up, so that no span sees more than the limit. A handler starts a little after it was let through: its start is
+    counted so much longer."""
 
     def __init__(self, limit: RateLimit) -> None:
         span = math.ceil(limit.per * 1000)
@@ -123,8 +124,8 @@ class Starts:
 
 
 class Places:
-    """Of a bound in flight: what runs, and until when its place is kept without being renewed. When a place comes free
-    nobody knows: the first in the line look again the sooner the more recently somebody started."""
+    """The gauge of a bound in flight: what runs, and until when its place is kept without being renewed. Nobody knows
+    when a place comes free: the more recently somebody started, the sooner the first in the line look again."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -51,7 +51,7 @@ def _age(log: Log, entry_ids: Iterable[str], now: float) -> float | None:
     return None if oldest is None else now - oldest
 
 
-InLines = Callable[[str, str], tuple[InLine, ...]]  # of a group, and what a delivery is called there
+InLines = Callable[[str, str], tuple[InLine, ...]]  # of a group, and a delivery by its name there
 
 
 def locate(name: str, log: Log, event_id: str, now: float, in_lines: InLines) -> EventStanding | None:
@@ -75,7 +75,7 @@ def locate(name: str, log: Log, event_id: str, now: float, in_lines: InLines) ->
 
 
 def related(log: Log, correlation_id: str, now: float) -> list[Related]:
-    """What of one origin is in this stream."""
+    """The events of this correlation id in the stream, scheduled ones among them."""
     kept = [Related(envelope, max(0.0, due - now)) for due, envelope in log.scheduled.values()]
     for fields in log.entries.values():
         with suppress(CodecError):

@@ -54,7 +54,7 @@ class MemoryLimits:
         return self._turnstiles.setdefault(request.bounds[0].scope.group, Turnstile())
 
     def _ms(self) -> int:
-        """Whole ms, though a time that was told has been through floating point."""
+        """The time in whole ms. It is rounded first, so that one that was a float meanwhile is not the ms before."""
         return round(self._clock() * 1_000_000) // 1000
 
 

@@ -1,13 +1,13 @@
 """When limits let a delivery start. The rule, for the transport in memory; scripts/admit.lua is the same for Redis,
 number by number, and the property tests hold one against the other. See docs/limits.md.
 
-All limits that concern a delivery are asked together. It starts, and takes from each of them, only if all agree: what
-one refuses takes nothing of the others.
+All limits that concern a delivery are asked together. It starts, and takes from each of them, only if all agree. If one
+refuses, nothing is taken from the others.
 
-A limit by key that refuses gives it a place in that key's line, and tells when to come: of several that refuse, the one
-that keeps it for longest. Who has a place comes before whoever has none. When its time has come and another limit
-refuses, it gets a place in that one's line as well, and keeps the place it has. A limit over the whole group has no
-line: what it refuses waits in hand, and keeps its places.
+A limit by key that refuses a delivery gives it a place in that key's line, and tells it when to come. If several
+refuse, the one that keeps it for longest does so. Deliveries with a place go before those without. When its time has
+come and another limit refuses, a delivery gets a place in that limit's line as well, and keeps the place it has. A
+limit over the whole group has no line: a delivery that it refuses waits in its worker's hands, and keeps its places.
 """
 
 import math
@@ -71,7 +71,7 @@ class Turnstile:
 
 
 def _come(bound: Bound, gauge: Gauge, member: str, now: int) -> int | None:
-    """When to come (again), if this limit refuses it."""
+    """When the member is to come (again) if this limit refuses it; None if the limit agrees."""
     if gauge.has(member):
         return None
     due = gauge.line.dues.get(member)
@@ -86,7 +86,7 @@ def _come(bound: Bound, gauge: Gauge, member: str, now: int) -> int | None:
 
 
 def _keep_places(asked: Sequence[tuple[Bound, Gauge]], member: str, come: int) -> None:
-    """Whoever has a place in a line keeps it until it comes again."""
+    """Keep the member's places in lines until it comes again."""
     for _, gauge in asked:
         due = gauge.line.dues.get(member)
         if due is not None and due < come:

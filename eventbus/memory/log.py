@@ -52,7 +52,7 @@ def unread(log: Log, cursor: Cursor) -> bool:
 
 
 def take_next(log: Log, cursor: Cursor, credit: int) -> list[str]:
-    """The next entries: each lane its share, then what is left to the most urgent."""
+    """The next entries: each lane gives its share, then the most urgent ones fill up what is left of the credit."""
     batch: list[str] = []
     for counts in (shares(credit), [credit] * len(LANES)):
         for priority, count in zip(LANES, counts, strict=True):
@@ -64,15 +64,15 @@ def take_next(log: Log, cursor: Cursor, credit: int) -> list[str]:
 
 
 def claimable(cursor: Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, Pending, int]]:
-    """What may be taken over now, with the crashes that it stands accused of: due ones first, then lost leases.
+    """The entries that may be taken over now, with their counts of crashes: due ones first, then those of lost leases.
 
-    Of suspects that ran together one has done it, and nobody knows which: that is no crash of theirs."""
+    A lost lease is one crash more, but not for suspects that ran together: one has done it, and nobody knows which."""
     resting = [(p.due, entry_id, p) for entry_id, p in cursor.pending.items() if p.due is not None and p.due <= now]
     yield from ((entry_id, pending, pending.crashes) for _, entry_id, pending in sorted(resting, key=lambda r: r[0]))
     lost = [
         (entry_id, pending)
         for entry_id, pending in cursor.pending.items()
-        if pending.owner != subscription.consumer  # its own are in its hands
+        if pending.owner != subscription.consumer  # entries of this consumer are in its hands
         and pending.due is None
         and now - pending.touched >= subscription.lease
     ]
@@ -83,7 +83,8 @@ def claimable(cursor: Cursor, subscription: Subscription, now: float) -> Iterato
 
 
 def half_of_the_suspects(cursor: Cursor, subscription: Subscription, now: float) -> list[tuple[str, Pending, int]]:
-    """Of the smallest set that died together, the first half, rounded up."""
+    """The first half, rounded up, of the smallest set of suspects: of those that one consumer held, or of those at
+    rest."""
     sets: dict[str | None, list[tuple[str, Pending, int]]] = {}
     for entry_id, pending, crashes in claimable(cursor, subscription, now):
         if subscription.suspect_from <= crashes < subscription.condemned_from:

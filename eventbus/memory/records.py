@@ -17,8 +17,8 @@ class _Tracked:
 
 
 class MemoryRecords:
-    """See eventbus.contract.states.Records. What is not kept goes at once: nobody outside of this process asks for
-    it."""
+    """See eventbus.contract.states.Records. Records that a group does not keep go at once: nobody outside of this
+    process asks for them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -27,7 +27,7 @@ from eventbus.event import Envelope
 
 @dataclass(slots=True)
 class _Kept:
-    """`gone_at`: when it cannot be seen any more; never while it is being committed."""
+    """`gone_at`: from when on the session cannot be seen any more; None while it is being committed."""
 
     state: SessionState
     gone_at: datetime | None

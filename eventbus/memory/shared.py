@@ -92,7 +92,7 @@ class _Kept:
 
 
 class MemoryTallies:
-    """See eventbus.contract.activity_stats.Tallies. Kept for as long as the process lives: nobody has more
+    """See eventbus.contract.activity_stats.Tallies. Counts are kept for as long as the process lives: it never has more
     organizations than fit."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:

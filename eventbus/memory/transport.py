@@ -50,7 +50,8 @@ from eventbus.process.telling import get_logger
 told = get_logger("eventbus.memory")
 
 
-# Of the loop. When it was blocked everything wakes up at once, and those who renew must come first.
+# Turns of the event loop before a lost lease is taken over. When the loop was blocked everything wakes up at once, and
+# the renewals of leases must come first.
 TURNS = 5
 
 
@@ -87,7 +88,7 @@ class MemoryTransport:
         return [self._append(item, self._delay(item), again) for item in outgoing]
 
     def _delay(self, item: Outgoing) -> float:
-        """Seconds from now, if it is not due already."""
+        """Seconds from now until the event is due; not above 0 if it is already."""
         return item.delay if item.at is None else (item.at - self._now()).total_seconds()
 
     def _append(self, item: Outgoing, delay: float, again: bool) -> Status:
@@ -105,13 +106,13 @@ class MemoryTransport:
             due = self._clock() + delay
             log.scheduled[envelope.id] = (due, envelope)
             log.next_due = min(log.next_due, due)
-            log.news.set()  # who waits for news must not wait beyond this
+            log.news.set()  # a read that waits for news must not wait beyond this
             return Status.SCHEDULED
         self._store(log, envelope)
         return Status.STORED
 
     def _hold(self, log: Log, envelope: Envelope, delay: float, once: Once) -> bool:
-        """Whether the event has its dedupe key to itself from now on."""
+        """Take the dedupe key for the event. False if another event holds it and is not to be replaced."""
         scope, now = once.scope(envelope), self._clock()
         holder, until = log.holders.get(scope, ("", now))
         if until > now and not (once.replace and holder in log.scheduled and holder < envelope.id):
@@ -157,21 +158,22 @@ class MemoryTransport:
             self._log(subscription.stream).news.set()
 
     async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
-        """A read that is cancelled has taken nothing."""
+        """Nothing to do: a read that is cancelled has taken nothing."""
 
     async def _wait_for_news(self, log: Log, wait: float) -> None:
-        """Until something was stored or scheduled, or is due to be (by the next read), or `wait` seconds are over."""
+        """Wait until something was stored or scheduled, or is due (the next read stores it), or for `wait` seconds."""
         log.news.clear()
-        pause = log.next_due - self._clock() + 0.002  # loops count in milliseconds, and round
+        pause = log.next_due - self._clock() + 0.002  # event loops count in milliseconds, and round
         with suppress(TimeoutError):
             async with asyncio.timeout(min(wait, pause)):
                 await log.news.wait()
 
     def due_at(self, group: str, streams: Iterable[str], held: Mapping[str, float] = {}) -> float | None:
-        """When, by the clock, the group has something to do on these streams: a time that has come if it has now (what
-        is being handled counts), None if it never will.
+        """When, by the clock, the group has something to do on these streams. A time in the past means now; handlers
+        that run are something to do. None means never.
 
-        held: entry ids of what is in hand and does not start before a time; meanwhile nothing of the group does."""
+        held: by entry id, the time before which an entry in hand does not start. While all in hand are held, nothing of
+        the group starts before the first of these times."""
         logs = [self._log(stream) for stream in streams]
         cursors = [log.groups.setdefault(group, Cursor()) for log in logs]
         pending = [(entry_id, entry.due) for cursor in cursors for entry_id, entry in cursor.pending.items()]
@@ -224,7 +226,7 @@ class MemoryTransport:
         log.next_due = min((at for at, _ in log.scheduled.values()), default=math.inf)
 
     def _set_aside(self, log: Log, envelope: Envelope, error: Exception) -> None:
-        """What was scheduled and is none that can be delivered: a dead letter of no group."""
+        """Make a scheduled event that cannot be delivered a dead letter of no group."""
         now, reason = datetime.now(UTC), f"it was scheduled, and cannot be delivered: {error!r}"
         told.error(
             "a scheduled event cannot be delivered, and is set aside",
@@ -322,7 +324,8 @@ class MemoryTransport:
         *,
         consumers: bool = True,  # noqa: ARG002 - they are only names here
     ) -> Tidied:
-        """Without regard to ages: nobody reads the history of a process, and `again` finds what is not settled."""
+        """Trim what all groups have settled. Ages do not matter: nobody reads the history of a process, and `append`
+        with `again` need only find what is not settled."""
         log = self._log(stream)
         cursors = log.groups.values()
         dropped = 0
@@ -378,7 +381,7 @@ class MemoryTransport:
         return True
 
     def _now(self) -> datetime:
-        """The wall clock, going on as the transport's own does. Whole milliseconds, as servers count."""
+        """The time of day, which goes on as the transport's own clock does. In whole milliseconds, as servers count."""
         return datetime.fromtimestamp(round(self._epoch + self._clock(), 3), UTC)
 
     async def find_streams(self) -> list[str]:

@@ -42,7 +42,8 @@ class Abort(NamedTuple):
 
 
 async def abort(transport: Controls, event_id: str, group: str | None, reason: str, within: timedelta) -> None:
-    """Raises Unavailable; EventBusError if so much is asked for already."""
+    """Ask all workers to stop an event's handlers. Raises Unavailable; EventBusError if LIMIT aborts are under way
+    already."""
     now = datetime.now(UTC)
     wanted = {target: note for target, note in aborts(await transport.controls()).items() if note.until <= now}
     for target in wanted:
@@ -54,7 +55,7 @@ async def abort(transport: Controls, event_id: str, group: str | None, reason: s
 
 
 def aborts(controls: Mapping[str, bytes]) -> dict[Target, Abort]:
-    """What is to be stopped, among all that is set."""
+    """The aborts among all that is set."""
     found: dict[Target, Abort] = {}
     for name, value in controls.items():
         if name.startswith(_ABORT):
@@ -78,7 +79,8 @@ class Aborting:
         self._background = Background("aborting")
 
     def heed(self, controls: Mapping[str, bytes], running: Callable[[], Iterable[Running]]) -> None:
-        """`running`: what runs in this process; asked only if something is to be stopped."""
+        """Cancel handlers that are to be stopped. `running`: what runs in this process; called only if there is an
+        abort."""
         now = datetime.now(UTC)
         self.wanted = {target: note for target, note in aborts(controls).items() if note.until > now}
         if not self.wanted:
@@ -96,7 +98,8 @@ class Aborting:
         return None if note is None else str(note)
 
     def ended(self, group: str, event_id: str) -> None:
-        """A handler was stopped: what was asked of one group alone is done now."""
+        """A handler was stopped. An abort of its group alone is done now, and is cleared; one of all groups stands
+        until its time is over."""
         if (group, event_id) in self.wanted:
             self._background.start(self._clear((group, event_id)), f"abort:{group}:{event_id}")
 
@@ -105,5 +108,5 @@ class Aborting:
             await self._transport.control(_name(target), None)
         except EventBusError as error:  # its time will run out
             log.debug("an abort stays noted", reason=str(error))
-        else:  # a look that was under way has answered before this
+        else:  # a look that was under way has answered by now, and cannot bring it back
             self.wanted = {other: note for other, note in self.wanted.items() if other != target}

@@ -67,9 +67,9 @@ def installed_apps() -> list[App]:
 
 
 def choose(apps: Sequence[App], names: Sequence[str] = ()) -> list[Group]:
-    """The groups of the applications with these names; all of them for none.
+    """The groups with these names; without names, all groups of the applications.
 
-    Raises ConfigurationError if there is no group at all, none of that name, or two of the same."""
+    Raises ConfigurationError if there is no group at all, none of a name, or two of the same name."""
     groups = _held(group for app in apps for group in app.groups)
     known = {group.name: group for group in groups}
     if not groups:
@@ -90,7 +90,8 @@ def _entries() -> list[EntryPoint]:
 
 
 def _find(module_name: str) -> None:
-    """Raises AppNotFound. Importing would not tell whether it is this module that lacks, or one that it wants."""
+    """Raises AppNotFound if there is no such module. An import would not tell whether this module is missing, or
+    another one that it wants."""
     parts = module_name.split(".")
     for name in (".".join(parts[:depth]) for depth in range(1, len(parts) + 1)):
         try:

@@ -41,7 +41,7 @@ _ENVELOPE: Document = {
 
 
 def document(groups: Iterable[Group], *, title: str, release: str, types: Sequence[str] | None = None) -> Document:
-    """Of these groups, and of all types that imported modules define; or of those given. Needs no server."""
+    """Describe these groups, and all event types that imported modules define, or only those given. Needs no server."""
     classes = {name: event_class(name) for name in sorted(event_types() if types is None else types)}
     payloads, schemas = _schemas(classes)
     streams: dict[str, list[str]] = {}
@@ -69,8 +69,8 @@ def _channel(stream: str, names: Sequence[str]) -> Document:
 
 
 def _message(cls: type[Event], payload: Document) -> Document:
-    """`headers` holds no `$ref` beside others: all but `$ref` would be ignored. `payload` is that of `version`; older
-    ones are read from `opensFrom` on."""
+    """In `headers`, the `$ref` stands in `allOf`: whatever stands beside a `$ref` would be ignored. `payload` is that
+    of `version`; events of older versions are read from `opensFrom` on."""
     attributes = {"type": "object", "properties": {"type": {"const": cls.event_type}}}
     described: Document = {"name": cls.event_type, "title": cls.__name__}
     summary = (cls.__doc__ or "").strip().partition("\n")[0]
@@ -112,7 +112,8 @@ def _schemas(classes: Mapping[str, type[Event]]) -> tuple[dict[str, Document], D
 
 
 def _with_plain_discriminators(told: Any) -> Any:
-    """OpenAPI's is an object with a mapping; AsyncAPI's is the name of the property, and the mapping is in `oneOf`."""
+    """Turn discriminators of OpenAPI into those of AsyncAPI. OpenAPI's is an object with a mapping; AsyncAPI's is the
+    name of the property, and the mapping is in `oneOf`."""
     if isinstance(told, list):
         return [_with_plain_discriminators(each) for each in told]
     if not isinstance(told, dict):

@@ -3,7 +3,7 @@
 pause:GROUP     {"by", "at", "reason"}: take nothing new
 
 A value that is no such note, because somebody has set it by hand, counts as a pause all the same: that is what was
-meant, and stopping is what can be undone. It is told once.
+meant, and a pause can be undone. It is logged once.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from eventbus.process.telling import get_logger
 INTERVAL = 0.5  # seconds between looks; a pause is promised to be seen within one second
 
 _PAUSE = "pause:"
-_MOMENTS = ("at", "until")  # under which names notes have a time: of pauses, and of what is to be aborted
+_MOMENTS = ("at", "until")  # the names under which notes hold a time: that of a pause, and that of an abort
 
 log = get_logger("eventbus.control")
 
@@ -36,7 +36,7 @@ class Pause(NamedTuple):
 
 
 async def pause(transport: Controls, group: str, reason: str = "", by: str = "") -> bool:
-    """False if the group is paused already: then it stays as it is known."""
+    """Pause a group. False if it is paused already: then the first note stays."""
     if group in await paused(transport):
         return False
     note = {"by": by or whoami(), "at": datetime.now(UTC), "reason": reason}
@@ -65,7 +65,7 @@ def pauses(controls: Mapping[str, bytes]) -> dict[str, Pause]:
 
 
 def read_note(value: bytes, moment: str) -> tuple[str, datetime, str] | None:
-    """Who, the moment that stands under this name, and why; None if it is no note."""
+    """(who, the time under the name `moment`, why); None if the value is no note."""
     try:
         note = orjson.loads(value)
         at = datetime.fromisoformat(note[moment])
@@ -92,7 +92,7 @@ def whoami() -> str:
 
 
 class Watch:
-    """`run()` for ever: tells `heed` what is set, at every look. While the server is away the last word holds."""
+    """`run()` for ever: tells `heed` what is set, at every look. While the server is away, what was read last holds."""
 
     def __init__(self, transport: Controls, heed: Callable[[Mapping[str, bytes]], None]) -> None:
         self._transport = transport
@@ -105,7 +105,7 @@ class Watch:
             await asyncio.sleep(INTERVAL)
 
     async def look(self) -> None:
-        """Once."""
+        """Look once."""
         try:
             controls = await self._transport.controls()
         except EventBusError as error:
@@ -115,7 +115,7 @@ class Watch:
         self._heed(controls)
 
     def _tell_strange(self, controls: Mapping[str, bytes]) -> None:
-        """Once for each name, until it is gone."""
+        """Log the controls that cannot be read, once for each name until it is gone."""
         strange = {
             name for name, value in controls.items() if all(read_note(value, moment) is None for moment in _MOMENTS)
         }

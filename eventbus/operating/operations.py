@@ -21,7 +21,7 @@ from eventbus.operating.replaying import Replayed, Replaying, replay
 
 
 class Operations(ABC):
-    """Of a bus; `database` is None where it has none."""
+    """The operations of a bus; `database` is None if the bus has none."""
 
     database: Database | None
 
@@ -37,8 +37,8 @@ class Operations(ABC):
     # Pausing ----------------------------------------------------------------------------------------------------------
 
     async def pause(self, group: str, reason: str = "") -> bool:
-        """Let a group take nothing new, in no process; what runs ends. Seen within a second, kept until `resume`.
-        False if it is paused already. Raises Unavailable."""
+        """Let a group take nothing new, in any process; handlers that run go on to their end. Workers see it within a
+        second, and it holds until `resume`. False if the group is paused already. Raises Unavailable."""
         return await control.pause(self.transport, group, reason)
 
     async def resume(self, group: str) -> bool:
@@ -54,9 +54,10 @@ class Operations(ABC):
     async def abort(
         self, event_id: str, group: Group | str | None = None, *, reason: str = "", within: timedelta = WITHIN
     ) -> None:
-        """Stop the handlers of an event, in all processes, and let none begin; of one group, or of all. Running ones
-        are cancelled within a second, what they do then is up to them; the deliveries become dead letters, as
-        `Cancelled`, and can be replayed when it is over. Asked for so long; nothing is said of an event that is done.
+        """Stop the handlers of an event in all processes, and let none begin: those of one group, or of all. Running
+        ones are cancelled within a second; what they do then is up to them. The deliveries become dead letters, as
+        `Cancelled`, and can be replayed when the abort is over. It stands for `within`; nothing is said of an event
+        that is done.
 
         Raises Unavailable."""
         name = None if group is None else named(group)[0]
@@ -76,9 +77,10 @@ class Operations(ABC):
         return await state_queries.recorded(self.transport.records, group, event_id)
 
     async def state(self, group: Group | str, event_id: str) -> State:
-        """Of an event in a group with `track=True`: waiting, delayed, active, completed, failed, and what there is to
-        tell of it. A tenth of a second old, or so; two seconds, if a worker died behind it. In other groups what can be
-        seen from outside. Raises Unavailable, ValueError if the id is none of an event."""
+        """The state of an event in a group with `track=True`: waiting, delayed, active, completed or failed, and what
+        else is known. It is a tenth of a second old, or so; two seconds, if a worker died with the event in hand. In
+        other groups, it is what can be seen from outside. Raises Unavailable, ValueError if the id is none of an
+        event."""
         unix_ms(event_id)
         return await state_queries.state(self.transport, group, event_id)
 
@@ -88,8 +90,8 @@ class Operations(ABC):
         return await state_queries.counts(self.transport, *named(group))
 
     def watch(self, group: Group | str) -> AsyncIterator[Notice]:
-        """What happens in a tracked group from now on: completed, failed, dead, progress. For whoever listens now: what
-        must be acted upon is an event."""
+        """Notices of what happens in a tracked group from now on: completed, failed, dead, progress. Only those who
+        listen get them: publish an event for what must be acted upon."""
         return state_queries.watch(self.transport.records, named(group)[0])
 
     # Activity ---------------------------------------------------------------------------------------------------------
@@ -113,11 +115,12 @@ class Operations(ABC):
         forgotten: bool = False,
         dry_run: bool = False,
     ) -> Replayed:
-        """Send events of the store again, to one group, at most `rate` a second; with `dry_run` count them alone.
+        """Send events of the store again, to one group, at most `rate` a second; with `dry_run`, only count them.
 
-        They keep their ids, so that an effect which a transaction has committed is not repeated, and what is older than
-        the inbox remembers is left out, unless it may be repeated: `forgotten`. With `new_ids` it is. `why`, and `by`
-        whom (default: the user of this process), are kept. See eventbus.operating.replaying.
+        They keep their ids, so that an effect which a transaction has committed is not repeated. Events older than the
+        inbox remembers are left out, because their effects might be; with `forgotten` they are sent, too. With
+        `new_ids` all effects are repeated. `why`, and `by` whom (default: the user of this process), are kept. See
+        eventbus.operating.replaying.
 
         Raises NoSuchGroup if the group reads none of it, Unavailable or Full when it was cut short."""
         replays, name = self._require_database().replays, named(group)[0]
@@ -126,5 +129,5 @@ class Operations(ABC):
 
 
 def named(group: Group | str) -> tuple[str, list[str] | None]:
-    """Its name, and its streams as far as they are known."""
+    """(the group's name, its streams or None if they are not known)."""
     return (group, None) if isinstance(group, str) else (group.name, group.streams)

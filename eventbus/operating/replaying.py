@@ -2,7 +2,7 @@
 
 Each goes into its stream as a new entry, addressed to the group and marked as replayed, with the id that it had: the
 inbox knows it, and an effect that a `ctx.transaction()` has committed is not repeated, however often this is done. With
-new ids it is: they are other events, each caused by the one that it is a copy of.
+new ids the effect is repeated: the copies are other events, each caused by the one that it is a copy of.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ class NoSuchGroup(EventBusError):
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of it. `matched` events are wanted, by type; `forgotten` of them are left out, since the inbox does
-    not know any more whether their effects are there. `done` have been sent, `last` the last of them."""
+    """What became of a replay. `matched`: wanted events, by type. `forgotten`: how many of these are left out, since
+    the inbox no longer knows whether their effects are there. `done`: how many were sent; `last`: the last one's id."""
 
     group: str
     matched: Mapping[str, int]
@@ -66,8 +66,8 @@ class Replaying:
     ) -> None:
         self._transport = transport
         self._replays = replays
-        # What is made from now on is none of it: with new ids, this would send its own copies again, and never end.
-        # To the millisecond, as the times in ids are.
+        # Events that are made from now on are left out: with new ids, the replay would send its own copies again, and
+        # never end. The time is cut to the millisecond, as the times in ids are.
         now = datetime.now(UTC)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         self._wanted = replace(wanted, until=min(wanted.until or now, now))
@@ -76,11 +76,12 @@ class Replaying:
         self.result = Replayed(group, {}, 0)
 
     async def plan(self) -> Replayed:
-        """Count. Raises NoSuchGroup if the group reads none of it, ValueError for an id that is none of an event."""
+        """Count the events. Raises NoSuchGroup if the group reads none of them, ValueError for an id that no event can
+        have."""
         group = self.result.group
         streams = await self._streams(group)
         _check_read({stream_of(name) for name in self._wanted.types}, group, streams)
-        if not (self._wanted.types or self._wanted.ids):  # so what the group reads is meant
+        if not (self._wanted.types or self._wanted.ids):  # then all that the group reads is wanted
             self._wanted = replace(self._wanted, types=sorted(f"{stream}.*" for stream in streams))
         counted = await self._replays.count(self._wanted, group, copies=not self._new_ids)
         if self._wanted.ids:
@@ -90,10 +91,12 @@ class Replaying:
         return self.result
 
     async def run(self, *, why: str, by: str = "", rate: float | None = None) -> Replayed:
-        """Send what was planned, at most `rate` a second. It is on record before the first is sent, with `why` and who.
+        """Send what was planned, at most `rate` a second. Before that, the replay is put on record, with `why` and
+        `by`.
 
-        Raises Unavailable, Full: then `result` says how far it got, up to a write whose fate is not known. With `after`
-        in the selection another one goes on from there; with the original ids, beginning anew does no harm either."""
+        Raises Unavailable, Full: then `result` says how far it got, but for a last write whose fate is not known. With
+        `after` in its selection, another replay goes on from there; with the original ids, beginning anew does no harm
+        either."""
         if not why.strip():
             raise ConfigurationError("a replay needs a reason, for those who come after: why=…")
         if rate is not None and rate <= 0:
@@ -136,7 +139,7 @@ class Replaying:
 
     async def _pages(self, size: int) -> AsyncIterator[list[Envelope]]:
         group, wanted = self.result.group, self._wanted
-        copies = not self._new_ids  # one of a copy would be the third of its kind
+        copies = not self._new_ids  # a copy of a copy would be the third of its kind
         while page := await self._replays.page(wanted, group, copies=copies, forgotten=self._all, limit=PAGE):
             meant = [envelope for envelope in page if _is_meant(envelope, wanted)]
             for start in range(0, len(meant), size):
@@ -156,7 +159,7 @@ class Replaying:
             log.warning("the end of the replay is not on record", replay_id=record.id, reason=str(error))
 
     async def _streams(self, group: str) -> set[str]:
-        """Those that the group reads. Raises NoSuchGroup if there are none."""
+        """The streams that the group reads. Raises NoSuchGroup if there are none."""
         states = await self._transport.inspect(await self._transport.find_streams())
         known = {found.name for state in states for found in state.groups}
         if group not in known:
@@ -166,7 +169,7 @@ class Replaying:
 
 
 async def replay(replaying: Replaying, *, why: str, by: str, rate: float | None, dry_run: bool) -> Replayed:
-    """All of it, with a line in the log."""
+    """Plan a replay and run it, with a line in the log; with `dry_run`, only plan it."""
     result = await replaying.plan()
     if dry_run:
         return result
@@ -193,7 +196,7 @@ def described(wanted: Selection) -> dict[str, object]:
 
 
 def _is_meant(envelope: Envelope, wanted: Selection) -> bool:
-    """The columns that events are found by hold the beginning of what is very long."""
+    """Whether an event that was found by its columns is wanted: they hold only the beginning of what is very long."""
     return (
         wanted.organization in {None, envelope.organization}
         and wanted.subject in {None, envelope.subject}

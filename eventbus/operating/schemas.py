@@ -29,7 +29,7 @@ class Place(StrEnum):
 
 @dataclass(slots=True)
 class Fault:
-    """Why some cannot be opened; `ids` are the first few of them."""
+    """Why some events cannot be opened; `ids` are those of the first few."""
 
     place: Place
     reason: str
@@ -52,7 +52,8 @@ class Examined:
         return sum(fault.count for fault in self.faults.values())
 
     def fault(self, place: Place, reason: str) -> Fault:
-        """A reason may quote the event, and be another one for each."""
+        """The fault for this reason, or for OTHERS beyond REASONS: a reason may quote the event, and so differ for
+        each."""
         if (place, reason) not in self.faults and len(self.faults) >= REASONS:
             reason = OTHERS
         return self.faults.setdefault((place, reason), Fault(place, reason))
@@ -70,7 +71,7 @@ class Examination:
         return sorted(self._found.values(), key=lambda one: (not one.faults, one.type, one.version))
 
     def look(self, place: Place, fields: Fields, name: str | None = None) -> None:
-        """`name`: what it is known by in this place, if not by its id."""
+        """Open one event. `name`: what it is known by in this place, if not by its id."""
         event_type, version, reason = NO_TYPE, 0, None
         try:
             envelope = decode(fields)

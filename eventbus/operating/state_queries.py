@@ -1,9 +1,10 @@
 """Asking for the state of events in tracked groups.
 
-A record is written a moment behind what it tells of, so a worker that dies in that moment leaves an old one for good.
-What says that there is more to come, and has not been written for a while, is therefore held against the pending list,
-which is the truth: the entry that the record names, in one round trip, and the whole stream if it is pending no more.
-What was found is written down, so that nobody looks again for as long; unless somebody has written since the look.
+A record is written a moment behind what it tells of, so a worker that dies in that moment leaves an old one for good. A
+record that says that more is to come, and is older than STALE, is therefore compared with the pending list, which is
+the truth: with the entry that the record names, in one round trip, and if that is pending no more, with the whole
+stream. What was found is written down, so that nobody looks again for STALE seconds; unless somebody else has written
+the record since the look.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from eventbus.errors import Full
 from eventbus.event import stream_of, unix_ms
 from eventbus.group import Group
 
-STALE = 2.0  # seconds in which news are written, if anybody lives to do it
+STALE = 2.0  # seconds within which a worker that lives has written its news
 
 _ENDED = {Phase.COMPLETED, Phase.FAILED}
 _PHASES = {
@@ -36,7 +37,7 @@ _PHASES = {
 
 
 class Asked(NamedTuple):
-    """The group that somebody asks about: by its name alone, nothing else of it is known."""
+    """The group that somebody asks about. If it was named by its name alone, nothing else of it is known."""
 
     name: str
     streams: list[str] | None
@@ -51,13 +52,14 @@ class Asked(NamedTuple):
 
 
 async def recorded(records: Records, group: str, event_id: str) -> State | None:
-    """None if there is no record."""
+    """The state by the event's record alone; None if there is no record."""
     record = await records.find(group, event_id)
     return _state(event_id, record) if record else None
 
 
 async def state(transport: Broker, group: Group | str, event_id: str) -> State:
-    """By its record, if that is not old; what has none has not begun, or is not known any more."""
+    """The state by the event's record, if that is not old. Without a record, it has not begun, or is not known any
+    more."""
     asked = Asked.about(group)
     if record := await transport.records.find(asked.name, event_id):
         known = _state(event_id, record)
@@ -65,7 +67,7 @@ async def state(transport: Broker, group: Group | str, event_id: str) -> State:
             known if known.phase in _ENDED or _age(record) < STALE else await _renewed(transport, asked, known, record)
         )
     seen = _without_record(asked, await transport.locate(event_id, asked.streams))
-    if seen.phase in {Phase.ACTIVE, *_ENDED}:  # so it is about to be written, or was never
+    if seen.phase in {Phase.ACTIVE, *_ENDED}:  # so a record is about to be written, or never was
         await asyncio.sleep(2 * WRITE_INTERVAL)
         if (written := await recorded(transport.records, asked.name, event_id)) is not None:
             return written
@@ -73,9 +75,9 @@ async def state(transport: Broker, group: Group | str, event_id: str) -> State:
 
 
 async def _renewed(transport: Broker, asked: Asked, known: State, record: Mapping[str, bytes]) -> State:
-    """The state by where the event is now, which is also written down."""
+    """The state, found by where the event is now. It is also written down."""
     found = await _look(transport, asked, known, record.get("entry", b"").decode())
-    if asked.keep is None and found.phase in _ENDED:  # how many of them are kept is not known here
+    if asked.keep is None and found.phase in _ENDED:  # then it is not written: how many are kept is not known here
         return found
     told = {"attempts": b"%d" % found.attempts, "error": (found.error or "").encode(errors="backslashreplace")}
     if found.finished is not None:
@@ -100,7 +102,7 @@ async def _look(transport: Broker, asked: Asked, known: State, entry: str) -> St
 
 
 def _told(known: State, asked: Asked, standing: GroupStanding) -> State:
-    """`finished` is when it was noticed: nobody was there to note when it was."""
+    """What is known, corrected. `finished` is when the end was noticed: nobody was there to note when it came."""
     phase = _phase(asked, standing)
     return known._replace(
         phase=phase,
@@ -111,7 +113,7 @@ def _told(known: State, asked: Asked, standing: GroupStanding) -> State:
 
 
 def _phase(asked: Asked, standing: GroupStanding) -> Phase:
-    """In the hands of the dead, or rested for as long as it was to, it waits to be taken over."""
+    """The phase that a standing means. An event waits to be taken over if its lease is over, or its rest."""
     match standing.standing:
         case Standing.RUNNING if standing.seconds is not None and standing.seconds > asked.lease:
             return Phase.WAITING
@@ -122,7 +124,7 @@ def _phase(asked: Asked, standing: GroupStanding) -> Phase:
 
 
 def _last(asked: Asked, standing: EventStanding) -> GroupStanding:
-    """Of the entries that are the group's business the last one; if there is none, it has not begun to read."""
+    """The last of the entries that are the group's business. If there is none, the group has not begun to read."""
     mine = [one for one in standing.groups if one.group == asked.name and one.standing in _PHASES]
     return mine[-1] if mine else GroupStanding(asked.name, "", Standing.WAITING)
 
@@ -145,7 +147,7 @@ def _without_record(asked: Asked, standing: EventStanding) -> State:
 
 
 async def counts(transport: Broker, group: str, streams: Collection[str] | None) -> Counts:
-    """Now; what is scheduled counts for every group of its stream."""
+    """The counts now. A scheduled event counts for every group of its stream."""
     found = await transport.inspect(await transport.find_streams() if streams is None else streams)
     mine = [(stream, state) for stream in found for state in stream.groups if state.name == group]
     lags = [state.lag for _, state in mine]

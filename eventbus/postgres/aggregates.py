@@ -26,8 +26,8 @@ _EVENTS = """
 SELECT version, event_id, type, meta, data FROM eventbus_aggregate_events
 WHERE organization = $1 AND name = $2 AND id = $3 AND version > $4 AND version <= $5 ORDER BY version LIMIT $6
 """
-# Comparing and advancing is one step, and waits for whoever is about to do the same. $4 is the version that is
-# expected, null for any. One that is new is inserted, one that is there is updated; else there is no row.
+# One statement compares the version and advances it, and waits for others that append to the same aggregate. $4 is the
+# expected version, null for any. A new aggregate is inserted, a known one updated; no row if the version is another.
 _APPEND = """
 WITH advanced AS (
     INSERT INTO eventbus_aggregates AS known
@@ -54,13 +54,13 @@ SELECT version FROM advanced
 
 
 async def load(connection: Connection, cls: type[A], key: Key) -> A:
-    """At version 0, if there is none. Raises MissingEvents if it cannot be rebuilt, CodecError for an event that cannot
-    be read, ConfigurationError for one that its class does not apply."""
+    """Rebuild an aggregate; it is at version 0 if nothing of it is stored. Raises MissingEvents if it cannot be
+    rebuilt, CodecError for an event that cannot be read, ConfigurationError for one that its class does not apply."""
     row = await connection.fetchrow(_FIND, *key)
     if row is None:
         return restore(cls, key, None, 0)
     aggregate = restore(cls, key, _snapshot(row), row["snapshot_version"] or 0)
-    last = row["version"]  # what is appended from now on is not there yet for us
+    last = row["version"]  # events that others append from now on are left out
     while aggregate.version < last:
         events = await connection.fetch(_EVENTS, *key, aggregate.version, last, PAGE)
         if not events:
@@ -80,7 +80,8 @@ async def append(
     expected: int | None,
     snapshot: Snapshot | None = None,
 ) -> int:
-    """The version that they led to. `expected` None: whatever it was. Raises WrongVersion."""
+    """Append events; returns the version that they led to. `expected` None: any version will do. Raises
+    WrongVersion."""
     texts = [[part if isinstance(part, str) else part.decode() for part in encode(e)[1::2]] for e in envelopes]
     version: int | None = await connection.fetchval(
         _APPEND,

@@ -40,7 +40,7 @@ COMMAND_TIMEOUT = 30.0  # seconds
 
 _INBOX = "INSERT INTO eventbus_inbox (event_id, group_name) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING RETURNING true"
 _UNPUBLISHED = "SELECT count(*) FROM eventbus_outbox WHERE published_at IS NULL AND failed_at IS NULL"
-# Sorted, so that two batches with the same events wait for each other instead of for ever.
+# Rows are inserted in a fixed order, so that two batches with the same events cannot deadlock.
 _INBOX_BATCH = """
 INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::uuid[]) AS id ORDER BY id
 ON CONFLICT DO NOTHING RETURNING event_id
@@ -110,7 +110,7 @@ class Database:
         try:
             yield connection
         except driver.ERRORS as error:
-            # What a handler raises for its own reasons passes; only a broken connection is ours to explain.
+            # What the caller raises for its own reasons passes; only a broken connection becomes Unavailable.
             if await driver.broken(connection, error):
                 raise self._unavailable(str(error) or "no answer") from error
             raise
@@ -122,7 +122,7 @@ class Database:
         return Unavailable(self._server, detail)
 
     def _note(self, trouble: str | None) -> None:
-        """One line when it goes and one when it is back, however many callers try meanwhile."""
+        """Log one line when PostgreSQL goes away and one when it is back, however many callers try meanwhile."""
         if trouble is not None and not self._away:
             log.warning("postgresql is away", server=self._server, reason=trouble)
         elif trouble is None and self._away:
@@ -168,7 +168,8 @@ class Database:
 
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[PooledConnection]:
-        """A connection in a transaction. BEGIN has the acquisition's bound: a frozen server must not keep a caller."""
+        """A connection in a transaction. BEGIN may take ACQUIRE_TIMEOUT at most: a frozen server must not keep a
+        caller."""
         async with self.connection() as connection:
             transaction = connection.transaction()
             async with asyncio.timeout(ACQUIRE_TIMEOUT):
@@ -205,7 +206,7 @@ class Database:
 class _CommittedBefore(BaseException):
     """Leaves the block of an inbox transaction whose effect is there already.
 
-    A BaseException, so that no `except Exception` inside the block keeps it from its end."""
+    It is a BaseException, so that no `except Exception` inside the block keeps it from ending the block."""
 
 
 class PostgresTransaction:
@@ -254,7 +255,7 @@ class PostgresTransaction:
         if not events:
             return
         connection, facts = self.connection, self._facts(aggregate.key, events)
-        # What is applied is what `load` will apply: a list where there was a tuple, for example.
+        # Apply the events as `load` will read them: with a list where there was a tuple, for example.
         after = aggregate.followed_by([open_event(fact) for fact in facts])
         snapshot = after.next_snapshot()
         await aggregates.append(connection, aggregate.key, facts, expected=aggregate.version, snapshot=snapshot)
@@ -284,7 +285,7 @@ class PostgresTransaction:
         ]
 
     def take(self) -> list[Outgoing]:
-        """What was published and is not written yet; it is the caller's from now on."""
+        """Hand over the events that were published and are not written yet: the caller is to write them."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -318,7 +319,7 @@ class PostgresBatchInbox:
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
-    """What has committed has committed: a connection that cannot be given back in order is cut, and nobody is told."""
+    """Give a connection back, or cut it if that fails. Nothing is raised: what has committed has committed."""
     try:
         await pool.release(connection)
     except driver.ERRORS:
@@ -327,8 +328,9 @@ async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
 
 
 async def _leave_as_it_is(_connection: asyncpg.Connection) -> None:
-    """No round trip for a connection that comes back. asyncpg has ended what was open and forgotten who listened; what
-    a transaction sets or locks beyond its end is its author's to take back, see Transaction.connection."""
+    """Reset nothing when a connection comes back: that saves a round trip. asyncpg has ended what was open and
+    forgotten the listeners. Settings and locks that outlive a transaction are for its author to undo, see
+    Transaction.connection."""
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

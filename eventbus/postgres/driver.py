@@ -1,4 +1,4 @@
-"""What asyncpg raises, and whether it was the server that failed; and what it leaves out."""
+"""The errors that asyncpg raises, whether they mean that the server failed, and one error that asyncpg leaves out."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 PROBE_TIMEOUT = 1.0  # seconds
 
-# asyncpg's own do not share a root. An InternalClientError is what a caller gets who asks in the moment between the
+# asyncpg's errors have no root in common. An InternalClientError comes to a caller who asks in the moment between the
 # server's farewell ("terminating connection …") and the end of the connection.
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 # PostgreSQL is there but going down, coming up, or has no connection left.
@@ -22,8 +22,8 @@ CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
 class HonestConnection(asyncpg.Connection):
-    """Says so when a COMMIT has rolled back. PostgreSQL answers it with ROLLBACK in a transaction in which an error was
-    swallowed, and asyncpg does not look."""
+    """Raises InFailedSQLTransactionError when a COMMIT has rolled back: if an error inside a transaction was swallowed,
+    PostgreSQL answers COMMIT with ROLLBACK, and asyncpg does not look at the answer."""
 
     __slots__ = ()
 
@@ -35,7 +35,8 @@ class HonestConnection(asyncpg.Connection):
 
 
 async def broken(connection: PoolConnectionProxy, error: Exception) -> bool:
-    """Whether it was the server that failed. One that is frozen leaves the connection open and answers nothing."""
+    """Whether it was the server that failed. A frozen server leaves the connection open and answers nothing: where the
+    error leaves that possible, the connection is probed, and cut if no answer comes."""
     if is_closed(connection) or isinstance(error, _NOT_READY):
         return True
     if isinstance(error, asyncpg.OutdatedSchemaCacheError):  # a table was altered; the connection is sound

@@ -15,9 +15,9 @@ from eventbus.event import Envelope, unix_ms
 from eventbus.postgres.history import conditions
 from eventbus.postgres.outbox import envelope_of
 
-LEAN = 16_384  # bytes of data that an event of a trace is read with; of a larger one none are
+LEAN = 16_384  # bytes; data of an event of a trace is read up to this size, and larger data not at all
 LOOK_AHEAD = 10_000  # rows of the outbox that are looked through for what an event has caused
-MARGIN = 60_000  # ms by which the clock of who made the cause may have been fast
+MARGIN = 60_000  # ms by which the clock that dated the cause may have been fast
 
 _MIGRATED = "SELECT to_regclass('eventbus_outbox') IS NOT NULL AND to_regclass('eventbus_inbox') IS NOT NULL"
 _OUTBOX = """
@@ -26,7 +26,7 @@ FROM eventbus_outbox AS row WHERE event_id = $1::uuid
 """
 _INBOX = "SELECT group_name, processed_at FROM eventbus_inbox WHERE event_id = $1::uuid"
 _ENVELOPE = "SELECT event_id, type, meta, data FROM eventbus_outbox WHERE event_id = $1::uuid"
-# Ids rise with time. `meta` is looked at as text: with a null character in it, it is no JSON to PostgreSQL.
+# Ids rise with time. `meta` is searched as text: PostgreSQL does not take it for JSON if it holds a null character.
 _LATER = """
 SELECT count(*) AS looked_at,
        coalesce(array_agg(event_id::text ORDER BY event_id) FILTER (
@@ -34,8 +34,8 @@ SELECT count(*) AS looked_at,
 FROM (SELECT event_id, organization, meta FROM eventbus_outbox WHERE event_id > $2::uuid ORDER BY event_id LIMIT $4)
      AS later
 """
-# What is not recorded yet is among the rows behind the first event, among those that wait, or those just published.
-# Each is as many as can be looked at in passing; the last two have an index of their own.
+# An event that is not recorded yet is among the rows behind the first event, those that wait, or those just published.
+# Each of the three is bounded by LOOK_AHEAD; the last two have an index of their own.
 _RELATED = """
 WITH later AS MATERIALIZED (
     SELECT position FROM eventbus_outbox WHERE event_id >= $1::uuid ORDER BY event_id LIMIT $5
@@ -54,7 +54,7 @@ ORDER BY event_id LIMIT $7
 
 
 async def trace(connection: Connection, event_id: str) -> Trace:
-    """An empty one of a database that is not migrated."""
+    """What is known of an event; an empty Trace if the database is not migrated."""
     if not await connection.fetchval(_MIGRATED):
         return Trace()
     row = await connection.fetchrow(_OUTBOX, event_id)
@@ -66,14 +66,14 @@ async def trace(connection: Connection, event_id: str) -> Trace:
 
 
 async def stored_envelope(connection: Connection, event_id: str) -> Envelope | None:
-    """As it stands in the outbox; None if it did not go through it, or the row has been pruned."""
+    """The envelope as it stands in the outbox; None if the event did not go through it, or its row has been pruned."""
     row = await connection.fetchrow(_ENVELOPE, event_id)
     return None if row is None else envelope_of(row)
 
 
 async def effects(connection: Connection, event_id: str, organization: str) -> tuple[list[str], bool]:
-    """Ids of events of the outbox that this one caused; and whether all were looked at: no more than LOOK_AHEAD are,
-    from the event's own time on."""
+    """(ids of events in the outbox that this one caused, whether all rows were looked at). At most LOOK_AHEAD rows are
+    looked at, from the event's own time on."""
     since = f"{max(0, unix_ms(event_id) - MARGIN):012x}".ljust(32, "0")
     row = await connection.fetchrow(_LATER, event_id, since, organization, LOOK_AHEAD)
     assert row is not None, "an aggregate has a row"
@@ -83,11 +83,11 @@ async def effects(connection: Connection, event_id: str, organization: str) -> t
 async def gather(
     connection: Connection, first: Envelope, organization: str | None, limit: int
 ) -> tuple[list[Found], bool]:
-    """The events of a correlation id, those of one organization or of all: as they are recorded, and as they wait in
-    the outbox, or did a moment ago. Whether that is all of them: no more than `limit` are. The data of those with more
-    than LEAN bytes of it is left out: it is empty.
+    """(the events with the correlation id of `first`, whether that is all of them). At most `limit` are returned: those
+    that are recorded, and those that wait in the outbox or were just published; of one organization, or of all for
+    None. Data of more than LEAN bytes is left out: it is empty.
 
-    first  one of them; of the outbox, what is older is found only while it waits, or was just published"""
+    first  one of the events. Older rows of the outbox are found only while they wait, or were just published"""
     recorded = await _recorded(connection, first.correlation, organization, limit + 1)
     known = {str(row["event_id"]) for row in recorded}
     root = _event_id(first.correlation)
@@ -96,7 +96,7 @@ async def gather(
     values = (oldest, root, meant, organization, LOOK_AHEAD, LEAN, limit + 1)
     moving = [row for row in await connection.fetch(_RELATED, *values) if str(row["event_id"]) not in known]
     found = [*(Found(envelope_of(row)) for row in recorded), *map(_moving, moving)]
-    # What was looked for as text, or by a column that holds no long ones, may have been found by mistake.
+    # The search by text, and by a column that holds no long ids whole, may have found other correlation ids by mistake.
     found = [one for one in found if one.envelope.correlation == first.correlation]
     return found[:limit], len(found) <= limit
 
@@ -120,12 +120,13 @@ def _moving(row: Row) -> Found:
 
 
 def _attribute(name: str, value: str) -> str:
-    """As it stands in `meta`, to be looked for as text: see _LATER."""
+    """An attribute as it is written in `meta`, to be searched as text: see _LATER."""
     return f'"{name}":{orjson.dumps(value).decode()}'
 
 
 def _event_id(text: str) -> str | None:
-    """A correlation id that nobody gave is the id of the first event."""
+    """The first event's id, if the correlation id is one: it is where nobody gave another. None if it is no event
+    id."""
     try:
         return str(UUID(text))
     except ValueError:

@@ -9,7 +9,7 @@ from eventbus.contract.transaction import Connection, Row
 from eventbus.event import unix_ms
 from eventbus.postgres.outbox import envelope_of
 
-COLUMN = 300  # characters: two of them in UTF-8, and an id, fit into an entry of an index
+COLUMN = 300  # characters: an index entry has room for two such texts in UTF-8, and an id
 
 _FIND = """
 SELECT event_id, type, meta, data, recorded_at FROM eventbus_events WHERE event_id = $1::uuid AND made_at = $2
@@ -76,8 +76,8 @@ async def executions(connection: Connection, event_ids: Sequence[str]) -> list[E
 
 
 def _mended(found: Sequence[Execution], committed: Sequence[Row]) -> Iterator[Execution]:
-    """Executions that nobody wrote down, for their worker died or has not come to it, though the inbox says that their
-    effect was committed. How long they took is not known."""
+    """Executions that nobody wrote down, because their worker died or has not got to it, while the inbox says that
+    their effect was committed. How long they took is not known."""
     written: dict[tuple[str, str], list[Execution]] = {}
     for each in found:
         written.setdefault((each.event_id, each.group), []).append(each)
@@ -90,20 +90,20 @@ def _mended(found: Sequence[Execution], committed: Sequence[Row]) -> Iterator[Ex
 
 
 def made(event_id: str) -> datetime:
-    """The column `made_at`, to the millisecond: the time in the id. Raises ValueError for what is none of an event."""
+    """The time in an event's id, to the millisecond: the column `made_at`. Raises ValueError for an id of no event."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms(event_id))
 
 
 def column(text: str | None) -> str | None:
-    """A text as the columns have it that events are found by; whole it is in `meta`. PostgreSQL holds no zero in a
-    text, and no long one in an index."""
+    """A text as it is kept in a column by which events are found: at most COLUMN characters, without null characters.
+    PostgreSQL holds no null character in a text, and no long text in an index. The whole text is in `meta`."""
     if text is None or (len(text) <= COLUMN and "\0" not in text):
         return text
     return text.replace("\0", "")[:COLUMN]
 
 
 def conditions(wanted: Selection, first: int = 1) -> tuple[str, list[object]]:
-    """What stands behind WHERE, and the values for it: $`first`, and so on."""
+    """(the condition behind WHERE, its values). The first value is $`first`, and so on."""
     values: list[object] = []
 
     def place(value: object) -> str:

@@ -12,9 +12,9 @@ from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 
 CHANNEL = "eventbus_outbox"
-# A lock that a sleeping relay holds, and that each transaction shares which wrote events while none slept.
-# Notifications make commits wait for one another, so one is sent only when somebody sleeps. The relay falls asleep only
-# while no such transaction is open, and looks once more then: what it does not see will be told.
+# A lock that a sleeping relay holds. Each transaction that writes events while no relay sleeps shares it. Notifications
+# make commits wait for one another, so one is sent only when a relay sleeps. A relay falls asleep only while no such
+# transaction is open, and then looks once more: what it does not see then, it will be notified of.
 ASLEEP = 0x6576_6275_7303
 _DAY = 86_400.0  # seconds
 _INSERT = f"""
@@ -53,7 +53,8 @@ class Outbox:
         dedupe: Dedupe = "keep",
         organization: str | None = None,
     ) -> str:
-        """The event's id. It reaches its stream when the transaction has committed, and never if it rolls back."""
+        """Returns the event's id. It reaches its stream when the transaction has committed, and never if that rolls
+        back."""
         envelope = envelop(
             event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
@@ -62,7 +63,7 @@ class Outbox:
 
 
 async def insert(connection: Connection, waiting: Sequence[Outgoing]) -> None:
-    """Write all of them in one statement, in order. Their delays begin with it."""
+    """Write all of the events in one statement, in order. Their delays begin when it runs."""
     if not waiting:
         return
     envelopes = [item.envelope for item in waiting]
@@ -84,7 +85,7 @@ async def insert(connection: Connection, waiting: Sequence[Outgoing]) -> None:
 
 
 def _column(text: str | None) -> str | None:
-    """As far as PostgreSQL can hold it, for finding rows by it; whole it is in `meta`."""
+    """A text without null characters, which PostgreSQL cannot hold. Rows are found by it; `meta` has the whole text."""
     return text and text.replace("\0", "")
 
 
@@ -94,7 +95,7 @@ def envelope_of(row: Row) -> Envelope:
 
 
 def fields_of(row: Row) -> Fields:
-    """As they stand in a stream."""
+    """The fields of an outbox row, as an entry of a stream has them."""
     return {
         b"id": str(row["event_id"]).encode(),
         b"type": row["type"].encode(),
@@ -104,7 +105,8 @@ def fields_of(row: Row) -> Fields:
 
 
 def delay_of(row: Row) -> float:
-    """Seconds that an outbox row (delay, NULL for none) is kept back. Raises CodecError if that is for ever."""
+    """Seconds that an outbox row (delay, NULL for none) is kept back. Raises CodecError for what no event's delay may
+    be."""
     delay: float = row["delay"] or 0.0
     if not 0 <= delay <= longest_delay() + _DAY:  # the two clocks may differ
         raise CodecError(f"it is due in {delay:g} seconds, and nothing is kept back for that long")
@@ -112,6 +114,7 @@ def delay_of(row: Row) -> float:
 
 
 def once_of(row: Row) -> Once | None:
-    """What an outbox row (dedupe_key, dedupe_window, dedupe_replace) asks for. Raises CodecError if nobody can."""
+    """The dedupe key and window of an outbox row (dedupe_key, dedupe_window, dedupe_replace); None for no key. Raises
+    CodecError if they are none that a publisher may give."""
     window = row["dedupe_window"]
     return once(row["dedupe_key"], WINDOW if window is None else window, "replace" if row["dedupe_replace"] else "keep")

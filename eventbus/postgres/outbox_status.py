@@ -44,12 +44,14 @@ async def aside(connection: Connection, limit: int) -> list[RowAside]:
 
 
 async def retry(connection: Connection, names: Sequence[str] | None) -> int:
-    """Let the relay try rows again that were set aside, by position or event id, or all; how many there were."""
+    """Let the relay try rows again that were set aside: those with these positions or event ids, or all for None.
+    Returns their number."""
     count: int = await connection.fetchval(_RETRY, names)
     return count
 
 
 async def discard(connection: Connection, names: Sequence[str] | None) -> int:
-    """Delete rows that were set aside, by position or event id, or all; how many there were."""
+    """Delete rows that were set aside: those with these positions or event ids, or all for None. Returns their
+    number."""
     count: int = await connection.fetchval(_DISCARD, names)
     return count

@@ -1,8 +1,8 @@
 """The partitions of the event store: a month each, made when they are needed, dropped when they are over.
 
-An id says when its event was made, and the clock that said so may be years off: only months that are about now get a
-partition of their own. What is of another month is in the default partition until that month has come. All of this
-follows the clock of PostgreSQL.
+An event's id says when it was made, but the clock behind that may be years off: only months near the present get a
+partition of their own. Events of any other month are in the default partition until that month has come. The present is
+what the clock of PostgreSQL says.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from eventbus.process.telling import get_logger
 
 TABLES = ("eventbus_events", "eventbus_executions")
 MONTHS_BACK, MONTHS_AHEAD = 12, 2
-PATIENCE = "2s"  # a statement that waits for a lock stops all that come behind it: better another time
+PATIENCE = "2s"  # then give up until another time: a statement that waits for a lock stops all that come behind it
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('eventbus_history', 0))"
 _NOW = "SELECT now()"
@@ -36,14 +36,14 @@ def month_of(moment: datetime) -> datetime:
 
 
 def months_from(month: datetime, count: int) -> datetime:
-    """The month that is so many later, or earlier."""
+    """The month that is `count` months later, or earlier if `count` is negative."""
     years, place = divmod(month.month - 1 + count, 12)
     return month.replace(year=month.year + years, month=place + 1)
 
 
 async def make(connection: Connection, months: Iterable[datetime] = ()) -> None:
-    """Partitions for this month and the next one, and for these, as far as they are about now; to be called inside of a
-    transaction. What is there is left as it is."""
+    """Make partitions for this month, the next one, and those of `months` that are near the present (MONTHS_BACK,
+    MONTHS_AHEAD). Existing ones are left as they are. To be called inside of a transaction."""
     await connection.execute(_LOCK)
     await connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}'")
     this = month_of(await connection.fetchval(_NOW))
@@ -61,7 +61,8 @@ async def make(connection: Connection, months: Iterable[datetime] = ()) -> None:
 
 
 async def _make_one(connection: Connection, table: str, name: str, rest: str, month: datetime) -> None:
-    """Attached, because that lets others go on writing. What the default partition has of it moves."""
+    """Make the partition of one month as a table that is attached, because that lets others go on writing. The rows of
+    that month move into it from the default partition."""
     start, end = f"'{month.isoformat()}'", f"'{months_from(month, 1).isoformat()}'"
     await connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
     moved = f"WITH moved AS (DELETE FROM {rest} WHERE made_at >= {start} AND made_at < {end} RETURNING *)"  # noqa: S608
@@ -71,8 +72,8 @@ async def _make_one(connection: Connection, table: str, name: str, rest: str, mo
 
 
 async def drop(connection: Connection, keep: timedelta) -> list[str]:
-    """Forget what is older: months that are over for so long, and the same of the default partition. Returns the names
-    of what was dropped; to be called inside of a transaction."""
+    """Drop the partitions of months that have been over for `keep`, and delete older rows from the default partition.
+    Returns the names of what was dropped. To be called inside of a transaction."""
     await connection.execute(_LOCK)
     await connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}'")
     now = await connection.fetchval(_NOW)

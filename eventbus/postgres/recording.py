@@ -1,7 +1,7 @@
 """Writing the event store: with COPY, many rows at a time, each event once.
 
-The COPY goes straight into the table. Where that meets an id that is there already, which is rare, the same rows go in
-one statement that passes over those.
+The COPY goes straight into the table. Where it meets an id that is stored already, which is rare, the same rows go in
+by one statement that passes over such ids.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,9 +49,9 @@ _EXECUTION = {
     "error": "text",
     "finished_at": "timestamptz",
 }
-# What is wrong with a row, and would be the next time.
+# Errors that lie in a row itself: they would come again the next time.
 _POISON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.NotNullViolationError, UnicodeError)
-# Two that write the same events at the same time.
+# Errors between two writers of the same events at the same time.
 _COLLISION = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
 
 log = get_logger("eventbus.history")
@@ -62,7 +62,7 @@ class Recorder:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._months: set[datetime] = set()  # that have a partition, or need none
+        self._months: set[datetime] = set()  # months that have a partition, or need none
 
     async def record(self, events: Sequence[Passing]) -> None:
         rows, kept = [], []
@@ -85,7 +85,7 @@ class Recorder:
             log.error("an execution cannot be recorded", error=str(reason))
 
     async def prepare(self) -> None:
-        """Where others are in the way, another time will do."""
+        """Make the partitions that are needed next. If others are in the way nothing is done: another time will do."""
         await self._exclusively(partitions.make)
 
     async def expire(self, keep: timedelta) -> None:
@@ -105,7 +105,8 @@ class Recorder:
                     raise
 
     async def _write(self, table: str, columns: dict[str, str], rows: list[Record]) -> dict[int, Exception]:
-        """The places of rows that PostgreSQL refuses for what is in them, and why; all others are there."""
+        """Write rows. Returns why PostgreSQL refused some for what is in them, by their places; all others are
+        stored."""
         if not rows:
             return {}
         async with self._connect() as connection:
@@ -128,8 +129,8 @@ class Recorder:
 async def _insert(
     connection: asyncpg.pool.PoolConnectionProxy, table: str, columns: dict[str, str], rows: list[Record]
 ) -> dict[int, Exception]:
-    """In one statement, without those that are there; and in halves where something in it is refused. Sorted, so that
-    two with the same events wait for each other instead of for ever."""
+    """Insert rows by one statement that passes over ids already stored, and in halves where something in it is refused.
+    Returns as `_write` does. Rows are sorted by id, so that two writers of the same events cannot deadlock."""
     places = sorted(range(len(rows)), key=lambda place: rows[place][0])
     parts = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(columns.values(), 1))
     names = ", ".join(columns)
@@ -177,5 +178,5 @@ def _execution_row(execution_id: str, execution: Execution) -> Record:
 
 @lru_cache(4096)
 def _made(head: str) -> datetime:
-    """By the part of an id that is its time: events of one millisecond share it."""
+    """The time in an id, by the first 13 characters of it. Kept in a cache: events of one millisecond share it."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(head[:8] + head[9:], 16))

@@ -1,15 +1,15 @@
 """From the outbox to the streams: one relay at a time, in the order of the rows.
 
-It selects what is not marked as published, appends it, and marks it. No cursor: a row whose transaction commits late,
-with a low position, is still there to be found. A relay that dies between append and mark leaves rows that may have
-been appended; its successor looks for them first, by their event ids, and stores none twice.
+It selects what is not marked as published, appends it, and marks it. There is no cursor: a row whose transaction
+commits late, with a low position, must still be found. A relay that dies between append and mark leaves rows that may
+have been appended; its successor looks for them first, by their event ids, and stores none twice.
 
-Row by row: what cannot be read, or is refused for itself, is set aside with the reason, and a stream that refuses its
-events holds up its own rows alone. What was appended is marked, whatever became of the others. Which is which is
-decided in eventbus.postgres.relay_decisions.
+Rows are judged one by one. A row that cannot be read, or is refused for what is in it, is set aside with the reason. A
+stream that refuses its events holds up its own rows alone. Rows that were appended are marked, whatever became of the
+others. What is done about which row is decided in eventbus.postgres.relay_decisions.
 
-An outbox that stays empty lets the relay fall asleep, until a transaction that has written to it says so as it commits:
-see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, should that word be lost.
+While the outbox stays empty the relay sleeps, until a transaction that has written to it sends a notification with its
+commit: see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itself, should a notification be lost.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from eventbus.postgres.relay_decisions import HAND_OVER, Judged, Relaying, Sent
 from eventbus.process import crash_points
 from eventbus.process.telling import get_logger
 
-BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one at least
-IN_DOUBT = 4  # times as many rows share a look, where they may be in their streams
+BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one row at least
+IN_DOUBT = 4  # times BATCH: rows taken at a time while some may be in their streams, to share one look there
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.002, 0.05  # seconds between looks at an empty outbox, until the relay sleeps
-SLEEP = 1.0  # seconds until it looks though nobody has woken it
+SLEEP = 1.0  # seconds until a sleeping relay looks though nobody has woken it
 RETRY_PAUSE = 0.5  # seconds, when PostgreSQL or Redis is away or another relay is at work
 HANG_UP_TIMEOUT = 1.0  # seconds
 PRUNE_INTERVAL = 60.0  # seconds
@@ -50,7 +50,7 @@ SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'Exclus
 """
 # A host that vanishes says no goodbye: without these its session would hold the lock for hours.
 _NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
-# A place is what may refuse its rows for a reason of its own: the lanes of a stream, its schedule, its dedupe keys.
+# A place is a part of a stream that may refuse rows for a reason of its own: its lanes, its schedule, its dedupe keys.
 _SELECT = f"""
 SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace, place,
        greatest(0, extract(epoch FROM due_at) - extract(epoch FROM clock_timestamp()))::float8 AS delay
@@ -106,7 +106,7 @@ class Relay:
     async def run(self) -> None:
         while True:
             try:
-                # A connection of its own: the lock is the session's, and must not keep one of the pool's.
+                # A connection of its own: the lock belongs to the session, and would occupy one of the pool.
                 connection = await asyncpg.connect(
                     self._dsn, timeout=5, command_timeout=30, server_settings=_NOTICE_LOST_HOSTS
                 )
@@ -122,7 +122,7 @@ class Relay:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             await asyncio.sleep(RETRY_PAUSE)
         log.debug("relaying the outbox")
-        await asyncio.sleep(HAND_OVER)  # the one before it may not know yet that its session is gone
+        await asyncio.sleep(HAND_OVER)  # the relay before this one may not know yet that its session is gone
         await connection.add_listener(CHANNEL, self._wake)
         connection.add_termination_listener(self._wake)
         await self._relay(connection)
@@ -160,18 +160,18 @@ class Relay:
             elif pause < LONGEST_PAUSE:
                 await asyncio.sleep(pause)
                 pause *= 2
-            else:  # and look once more: what committed before the lock was ours has told nobody
+            else:  # and look once more: what committed before the lock was ours has notified nobody
                 asleep = await connection.fetchval("SELECT pg_try_advisory_lock($1)", ASLEEP)
                 await asyncio.sleep(0 if asleep else LONGEST_PAUSE)
 
     async def _move(self, connection: asyncpg.Connection, rows: Sequence[Row], selected_at: float) -> None:
-        """These rows to their streams. Raises why some of them wait, when what became of the others is written down."""
+        """Move rows to their streams, and write down what became of each. Then, if some wait, raise the reason."""
         readable, failed = self._read(rows)
         sent = self._decisions.chosen(readable)
         judged = Judged([], {}, {}, [], None)
         if sent:
             again = self._decisions.must_look(sent, selected_at)
-            if connection.is_closed():  # so is the lock: these rows are another relay's
+            if connection.is_closed():  # so the lock is gone: these rows are another relay's
                 raise asyncpg.ConnectionDoesNotExistError("the session has ended before its rows were appended")
             judged = self._decisions.judge(sent, await self._append(sent, again))
             crash_points.point("relay.appended")
@@ -189,7 +189,7 @@ class Relay:
             raise judged.trouble
 
     def _read(self, rows: Sequence[Row]) -> tuple[list[Sent], dict[int, str]]:
-        """Those that can be sent, and why others never can."""
+        """(the rows that can be sent, why others never can, by position)."""
         readable, failed = list[Sent](), dict[int, str]()
         for row in rows:
             try:
@@ -224,7 +224,7 @@ class Relay:
                 await self._woken.wait()
 
     async def _prune(self, connection: asyncpg.Connection) -> float:
-        """Delete a batch of what is old; the seconds until there is a reason to come again."""
+        """Delete a batch of old rows. Returns the seconds until there is a reason to come again."""
         done = [
             await connection.execute(statement, RETENTION, PRUNE_BATCH) for statement in (_PRUNE_OUTBOX, _PRUNE_INBOX)
         ]
@@ -249,7 +249,7 @@ def _outgoing(row: Row) -> Outgoing:
 
 
 def _column(reason: str) -> str:
-    """As PostgreSQL can hold it."""
+    """A reason as PostgreSQL can hold it, without null characters; at most _REASON characters of it."""
     return reason.replace("\0", "")[:_REASON]
 
 
@@ -272,10 +272,11 @@ async def at_work(connection: Connection) -> bool:
 
 
 async def _hang_up(connection: asyncpg.Connection) -> None:
-    """A statement that runs is cancelled, so that the lock is free at once. A session that was cut may never answer."""
+    """Close the connection, so that the lock is free at once; a statement that runs is cancelled. The wait is bounded:
+    a session that was cut may never answer."""
     try:
         with suppress(*driver.ERRORS):
             async with asyncio.timeout(HANG_UP_TIMEOUT):
                 await connection.close()
-    finally:  # whoever is cancelled meanwhile must not keep the lock
+    finally:  # a task that is cancelled meanwhile must not keep the lock
         connection.terminate()

@@ -22,7 +22,7 @@ _OF_ONE = ("ERR Protocol error", "ERR Elements are too large")  # refusals that 
 
 
 class Sent(NamedTuple):
-    """A row that is to be appended. `place`: what may refuse it together with others, see eventbus.postgres.relay."""
+    """A row that is to be appended. `place`: what may refuse it, along with others: see eventbus.postgres.relay."""
 
     position: int
     place: str
@@ -58,7 +58,7 @@ class _Rest(NamedTuple):
 
 
 class Relaying:
-    """`clock`: seconds, never going back."""
+    """`clock` returns seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -70,17 +70,19 @@ class Relaying:
     # Doubt ------------------------------------------------------------------------------------------------------------
 
     def begin(self, highest: int) -> None:
-        """The outbox is ours. `highest`: the last position that is not marked; whoever had it before may have tried."""
+        """The outbox is ours. `highest`: the last position that is not marked; the relay before us may have tried
+        it."""
         self._tried_to = highest
 
     def seen_empty(self) -> None:
-        """Nothing waits that may be selected: unless something is left alone, all that was tried is marked."""
+        """No row waits that may be selected. Unless something is left alone, all rows that were tried are marked
+        then."""
         if not self._places and not self._rows:
             self._tried_to = 0
 
     @property
     def in_doubt(self) -> bool:
-        """Whether there may be rows that were tried."""
+        """Whether rows may wait that somebody has tried to append already."""
         return self._tried_to > 0
 
     def must_look(self, sent: Sequence[Sent], selected_at: float) -> bool:
@@ -99,12 +101,12 @@ class Relaying:
         return list(self._rows)
 
     def leave_alone(self, position: int) -> None:
-        """For a moment, a row over which we have stumbled: it is not known to be the row's fault."""
+        """Leave a row alone for a moment, because handling it raised. It is not known to be the row's fault."""
         self._rows[position] = self._clock() + FIRST_PAUSE
 
     def chosen(self, rows: Sequence[Sent]) -> list[Sent]:
-        """Those that are sent now. Of a place that has refused a few, so that the others keep their order if it takes
-        events again; more each time, for the first of them may be the only ones that it refuses."""
+        """The rows that are sent now. Of a place that has refused, only the first few, so that the others keep their
+        order if it takes events again; more each time, since those first rows may be the only ones that it refuses."""
         counts: dict[str, int] = {}
         chosen = []
         for row in rows:
@@ -117,7 +119,7 @@ class Relaying:
     # Judging ----------------------------------------------------------------------------------------------------------
 
     def judge(self, sent: Sequence[Sent], fates: Sequence[Fate]) -> Judged:
-        """`sent` in the order of their positions, and what `append` has told of each."""
+        """Judge what `append` has told of each row. `sent` is in the order of positions."""
         judged = Judged([], {}, {}, [], _trouble(fates))
         last_taken = {
             row.place: row.position for row, fate in zip(sent, fates, strict=True) if isinstance(fate, Status)
@@ -134,7 +136,8 @@ class Relaying:
         return judged
 
     def _refused(self, row: Sent, error: EventBusError, last_taken: int, judged: Judged) -> None:
-        """A place that took a later one may have begun to take events in between: who is refused again is to blame."""
+        """Set a row aside if it is to blame, else leave its place alone. A place that took a later row may have begun
+        to take events in between, so this row is only suspected: it is to blame if it is refused again."""
         reason = str(error)
         if row.position in self._suspects or isinstance(error, CodecError) or reason.startswith(_OF_ONE):
             self._suspects.discard(row.position)
@@ -158,6 +161,6 @@ class Relaying:
 
 
 def _trouble(fates: Sequence[Fate]) -> EventBusError | None:
-    """Away is worse than full: then it is not known what was stored."""
+    """Why rows wait, if any do: Unavailable before Full, because with it nobody knows what was stored."""
     waiting = [fate for fate in fates if isinstance(fate, (Unavailable, Full))]
     return min(waiting, key=lambda error: isinstance(error, Full), default=None)

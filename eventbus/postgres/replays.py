@@ -14,10 +14,10 @@ from eventbus.postgres.history import conditions
 from eventbus.postgres.outbox import envelope_of
 from eventbus.postgres.relay import RETENTION
 
-# What the inbox knows now it must still know when the event is handled, which may be a while from now.
+# Less than RETENTION: an inbox row that is found now must still be there when the event is handled, a while from now.
 REMEMBERED = RETENTION - timedelta(days=1)
 
-# $1: the group, $2: the time behind which an inbox row is there for sure, if there ever was one.
+# $1: the group, $2: the time from which on no inbox row can have been pruned.
 _FORGOTTEN = """
     made_at < $2
     AND NOT EXISTS (
@@ -30,8 +30,8 @@ _FORGOTTEN = """
           AND done.group_name = $1
     ), true)
 """
-# $3: the group as `meta` has it, or nothing if copies for it are unwanted. Behind `only` stand at most two attributes
-# (eventbus.contract.codec), so that nothing of the same name further inside is taken for it.
+# $3: the group as it is written in `meta`, or '' if copies for it are unwanted. At most two attributes follow `only`
+# (eventbus.contract.codec). All are matched up to the end, so that no `only` further inside is taken for it.
 _FOR_IT = r"""
     coalesce(substring(meta FROM '"only":"((?:[^"\\]|\\.)*)"(?:,"version":[0-9]+)?(?:,"replayed":true)?\}$') = $3, true)
 """

@@ -8,15 +8,15 @@ from eventbus.contract.transaction import Connection
 from eventbus.event import unix_ms
 from eventbus.postgres.outbox import fields_of
 
-SLICES = 20  # of the time between a type's first and last event
-PAGE = 200  # rows of the outbox a look
+SLICES = 20  # equal parts of the time between a type's first and last event
+PAGE = 200  # rows of the outbox that are read at a time
 
 _THERE = "SELECT to_regclass($1) IS NOT NULL"
 _WAITING = """
 SELECT position, event_id, type, meta, data FROM eventbus_outbox
 WHERE published_at IS NULL AND position > $1 ORDER BY position LIMIT $2
 """
-# Each for any table of events that has an index by type and id. From type to type by it: DISTINCT would read every row.
+# For any table of events with an index by type and id. _TYPES steps through it by types: DISTINCT would read every row.
 _TYPES = """
 WITH RECURSIVE found AS (
     (SELECT type FROM {table} ORDER BY type LIMIT 1)
@@ -42,7 +42,7 @@ CROSS JOIN LATERAL (
 
 
 class Sample(NamedTuple):
-    """Events of one type. Not `whole`: there are more; these are spread over the time from the first to the last."""
+    """Events of one type. If not `whole`, there are more: these are spread over the time from the first to the last."""
 
     rows: list[Fields]
     whole: bool
@@ -55,7 +55,7 @@ async def has(connection: Connection, table: str) -> bool:
 
 
 async def stored_types(connection: Connection, table: str) -> list[str]:
-    """All types of its events, sorted."""
+    """All types of the table's events, sorted."""
     return [row["type"] for row in await connection.fetch(_TYPES.format(table=table))]
 
 
@@ -80,7 +80,7 @@ async def unpublished(connection: Connection) -> AsyncIterator[Fields]:
 
 
 async def _ends(connection: Connection, table: str, event_type: str) -> tuple[int, int]:
-    """When the first and the last one were made."""
+    """When the first and the last event of the type were made, in ms since the epoch."""
     row = await connection.fetchrow(_ENDS.format(table=table), event_type)
     assert row is not None, "a query without FROM has a row"
     return unix_ms(row["first"]), unix_ms(row["last"])
@@ -94,5 +94,5 @@ def _slices(first: int, last: int, count: int) -> tuple[list[str], list[str]]:
 
 
 def _id(ms: int) -> str:
-    """Before all ids that were made then."""
+    """The lowest id of a millisecond: it stands before those of all events that were made then."""
     return f"{ms:012x}".ljust(32, "0")

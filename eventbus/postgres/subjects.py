@@ -1,5 +1,5 @@
-"""All that is known of the events about one thing, wherever it is kept: what is on its way is in the outbox alone, what
-was published straight to Redis is in the event store alone, and what is older than both keep is with its aggregate."""
+"""All that is known of the events about one thing, wherever it is kept: events on their way are in the outbox alone,
+events published straight to Redis in the event store alone, and events older than both keep with their aggregate."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -14,8 +14,8 @@ from eventbus.postgres.outbox import envelope_of
 
 _BEGINNING = UUID(int=0)
 
-# Each part ends behind as many rows as are wanted, so that their union has the first of all. What several have is the
-# same event: told once, with what one of them alone knows.
+# Each part is cut after as many rows as are wanted, so that their union has the first of all. An event that several
+# parts have comes once, with the `due_at` and the `version` that one of them alone knows.
 _ABOUT = """
 SELECT DISTINCT ON (event_id) event_id, type, meta, data,
        max(due_at) OVER same AS due_at, max(version) OVER same AS version
@@ -38,7 +38,8 @@ ORDER BY event_id LIMIT $6
 
 
 class Known(NamedTuple):
-    """`due_at`: of an event that was delayed, while the outbox knows. `version`: that it led its aggregate to."""
+    """`due_at`: when a delayed event is due, while the outbox knows. `version`: the one that it led its aggregate
+    to."""
 
     envelope: Envelope
     due_at: datetime | None
@@ -56,11 +57,11 @@ async def about(
     since: datetime | None = None,
     limit: int = 100,
 ) -> list[Known]:
-    """In the order of their ids, which is that of the times at which they were made.
+    """The first `limit` events in the order of their ids, which is that of the times at which they were made.
 
-    behind  an id; those that come later
-    but     of those, the ones that are not wanted
-    since   when the first of them can have been made: what is older need not be looked for
+    behind  an id: only events with later ids
+    but     ids among those, of events that are not wanted
+    since   when the first of them can have been made: older ones need not be looked for
     """
     earliest = made(str(behind))
     earliest = earliest if since is None else max(earliest, since)

@@ -1,4 +1,4 @@
-"""A bus that is closed while workers use it: they are cancelled, and waited for while they give back what runs."""
+"""When a bus is closed while workers use it, they are cancelled, and it waits while they give back what runs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -39,13 +39,13 @@ class Closing:
                 self._unused.set()
 
     async def begin(self) -> None:
-        """Returns when nobody uses it any more, or their time is over."""
+        """Cancel the users of the bus. Returns when none is left, or when GRACE is over."""
         self.begun = True
         self._unused.clear()
         for task in self._users:
             if task is asyncio.current_task():
                 continue
-            if not task.cancelling():  # twice would mean at once
+            if not task.cancelling():  # a second time would mean to end at once
                 self._users[task] = True
                 task.cancel()
         if others := [task for task in self._users if task is not asyncio.current_task()]:

@@ -1,6 +1,6 @@
 """A deadline for each of many calls that may all take equally long, at next to no cost.
 
-asyncio.timeout sets a timer for every call: a tenth of what a publish costs, or an event whose handler does little.
+asyncio.timeout sets a timer for every call: a tenth of the cost of a publish, or of an event whose handler does little.
 Calls that may take equally long expire in the order in which they began, so one timer for the oldest is enough.
 """
 
@@ -32,7 +32,7 @@ class Deadlines:
             self._timer = loop.call_at(due, self._expire)
 
     def end(self, call: Future) -> bool:
-        """Whether its time was up."""
+        """Returns whether its time was up."""
         return self._due.pop(call, None) is None
 
     def _expire(self) -> None:
@@ -53,7 +53,7 @@ class Deadlines:
 
 
 class TaskDeadlines(Deadlines):
-    """Of what a task does between `begin` and `end`: it is cancelled.
+    """For what a task does between `begin` and `end`: the task is cancelled when its time is up.
 
     deadlines.begin(task, loop, loop.time())
     try:
@@ -61,9 +61,9 @@ class TaskDeadlines(Deadlines):
     finally:
         late = deadlines.end(task)   # then a CancelledError means that its time was up, unless task.cancelling() still
 
-    Where it goes on all the same, `outlived(task, seconds, last)` is called PATIENCE seconds later; then it is
-    cancelled again, each AGAIN seconds, and at last `outlived` is called for the last time. `seconds`: since its time
-    was up.
+    If it goes on all the same, `outlived(task, seconds, last)` is called PATIENCE seconds later. Then it is cancelled
+    again, TIMES times, each AGAIN seconds, and at last `outlived` is called with `last`. `seconds`: since its time was
+    up. Without `outlived` it is cancelled once.
     """
 
     def __init__(self, seconds: float, outlived: Callable[[Task, float, bool], None] | None = None) -> None:
@@ -87,7 +87,7 @@ class TaskDeadlines(Deadlines):
             self.end(task)
 
     def end(self, call: Future) -> bool:
-        """Whether its time was up: it was cancelled for that, which is undone here."""
+        """Returns whether its time was up. If so, the task was cancelled for that, which is undone here."""
         if self._due.pop(call, None) is not None:
             return False
         late = self._expired.pop(call)

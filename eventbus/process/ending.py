@@ -1,12 +1,12 @@
 """How a consumer comes to its end, and what that says of the handlers that are cancelled for it.
 
     drained    it was asked to stop: handlers have their grace, what they do not finish in it is given back
-    cancelled  the task that runs it was: by a task group, a server's lifespan, the end of asyncio.run. Nothing begins,
+    cancelled  its task was cancelled: by a task group, a server's lifespan, the end of asyncio.run. Nothing begins,
                handlers are cancelled at once, their events given back and settled, all in a second or two
-    at once    it was cancelled a second time: nothing is waited for
+    at once    its task was cancelled a second time: nothing is waited for
 
-Whoever has his task cancelled may make anything of it: a handler whose cleanup fails raises that failure. While one of
-these holds, what a cancelled handler raises is no failure of its event's.
+A cancelled handler may raise anything: if its cleanup fails, it raises that failure. While the consumer ends in one of
+these ways, what a cancelled handler raises does not count as a failure of its event.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ class Ending:
     def reason(self) -> str | None:
         """Why handlers are cancelled; None while nothing ends.
 
-        It may be asked by a handler that was cancelled together with the consumer, and has its turn before it. Without
-        a consumer it can only have been cancelled by whoever runs it."""
+        A handler that was cancelled together with the consumer may ask before the consumer has its turn. If no consumer
+        has begun, only whoever runs the handler can have cancelled it."""
         if self._runner is None or self._runner.cancelling():
             return "the worker was cancelled"
         return "the worker is stopping and its grace is over" if self._over else None
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Returns when they have ended."""
+    """Cancel these tasks; returns when they have ended."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()

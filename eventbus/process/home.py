@@ -1,6 +1,6 @@
 """Where something was opened: in which event loop, and in which process. It can be used nowhere else.
 
-A future of one loop is never done in another: who waits for it there waits for ever. And a process that was forked
+A future of one loop is never done in another: whoever waits for it there waits for ever. And a process that was forked
 shares the sockets of its parent: what it writes goes out in the parent's name, and each gets the other's replies.
 """
 
@@ -13,15 +13,15 @@ from eventbus.errors import ConfigurationError
 
 
 class _Elsewhere(NamedTuple):
-    """Stands for the parent's loop in a process that was forked, where it is nobody's."""
+    """Stands for the parent's loop in a process that was forked, where that loop does not run."""
 
     process: int
     loop: str
 
 
 class Home:
-    """Of one bus, or of a part of one. `loop` is what the hot path compares; whatever is not it, `check` explains.
-    `admitted`: whether the server has taken its login once.
+    """Of one bus, or of a part of one. The hot path compares `loop` with the running one; if it is another, `check`
+    says why that cannot work. `admitted`: whether the server has accepted the login once.
 
     must_be_open: whether it cannot be used before `enter`"""
 
@@ -39,7 +39,7 @@ class Home:
         return isinstance(self.loop, _Elsewhere)
 
     def enter(self) -> None:
-        """It is opened here. Raises ConfigurationError unless it is for the first time."""
+        """It is opened here. Raises ConfigurationError if it was opened before, or in a parent process."""
         if self.forked:
             self.check()
         if self.closed or self.loop is not None:

@@ -21,14 +21,14 @@ _SECRET = re.compile(r"password|secret|authorization|cookie|api_?key|(^|_)(token
 _BEARER = re.compile(r"(Bearer\s+)[^\s,;'\"]+", re.IGNORECASE)
 _HIDDEN = "***"
 _LEVELS = {"warn": "warning", "exception": "error"}  # methods that are no level
-_harmless: set[str] = set()  # names of fields that are no secrets, as they came
+_harmless: set[str] = set()  # names of fields that were seen and are no secrets
 HARMLESS_LIMIT = 1_024
 ROOM_PATIENCE_MS = 100
 
 
 def configure(log_format: Literal["console", "json"], level: int = logging.INFO) -> None:
-    """Set up logging for a whole process; libraries that import the bus are left to do it their own way. What libraries
-    of Python's own logging have to say, asyncio and asyncpg among them, comes in the same form, from warnings on."""
+    """Set up logging for a whole process; libraries that import the bus are left to do it their own way. Libraries that
+    use Python's own logging, asyncio and asyncpg among them, come out in the same form, from warnings on."""
     if log_format == "json":
         ends: list[structlog.typing.Processor] = [_render]
     else:
@@ -77,7 +77,7 @@ def write(file: TextIO | None, line: str) -> None:
     between. Past the file's buffer: a line that a full disk has refused would stay in it, be refused again with each
     line that follows, and at last make the process end with an error.
 
-    Raises OSError or ValueError if it cannot be written. Waits for nobody but for the rest of a line that has begun."""
+    Raises OSError or ValueError if it cannot be written. Waits only for the rest of a line that has begun."""
     if file is None:
         raise ValueError("this process was started without stderr")
     try:
@@ -109,7 +109,7 @@ def _is_terminal(file: TextIO | None) -> bool:
 
 
 def _complete(logger: _Named, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What every line has beside its own fields. In one, which takes half the time of one processor for each."""
+    """Adds what every line has beside its own fields. One processor for all takes half the time of one for each."""
     line = structlog.contextvars.merge_contextvars(logger, method, line)
     line["level"] = _LEVELS.get(method, method)
     # RFC 3339, in UTC: the seconds are the same for many lines.
@@ -125,7 +125,7 @@ def _second(seconds: int) -> str:
 
 
 def hide_secrets(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Passwords of URLs and bearer tokens, wherever they stand; and whatever is called a secret."""
+    """Hides passwords of URLs and bearer tokens, wherever they stand, and fields whose name tells of a secret."""
     for name, value in line.items():
         if _is_secret(name):
             line[name] = _HIDDEN
@@ -160,7 +160,7 @@ def _render(logger: _Named, method: str, line: structlog.typing.EventDict) -> st
 
 
 def _to_json(line: structlog.typing.EventDict) -> str:
-    """In ASCII. Nearly every line is, and has nothing in it that orjson does not know: json takes ten times as long."""
+    """In ASCII. For nearly every line orjson can do that; for others json does, which takes ten times as long."""
     try:
         packed = orjson.dumps(line, default=repr)
     except orjson.JSONEncodeError:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 YOUNG = 10_000  # objects made and not freed since the last collection that make another one due; Python's own: 700
-END_GRACE = 5.0  # seconds that what is left when the program ends has to end, too
+END_GRACE = 5.0  # seconds that tasks which are left when the program ends have to end, too
 
 log = get_logger("eventbus.loop")
 
@@ -55,8 +55,8 @@ def keep_standard_files() -> None:
 def begin(coroutine: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
     """A task that runs in `context`, which nothing else may be running in.
 
-    Whatever task factory the program has set: some know no `context=`, and with some the coroutine has begun, and may
-    even have ended, before this returns."""
+    Works with any task factory that the program has set: some know no `context=`. With some, the coroutine has begun,
+    and may even have ended, before this returns."""
     return context.run(asyncio.get_running_loop().create_task, coroutine)
 
 
@@ -73,14 +73,14 @@ def abandon(task: asyncio.Task[Any]) -> None:
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
-    """A closed coroutine cannot even be cancelled, which nobody needs to read about."""
+    """A closed coroutine cannot even be cancelled: keep asyncio from reporting the error of that."""
     if not task.cancelled():
         task.exception()
 
 
 def collect_seldom() -> None:
-    """For a server that is up: what it has made so far stays for good, and is not looked through any more; what is in
-    work at a time is more than Python's own threshold, so that every few requests would be looked through in vain."""
+    """For a server that is up. Objects made so far stay for good, and are not looked through any more. Requests in work
+    hold more objects than Python's own threshold, so that every few of them would be looked through in vain."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])

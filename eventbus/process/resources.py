@@ -53,7 +53,7 @@ class Resources:
     def __init__(self) -> None:
         self._values: dict[Resource[Any], Any] = {}
         self._owners: dict[Resource[Any], _Owner] = {}  # of what is being opened or open, in the order of opening
-        self._context = copy_context()  # what a resource begins belongs to no event that happens to use it first
+        self._context = copy_context()  # what a resource begins must not run in the context of an event
         self._closed = False
 
     def provide(self, resource: Resource[T], value: T) -> None:
@@ -63,8 +63,8 @@ class Resources:
         self._values[resource] = value
 
     async def use(self, resource: Resource[T], /) -> T:
-        """Raises whatever opening it raises, and the next to use it tries again. Who comes meanwhile waits for the same
-        attempt; a caller that is cancelled cancels it for nobody else."""
+        """Raises whatever opening it raises, and the next to use it tries again. Callers that come meanwhile wait for
+        the same attempt; one that is cancelled cancels it for nobody else."""
         if resource in self._values:
             return cast(T, self._values[resource])
         if self._closed:
@@ -98,7 +98,7 @@ class Resources:
             if not owner.opened.done():
                 owner.fail(error)
             elif not isinstance(error, asyncio.CancelledError):
-                # It is nobody's to handle any more, and no reason to leave the others open.
+                # Nobody is left to handle it, and it is no reason to leave the others open.
                 told = "a resource did not close" if owner.closing.is_set() else "a resource ended while it was in use"
                 log.exception(told, resource=resource.name)
             if isinstance(error, KeyboardInterrupt | GeneratorExit):
@@ -137,6 +137,6 @@ class _Owner:
 
 
 def _look(opened: "asyncio.Future[Any]") -> None:
-    """All who waited for it may be gone: keep asyncio from reporting how it ended."""
+    """Keep asyncio from reporting an error that nobody has seen: all who waited for it may be gone."""
     if not opened.cancelled():
         opened.exception()

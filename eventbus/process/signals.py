@@ -5,11 +5,11 @@
 
 A signal has one handler in a process, and asyncio adds one for each loop. So here is one registry: every one in it is
 told, in whatever order they come and go, and then the handler that the program had installed before, with
-`signal.signal` or with `loop.add_signal_handler`. With the last one the program's handler is put back.
+`signal.signal` or with `loop.add_signal_handler`. When the last one has gone, the program's handler is put back.
 
-The handler is Python's own and none of the loop's. What the program has given to `loop.add_signal_handler` goes on
-being told by the loop, which is woken by a file that the interpreter writes to for every signal; and nothing but the
-program itself knows what it was, so that nobody else could put it back.
+The handler is installed with `signal.signal`, not in the loop. What the program has given to `loop.add_signal_handler`
+is still called by the loop, which the interpreter wakes for every signal by writing to a file. A handler of the loop's
+could not be put back: only the program itself knows what it was.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ def _restore() -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    if number in _handing_on:  # the program's handler hands it on to the one that it has found, which was ours
+    if number in _handing_on:  # the program's handler calls the one that it replaced, which was ours
         return
     for entry in tuple(_told):
         if not entry.loop.is_closed():
@@ -91,14 +91,14 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _only_ends(handler: object) -> bool:
-    """Whether it is what Python and asyncio.run have by themselves: it would cut short what is being ended in order."""
+    """Whether it is the default of Python or of asyncio.run, which would cut short what is being ended in order."""
     if isinstance(handler, functools.partial):
         return isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)
     return handler is signal.default_int_handler
 
 
 def _forget() -> None:
-    """A child is ended by signals as any process is: what its parent runs is not there."""
+    """In a forked child, signals end the process as usual: what its parent had registered does not run there."""
     _told.clear()
 
 

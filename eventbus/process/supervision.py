@@ -38,8 +38,8 @@ def deaths() -> int:
 async def supervise(name: str, run: Run, *, vital: bool = False, endless: bool = True) -> None:
     """Await `run()`; when it ends, whatever it raises, tell of it and begin again after a pause.
 
-    vital    its owner cannot do without: when it has ended DEATHS times in a row, raises what it raised, or TaskFailed
-    endless  it never returns: if it does, that is an end like any other. Otherwise its return is the return of this
+    vital    its owner cannot do without it: after DEATHS ends in a row, raises what it raised, or TaskFailed
+    endless  it never returns: if it does, that is an end like any other. If not endless, this returns when it does
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     died, pause = 0, FIRST_PAUSE

@@ -20,7 +20,7 @@ from eventbus.process.supervision import Background
 from eventbus.process.telling import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between a death and the next start
-STEADY = 10.0  # seconds; who has lived so long did not die young
+STEADY = 10.0  # seconds; a process that has lived so long did not die young
 MARGIN = 10.0  # seconds beyond the grace, after which a process that does not end is killed
 
 _PIPE = "EVENTBUS_SUPERVISOR_FD"
@@ -31,9 +31,9 @@ log = get_logger("eventbus.supervisor")
 class Supervisor:
     """`await Supervisor([sys.executable, …], 4, grace=30.0).run()`.
 
-    grace     seconds that the processes take to drain, at the most; who takes longer by 10 s is killed
-    changes   where it is given, each item that it yields restarts all processes, drained first; and a process that
-              fails is not started again before the next change
+    grace     seconds that the processes have to drain; one that takes 10 s longer is killed
+    changes   if given, each item that it yields restarts all processes, which drain first; and a process that fails
+              is not started again before the next change
     environment  variables of the n-th process, from 1 on, beside those of this one
     """
 
@@ -52,7 +52,7 @@ class Supervisor:
         self._changes = changes
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
-        self._told = [asyncio.Event() for _ in range(processes)]  # to go, one for each process
+        self._told = [asyncio.Event() for _ in range(processes)]  # that it is to go, one for each process
         self._pipe, self._held = os.pipe()
 
     async def run(self) -> int:
@@ -60,7 +60,7 @@ class Supervisor:
         one had to be killed or failed while it stopped."""
         with signals.told(self._on_signal):
             codes = await self._keep_all()
-        failed = [code for code in codes if code not in {0, -signal.SIGTERM}]  # it may not have been up yet
+        failed = [code for code in codes if code not in {0, -signal.SIGTERM}]  # SIGTERM: it may not have been up yet
         log.info("all workers stopped", failed=len(failed))
         return 1 if failed else 0
 
@@ -93,7 +93,7 @@ class Supervisor:
             told.clear()
             try:
                 child, started = await self._start(number, told), time.monotonic()
-            except OSError:  # no process to be had now
+            except OSError:  # the system has no process to give now
                 log.exception("a worker process cannot be started", worker=number, again=f"in {pause:g} s")
                 code = 1
                 with suppress(TimeoutError):

@@ -47,7 +47,7 @@ def lost_lines() -> int:
 
 
 class _Guarded:
-    """A logger of structlog's; its levels are added below. Whatever else it has is reached as it is."""
+    """Wraps a logger of structlog. Its levels are added below; whatever else the logger has is passed on as it is."""
 
     __slots__ = ("_fields", "_logger", "_name")
 
@@ -123,8 +123,8 @@ def _async_level(name: str) -> Callable[..., object]:
 
 
 def _passed_over(method: Callable[..., object]) -> Callable[..., object]:
-    """Who wants to see where a line comes from is told the first frame of a module that is not called structlog; that
-    is to be the frame of whoever logs."""
+    """The method, as if it were one of structlog's. Where a line comes from is found by the first frame outside of
+    modules called structlog: that must be the frame of whoever logs."""
     assert isinstance(method, FunctionType)
     seen = {**globals(), "__name__": "structlog.guarded"}
     return FunctionType(method.__code__, seen, method.__name__, None, method.__closure__)

@@ -1,8 +1,8 @@
-"""While a server is away, one look at it is shared by all who want something of it.
+"""While a server is away, all callers share one try to reach it.
 
 closed   everybody tries
 open     somebody has failed: one try at a time, first soon, then once a second; the others wait for its outcome
-away     that try has failed as well, or nobody had an answer in time: who has another way takes it at once
+away     that try has failed as well, or nobody had an answer in time: callers that have another way take it at once
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Breaker:
         return True
 
     def failed(self, reason: Unavailable, *, away: bool) -> None:
-        """`away`: the server is known to be away, not just an answer lost."""
+        """`away`: the server is known to be away; it is not just that an answer was lost."""
         self._reason = (reason.server, reason.detail)
         if not self.open:
             self.open, self._pause = True, FIRST_PAUSE
@@ -53,7 +53,7 @@ class Breaker:
         self._wake_all()
 
     def refusal(self) -> Unavailable:
-        """Why it is open; for each who is refused an exception of its own, or their tracebacks would add up."""
+        """Why it is open: a new exception for each caller, since in a shared one tracebacks would add up."""
         return Unavailable(*self._reason)
 
     async def turn(self) -> None:

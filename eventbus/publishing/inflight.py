@@ -13,7 +13,7 @@ class Places:
     def __init__(self, limit: int, most: float = math.inf) -> None:
         self._limit = limit
         self._most = most
-        self._taken = 0  # those too that are kept for who has been let in and has not run since
+        self._taken = 0  # including those that are kept for waiters which have been let in and have not run since
         self.size = 0
         self._waiting: dict[asyncio.Future[None], int] = {}
 
@@ -39,7 +39,7 @@ class Places:
         except asyncio.CancelledError:
             if not place.cancelled():  # it was kept for us
                 self.give_back(size)
-            elif self._waiting.pop(place, None) is not None:  # we may have been what did not fit
+            elif self._waiting.pop(place, None) is not None:  # ours may be the one that did not fit
                 self._let_in()
             raise
         finally:

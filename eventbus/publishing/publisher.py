@@ -1,7 +1,7 @@
 """Publishing within a deadline: to the transport if it answers, to the spool if there is one, or an error with reasons.
 
 healthy     one append, under a deadline that costs next to nothing
-a reply lost    tried again soon, by one of all those concerned; what is stored already is found by its id
+a reply lost    tried again soon, by one publish at a time; what is stored already is found by its id
 away, slow or full    to the spool; without one, waited for until the deadline (a full server is told at once)
 """
 
@@ -25,7 +25,7 @@ class Publisher:
 
     server  what messages call the transport
     limit   how many calls may wait for the transport at a time; others wait for one of them to end
-    most    how many bytes of events these may have, and how many those that wait for them; more are refused
+    most    bytes of events that these may have, and as many again those that wait for them; more are refused
     home    where the bus is open
     """
 
@@ -138,12 +138,12 @@ class Publisher:
                 self.in_flight.give_back(size)
 
     def _check_known(self) -> None:
-        """Who has a spool does not wait for a server that is known to be away."""
+        """If there is a spool, nobody waits for a server that is known to be away."""
         if self._spool is not None and self._breaker.away:
             raise self._breaker.refusal()
 
     def _out_of_time(self, asked_at: float | None) -> Unavailable:
-        """A server that was asked long ago and has not answered is away, for the others too: they need not wait."""
+        """Why time is up. A server that was asked long ago and has not answered is away: others need not wait."""
         known = self._breaker.open
         error = self._breaker.refusal() if known else Unavailable(self._server, f"no answer for {self._patience:g} s")
         now = asyncio.get_running_loop().time()

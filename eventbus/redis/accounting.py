@@ -1,4 +1,4 @@
-"""Counts of what a stream has taken in against counts of what its groups have settled: what is in neither is gone."""
+"""Entries that a stream has taken in and that are neither settled, nor pending, nor still to come: they are missing."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from eventbus.redis.link import Link, Reply
 from eventbus.redis.scripts import moment
 
 LOOK = 50_000  # entries that are counted in one step
-MOST_LOOKS = 100  # steps for one lane; where more wait, it is not known how many
-LETTERS = 200  # dead letters a look
+MOST_LOOKS = 100  # steps for one lane; if more entries wait than these count, their number is not known
+LETTERS = 200  # dead letters that are read at a time
 
 Counts = Mapping[str, str]
 
 
 async def accounts(link: Link, namespace: str, stream: str) -> list[Account]:
     """One for the schedule, if there ever was anything in it, and one for each group that reads the stream, by name.
-    The numbers of one are of the same moment."""
+    The counts of all of them are of the same moment; the dead letters that are there are read right after it."""
     keys = stream_keys(namespace, stream)
     where = (*keys.lanes, keys.counts, keys.due, keys.scheduled)
     _, flat, groups = await scripts.call(link, scripts.ACCOUNT(where))
@@ -35,7 +35,8 @@ async def accounts(link: Link, namespace: str, stream: str) -> list[Account]:
 
 
 async def _add_unknown(link: Link, namespace: str, stream: str, missing: int, unknown: Reply) -> int | None:
-    """Of lanes in which the server has lost count: what waits there is counted."""
+    """`missing`, and what is missing in lanes where the server has lost count: the entries that wait there are counted
+    here. None if they are too many."""
     for lane, after, last, left in unknown:
         waiting = await _count(link, lane_key(namespace, stream, lane), f"({after.decode()}", last.decode())
         if waiting is None:
@@ -56,7 +57,7 @@ async def _count(link: Link, lane: str, start: str, last: str) -> int | None:
 
 
 async def _letters(link: Link, log: str, counts: Counts) -> Counter[str]:
-    """Dead letters that are there, of those that are counted."""
+    """By group, the dead letters that are there, of those that were counted as they died: since `lettersSince`."""
     found: Counter[str] = Counter()
     start = "-"
     while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LETTERS):
@@ -93,7 +94,7 @@ def _account(stream: str, group: str, counts: Counts, missing: int | None, lette
 
 
 def _gaps(text: str) -> tuple[Gap, ...]:
-    """Those that can be read: of a long list the beginning was cut off."""
+    """The gaps that can be read. A long list has lost its beginning, and so may start in the middle of a gap."""
     found = []
     for part in text.split(";"):
         numbers = part.split()

@@ -1,7 +1,8 @@
-"""Appending what may be there already: a look through the newest entries, then what is missing.
+"""Appending events that may be there already: a look through the newest entries, then an append of those not found.
 
-The look is no single step, so that it keeps nobody from the server for long. What comes in behind its back is looked at
-in the step that appends; if that is too much, by another look. So nothing lies between the last look and the append.
+The look takes several commands, so that the server has time for others in between. Entries that come in meanwhile are
+looked at by the script that appends; if they are too many, by another look. So no entry comes in unseen between the
+last look and the append.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ class Repeating:
         self._keyed = Repeats(self._find)
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Wait]:
-        """For each ms until it is due, -1 if it was there, or what it was refused with. Raises Unavailable."""
+        """For each: ms until it is due (0: it is stored), -1 for a duplicate, or its error. Raises Unavailable."""
         plain = iter(await self._plain.append([item for item in outgoing if item.once is None]))
         keyed = iter(await self._append_keyed([item for item in outgoing if item.once is not None]))
         return [next(plain) if item.once is None else next(keyed) for item in outgoing]
@@ -49,13 +50,14 @@ class Repeating:
         try:
             for part in _parts([item for event_id, item in items.items() if event_id not in looked.found]):
                 newest = await self._append_part(lane, part, newest, waits)
-        except Unavailable as error:  # what stands behind it is not tried: it would overtake
+        except Unavailable as error:  # the events behind it are not tried: they would overtake
             for event_id in items:
                 waits.setdefault(event_id, error)
         return [waits[item.envelope.id] for item in outgoing]
 
     async def _append_part(self, lane: Lane, part: list[Outgoing], newest: str, waits: dict[str, Wait]) -> str:
-        """Fills in `waits`, and returns the newest entry's id. One that is refused for itself keeps no other back."""
+        """Fills in `waits`, and returns the newest entry's id. An event that is refused for a fault of its own does not
+        keep the others from being appended."""
         patience = SINCE
         while part:
             try:
@@ -76,7 +78,7 @@ class Repeating:
             looked = await look_since(self._link, self._lane(lane), [item.envelope.id for item in part], newest)
             waits.update(dict.fromkeys(looked.found, -1))
             part = [item for item in part if item.envelope.id not in looked.found]
-            newest, patience = looked.newest, patience * 2  # it ends, however much comes in
+            newest, patience = looked.newest, patience * 2  # so that it ends, however much comes in
         return newest
 
     async def _try(self, lane: Lane, part: list[Outgoing], newest: str, patience: int) -> list[Any]:
@@ -88,7 +90,7 @@ class Repeating:
         reply: list[Any] = await scripts.call(self._link, scripts.APPEND_AGAIN(where, *since, priority, *fields))
         return reply
 
-    # With one ---------------------------------------------------------------------------------------------------------
+    # With a dedupe key ------------------------------------------------------------------------------------------------
 
     async def _append_keyed(self, outgoing: list[Outgoing]) -> list[Wait]:
         """An event that is there was stored by an earlier try, though its key may have expired since then."""
@@ -98,8 +100,8 @@ class Repeating:
         return [next(appended) if wait == -1 else wait for wait in found]
 
     async def _find(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
-        """ms until each is due, 0 if it is stored, -1 if it is neither. The schedule first: what is promoted meanwhile
-        is seen in the lane."""
+        """For each: ms until it is due, 0 if it is stored, -1 if it is neither. The schedule comes first: an event that
+        is promoted meanwhile is seen in the lane."""
         ids = [item.envelope.id for item in outgoing]
         keys = stream_keys(self._namespace, lane[0])
         scheduled: list[int] = await scripts.call(self._link, scripts.DUE((keys.due,), *ids))

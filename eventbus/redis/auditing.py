@@ -10,15 +10,15 @@ from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import entry_name, stream_keys
 from eventbus.redis.link import Link, ReplyError
 
-COUNTED = 50_000  # undelivered entries of a lane that are counted; where there are more, they are not
-LOOK = 1_000  # pending entries, dead letters, scheduled events a look
+COUNTED = 50_000  # undelivered entries of a lane that are counted; if there are more, their number is not known
+LOOK = 1_000  # pending entries, or dead letters, that are read at a time
 
 
 async def audit(
     link: Link, namespace: str, streams: Collection[str] | None = None
 ) -> tuple[list[Balance], list[Schedule]]:
-    """For each stream and group, and for each stream. Streams that are written to meanwhile may show what is on its way
-    from one place to another: what is missing for good is missing twice."""
+    """A Balance for each stream and group, and a Schedule for each stream. While a stream is written to, an event on
+    its way from one place to another may seem to be missing: one that is gone is missing in a second audit as well."""
     names = await find_streams(link, namespace) if streams is None else sorted(streams)
     balances = [balance for name in names for balance in await _balances(link, namespace, name)]
     return balances, [await _schedule(link, namespace, name) for name in names]
@@ -48,14 +48,14 @@ class _Part:
         self.read = None if read < 0 else read
         if added == length:
             self.skipped: int | None = 0
-        elif self.read is None or self.waiting is None:  # what is not there any more may be older than the group
+        elif self.read is None or self.waiting is None:  # the entries that are gone may be older than the group
             self.skipped = None
         else:
             self.skipped = max(0, added - self.read - self.waiting)
 
     @classmethod
     def of(cls, reply: tuple[int, int, list[list[bytes]]], name: str) -> "_Part":
-        """A group that a lane lacks begins at its beginning."""
+        """`reply`: of balance.lua. A group that the lane lacks will begin at its start: all entries wait for it."""
         added, length, groups = reply
         for found, read, waiting, pending in groups:
             if found.decode() == name:

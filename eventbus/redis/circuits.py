@@ -9,7 +9,7 @@ from eventbus.redis.keys import circuits_key
 from eventbus.redis.link import Link
 from eventbus.redis.scripts import ms
 
-KEEP = 86_400.0  # seconds behind the last failure
+KEEP = 86_400.0  # seconds that all is kept after the last failure
 
 
 class RedisCircuits:
@@ -34,14 +34,14 @@ class RedisCircuits:
         await self._link.execute("HDEL", self._key, circuit.name)
 
     async def troubled(self) -> list[CircuitState]:
-        """By our own clock, which may differ from the server's: it is for people."""
+        """Waits are told by this machine's clock, which may differ from the server's: they are for people to read."""
         found = pairs(await self._link.execute("HGETALL", self._key))
         states = [_state(name.decode(errors="replace"), state) for name, state in found.items()]
         return sorted(state for state in states if state is not None)
 
 
 def _state(name: str, packed: bytes) -> CircuitState | None:
-    """None for what is no state: somebody else has put it there."""
+    """None for a value that is no state: somebody else has put it there."""
     parts = packed.split()
     if len(parts) != 4 or not all(part.isdigit() for part in parts):
         return None

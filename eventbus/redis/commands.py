@@ -11,7 +11,7 @@ AT_ONCE = (0, 0)  # see due
 
 
 def command(namespace: str, item: Outgoing) -> Command:
-    """What appends this one, however it is to be appended."""
+    """The command that appends this item: at once, later, or under its dedupe key."""
     if item.once is not None:
         return dedupe.command(namespace, item, item.once, due(item) if item.later else AT_ONCE)
     return _schedule(namespace, item) if item.later else xadd(namespace, item)
@@ -31,5 +31,5 @@ def _schedule(namespace: str, item: Outgoing) -> Command:
 
 
 def due(item: Outgoing) -> tuple[int, int]:
-    """Delay in ms and ms since the epoch, as the scripts take them: what is later counts."""
+    """(delay in ms, earliest time in ms since the epoch); 0 means none. The script uses the later of the two."""
     return ms(max(0.0, item.delay)), 0 if item.at is None else unix(item.at)

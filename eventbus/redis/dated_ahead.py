@@ -1,4 +1,4 @@
-"""What a stream has that is dated ahead of the server's clock: the clock was wrong once, or somebody made it up."""
+"""Finds what is dated ahead of the server's clock: the clock was wrong once, or somebody made the date up."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,14 +9,15 @@ from eventbus.redis.keys import fired_key, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply
 from eventbus.redis.scripts import Command
 
-TOLERATED = 60.0  # seconds; a clock that is set right does not jump further
+TOLERATED = 60.0  # seconds; a clock that is being set right jumps no further than this
 PARKING = 366 * 86_400.0  # seconds; nothing rests for longer than a year
 
-Dated = dict[str, float]  # what it is, and the seconds by which it is ahead
+Dated = dict[str, float]  # what is dated ahead, in words, and by how many seconds
 
 
 async def examine(link: Link, namespace: str, streams: Sequence[tuple[str, Sequence[str]]]) -> list[Finding]:
-    """Of streams and their groups. Raises Unavailable."""
+    """`streams`: each with its groups. A warning for each that has something dated ahead, or one finding that all is
+    well. Raises Unavailable."""
     found: list[Finding] = []
     for stream, groups in streams:
         dated = await _dated(link, namespace, stream, groups)
@@ -52,7 +53,7 @@ def _ids(entries: Reply) -> Iterator[str]:
 
 
 def _ms(text: str) -> float:
-    """Seconds; what is no number says nothing."""
+    """A text of ms, in seconds; 0.0, which is never ahead, if it is no number."""
     return int(text) / 1000 if text.isdigit() and len(text) <= 20 else 0.0
 
 

@@ -13,11 +13,11 @@ from eventbus.redis.link import Argument, Link
 
 MOST_FIELDS = 1_000  # of a foreign entry that are kept; Lua unpacks at most some 8,000 values
 MOST_BYTES = 16 * 2**20  # of an entry that are kept; far more than an event may have
-REST_BYTES = 64 * 2**10  # that are kept of all that is beyond
+REST_BYTES = 64 * 2**10  # that are kept of all fields beyond these two bounds
 
 _OURS = b"dead."
 _REST = b"dead.rest"
-_DIGITS = 15  # of a number that somebody may have meant
+_DIGITS = 15  # that a number may have; a longer one is taken for unknown
 _LAST_MS = 253_402_300_799_000  # the end of the year 9999
 _ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 
@@ -25,8 +25,8 @@ _ID = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 def fields_of(delivery: Delivery, outcome: Dead) -> tuple[Argument, ...]:
     """Field, value, … of the dead letter; bury.lua adds dead.firstFailedAt.
 
-    An event of ours is kept whole. Of a foreign entry that has more fields, or more in them, than a script can take,
-    the first fields are kept, the beginning of all the others as one value, and the error says so."""
+    An event of ours is kept whole. A foreign entry may have more fields, or more bytes, than a script can take. Then
+    its first fields are kept, and of all the others the beginning, as one value (dead.rest); the error says so."""
     original, rest, note = _bounded(delivery.fields)
     return (
         *original,
@@ -38,7 +38,7 @@ def fields_of(delivery: Delivery, outcome: Dead) -> tuple[Argument, ...]:
 
 
 def _bounded(fields: Fields) -> tuple[list[bytes], bytes, str]:
-    """What is kept as it is, what is kept of the rest, and what is said of it; '' if there is no rest."""
+    """(field, value, … that are kept as they are; what is kept of the rest; a note on that, '' if there is no rest)."""
     sizes = [len(name) + len(value) for name, value in fields.items()]
     if len(sizes) <= MOST_FIELDS and sum(sizes) <= MOST_BYTES:
         return [part for pair in fields.items() for part in pair], b"", ""
@@ -104,7 +104,7 @@ async def discard(link: Link, namespace: str, letter: DeadLetter) -> bool:
 
 
 def _letter(stream: str, letter_id: str, entry: Fields) -> DeadLetter:
-    """Whatever stands in the dead-letter stream: somebody may have added to it by hand."""
+    """Reads whatever stands in the dead-letter stream: somebody may have added an entry by hand."""
     original = {name: value for name, value in entry.items() if not name.startswith(_OURS) or name == _REST}
     try:
         envelope = decode(original)
@@ -136,5 +136,5 @@ def _number(entry: Fields, name: str, unknown: int) -> int:
 
 
 def _time(ms: int) -> datetime:
-    """Ids may be dated to where there is no calendar."""
+    """At most the end of the year 9999, where Python's calendar ends: an id may be dated beyond it."""
     return datetime.fromtimestamp(min(ms, _LAST_MS) / 1000, UTC)

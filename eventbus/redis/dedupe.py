@@ -1,4 +1,4 @@
-"""Publishes that carry a dedupe key: one script each, and nothing for those that carry none.
+"""Publishes that carry a dedupe key: each takes a script. Publishes without one pay nothing for it.
 
 The holder of a key is a string that expires by itself. It is written in the same step as the event, so that neither is
 ever there without the other.
@@ -24,7 +24,7 @@ def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:
 
 @lru_cache(4096)
 def _places(namespace: str, stream: str, priority: int) -> tuple[str, str, str, str]:
-    """Where it goes to: its lane, or due and scheduled; and where that is counted."""
+    """Keys that an envelope is written to: its lane, or else due and scheduled; and the counts."""
     keys = stream_keys(namespace, stream)
     return keys.lane(priority), keys.due, keys.scheduled, keys.counts
 

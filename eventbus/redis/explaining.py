@@ -19,13 +19,13 @@ from eventbus.redis.reading import count_of, failure_count, first_failure
 from eventbus.redis.scripts import Command
 
 LOOK = 2_000  # entries a look: the server does nothing else meanwhile
-MARGIN = 60_000  # ms by which the clock of who made the event may have been fast
+MARGIN = 60_000  # ms by which the clock of the event's publisher may have been fast
 NOW = ("TIME",)
 
 
 async def explain(link: Link, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
-    """Looks through the logs from the event's own time on; and through all of them if it is not there, for the clock of
-    its publisher may have been wrong. event_id must be a UUIDv7."""
+    """Looks at the schedules, then through the logs from the time in the event's id on. If it is not found, looks
+    through the whole logs: the publisher's clock may have been wrong. event_id must be a UUIDv7."""
     streams = await find_streams(link, namespace) if streams is None else streams
     for stream in streams:
         due = await link.execute("ZSCORE", stream_keys(namespace, stream).due, event_id)
@@ -144,7 +144,8 @@ class _Log:
 
 
 def _unless_replayed(standing: GroupStanding, replays: Mapping[str, tuple[int, int]]) -> GroupStanding:
-    """`replays`: by group, the last entry that is addressed to it. What is settled before that has died."""
+    """`replays`: by group, the last entry that is addressed to it. An earlier entry that is settled is taken to have
+    died: it is not DONE but REPLAYED."""
     last = replays.get(standing.group, (0, 0))
     if standing.standing is Standing.DONE and _order(standing.entry.partition("@")[0]) < last:
         return replace(standing, standing=Standing.REPLAYED)

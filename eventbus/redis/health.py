@@ -17,7 +17,7 @@ Info = dict[str, str]
 
 
 async def examine(link: Link, namespace: str) -> list[Finding]:
-    """All findings, in order or not. Raises Unavailable."""
+    """All findings, those about what is well among them. Raises Unavailable."""
     before = time.time()
     clock = await link.execute("TIME")
     skew = int(clock[0]) + int(clock[1]) / 1e6 - (before + time.time()) / 2
@@ -122,7 +122,7 @@ def _clock(skew: float) -> Finding:
 
 
 async def _permissions(link: Link, namespace: str) -> Finding:
-    """By trying what the bus does, on keys of nobody, which are removed again."""
+    """Tries the commands that the bus uses, on keys that nobody else uses, and removes these keys."""
     log, marks, records = (f"{namespace}:{{doctor}}:{secrets.token_hex(4)}:{kind}" for kind in ("log", "set", "hash"))
     probes: list[tuple[Argument, ...]] = [
         ("XADD", log, "1-1", "field", "value"),
@@ -162,7 +162,7 @@ def _refused(reply: Reply) -> bool:
 
 
 async def _config(link: Link) -> Info:
-    """What may be known of it; managed servers do not tell."""
+    """The settings that the server tells of; a managed server may tell none."""
     wanted = ("save", "appendfsync", "timeout", "tcp-keepalive")
     found: Info = {}
     for reply in await link.pipeline([("CONFIG", "GET", name) for name in wanted]):

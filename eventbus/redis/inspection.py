@@ -16,7 +16,7 @@ _KINDS = re.compile(r"stream(:p\d+)?|due|dead")
 async def find_streams(link: Link, namespace: str) -> list[str]:
     """Names of the streams that have entries, groups, scheduled events or dead letters, sorted.
 
-    Looks through all keys of the database, in small steps: not for every moment."""
+    Looks through all keys of the database, in small steps: not to be called often."""
     found: set[str] = set()
     prefix, cursor = f"{namespace}:{{", "0"
     while True:

@@ -63,8 +63,8 @@ def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
 
 
 def limit_keys(namespace: str, scope: Scope, kind: str) -> tuple[str, str, str]:
-    """What a limit let start (`kind` says how that is kept), its line, what it remembers: see scripts/admit.lua. They
-    belong to a group, on whatever streams it is."""
+    """Keys of a limit: what it let start (`kind`: 'starts' of a rate, 'running' of places), its line, and what it
+    remembers; see scripts/admit.lua. They belong to a group, whatever streams it reads."""
     prefix = f"{namespace}:{{@{scope.group}}}:{scope.limit}"
     name = f"{prefix}:{scope.key}" if scope.key else prefix
     return f"{name}:{kind}", f"{name}:line", f"{name}:last"
@@ -76,8 +76,8 @@ def lines_key(namespace: str, group: str) -> str:
 
 
 def quota_key(namespace: str, quota: str) -> str:
-    """What was taken from it: see scripts/spend.lua. Its text may be anything, and need not be seen by who reads keys;
-    a tag of its own lets a cluster spread quotas."""
+    """What was taken from a quota: see scripts/spend.lua. The key holds a digest, for the quota's text may be anything,
+    and need not be seen by whoever lists keys. A hash tag of its own lets a cluster spread quotas."""
     return f"{namespace}:{{~{blake2b(quota.encode(), digest_size=16).hexdigest()}}}:quota"
 
 
@@ -89,12 +89,12 @@ class TallyKeys(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """Of the number of each worker's last addition."""
+        """With a worker's name behind it: the key that holds the number of that worker's last addition."""
         return self.minutes + ":"
 
 
 def tally_keys(namespace: str, organization: str | None) -> TallyKeys:
-    """A name of an organization may be anything; a digest has bounds, and a tag of its own."""
+    """The hash tag is a digest: an organization's name may be anything, and of any length."""
     tag = f"{namespace}:{{~{blake2b((organization or '').encode(errors='surrogatepass'), digest_size=16).hexdigest()}}}"
     return TallyKeys(f"{tag}:activity", f"{tag}:activity:failures")
 
@@ -132,14 +132,14 @@ def circuits_key(namespace: str) -> str:
 
 
 def recent_key(namespace: str, name: str) -> str:
-    """The last things of something (ZSET by position). Losing it loses a copy."""
+    """See eventbus.contract.recent_cache (ZSET: item by position). It is a copy of what is somewhere else."""
     return f"{namespace}:recent:{name}"
 
 
 class SessionKeys(NamedTuple):
-    """Of one session, all of an organization's with one hash tag, so that `active` (ZSET: session id by ms at which it
-    expires) changes with the session itself. `state` (HASH): see scripts/session.lua; `events` (LIST); `additions` (SET
-    of those that were made)."""
+    """Keys of one session. All sessions of an organization share a hash tag, so that `active` (ZSET: session id by ms
+    at which it expires) changes in one step with the session itself. `state` (HASH): see scripts/session.lua; `events`
+    (LIST); `additions` (SET of those that were made)."""
 
     state: str
     active: str
@@ -154,7 +154,7 @@ def session_keys(namespace: str, session: SessionId) -> SessionKeys:
 
 
 def sessions_pattern(namespace: str) -> str:
-    """Of the `events` of all sessions, whosever they are; without that end it is the key of their `state`."""
+    """Matches the `events` keys of all organizations' sessions. Without ':events' each is the key of its `state`."""
     return f"{namespace}:{{session:*}}:*:events"
 
 
@@ -163,8 +163,8 @@ def active_sessions_key(namespace: str, organization: str) -> str:
 
 
 def cursor_key(namespace: str, stream: str, session: SessionId) -> str:
-    """STRING: all events of the session before this position that go to this stream are there. It outlives the session:
-    see eventbus.contract.session_store."""
+    """STRING, a position in the session: the events before it that go to this stream are all there. It outlives the
+    session: see eventbus.contract.session_store."""
     return f"{namespace}:{{{stream}}}:session:{session.organization}:{session.id}"
 
 
@@ -184,7 +184,7 @@ def entry_name(lane: str, entry_id: str) -> str:
 
 
 def entry_mark(lane: str) -> str:
-    """What an entry of a lane's key has behind its id in deliveries and records."""
+    """'@' and the priority, which an entry of this lane has behind its id in its name; '' in the normal lane."""
     priority = lane.rpartition(":p")[2]
     return f"@{priority}" if priority.isdecimal() else ""
 

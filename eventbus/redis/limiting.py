@@ -20,7 +20,7 @@ async def admit(link: Link, namespace: str, requests: Sequence[Request], most: i
     [reply] = await scripts.run(link, [admission(namespace, requests, most)])
     if not isinstance(reply, ReplyError):
         return answers(requests, scripts.checked([reply])[0])
-    # One of them has made it fail, and must not keep the others. Nothing was written.
+    # One request has made the script fail before it wrote anything. Ask for each alone, so that the others may start.
     commands = [admission(namespace, [request], int(i < most)) for i, request in enumerate(requests)]
     replies = await scripts.run(link, commands)
     return [_one_answer(request, reply) for request, reply in zip(requests, replies, strict=True)]
@@ -55,7 +55,7 @@ async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
 
 
 def _running(namespace: str, requests: Iterable[Request]) -> dict[str, list[str]]:
-    """Who has a place in flight, by the key of those places."""
+    """The members that have places in flight, by the key of these places."""
     found: dict[str, list[str]] = {}
     for request in requests:
         for scope, limit in request.bounds:
@@ -95,7 +95,7 @@ def _told(bound: Bound) -> tuple[str | int, ...]:
 
 
 def answers(requests: Sequence[Request], flat: Sequence[int]) -> list[Answer]:
-    """What it returned."""
+    """The reply of scripts/admit.lua to these requests, as one Answer for each."""
     bounds = list(dict.fromkeys(bound for request in requests for bound in request.bounds))
     now, *pairs = flat
     return [

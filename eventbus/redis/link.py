@@ -28,8 +28,8 @@ Reply = Any
 Argument = str | bytes | int | float
 
 CONNECT_TIMEOUT = 2.0  # seconds
-LATE = 0.1  # seconds by which a timer may come too late before it is this loop that is to blame
-FLUSH_AT = 100  # commands; that many do not wait for the end of the loop's tick
+LATE = 0.1  # seconds; a timer that comes later than this tells that the loop itself stood still
+FLUSH_AT = 100  # commands; so many are written at once, before the loop's tick ends
 # Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
 # cannot write to its disk, lacks the replicas that it needs, has no connection left.
 _NOT_READY = (
@@ -45,11 +45,11 @@ class ReplyError(EventBusError):
 
 
 class UnknownScript(ReplyError, NotBegun):
-    """It has forgotten the script, or never knew it; it does know the text."""
+    """The server has forgotten the script, or never knew it. Nothing was done: send the script's text instead."""
 
 
 class _Wire(asyncio.Protocol):
-    """Replies in the order of their commands. A caller that went away has a future that is done, and passed over.
+    """Hands out replies in the order of their commands. A reply whose caller went away is dropped: its future is done.
 
     name  makes an error of the bus out of a refusal, or of why the connection ended"""
 
@@ -58,7 +58,7 @@ class _Wire(asyncio.Protocol):
         self.waiting: deque[asyncio.Future[Reply]] = deque()
         self.out: list[bytes] = []
         self.watched = False
-        self.quiet_since = 0.0  # loop time of the last reply, or of the command that has been waiting since then
+        self.quiet_since = 0.0  # loop time of the last reply, or of a later command that found none waiting
         self.ending = "the server closed the connection"
         self.transport: asyncio.Transport | None = None
         self.loop = asyncio.get_running_loop()
@@ -105,11 +105,11 @@ class _Wire(asyncio.Protocol):
 class Link:
     """`await link.execute("XADD", …)`. Connects by itself, again and again; fails fast while the server is away.
 
-    timeout: seconds without any reply after which the connection is given up, though commands wait for one. It may be
-    changed, and holds for what waits by then, too.
-    home: where it may be used; without, where it is used first.
-    `epoch` counts connections: who sees it change knows that replies may have been lost. `client_id`: what the server
-    calls the present one.
+    timeout: seconds without any reply, while commands wait for one, after which the connection is given up. It may be
+    changed, and the change holds for commands that wait already.
+    home: the process and event loop in which the link may be used; by default those of its first use.
+    `epoch` counts connections: when it has changed, replies may have been lost. `client_id`: the server's number for
+    the present connection.
     """
 
     def __init__(self, url: str, *, timeout: float, name: str, home: Home | None = None) -> None:
@@ -142,7 +142,7 @@ class Link:
             await self._connect()
 
     def begin(self, *command: Argument) -> asyncio.Future[Reply] | None:
-        """The reply to be, which may end as `execute` does. None while there is no connection."""
+        """A future of the reply; it raises what `execute` raises. None while there is no connection."""
         wire = self._wire
         return None if wire is None or wire.transport is None else self._send(wire, _pack(command))
 
@@ -183,10 +183,10 @@ class Link:
         return replies
 
     async def close(self) -> None:
-        """In a process that was forked from that of the link it sends nothing, and lets the parent's connection be."""
+        """In a process that was forked from the link's, this sends nothing and leaves the parent's connection alone."""
         self._closed = True
         if self._attempt is not None:
-            self._attempt.cancel()  # a server that is away must not hold up who leaves
+            self._attempt.cancel()  # a server that is away must not delay closing
             await asyncio.wait([self._attempt])
         wire, self._wire = self._wire, None
         if wire is not None and wire.transport is not None:
@@ -197,10 +197,10 @@ class Link:
 
     def _send(self, wire: _Wire, packed: bytes) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
-        if loop is not wire.loop:  # its reply would never be seen there
+        if loop is not wire.loop:  # the caller's loop would never see the reply
             self._home.check()
         future = loop.create_future()
-        if wire.transport is None:  # lost between the end of _connect and the waking of who waited for it
+        if wire.transport is None:  # lost after _connect, before its caller went on
             future.set_exception(self._named(wire.ending))
             return future
         if not wire.waiting:
@@ -217,8 +217,9 @@ class Link:
         return future
 
     def _watch(self, wire: _Wire, due: float) -> None:
-        """No reply at all for a whole timeout: the connection is half open, or the server frozen. Or this loop stood
-        still and looks only now: what it did not see then counts for nothing."""
+        """Gives the connection up if no reply came for a whole timeout: it is half open, or the server is frozen. If
+        this loop itself stood still and looks too late, replies may be there that it has not read: it waits for as long
+        again, at most a timeout."""
         if wire.transport is None or not wire.waiting:
             wire.watched = False
             return
@@ -234,7 +235,7 @@ class Link:
             wire.transport.abort()
 
     def _named(self, reason: ReplyError | str) -> EventBusError:
-        """What the bus calls a refusal, or the end of a connection."""
+        """The bus's error for a refusal (a ReplyError), or for why the connection ended (a text)."""
         text = str(reason)
         if isinstance(reason, str):
             self._note_away(text)
@@ -252,7 +253,7 @@ class Link:
         if self._closed and not self._home.closed:
             raise Unavailable(self._server, "this connection is closed")
         self._home.check()
-        if self._home.loop is None:  # nobody opens it
+        if self._home.loop is None:  # a home that nobody opens: its first use does
             self._home.enter()
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.create_task(self._connect_once())
@@ -279,7 +280,7 @@ class Link:
         except ReplyError as error:
             if not self._home.admitted:
                 raise ConfigurationError(f"{self._server} refused the login: {error}") from None
-            # It was right once: a password that is being changed, an ACL file that is late. That ends, as an outage.
+            # The login was right once: a password is being changed, or an ACL file is late. That passes, as an outage.
             self._note_away(f"it refuses the login: {error}", refused=True)
             raise Unavailable(self._server, f"it refuses the login: {error}") from None
         self._home.admitted = True
@@ -315,11 +316,12 @@ class Link:
         return wire
 
     async def _end_predecessor(self, wire: _Wire) -> tuple[Argument, ...]:
-        """What the connection before this one has sent was executed by now, or never will be: whoever repeats a command
-        over this one must not meet the first try later, out of the socket of a server that was frozen or of a network
-        that was slow. Returns how the server tells this one from all others, before and after restarts.
+        """Ends the connection before this one: what it has sent is executed by now, or never will be. Else the server
+        might execute a command again after it was repeated over this connection, because the first try lay in the
+        socket of a frozen server or in a slow network. Returns a filter for CLIENT KILL that names this connection and
+        no other one, also after restarts.
 
-        A user who may not do that does without."""
+        A user who may not do that does without: then it returns ()."""
         try:
             if self._known_as:
                 await self._send(wire, _pack(("CLIENT", "KILL", *self._known_as)))
@@ -329,7 +331,7 @@ class Link:
         names = dict(part.partition("=")[::2] for part in told.decode().split())
         if names.get("addr", ":0").endswith(
             ":0"
-        ):  # of a Unix socket: all clients have the same, and numbers begin anew
+        ):  # a Unix socket: all clients have the same address, and their numbers begin anew
             return ()
         return ("ID", names["id"], "ADDR", names["addr"])
 
@@ -347,13 +349,14 @@ class Link:
     def disown(self) -> None:
         """This process was forked from the one that the connection belongs to."""
         if self._wire is not None:
-            # It is kept: as it went it would take itself out of what its loop waits for, which is the parent's too.
+            # It is kept: if it were freed, its socket would be taken out of the set (epoll) that the parent's loop
+            # waits for, since both processes share that.
             _inherited.append(self._wire)
         self._wire = self._attempt = None
 
     def _note_away(self, detail: str, *, refused: bool = False) -> None:
-        """One line when it goes and one when it is back, however many callers try meanwhile. One that refuses is not
-        waited for in silence: somebody must mend it."""
+        """Logs one line when the server goes away (and there is one when it is back), however many callers try
+        meanwhile. A refused login is logged as an error: somebody must mend it."""
         if not self._away and not self._closed:
             tell = log.error if refused else log.warning
             tell("redis is away", server=self._server, connection=self._name, reason=detail)

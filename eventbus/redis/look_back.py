@@ -1,7 +1,7 @@
 """Looking for events among the newest entries of a lane, in pages.
 
-Entries come whole, so that a look at many of them would keep the server from everybody else for seconds where they are
-large. A page is bounded in entries and in bytes, and the whole look as well.
+The server reads entries whole: if they are large, one look at many of them would keep it from everybody else for
+seconds. So a page is bounded in entries and in bytes, and the whole look as well.
 """
 
 import time
@@ -13,8 +13,8 @@ from eventbus.redis import scripts
 from eventbus.redis.link import Link
 
 LOOK_BACK, LOOK_BACK_BYTES = 20_000, 128 * 2**20  # entries, and bytes of them, that a look goes through at the most
-PAGE, PAGE_BYTES = 1_000, 2**19  # of these, what one command looks at: some milliseconds
-MARGIN = 60_000  # ms that a look goes further back than an event is old: who made it may have a fast clock
+PAGE, PAGE_BYTES = 1_000, 2**19  # how many of these one command looks at: it takes some milliseconds
+MARGIN = 60_000  # ms that a look goes further back than an event is old: its publisher's clock may be fast
 
 
 class Looked(NamedTuple):
@@ -25,14 +25,14 @@ class Looked(NamedTuple):
 
 
 async def look(link: Link, lane: str, ids: Collection[str], age: int) -> Looked:
-    """For these events, among entries that are at most `age` ms old. What comes in meanwhile is not looked at.
+    """Looks for these events among entries that are at most `age` ms old, but not at entries that come in meanwhile.
 
     Raises Unavailable, or what the server refuses the look with."""
     return await _look(link, lane, ids, age)
 
 
 async def look_since(link: Link, lane: str, ids: Collection[str], newest: str) -> Looked:
-    """As `look`, behind an entry of this id; among all that there are, if it is ''."""
+    """As `look`, among the entries behind the one with the id `newest`; among all entries, if that is ''."""
     looked = await _look(link, lane, ids, f"({newest or '0-0'}")
     return looked._replace(newest=looked.newest or newest)
 
@@ -52,7 +52,7 @@ async def _look(link: Link, lane: str, ids: Collection[str], to: int | str) -> L
 
 
 def age(envelopes: Iterable[Envelope]) -> int:
-    """ms before which none of them can have been stored. An age, because the server's clock may be another."""
-    # The two clocks may differ by about what they seem to, whoever of us is behind.
+    """ms: none of them can have been stored longer ago. An age and no time, because the server's clock may differ."""
+    # An id from the future tells about how far the publisher's clock and ours are apart: look back as far as that.
     now = time.time_ns() // 1_000_000
     return max((abs(now - unix_ms(envelope.id)) for envelope in envelopes), default=0) + MARGIN

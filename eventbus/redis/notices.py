@@ -40,8 +40,8 @@ async def listen(url: str, channel: str, joined: Callable[[], None] | None = Non
 
 
 async def _next(pubsub: PubSub) -> dict[str, Any]:
-    """What the server says next. redis-py sends pings of its own, but never misses the answer: who listens on a
-    connection that is half open would do so for ever. Raises TimeoutError."""
+    """The next message from the server. redis-py sends pings of its own, but does not notice that no answer comes: on a
+    half-open connection it would listen for ever. Raises TimeoutError."""
     message = await pubsub.get_message(timeout=SILENCE)
     if message is None:
         await pubsub.ping()

@@ -19,7 +19,7 @@ from eventbus.redis.scripts import Command, ms
 from eventbus.redis.shared_look import Wait
 
 PROMOTE_BATCH = 500
-ASIDE = 60.0  # seconds until what can be neither delivered nor become a dead letter is tried again
+ASIDE = 60.0  # seconds until an event that can neither be delivered nor become a dead letter is tried again
 SOON = 1_100  # ms; a worker looks at the schedule at least once a second, and may miss what is due sooner
 TICK = 0.05  # seconds
 
@@ -82,7 +82,8 @@ class Publishing:
                 return sorted(found)
 
     def _promote_in_time(self, outgoing: Sequence[Outgoing], waits: Sequence[Wait]) -> None:
-        """What is due before every worker has had a look at the schedule is promoted from here, if we live so long."""
+        """Promotes from here, if this process lives so long, events that are due before a worker may next look at the
+        schedule."""
         loop = asyncio.get_running_loop()
         for item, wait in zip(outgoing, waits, strict=True):
             if isinstance(wait, EventBusError):
@@ -108,7 +109,7 @@ def promotion(namespace: str, stream: str) -> Command:
 
 
 def promoted(stream: str, reply: Reply) -> int:
-    """What `promotion` was answered: ms until the next one is due, or -1. What was set aside is told here."""
+    """Reads the reply to `promotion`: ms until the next event is due, or -1. Logs the events that were set aside."""
     wait, aside = reply
     for event_id, reason in zip(aside[::2], aside[1::2], strict=True):
         log.error(
@@ -121,7 +122,7 @@ def promoted(stream: str, reply: Reply) -> int:
 
 
 def fate(wait: int) -> Status:
-    """What a script's answer, ms until an event is due, says of it."""
+    """The status that a script's answer means: ms until the event is due, 0 if it is stored, -1 for a duplicate."""
     if wait < 0:
         return Status.DUPLICATE
     return Status.SCHEDULED if wait else Status.STORED

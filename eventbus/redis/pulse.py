@@ -1,15 +1,15 @@
 """Whether a server has been answering, and what its clock says.
 
 The server judges leases by its clock. That alone does not tell whether a holder had the chance to renew: while a server
-stands still, or when its clock is set, leases run out of those who live as well. So each process asks the server for
-its time several times in a lease, and from the answers it knows two things:
+stands still, or when its clock is set, the leases of living holders run out as well. So each process asks the server
+for its time several times in a lease, and learns two things from the answers:
 
-* for how long the server has been answering. A lease is over when it was not renewed for its length, and the server
-  answered meanwhile for as long as every living holder needs to renew, a third of a lease, all in all.
+* for how long the server has been answering. A lease is over when it was not renewed for its whole length, and in that
+  time the server was answering for at least a third of a lease, all in all. Every living holder can renew in that.
 * what time the server has now. A command that is to take over leases says when it is meant to run. If it runs later,
   because it lay in the socket of a server that stood still or the clock was set, leases have to be older by as much.
 
-A clock that was set is noticed by comparing it with the loop's. What was known before counts for nothing then.
+A clock that was set is noticed by comparing it with the loop's clock. Then all that was known before is forgotten.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ LOOKS = 8  # in a lease
 LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.05  # seconds between looks
 SILENCE = 1 / 3  # of a lease; between two answers further apart than that the server may have stood still
 SHORTEST_SILENCE = 0.25  # seconds; loops of busy machines are late by as much
-STEP = 1.0  # seconds by which a clock has to be off; less does no harm to a lease
+STEP = 1.0  # seconds; a clock that is off by no more does no harm to a lease
 REMEMBERED = 64  # stretches of time in which the server answered
 
 log = get_logger("eventbus.redis")
@@ -48,7 +48,7 @@ class Pulse:
         self._looking: asyncio.Task[None] | None = None
         self._answered: deque[list[float]] = deque(maxlen=REMEMBERED)  # begin and end of each stretch
         self._time: tuple[float, float, float] | None = (
-            None  # server's seconds; own ones when it was asked, had answered
+            None  # the server's seconds; our clock's when we asked it, and when it had answered
         )
         self.steps_back = 0
 
@@ -64,8 +64,8 @@ class Pulse:
             await asyncio.wait([self._looking])
 
     def age_needed(self, lease: float) -> float | None:
-        """Seconds for which an entry must not have been renewed as of now, so that its lease is over. None: there is no
-        telling yet."""
+        """Seconds for which an entry must have gone without renewal, as of now, for its lease to be over. None if that
+        is not known yet."""
         wanted, now = lease * SILENCE, self._clock()
         for begin, end in reversed(self._answered):
             if end - begin >= wanted:
@@ -98,14 +98,15 @@ class Pulse:
         self._compare(server, asked, answered, min(STEP, silence))
         if answered - asked <= silence or self._time is None:
             self._time = server, asked, answered
-        # At `asked` it had not stopped answering yet: an answer came.
+        # The server was still answering at `asked`, for an answer came; later it may have stood still.
         if self._answered and answered - self._answered[-1][1] <= silence:
             self._answered[-1][1] = asked
         else:
             self._answered.append([answered, answered])
 
     def _compare(self, server: float, asked: float, answered: float, most: float) -> None:
-        """Whether the server's clock has gone as far as ours, as closely as the ways to and fro let us know."""
+        """Forgets what is known if the server's clock has gone further than ours since the last answer, or less far, by
+        more than `most` seconds. The time for which questions and answers were under way is allowed for."""
         if self._time is None:
             return
         server_before, asked_before, answered_before = self._time

@@ -1,7 +1,7 @@
 """Reading new entries: what RedisTransport.read does.
 
-look    takes what is there and does not wait: fairly, lane by lane, in a script; while one lane alone is full, which is
-        the usual case, in two plain commands, since what passes through a script costs the server ten times as much
+look    takes what is there and does not wait. A script does so fairly, lane by lane. While one lane alone is full, the
+        usual case, two plain commands do: entries that pass through a script cost the server ten times as much
 wait    blocks until there is something; it cannot tell the lanes apart
 """
 
@@ -16,7 +16,7 @@ from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError
 
-GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; leases of others run out
+GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; the leases of the rest run out
 _ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a small part
 
 Entry = tuple[str, Sequence[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
@@ -27,28 +27,29 @@ log = get_logger("eventbus.redis")
 class Reader:
     """A subscription's own connection, and what it has handed out and not seen settled.
 
-    link  blocks; `others` is the connection that settles and reclaims: its order tells what is in hand by now
+    link    the connection whose reads block
+    others  the connection that settles and reclaims; a command over it sees the effect of all that were sent before it
     """
 
     def __init__(self, subscription: Subscription, namespace: str, link: Link, others: Link) -> None:
         self.subscription = subscription
         self.link = link
-        self.quiet_until = 0.0  # nothing of the group can come up for being reclaimed before, but for what is parked
+        self.quiet_until = 0.0  # loop time; before, nothing of the group can be reclaimed but what is parked
         self.brought_back: int | None = None  # see eventbus.redis.reclaiming
         self.held: dict[str, Delivery] = {}  # by its entry
-        self.lost: set[str] = set()  # of these, what others may have by now: its lease was not renewed in time
-        self.cut = False  # a reply was not waited for, which may have handed something out
-        self._timeout = link.timeout  # beside what a read waits
+        self.lost: set[str] = set()  # those of `held` that others may have by now: not renewed in time
+        self.cut = False  # a reply that may have handed something out was not waited for
+        self._timeout = link.timeout  # on top of the time that a read waits
         self._others = others
         self._namespace = namespace
         self._lanes = stream_keys(namespace, subscription.stream).lanes
         self._epoch = 0
         self._dry = False  # the last look or wait found less than it asked for: another look would find nothing
-        self._full: int | None = None  # the priority of the one lane that has all there is to read, if it is one
+        self._full: int | None = None  # the priority of the only lane that has anything to read, if it is only one
 
     async def read(self, credit: int, wait: float) -> list[Delivery]:
-        """Where there was less than asked for, the next read waits; that may take half of the credit from each lane
-        that was filled in between."""
+        """If there was less than asked for, the next read waits at once. A read that waits may take half of the credit
+        from each lane that was filled in between."""
         if self._epoch != self.link.epoch and (lost := await self._read_own(credit)):
             return lost
         self.link.timeout = self._timeout + wait
@@ -66,8 +67,9 @@ class Reader:
         return self.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Those that are not in hand already: a lease may run out while its holder is busy with the event, or before it
-        is told of it. Such a one is told what it was handed out as again: it may have failed elsewhere meanwhile."""
+        """Those that are not in hand already. A lease may run out while its holder is busy with the event, or before
+        the reply has reached the holder: then the entry is handed to it again. The delivery in hand gets the new one as
+        its `again`: the event may have failed elsewhere meanwhile."""
         held = self.held
         new = [delivery for delivery in deliveries if delivery.entry_id not in held]
         if len(new) < len(deliveries):
@@ -78,8 +80,8 @@ class Reader:
         return new
 
     async def give_back(self) -> None:
-        """All that is still this consumer's goes to others, if there may be anything: nothing is read any more. Raises
-        what the link raises."""
+        """Gives all entries that are still this consumer's to others, if a reply may have been lost; else does
+        nothing. Nothing is read any more. Raises what the link raises."""
         if not self.cut and self._epoch == self.link.epoch:
             return
         _, group, consumer, *_ = subscription = self.subscription
@@ -180,19 +182,19 @@ def failure_count(record: bytes | None) -> int:
 
 
 def first_failure(record: bytes | None) -> int | None:
-    """ms at which the first of them was noted."""
+    """ms at which the first failure was noted, as such a record tells; None if there was none."""
     ms = (record or b"").rpartition(b" ")[2]
     return int(ms) if failure_count(record) and ms.isdigit() else None
 
 
 def count_of(value: bytes | None) -> int:
-    """What somebody else has written there counts as nothing."""
+    """0 for a value that is no count: somebody else has written it."""
     return int(value) if value and value.isdigit() and len(value) < 10 else 0
 
 
 async def create_group(link: Link, namespace: str, subscription: Subscription, error: ReplyError) -> None:
-    """At 0: a group that was lost, with its stream or alone, misses nothing when it comes back. Raises the error, if it
-    is about something else."""
+    """Creates the group at the beginning of each lane: one that was lost, with its stream or alone, misses nothing when
+    it comes back. Raises `error` if it is not about a group that is missing."""
     if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
         raise error
     keys = stream_keys(namespace, subscription.stream)

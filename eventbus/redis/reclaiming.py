@@ -17,7 +17,7 @@ from eventbus.redis.scripts import Command, ms
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
-LEFT_ALONE = 1_000  # entries that are named to be left to others
+LEFT_ALONE = 1_000  # entries that a reclaim is told to leave to others, at the most
 RESTART_PAGE = 500  # entries in one script
 
 log = get_logger("eventbus.redis")
@@ -59,7 +59,7 @@ class Reclaiming:
             await create_group(self._link, self._namespace, subscription, reclaimed)
             return Reclaimed(next_due=0.0)
         due_ms, suspects, taken, pending = scripts.checked([reclaimed])[0]
-        # What is delivered from now on keeps its lease for so long, and what is parked meanwhile a peek finds.
+        # Nothing is pending: leases that begin from now on hold until then, and a peek finds what is parked meanwhile.
         reader.quiet_until = now + subscription.lease + QUIET_MARGIN if not pending else 0.0
         deliveries = [
             Delivery(subscription, entry.decode(), pairs(fields), failure_count(failures), crashes)
@@ -89,8 +89,9 @@ class Reclaiming:
         )
 
     async def _bring_back(self, reader: Reader) -> None:
-        """A server whose clock was set back takes leases for longer than they are: what was renewed before seems to be
-        renewed in times to come. Looked for by each process when it begins, and whenever it sees that happen."""
+        """Restarts leases that end too late. When a server's clock is set back, leases that were renewed before seem to
+        be renewed in the future, and so last too long. Each process looks for them when it begins, and whenever it sees
+        the clock set back."""
         seen = self._pulse.steps_back
         if reader.brought_back != seen:
             restarted = await restart_leases(self._link, self._namespace, reader.subscription)
@@ -135,7 +136,8 @@ class _Schedule:
         self.due: float | None = None  # when the first is due, by the loop's clock
 
     def note(self, answer: Reply, now: float) -> None:
-        """`answer`: of the promotion, or why it was refused (want of memory, say); told once, until it works."""
+        """`answer`: the promotion's reply, or why it was refused (want of memory, say). A refusal is logged once, until
+        promotion works again."""
         refused = str(answer) if isinstance(answer, Exception) else None
         if refused is None:
             wait = promoted(self._stream, answer)

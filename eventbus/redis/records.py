@@ -1,4 +1,4 @@
-"""Records of tracked groups: one script for each event that something has become of, all in one write."""
+"""Records of tracked groups: each update of an event's record takes one script, and all leave in one write."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -10,9 +10,9 @@ from eventbus.redis.link import Argument, Link
 from eventbus.redis.notices import listen
 from eventbus.redis.scripts import Command
 
-OPEN_TTL = 7 * 86_400_000  # ms that a record is kept of what never ends, because its event was lost
-NEWS = "*"  # where scripts/track.lua expects when the record was written that is to be corrected
-ENDED_TTL = 60_000  # ms that whoever asks can still see the end of what is not kept
+OPEN_TTL = 7 * 86_400_000  # ms that a record is kept that never ends, because its event was lost
+NEWS = "*"  # corrects no record: stands where scripts/track.lua expects when the corrected one was written
+ENDED_TTL = 60_000  # ms for which an event's end can still be seen if the group keeps no record of it
 
 
 class RedisRecords:

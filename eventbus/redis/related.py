@@ -1,4 +1,4 @@
-"""What belongs to the same request, as far as Redis can tell in passing."""
+"""The events of one request (of a correlation id), as far as a quick look at Redis finds them."""
 
 from collections.abc import Collection
 
@@ -13,8 +13,8 @@ from eventbus.redis.keys import stream_keys
 from eventbus.redis.link import Link
 
 NEWEST = 200  # entries of each lane that are looked at: the server does nothing else meanwhile
-FIRST = 1_000  # of what is scheduled
-LEAN = 16_384  # bytes of data
+FIRST = 1_000  # scheduled events that are looked at, the first due of each stream
+LEAN = 16_384  # bytes of data; an event that has more is told without its data
 
 
 async def related(
@@ -33,6 +33,6 @@ async def related(
                 envelope = decode(pairs(fields))
             except CodecError:
                 continue
-            if envelope.correlation == correlation_id:  # and no metadata that looks like it
+            if envelope.correlation == correlation_id:  # the script may have found the same text in other metadata
                 found.append(Related(envelope, None if wait < 0 else wait / 1000))
     return found

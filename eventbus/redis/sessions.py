@@ -103,7 +103,7 @@ class RedisLedger:
         )
 
     async def forget(self, session: SessionId, streams: Sequence[str]) -> None:
-        """The cursors first: who dies before the note is gone is followed by somebody who does it again."""
+        """The cursors first: if this process dies before the note is gone, another finds the note and repeats this."""
         cursors: list[Command] = [
             ("PEXPIRE", cursor_key(self._namespace, stream, session), ms(CURSOR_HOLDS)) for stream in streams
         ]
@@ -128,7 +128,7 @@ class RedisLedger:
             return None
 
     async def events(self, session: SessionId, start: int, count: int) -> list[Envelope | Unreadable]:
-        if count < 1:  # to Redis an end below the start is a place before the last
+        if count < 1:  # to Redis a negative end is a place counted from the last event
             return []
         keys = session_keys(self._namespace, session)
         packed = await self._link.execute("LRANGE", keys.events, start, start + count - 1)
@@ -157,7 +157,8 @@ class RedisLedger:
 
 
 def _state(session: SessionId, reply: Reply) -> SessionState:
-    """What a script has told. Raises what it refused."""
+    """The session as a script's reply tells it. Raises NoSuchSession, WrongState, SessionFull, Stale or SessionRefused
+    if the script refused."""
     word, status, flat = reply[:3]
     if status is None:
         raise NoSuchSession

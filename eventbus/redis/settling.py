@@ -41,7 +41,8 @@ async def settle(link: Link, namespace: str, settlements: Sequence[Settlement]) 
 
 
 async def _explained(link: Link, step: Step, error: Exception) -> Exception:
-    """Where a key is of another type, somebody else has put it there, and only an operator can take it away."""
+    """The error to tell: it names the keys if some are of a wrong type. Somebody else has put these there, and only an
+    operator can move them away."""
     if not isinstance(error, ReplyError) or "WRONGTYPE" not in str(error):
         return error
     keys = [str(key) for key in step.command[3 : 3 + int(step.command[2])]]
@@ -97,10 +98,10 @@ def by_lane(deliveries: Iterable[Delivery]) -> dict[Lane, list[str]]:
 
 
 def _steps(namespace: str, settlements: Sequence[Settlement]) -> tuple[list[Step], list[Refusal]]:
-    """Acks first and in batches, and what limits keep waiting; every other outcome is a script of its own. All but acks
-    look who the owner is.
+    """Acks come first, in batches, then what limits keep waiting, also in batches; every other outcome is a script of
+    its own. All scripts but that of acks check that the consumer still owns the entries.
 
-    Of what no command can be made is refused here."""
+    A settlement that no command can be made of is refused here."""
     done: list[Delivery] = []
     resting: dict[Lane, list[tuple[Settlement, int]]] = {}
     others: list[Step] = []

@@ -1,4 +1,4 @@
-"""Repeats of one lane that share a look.
+"""Repeated appends to one lane share a look.
 
 To look through the newest entries of a busy stream costs the server up to half a second, in pages, for however few
 events. After an outage all publishers repeat at once: those that come while a look is under way share the next one.
@@ -13,12 +13,12 @@ from eventbus.errors import EventBusError, Unavailable
 BATCH = 2_000  # events a look
 
 Lane = tuple[str, int]  # stream and priority
-Wait = int | EventBusError  # ms until an event is due, -1 for one that was there; or why there is none
+Wait = int | EventBusError  # ms until an event is due, 0 and -1 as the look says: see append_again; or an error
 Look = Callable[[Lane, list[Outgoing]], Awaitable[list[Wait]]]
 
 
 class Repeats:
-    """`look(lane, outgoing)` tells of each, or raises what is to be told of all."""
+    """`look(lane, outgoing)` returns one Wait for each item, or raises the error that is to be told of all."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
@@ -51,7 +51,7 @@ class Repeats:
                     told = await self._look(lane, [item for item, _ in wanted])
                     waits = [wait for wait, _ in zip(told, wanted, strict=True)]
                 except Unavailable as error:
-                    # All who wait, and not one batch after the other: each might take a timeout.
+                    # It is told to all who wait, and not to one batch after the other: each might take a timeout.
                     wanted += self._waiting.pop(lane)
                     waits = [error] * len(wanted)
                 except EventBusError as error:

@@ -54,7 +54,7 @@ class RedisTallies:
 
 
 def _failure(told: bytes) -> DeadEvent | None:
-    """None for what is none: somebody else has put it there."""
+    """None for a value that tells of no failure: somebody else has put it there."""
     at, _, packed = told.partition(b" ")
     try:
         fields = orjson.loads(packed)

@@ -42,10 +42,10 @@ from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
-GIVE_BACK_TIMEOUT = 1.0  # seconds that what a cancelled worker has not seen may take to be given back
+GIVE_BACK_TIMEOUT = 1.0  # seconds that a cancelled worker may take to give back what it has not seen
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
-UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle beside it
+UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle uncounted
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
@@ -150,8 +150,9 @@ class RedisTransport:
             for ((subscription, _), _), lost in zip(slices, replies, strict=True)
             for entry in lost
         }
-        # They stay in hand until they are settled: an outcome whose reply was lost must not meet the next delivery. Nor
-        # are they taken over meanwhile: their handlers run on, and others are free to run them.
+        # Lost deliveries stay in hand until they are settled: an outcome that is sent again, since its reply was lost,
+        # must not meet the next delivery of the entry. Nor does this consumer reclaim them meanwhile: their handlers
+        # run on here, and others are free to run them.
         for subscription, entry in gone:
             if (reader := self._readers.get(subscription)) is not None and entry in reader.held:
                 reader.lost.add(entry)
@@ -177,7 +178,7 @@ class RedisTransport:
         reader = None
         for delivery, _ in settlements:
             if reader is None or reader.subscription is not delivery.subscription:
-                reader = self._readers.get(delivery.subscription)  # none is left of what is not read any more
+                reader = self._readers.get(delivery.subscription)  # None if it is not read any more
             if reader is None or (refused and id(delivery) in refused):
                 continue
             reader.held.pop(delivery.entry_id, None)

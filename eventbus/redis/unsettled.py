@@ -1,4 +1,4 @@
-"""Looking through all that is to be handled, or may be: a page at a time, so that others get their turn in between."""
+"""Looking through all events that are, or may be, still to be handled: page by page, to let others have their turn."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
@@ -54,7 +54,7 @@ async def scheduled(link: Link, namespace: str, stream: str) -> AsyncIterator[Fi
     while True:
         cursor, entries = await scripts.call(link, scripts.SCHEDULED((key,), cursor, PAGE))
         for fields in map(pairs, entries):
-            if fields[b"id"] not in seen:  # a table that grows is walked through in part again
+            if fields[b"id"] not in seen:  # HSCAN may return one again while the hash grows
                 seen.add(fields[b"id"])
                 yield fields
         if cursor == b"0":
@@ -71,7 +71,7 @@ async def dead_letters(link: Link, namespace: str, stream: str) -> AsyncGenerato
 
 
 async def _pending(link: Link, lane: str, groups: Sequence[str], until: str) -> AsyncIterator[Fields]:
-    """Up to this id; those behind it are found there."""
+    """Entries up to the id `until` that are pending in any of these groups, each once. `_behind` finds later ones."""
     seen: set[bytes] = set()
     for group in groups:
         start = "-"

@@ -1,8 +1,8 @@
 """Counting what executions come to, for `bus.activity`: a few additions for an event, and a write a second.
 
-Counts wait in memory until they are written. A process that dies takes with it what it has counted within the last
-second, and while Redis is away they wait: for 10,000 organizations, more are not counted. What was sent, and may have
-arrived, is sent again under the same number and counted once.
+Counts wait in memory until they are written. A process that dies loses what it has counted within the last second.
+While Redis is away, the counts of 10,000 organizations wait; those of others are not kept. A write that may have
+arrived is sent again under the same number, and counted once.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ INTERVAL = 1.0  # seconds between writes
 CLOSE_GRACE = 2.0  # seconds that the last write may take
 BATCH = 500  # organizations in a write
 LIMIT = 10_000  # organizations whose counts may wait
-FAILURES_LIMIT = 1_000  # failures that may wait, of all organizations; those beyond are counted and not told of
+FAILURES_LIMIT = 1_000  # failures of all organizations that may wait; those beyond are counted without details
 
 log = get_logger("eventbus.counting")
 
 
 class _Counts:
-    """Of one organization, since the last write."""
+    """The counts of one organization since the last write."""
 
     __slots__ = ("dead", "done", "failures", "ran", "retried", "seconds")
 
@@ -43,7 +43,7 @@ class _Counts:
 
 
 class Counter:
-    """Is told of executions, and the role that writes. An idle one writes nothing."""
+    """Counts executions, and is the role that writes the counts. Writes nothing while there are none."""
 
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
@@ -57,7 +57,7 @@ class Counter:
         self._trouble = False
 
     def count(self, group: str, outcome: Outcome, envelope: Envelope | None, seconds: float) -> None:
-        """An execution: see eventbus.handling.listeners.Finished. Runs for every event; nothing here may take long."""
+        """Count an execution: see eventbus.handling.listeners.Finished. Called for every event: must be quick."""
         counts = self._counted.get(envelope.organization if envelope is not None else None)
         if counts is None:
             counts = self._begin(envelope)
@@ -84,7 +84,7 @@ class Counter:
         return counts
 
     def _tell(self, counts: _Counts, group: str, outcome: Dead, envelope: Envelope | None) -> None:
-        """Of what cannot be decoded nobody knows whose it is: it is counted, and told in the dead letters."""
+        """Note a dead letter. One that cannot be decoded is of no known organization: it is counted, but not noted."""
         if envelope is None or self._failures >= FAILURES_LIMIT:
             return
         told = {
@@ -103,13 +103,13 @@ class Counter:
     # Writing ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        if self._leaving or self._counted:  # it is begun again
+        if self._leaving or self._counted:  # left by a run that ended
             self._due.set()
         while True:
             await self._due.wait()
             await asyncio.sleep(INTERVAL)
             self._due.clear()
-            if not await self.write() or self._counted:  # it may have been what was left of the last one
+            if not await self.write() or self._counted:  # a write may send only the rest of the last one
                 self._due.set()
 
     async def close(self) -> None:
@@ -122,7 +122,7 @@ class Counter:
             log.warning("counts are not written", reason="the server did not answer in time")
 
     async def write(self) -> bool:
-        """What is left of the last write, or else all that has been counted. False if the server is away."""
+        """Write what is left of the last write, or else all that has been counted. False if the server is away."""
         async with self._writing:
             if not self._leaving:
                 self._leaving, self._counted, self._failures = self._counted, {}, 0
@@ -132,7 +132,7 @@ class Counter:
                     await self._tallies.add(self._writer, self._number, _shares(batch))
                 except Unavailable:
                     return False
-                except EventBusError as error:  # no memory: counts are worth less than events
+                except EventBusError as error:  # no memory: these are dropped, being worth less than events
                     self._note(str(error))
                 else:
                     self._trouble = False

@@ -1,7 +1,7 @@
 """What groups make of events, for the event store: gathered as executions end, and written a few times a second.
 
-No handler waits for it. A process that dies takes what it has not written with it; that an effect was committed is in
-the inbox all the same, and is read from there.
+No handler waits for a write. A process that dies loses what it has not written. That an effect was committed is known
+all the same: it is read from the inbox.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from eventbus.process.telling import get_logger
 INTERVAL = 0.25  # seconds between writes
 AWAY_PAUSE = 1.0  # seconds until another try, while PostgreSQL is away
 CLOSE_GRACE = 2.0  # seconds that the last writes may take
-BATCH = 1_000  # in a write
-LIMIT = 50_000  # that may wait to be written; more are not
+BATCH = 1_000  # executions in a write
+LIMIT = 50_000  # executions that may wait to be written; those beyond are dropped
 
-# Event, group, attempt, outcome, seconds, error, and when, in seconds since the epoch. The rest is done where there is
-# time for it: this is made for every event.
+# Event, group, attempt, outcome, seconds, error, and when, in seconds since the epoch. This is made for every event, so
+# it is turned into an Execution only when it is written.
 _Ended = tuple[str, str, int, Outcome, float, BaseException | None, float]
 _ENDINGS: dict[type[Outcome], Ending] = {
     Ack: Ending.COMPLETED,
@@ -39,7 +39,7 @@ log = get_logger("eventbus.history")
 
 
 class Executions:
-    """Listener of every group but the one that records, and the role that writes."""
+    """Listener of all groups without a tap, and the role that writes."""
 
     def __init__(self, store: Recorder) -> None:
         self._store = store
@@ -62,7 +62,7 @@ class Executions:
             self._due.set()
 
     async def run(self) -> None:
-        if self._waiting or self._unwritten:  # it is begun again
+        if self._waiting or self._unwritten:  # left by a run that ended
             self._due.set()
         while True:
             await self._due.wait()
@@ -83,7 +83,8 @@ class Executions:
             log.warning("executions are not recorded", count=lost, reason="PostgreSQL did not take them in time")
 
     async def write(self) -> bool:
-        """All that is known by now. False if PostgreSQL is away: then it is kept for the next time, with its ids."""
+        """Write all that has ended by now. False if PostgreSQL is away: the rest is kept for the next write, with the
+        ids of what may have been written."""
         while self._unwritten or self._waiting:
             if not self._unwritten:
                 some = list(islice(self._waiting, BATCH))
@@ -94,7 +95,7 @@ class Executions:
                 await self._store.note(self._unwritten)
             except Unavailable:
                 return False
-            except Exception as error:  # noqa: BLE001 - these are worth less than events
+            except Exception as error:  # noqa: BLE001 - these are dropped, being worth less than events
                 log.error("executions are not recorded", count=len(self._unwritten), error=str(error))  # noqa: TRY400
             self._unwritten = []
         self._catch_up()
@@ -112,7 +113,8 @@ class Executions:
 
 
 def _is_nothing(error: BaseException | None) -> bool:
-    """A server is away, or the event came to its batch too late: said of every event, every second, and no news."""
+    """Whether a snooze is no news: a server is away, or the event came to its batch too late. Such snoozes come for
+    every event, every second."""
     return error is not None and all(isinstance(each, Unavailable | GivenBack) for each in leaves(error))
 
 

@@ -2,7 +2,7 @@
 
     GROUPS = [crm, billing, recorder()]
 
-Worked for where `EventBus(history=…)` says for how long it is kept; elsewhere it is left out.
+A worker runs it only if `EventBus(history=…)` says how long events are kept; otherwise it leaves this group out.
 """
 
 import asyncio
@@ -18,17 +18,16 @@ from eventbus.policy import Backoff, RetryPolicy
 from eventbus.process.telling import get_logger
 
 NAME = "history"
-LEASE = 60.0  # seconds; long, for who reads every stream and looks after leases often has much to look at
+LEASE = 60.0  # seconds; long, because the group looks after leases on every stream
 GATHERING = 0.25  # seconds; nobody waits for history, and a COPY of one row costs as much as that of a hundred
-INTERVAL = 3600.0  # seconds between looks at what is over
+INTERVAL = 3600.0  # seconds between looks for months that are over
 AWAY_PAUSE = 5.0  # seconds until another try, while PostgreSQL is away
 
 log = get_logger("eventbus.history")
 
 
 def recorder(*, lease: float = LEASE) -> Group:
-    """A group that records whatever passes, on all streams. It never gives up, and blames no event for what happens to
-    its worker."""
+    """A group that records all events, on all streams. It tries for ever, and blames no event if its worker dies."""
     group = Group(
         NAME,
         retry=RetryPolicy(attempts=None, backoff=Backoff.exponential(1.0, cap=60.0)),
@@ -49,7 +48,7 @@ def is_recorder(group: Group) -> bool:
 
 
 class Expiry:
-    """A Role: `run()` for ever. Makes room for the next month in time, and drops what has been kept for long enough."""
+    """A Role: `run()` for ever. Makes the next partitions in time, and drops months that were kept for long enough."""
 
     def __init__(self, store: Recorder, keep: timedelta) -> None:
         self._store = store

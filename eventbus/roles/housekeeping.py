@@ -38,7 +38,7 @@ class Housekeeping:
             await asyncio.Event().wait()
 
     def follow(self, stream: str) -> None:
-        """Look after this one, too."""
+        """Look after this stream, too."""
         if stream not in self._streams:
             self._streams.append(stream)
             self._begin(stream)
@@ -49,7 +49,7 @@ class Housekeeping:
             self._rounds.create_task(supervise(name, functools.partial(self._run, stream)), name=name)
 
     async def _run(self, stream: str) -> None:
-        pause, spread = FIRST_INTERVAL, random.random()  # noqa: S311 - workers that were started at once come one by one
+        pause, spread = FIRST_INTERVAL, random.random()  # noqa: S311 - so that workers started together take turns
         consumers_at = asyncio.get_running_loop().time() + CONSUMERS_INTERVAL * spread
         while True:
             await asyncio.sleep(pause * (1.0 + spread / 2))
@@ -66,7 +66,7 @@ class Housekeeping:
                 consumers_at = now + CONSUMERS_INTERVAL
 
     async def _tidy(self, stream: str, *, consumers: bool) -> bool:
-        """Whether there is something that will have to be trimmed."""
+        """Tidy the stream, and log what is wrong. Returns whether entries are left, which will have to be trimmed."""
         tidied = await self._transport.tidy(stream, self._retention, consumers=consumers)
         if tidied.dead_letters:
             log.warning("dead letters dropped", stream=stream, count=tidied.dead_letters, kept=str(self._retention))

@@ -1,8 +1,8 @@
-"""Firing what recurs, in every worker: whoever is first stores the firing, the others find that it has been.
+"""Firing what recurs, in every worker: the first one stores the firing, the others find it stored.
 
-Each asks the server for its time and the last firing, fires what is owed, and sleeps until the next moment. What was
-missed meanwhile, because no worker ran or Redis was away: the last missed firing is made up for, once, if it is not
-older than `catch_up` seconds; those before it, and one that is too old, are left out.
+Each worker asks the server for its time and the last firing, fires what is owed, and sleeps until the next moment.
+Firings are missed while no worker runs or Redis is away. Of these the last one is made up for, once, if it is not older
+than `catch_up` seconds; those before it, and one that is too old, are left out.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = get_logger("eventbus.recurrence")
 
 
 class Recurrence:
-    """`run()` until it is cancelled; stopping halfway costs nothing, another worker fires."""
+    """`run()` until it is cancelled. Stopping it at any point loses nothing: another worker fires."""
 
     def __init__(self, transport: Firings, groups: Sequence[Group]) -> None:
         self._transport = transport
@@ -36,7 +36,7 @@ class Recurrence:
         async with asyncio.TaskGroup() as tasks:
             for recurring in self._recurring:
                 name = f"recur:{recurring.group}:{recurring.name}"
-                # Each by itself: one whose event cannot be made must not keep the others from theirs.
+                # A task for each: one whose event cannot be made must not keep the others from firing.
                 tasks.create_task(supervise(name, functools.partial(self._recur, recurring)), name=name)
 
     async def _recur(self, recurring: Recurring) -> None:

@@ -1,7 +1,7 @@
 """Keeping the state of tracked groups: what starts, progresses and ends is gathered, and written a few times a second.
 
-No handler waits for it, and a group without `track=True` knows nothing of it. A process that dies takes what it has not
-written with it, and leaves an old record: see eventbus.operating.state_queries, which tells it from a fresh one.
+No handler waits for a write, and a group without `track=True` costs nothing. A process that dies loses what it has not
+written, and leaves an old record: eventbus.operating.state_queries tells such a record from a fresh one.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class _News:
         return Update(event_id, self.version, self.phase, self.record, tuple(self.notices.values()))
 
     def before(self, later: "_News") -> "_News":
-        """This and what came after it, as one."""
+        """Merge this with the news that came after it, into the later one."""
         later.record = self.record | later.record
         later.notices = self.notices | later.notices
         return later
@@ -101,7 +101,7 @@ class Tracker:
             news.notices[occasion] = _packed(notice)
 
     def _of(self, group: str, envelope: Envelope, delivery: Delivery) -> _News | None:
-        """None if too much waits already."""
+        """The news to add to; None if too much waits already, or if a later delivery of the event is known."""
         news, version = self._news[group], _version(delivery)
         known = news.get(envelope.id)
         if known is None and len(news) >= LIMIT:
@@ -120,7 +120,7 @@ class Tracker:
     # Writing ----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        if any(self._news.values()):  # it is begun again
+        if any(self._news.values()):  # left by a run that ended
             self._due.set()
         while True:
             await self._due.wait()
@@ -137,7 +137,7 @@ class Tracker:
             log.warning("state is not written down", reason="the server did not answer in time")
 
     async def write(self) -> bool:
-        """All that is known by now. False if the server is away: then it is kept for the next time."""
+        """Write all that is known by now. False if the server is away: the rest is kept for the next write."""
         for group, waiting in self._news.items():
             while waiting:
                 batch = {event_id: waiting.pop(event_id) for event_id in list(waiting)[:BATCH]}
@@ -146,7 +146,7 @@ class Tracker:
                 except Unavailable:
                     self._put_back(waiting, batch)
                     return False
-                except EventBusError as error:  # no memory: state is worth less than events
+                except EventBusError as error:  # no memory: dropped, being worth less than events
                     self._note(group, error)
                 except asyncio.CancelledError:
                     self._put_back(waiting, batch)
@@ -176,7 +176,7 @@ def _packed(notice: Notice) -> bytes:
 
 
 def _version(delivery: Delivery) -> str:
-    """Rises with each delivery of an event to a group, its replays included; compared as text."""
+    """A text that rises with each delivery of an event to a group, replays included."""
     entry = delivery.entry_id.partition("@")[0]
     ms, _, sequence = entry.partition("-")
     return f"{int(ms):015d}-{int(sequence or 0):010d}-{delivery.failures:08d}-{delivery.crashes:04d}"

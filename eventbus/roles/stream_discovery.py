@@ -1,5 +1,5 @@
-"""Finding the streams that a tap does not read yet: those of the types that this process knows, and whatever there is
-in Redis. So what a new service publishes is seen without a restart."""
+"""Finding the streams that a tap does not read yet: those of the types that this process knows, and all that are in
+Redis. So a tap sees what a new service publishes without a restart."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +10,8 @@ from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import event_types, stream_of
 from eventbus.process.telling import get_logger
 
-INTERVAL = 15.0  # seconds between looks; less than housekeeping leaves an entry after a worker's start
-REST = 100  # a look goes through all keys: where there are so many that it takes long, it is that much rarer
+INTERVAL = 15.0  # seconds between looks; less than a new worker's housekeeping waits before it trims
+REST = 100  # a look goes through all keys: the pause after it is at least so many times as long as it took
 
 log = get_logger("eventbus.seeking")
 

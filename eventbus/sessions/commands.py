@@ -41,7 +41,7 @@ class Sessions(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`contingency`: it is in the spool, and `state` is what this process knows; None if it knows nothing of it."""
+    """`contingency`: the command is in the spool, and `state` is what this process knows of the session, or None."""
 
     state: SessionState | None
     contingency: bool = False
@@ -60,7 +60,7 @@ async def start(sessions: Sessions, organization: str, metadata: Mapping[str, Js
 
 
 async def add(sessions: Sessions, session: SessionId, events: Sequence[Envelope], addition: str = "") -> Answer:
-    """All of them, in order, or none. `addition`: with the same one they are added once, however often this is done.
+    """Add all events, in order, or none. `addition`: an id; with the same one they are added once only.
     Raises WrongType, WrongValue or CodecError if one of them is no envelope; then none is added."""
     events = [check_envelope(event) for event in events]
     operation = AddEvents(session, datetime.now(UTC), addition or uuid7(), events)
@@ -73,7 +73,7 @@ async def add(sessions: Sessions, session: SessionId, events: Sequence[Envelope]
 
 
 async def commit(sessions: Sessions, session: SessionId) -> Answer:
-    """Publish its events, each once. One that is committed already is told, and publishes nothing."""
+    """Publish its events, each once. If it is committed already, that is the answer, and nothing is published."""
     operation = CommitSession(session, datetime.now(UTC))
     return await _do(
         sessions, operation, lambda: run_commit(sessions.ledger, session, count=sessions.counted), _committing
@@ -81,7 +81,7 @@ async def commit(sessions: Sessions, session: SessionId) -> Answer:
 
 
 async def roll_back(sessions: Sessions, session: SessionId) -> Answer:
-    """Give it up; nothing was published. One that was rolled back is told."""
+    """Give it up; nothing was published. If it was rolled back already, that is the answer."""
     operation = RollBackSession(session, datetime.now(UTC))
     return await _do(sessions, operation, lambda: sessions.ledger.roll_back(session), _rolled_back)
 
@@ -94,7 +94,8 @@ async def _do(
     *,
     first: bool = False,
 ) -> Answer:
-    """`expect`: what a session, as this process knows it, becomes in the spool; raises what the ledger would."""
+    """`expect` turns what this process knows of a session into what it is with the operation in the spool; raises what
+    the ledger would."""
     session, known = operation.session, sessions.known
     state = await sessions.contingency.do(call, operation, lambda: expect(known.get(session)), first=first)
     answer = Answer(expect(known.get(session)), contingency=True) if state is None else Answer(state)

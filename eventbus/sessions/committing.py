@@ -40,7 +40,7 @@ def _uncounted(_events: Sequence[Envelope]) -> None:
 async def commit(
     ledger: Ledger, session: SessionId, at: datetime | None = None, *, count: Count = _uncounted
 ) -> SessionState:
-    """COMMITTED when it returns; one that was before is told as it is. `at`: see eventbus.contract.session_store.
+    """The session is COMMITTED when it returns, or was before. `at`: see eventbus.contract.session_store.
     `count`: is told of events that this run has appended.
 
     Raises NoSuchSession, WrongState: nothing has changed. Raises Unavailable or Full: it may be COMMITTING, and then
@@ -51,7 +51,7 @@ async def commit(
     if found.status not in _COMMITTABLE and at is None:
         raise WrongState(found.status)
     for _ in range(TRIES):
-        with suppress(Stale):  # this process has slept: from the beginning
+        with suppress(Stale):  # this process has slept: begin again
             return await _commit(ledger, session, at, count)
     raise Unavailable("Redis", "its clocks or this process' own pauses let no commit come to its end")
 
@@ -71,10 +71,11 @@ async def _commit(ledger: Ledger, session: SessionId, at: datetime | None, count
 
 
 async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[str]]:
-    """How many batches that were, and the streams that they went to.
+    """Returns how many batches that were, and the streams that they went to.
 
-    A stream that refuses its events keeps those of no other back; then what it said is raised at the end, and the
-    session stays COMMITTING until it is mended. What is no event is set aside, and told: nobody could publish it."""
+    If a stream refuses its events, those of other streams are published all the same. Its error is raised at the end,
+    and the session stays COMMITTING until that is mended. What is no event cannot be published: it is set
+    aside, and logged."""
     batches, position, reached, refused = 0, 0, dict[str, int](), dict[str, EventBusError]()
     while found := await ledger.events(run.session, position, BATCH):
         events = [(place, event) for place, event in enumerate(found, position) if isinstance(event, Envelope)]
@@ -91,7 +92,7 @@ async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[st
             except EventBusError as error:
                 refused[portion.stream] = error
                 continue
-            if cursor < portion.since:  # Redis has lost what was there: again from where it is now
+            if cursor < portion.since:  # Redis has lost what was there: begin again from where the cursor is now
                 raise Stale(f"session {run.session.id}: the cursor of {portion.stream} went back")
             crash_points.point("session.appended")
             count([event for place, event in portion.events if place >= cursor])
@@ -104,7 +105,7 @@ async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[st
 
 
 async def _set_aside(ledger: Ledger, session: SessionId, place: int, event: Unreadable) -> None:
-    """A process that dies behind it sets it aside once more: two dead letters are better than none."""
+    """If the process dies after this, it is set aside once more: two dead letters are better than none."""
     await ledger.set_aside(event)
     log.error("an event of a session cannot be published", session=session.id, place=place, reason=event.reason)
 

@@ -3,7 +3,7 @@
 Order holds: while anything is in the spool, an operation of a session goes there as well, behind what may be of the
 same session. An operation is acknowledged when it is in Redis or in the file; so whoever waits for each answer before
 the next request finds them applied in this order, also through several processes that share the file, and restarts.
-What reached Redis though its answer did not reach us is in the spool, too, and is applied once: see operations.
+An operation that reached Redis, whose answer was lost, is in the spool as well, and is applied once: see operations.
 """
 
 import asyncio

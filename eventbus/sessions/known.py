@@ -1,7 +1,7 @@
-"""What this process knows of sessions: asked while Redis is away, and nobody better is there.
+"""What this process knows of sessions. It is asked while Redis is away, since nobody knows better then.
 
-It tells a client how many events he has sent, and refuses at once what would be refused later, when he has forgotten.
-Others may have changed a session meanwhile: what is decided by this alone is decided again when the spool is replayed.
+It tells clients how many events they have sent. What the replay of the spool would refuse, when its client is gone, is
+refused at once. Others may have changed a session meanwhile: the replay decides again whatever is decided by this.
 """
 
 from collections import OrderedDict

@@ -1,5 +1,5 @@
-"""What is asked of sessions while Redis is away, as the spool keeps it. Each has an id, and is applied once: for its
-start and its end a session's own, for what is added one of the addition's."""
+"""What is asked of sessions while Redis is away, as the spool keeps it. Each operation is applied once, by an id: that
+of the session for its start and its end, that of the addition for events."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ O = TypeVar("O", bound=SessionOperation)  # noqa: E741
 
 
 async def _each(run: Sequence[O], step: Callable[[O], Awaitable[object]]) -> list[Refused]:
-    """What Redis refuses spoils its session: without one addition the rest must not be published."""
+    """What Redis refuses spoils its session for the rest of the run: without one addition the rest must not follow."""
     refused, spoiled = list[Refused](), dict[SessionId, str]()
     for operation in run:
         try:

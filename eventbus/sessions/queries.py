@@ -7,7 +7,7 @@ from eventbus.sessions.commands import Sessions
 
 
 async def status(sessions: Sessions, session: SessionId) -> SessionState:
-    """What it is. Raises NoSuchSession; Unavailable as well while it may be in the spool, and nowhere else."""
+    """A session's state. Raises NoSuchSession; Unavailable as well while it may be in the spool, and nowhere else."""
     waited = sessions.contingency.waits  # before it is looked for: it may get there meanwhile
     found = await sessions.ledger.find(session)
     if found is not None:
@@ -18,8 +18,8 @@ async def status(sessions: Sessions, session: SessionId) -> SessionState:
 
 
 async def events(sessions: Sessions, session: SessionId, start: int = 0, count: int = 100) -> list[Envelope]:
-    """From this position on, in the order of adding; none of what is in the spool, and nothing that cannot be read.
-    Raises NoSuchSession."""
+    """At most `count` entries from position `start` on, in the order of adding, without those that cannot be read, and
+    without what is in the spool. Raises NoSuchSession."""
     await status(sessions, session)
     found = await sessions.ledger.events(session, start, count)
     return [event for event in found if isinstance(event, Envelope)]

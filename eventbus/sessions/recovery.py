@@ -30,7 +30,7 @@ class Recovery:
         while True:
             try:
                 await self.look()
-            except Unavailable:  # who it is that is away has been said
+            except Unavailable:  # the log says already which server is away
                 pass
             except Exception as error:  # noqa: BLE001 - a role that ends takes its worker along
                 log.error("sessions are not recovered", error=str(error))  # noqa: TRY400

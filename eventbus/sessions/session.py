@@ -17,7 +17,7 @@ log = get_logger("eventbus.sessions")
 
 
 class Session:
-    """Events that are published together, or not at all. `committed`: what the commit was answered with, behind it."""
+    """Events that are published together, or not at all. `committed`: the answer to the commit, once it has come."""
 
     def __init__(self, sessions: Sessions, session: SessionId, origin: Origin, max_payload: int) -> None:
         self._sessions = sessions
@@ -65,7 +65,7 @@ async def opened(
 
 
 async def _give_up(sessions: Sessions, session: SessionId) -> None:
-    """What happened is worth more to the caller than this: a session that nobody commits is never published."""
+    """A failure is only logged: the caller's own error matters more, and without a commit nothing is published."""
     try:
         await commands.roll_back(sessions, session)
     except EventBusError as error:

@@ -22,7 +22,7 @@ FAILED = "failed"  # the status of a publish that raised
 HANDLER_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 END_TO_END_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 
-# Their labels.
+# The labels of outcomes.
 OUTCOMES: dict[type[Outcome], str] = {
     Ack: "ack",
     Retry: "retry",
@@ -166,7 +166,8 @@ class Metrics:
 
 
 def _label(event_type: str) -> str:
-    """A type comes with the event, and anybody may have written that."""
+    """The label of a type, UNKNOWN if no class here has it: it comes with the event, and anybody may have written
+    that."""
     try:
         event_class(event_type)
     except UnknownEventType:

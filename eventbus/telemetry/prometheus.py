@@ -37,7 +37,7 @@ class Exposition(Collector):
             yield _FAMILIES[kind](name, text, labels, rows[name])
 
     def describe(self) -> Iterable[Metric]:
-        """None: a registry compares names, and asks for them while nothing is counted yet."""
+        """The metrics without rows: a registry compares their names, and asks for them while nothing is counted yet."""
         return [_FAMILIES[kind](name, text, labels, []) for name, kind, labels, text in DEFINITIONS]
 
 
@@ -61,7 +61,8 @@ def render(metrics: Metrics, registry: CollectorRegistry = DEFAULT) -> bytes:
 def serve(
     metrics: Metrics, port: int, host: str = "127.0.0.1", registry: CollectorRegistry = DEFAULT
 ) -> tuple[int, Callable[[], None]]:
-    """Answer scrapes of /metrics, as `render` does, from a thread of its own; returns the port and what ends it.
+    """Answer scrapes of /metrics, as `render` does, from a thread of its own; returns the port and a function to end
+    it.
 
     Port 0 takes any that is free. Raises ConfigurationError if the port cannot be had."""
     try:
@@ -78,7 +79,8 @@ def serve(
 
 
 def _joined(metrics: Metrics, registry: CollectorRegistry) -> CollectorRegistry:
-    """The other registry is left as it is: several buses of one process do not meet in it."""
+    """The bus' metrics and those of the other registry in one. The other is left as it is, so that several buses of one
+    process do not meet in it."""
     joined = CollectorRegistry()
     register(metrics, joined)
     joined.register(registry)
@@ -113,8 +115,9 @@ def _in_process(metrics: Metrics) -> list[Row]:
 
 
 def _copied(counts: Mapping[K, V]) -> list[tuple[K, V]]:
-    """Sorted. The loop may be counting: to copy a dictionary is one step that no other thread comes between, and to go
-    through its items is not, for each may set the garbage collector off, and with it code that lets others in."""
+    """The items, sorted. The loop may be counting meanwhile, so the dictionary is copied first: that is one step that
+    no other thread comes between. Going through its items is not: each may set the garbage collector off, and with it
+    code that lets other threads in."""
     return sorted(dict(counts).items())
 
 

@@ -20,14 +20,14 @@ class Traces(Protocol):
 
 
 class Publishing:
-    """`tracing` may be set as long as nothing is published."""
+    """`tracing` may be set until something is published."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.tracing: Traces | None = None
 
     async def append(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
-        """Append, told as one publish; one that raises counts as failed."""
+        """Append as a publish: traced and counted. One that raises counts as failed."""
         try:
             statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
         except BaseException:
@@ -37,7 +37,7 @@ class Publishing:
         return statuses
 
     async def append_relayed(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
-        """As `append`, for the relay, which tries until it has succeeded: only that counts, of each."""
+        """As `append`, for the relay. It tries each event until it has succeeded: only that counts."""
         try:
             statuses = await (append(outgoing) if self.tracing is None else self.tracing.publish(outgoing, append))
         except EventBusError as error:
@@ -54,7 +54,7 @@ class Publishing:
         return _Relayed(self, appender)
 
     def descend(self, origin: Origin) -> Origin:
-        """What events of a transaction descend from, whose spans begin when they are relayed."""
+        """The origin of a transaction's events, with the current span: their own begin only when they are relayed."""
         return origin if self.tracing is None else self.tracing.descend(origin)
 
 

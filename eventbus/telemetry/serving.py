@@ -13,7 +13,8 @@ log = get_logger("eventbus.metrics")
 
 @contextmanager
 def serving(metrics: Metrics, settings: Settings) -> Iterator[None]:
-    """Serve them on `settings.metrics_port` inside this block, if there is one; 0 is any free port, and logged.
+    """Serve the metrics on `settings.metrics_port` inside this block, if there is one; 0 takes any free port, and logs
+    it.
 
     Raises ConfigurationError if prometheus-client is not installed, or the port cannot be had."""
     if settings.metrics_port is None:

@@ -54,7 +54,7 @@ class Survey:
                 self._known = self._streams.union(await self._transport.find_streams())
             self._metrics.streams = await self._transport.inspect(self._known)
             self._metrics.circuits_open = sum(state.is_open for state in await self._transport.circuits.troubled())
-        except EventBusError:  # who it is that is away has been said
+        except EventBusError:  # the log says already which server is away
             self._metrics.streams, self._metrics.circuits_open, self._metrics.up["redis"] = (), None, False
             self._round = 0
         else:

@@ -80,12 +80,12 @@ class Tracing:
             span.end()
 
     def descend(self, origin: Origin) -> Origin:
-        """The origin, in the span that is current now if there is one: for events that a transaction publishes."""
+        """The origin with the traceparent of the current span, if there is one: for events of a transaction."""
         current = _traceparent(trace.get_current_span())
         return origin if current is None else origin._replace(traceparent=current)
 
     def _begin_publish(self, envelope: Envelope) -> Span:
-        """Its parent is the span that is current; without one, what the event descends from."""
+        """A producer's span. Its parent is the current span; without one, the span that the event descends from."""
         current = trace.get_current_span().get_span_context().is_valid
         return self._tracer.start_span(
             f"publish {envelope.stream}",
@@ -96,7 +96,7 @@ class Tracing:
 
 
 def find_tracing() -> Tracing | None:
-    """With the tracer of the SDK that this program has set up; None if it has set up none."""
+    """Tracing with the tracer of the SDK that this program has set up; None if it has set up none."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
         return None

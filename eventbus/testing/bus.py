@@ -2,7 +2,7 @@
 
 Nothing runs until the test says so. `drain` and `advance` start a worker, let it do what is due, and move the clock
 from one due time to the next instead of waiting; when they return, no task of the bus is left. Real time passes only
-inside of handlers: what they sleep, they sleep.
+inside of handlers: a sleep there is a real one.
 """
 
 import asyncio
@@ -93,7 +93,8 @@ class MemoryBus(EventBus):
                 self._move(due)
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass: run what is due now and what comes due meanwhile, in its order. `advance(0)` is for now."""
+        """Let time pass: run what is due now and what comes due meanwhile, in its order. `advance(0)` is for what is
+        due now."""
         if seconds < 0:
             raise ValueError(f"advance({seconds}): time goes forward")
         end = self.now + seconds
@@ -116,7 +117,7 @@ class MemoryBus(EventBus):
         return [item for item in self._records.appended if _is(item.envelope.type, event_class)]
 
     def completed(self, event_class: type[E], *, group: Group | None = None) -> list[E]:
-        """The events of this type that a handler has dealt with, in order: once for each group, or those of one."""
+        """The events of this type that handlers have completed, in order: once for each group, or only for `group`."""
         done = [
             open_event(finished.envelope)
             for finished in self.finished
@@ -171,7 +172,7 @@ class MemoryBus(EventBus):
             await self._progress()
 
     async def _relayed(self) -> None:
-        """Until the outbox is empty."""
+        """Wait until the outbox is empty."""
         try:
             async with asyncio.timeout(self.patience):
                 while self.database is not None and await self.database.unpublished():
@@ -180,7 +181,8 @@ class MemoryBus(EventBus):
             raise StillRunning(f"the outbox is not relayed within {self.patience:g} s: does another worker?") from None
 
     async def _progress(self) -> None:
-        """Until some execution has ended and is settled, or waits for its rate. Who hangs runs into its timeout."""
+        """Wait until an execution has ended and is settled, or waits for its rate. One that hangs runs into its
+        timeout."""
         self._records.progress.clear()
         try:
             async with asyncio.timeout(self.patience):
@@ -197,7 +199,8 @@ class MemoryBus(EventBus):
             )
 
     async def _limit(self, event: Event, ctx: Context, call_next: CallNext) -> None:
-        """The handler's timeout, on the bus' clock. A batch has its own, in real time: what it waits is none of it."""
+        """The handler's timeout, on the bus' clock. A batch has its own, in real time; its wait for events does not
+        count."""
         [group] = [group for group in self._groups if group.name == ctx.group]
         found = group.handlers[event.event_type]
         seconds = found.timeout if isinstance(found, Registration) else None

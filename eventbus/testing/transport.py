@@ -1,4 +1,4 @@
-"""What MemoryBus stands on."""
+"""The transport of MemoryBus."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class RecordingTransport(MemoryTransport):
     """The transport, on a clock that stands still; it remembers what was published, and tells when something ended."""
 
     def __init__(self) -> None:
-        self.now = 0.0  # asked for at once
+        self.now = 0.0  # the constructor below asks for it
         super().__init__(lambda: self.now)
         self.progress = asyncio.Event()
         self.appended: list[Outgoing] = []
@@ -42,7 +42,7 @@ class RecordingTransport(MemoryTransport):
         return refusals
 
     async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
-        """What waits for the whole group's sake asks again at once: when its time has come is the clock's business."""
+        """What a limit over the whole group refuses asks again at once: the clock decides when its time has come."""
         answers, before = await super().admit(requests, most), dict(self.held)
         for place, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             entry_id = request.member.rpartition("/")[2]

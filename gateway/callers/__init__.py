@@ -1,1 +1,1 @@
-"""Who asks, and how much they may: tokens, tickets, quotas."""
+"""Who sends a request, and how many they may send: tokens, tickets, quotas."""

@@ -20,7 +20,7 @@ from gateway.http.problems import Problem
 from handlers.common.fields import UserId
 
 ISSUER = AUDIENCE = "eventbus"
-REFRESH_PAUSE = 10.0  # seconds between two looks for a key that we do not have: tokens are free to make up
+REFRESH_PAUSE = 10.0  # seconds between two fetches for an unknown key: anybody can make up a token that names one
 KEYS_LIFETIME = 300.0  # seconds until withdrawn keys are forgotten
 JWKS_TIMEOUT = 5  # seconds
 REMEMBERED = 1_024  # tokens
@@ -33,7 +33,7 @@ log = get_logger("gateway")
 class Caller:
     """Whoever sent the request. Everything that he sees and does is within his organization.
 
-    `until`: when his token expires, in seconds since the epoch. A request is over before, a socket may not be."""
+    `until`: when his token expires, in seconds since the epoch. A socket that is still open then is closed."""
 
     user: str
     organization: str
@@ -60,10 +60,11 @@ class Keys(Protocol):
 
     @property
     def generation(self) -> int:
-        """Another one as soon as a key may have been withdrawn."""
+        """Changes as soon as a key may have been withdrawn: tokens that were checked before are then checked again.
+        -1: every token is checked again."""
 
     async def key_of(self, token: str) -> "jwt.PyJWK | str":
-        """Raises jwt.PyJWTError if there is none, Unavailable if it cannot be fetched now."""
+        """The key of this token. Raises jwt.PyJWTError if there is none, Unavailable if it cannot be fetched now."""
 
 
 class SharedSecret:
@@ -94,7 +95,7 @@ class PublishedKeys:
 
     @property
     def generation(self) -> int:
-        """-1 when the keys are so old that they must be fetched before they are used again."""
+        """How often the keys were fetched; -1 once they are too old to be used without a fetch."""
         return self._fetches if time.monotonic() - self._fetched_at <= KEYS_LIFETIME else -1
 
     async def key_of(self, token: str) -> jwt.PyJWK:
@@ -122,7 +123,7 @@ class PublishedKeys:
 
 
 class _Known(NamedTuple):
-    """A token that was good: from which time on, by which keys."""
+    """A good token's caller. `since`: when it was checked, by time.time(); `generation`: that of the keys then."""
 
     caller: Caller
     since: float
@@ -130,14 +131,15 @@ class _Known(NamedTuple):
 
 
 class Authenticator:
-    """Token to caller. What was found good is remembered: a signature does not go bad, only its key and its time do."""
+    """From a token to its caller. Good tokens are remembered: a signature stays good until the token expires or its
+    key is withdrawn."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._known: dict[str, _Known] = {}
 
     async def caller_of(self, request: web.Request) -> Caller:
-        """By the Authorization header. Raises Problem(401)."""
+        """The caller by the Authorization header. Raises Problem(401), or Unavailable if keys cannot be fetched."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _refused("send a token: Authorization: Bearer …", "Bearer")
@@ -145,7 +147,7 @@ class Authenticator:
         return self._remembered(token) or await self._check(token)
 
     async def caller(self, token: str) -> Caller:
-        """Raises Problem(401)."""
+        """The caller by this token. Raises as `caller_of`."""
         return self._remembered(token) or await self._check(token)
 
     def _remembered(self, token: str) -> Caller | None:

@@ -1,9 +1,9 @@
 """What a user may still ask, counted in Redis for all gateways together.
 
-Nobody waits for Redis alone: requests of a user that come together are counted by one call. Where a user has more than
-a few hundred requests a second, a call takes a slice of his quota at once, as much as he has in SLICE, and this process
-spends it for some milliseconds without asking. What is left of it then is lost: a slice is counted when it is taken,
-so that there never are more than the limit in any span, through however many gateways, and a few percent fewer at most.
+Requests of a user that come together are counted by one call to Redis. Where a user may send more than a few hundred
+requests a second, a call takes a slice of his quota in advance, as much as he has in SLICE, and this process spends the
+slice for some milliseconds without asking. What is left of it then is lost, since a slice is counted when it is taken.
+So a user never gets more than the limit in any span, through however many gateways, and a few percent less at most.
 
 While Redis is away nobody is refused: the limit protects the servers from a client, and is no reason to refuse what
 PostgreSQL, or the spool, would take.
@@ -25,7 +25,7 @@ from gateway.http.problems import Problem
 from handlers.common.deadline import within
 
 SLICE = 0.005  # seconds
-HOLD = 0.02  # of a span, and at most MAX_HOLD seconds, that a slice may be spent in
+HOLD = 0.02  # the part of a span, and at most MAX_HOLD seconds, in which a slice may be spent
 MAX_HOLD = 0.1
 ASK_TIMEOUT = 0.5  # seconds
 AWAY_PAUSE = 1.0  # seconds in which Redis is not asked again
@@ -35,8 +35,8 @@ log = get_logger("gateway")
 
 
 class Standing(NamedTuple):
-    """Where a request leaves its user. `left` None: nobody knows, since Redis is away. `opens`: seconds until he has
-    more; 0.0 while he has all."""
+    """What a user's quota is after a request. `left`: requests that remain; None: not known, since Redis is away.
+    `opens`: seconds until he has more; 0.0 while he has all."""
 
     rate: Rate
     refused: bool
@@ -59,24 +59,23 @@ STANDING = web.RequestKey("standing", Standing)
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: every answer says what is left, refusals of any kind as well."""
+    """For `on_response_prepare`: every answer says what is left of the quota, and so does every refusal."""
     standing = request.get(STANDING)
     if standing is not None:
         standing.stamp(response)
 
 
 class _Account:
-    """Of one user in this process: who waits for an answer of Redis, what is left of a slice, until when he is refused.
-
-    Times are those of the loop."""
+    """What this process knows of one user's quota: the requests that wait for Redis to answer, what is left of his
+    slice, until when he is refused. Times are those of the event loop's clock."""
 
     def __init__(self, rate: Rate, key: str) -> None:
         self.rate = rate
         self.key = key
         self.slice = max(1, int(rate.per_second * SLICE))
-        # Where slices are single requests there is nothing to hold.
+        # A slice of one request is spent at once: there is nothing to hold.
         self.hold = min(rate.seconds * HOLD, MAX_HOLD) if self.slice > 1 else 0.0
-        self.limit = RateLimit(rate.count, rate.seconds + self.hold)  # what is held was taken before it is spent
+        self.limit = RateLimit(rate.count, rate.seconds + self.hold)  # a request may be spent `hold` after it was taken
         self.waiting: deque[asyncio.Future[Standing]] = deque()
         self.asking: asyncio.Task[None] | None = None
         self.free, self.until = 0, 0.0
@@ -84,7 +83,7 @@ class _Account:
         self.refused_until = 0.0
 
     def standing(self, now: float) -> Standing | None:
-        """What can be told, and spent, without asking."""
+        """Spend one request, or refuse it, where that needs no call to Redis; else None."""
         if self.free and now < self.until:
             self.free -= 1
             return Standing(self.rate, False, self.left + self.free, max(0.0, self.opens - now))
@@ -94,7 +93,7 @@ class _Account:
 
 
 class Quotas:
-    """One for a gateway."""
+    """The quotas of all users; one object for a gateway."""
 
     def __init__(self, bus: EventBus, rates: Rates) -> None:
         self._bus = bus
@@ -103,7 +102,7 @@ class Quotas:
         self._away_until = 0.0
 
     def rate_of(self, caller: Caller) -> Rate | None:
-        """That of his role; of several the most generous."""
+        """The rate of his role, of several roles the most generous; without one, that of EVERYBODY. None: no limit."""
         if len(self._rates) == 1:
             return self._rates[EVERYBODY]
         named = [self._rates[role] for role in caller.roles if role in self._rates and role != EVERYBODY]
@@ -114,12 +113,12 @@ class Quotas:
         return max((rate for rate in named if rate is not None), key=lambda rate: rate.per_second)
 
     def at_once(self, rate: Rate, caller: Caller) -> Standing | None:
-        """What `spend` would return, if it need not ask."""
+        """As `spend`, where that need not ask Redis; else None, and nothing is spent."""
         account = self._accounts.get((rate.name, caller.organization, caller.user))
         return None if account is None else account.standing(asyncio.get_running_loop().time())
 
     async def spend(self, rate: Rate, caller: Caller) -> Standing:
-        """One request."""
+        """Spend one request of the caller's quota."""
         loop = asyncio.get_running_loop()
         account = self._account(rate, caller)
         standing = account.standing(loop.time())
@@ -144,11 +143,11 @@ class Quotas:
         return account
 
     async def _ask(self, account: _Account) -> None:
-        """Until nobody waits."""
+        """Have Redis count the requests that wait, until none does."""
         loop = asyncio.get_running_loop()
         try:
             while account.waiting:
-                if (standing := account.standing(loop.time())) is not None:  # who came while others were counted
+                if (standing := account.standing(loop.time())) is not None:  # one came while others were counted
                     _tell(account.waiting, (standing,))
                     continue
                 waiting = account.waiting
@@ -179,7 +178,7 @@ class Quotas:
 
 
 def _tell(waiting: "deque[asyncio.Future[Standing]]", standings: Iterable[Standing]) -> None:
-    """One each, the first to come first. Who went away meanwhile has spent his all the same."""
+    """Give one to each request, the first to come first. A request that was given up meanwhile is spent as well."""
     for standing in standings:
         future = waiting.popleft()
         if not future.done():

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-EVERYBODY = "user"  # the name of what holds for whom nothing else is said, in headers
+EVERYBODY = "user"  # the rate of users for whose role no other is set; its name in headers
 ROLES = ("admin", "system")
 MAX_COUNT, MAX_SECONDS = 10**9, 24 * 3_600
 
@@ -27,7 +27,7 @@ class Rate:
     header: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """RateLimit-Policy, as draft-ietf-httpapi-ratelimit-headers-10 has it."""
+        """`header` is RateLimit-Policy, as draft-ietf-httpapi-ratelimit-headers-10 has it."""
         object.__setattr__(self, "header", f'"{self.name}";q={self.count};w={self.seconds}')
 
     @property
@@ -40,7 +40,7 @@ Rates = Mapping[str, Rate | None]
 
 
 def parse(text: str) -> Rates:
-    """Raises ValueError for what is none of the above."""
+    """What the setting says. Raises ValueError for text of another form than this module's docstring shows."""
     first, *others = (part.strip() for part in text.split(","))
     rates: dict[str, Rate | None] = {EVERYBODY: _rate(EVERYBODY, first)}
     for part in others:

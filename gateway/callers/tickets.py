@@ -1,7 +1,7 @@
 """Tickets: the way to a WebSocket for a page that would rather not write its token into a URL.
 
-A ticket is good once, for half a minute, at any gateway: it is a row that who redeems it deletes. It says which
-organization it belongs to, for no query looks through all of them, and is otherwise random.
+A ticket is good once, for half a minute, at any gateway: it is a row, and to redeem it is to delete the row. Its text
+names its organization, because no query looks through those of all organizations, and is otherwise random.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from handlers.common.fields import CONTROL, Answer
 LIFETIME = timedelta(seconds=30)
 RANDOM_BYTES = 24
 MAX_TICKET = 1_024  # characters; an organization is 128 at most
-PRUNE_BATCH = 20  # expired tickets that each new one takes along
+PRUNE_BATCH = 20  # expired tickets that are deleted with each new one
 
 _INSERT = """
 INSERT INTO ws_tickets (organization, digest, user_id, roles, tier, token_until, expires_at)
@@ -62,7 +62,7 @@ async def issue(tx: Transaction, caller: Caller) -> Ticket:
 
 
 async def redeem(tx: Transaction, ticket: str) -> Caller:
-    """Who got this ticket. Raises Problem(401) for one that was redeemed before, is too old, or never was issued."""
+    """The caller who got this ticket. Raises Problem(401) if it was redeemed, is too old, or never was issued."""
     organization, secret = _parse(ticket)
     row = await tx.connection.fetchrow(_REDEEM, organization, _digest(secret))
     if row is None or not row["good"] or row["token_until"] <= time.time():

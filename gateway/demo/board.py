@@ -39,7 +39,7 @@ class NotSeen(Exception):
 
 
 class Board:
-    """Steps are ticked off in whatever order they happen; times count from the first look at the clock."""
+    """Steps are ticked off in whatever order they happen; times count from the making of the board."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)

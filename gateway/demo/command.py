@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Start everything, drive one lead through, and show each step as it happens."""
     settings = GatewaySettings.read(port=port)
-    # What the handlers say about the failure that is part of the story would only be in its way.
+    # Errors are not logged: those that are part of the story would only be in its way.
     logs.configure(settings.log_format, level=WARNING + 20)
     missing = loop.run(_demo(settings, once))
     if missing:

@@ -1,4 +1,4 @@
-"""Stand-ins for the services outside, for what nobody has configured: real HTTP and SMTP servers on the loopback.
+"""Stand-ins for the services outside that nobody has configured: real HTTP and SMTP servers on the loopback.
 
 Each answers as the real one would, and says what reached it. The workflow fails once, on purpose.
 """
@@ -23,7 +23,7 @@ TELEGRAM, TWILIO, WHATSAPP = "/telegram", "/twilio", "/whatsapp"
 
 
 class Outside:
-    """What stand-ins have taken. `is_workflow`, `is_mail`: whether they stand in for these."""
+    """What the stand-ins have taken. `is_workflow`, `is_mail`: whether there is one for the workflow, for mail."""
 
     def __init__(self, configured: Services) -> None:
         self.is_workflow = not configured.n8n_base_url
@@ -32,7 +32,7 @@ class Outside:
         self._failed_once = False
 
     async def taken(self, service: str, within: float) -> str:
-        """The next, in order. Raises TimeoutError after so many seconds."""
+        """What the service took next. Raises TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):
             return await self._queue(service).get()
 
@@ -95,7 +95,7 @@ class _Mailbox(AsyncMessage):
 
 @asynccontextmanager
 async def outside(configured: Services) -> AsyncIterator[tuple[Outside, Services]]:
-    """Servers for what is not configured, and settings that name them."""
+    """Stand-ins for what is not configured, and settings that name them."""
     async with AsyncExitStack() as stack:
         there = Outside(configured)
         url = await _serve_http(there, stack)

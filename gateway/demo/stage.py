@@ -93,7 +93,7 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
 
 
 async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Board) -> GatewaySettings:
-    """The configured servers, and embedded ones for those that are not; a secret for tokens likewise."""
+    """The settings, with an embedded server for each that is not configured, and a secret for tokens likewise."""
     redis, postgres = settings.find_redis_url(), settings.database_url
     found = {
         "redis_url": redis or await _embedded(EmbeddedRedis(settings.data_dir / "redis"), stack),
@@ -109,14 +109,14 @@ async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Boar
 
 
 def _stand_ins(configured: Services, used: Services) -> str:
-    """What is not the configured service."""
+    """The services that stand-ins take the place of, by name."""
     names = {"n8n_base_url": "workflow", "smtp_url": "mail", "enrichment_url": "enrichment", "crm_sync_url": "CRM"}
     stand_ins = [told for name, told in names.items() if getattr(configured, name) != getattr(used, name)]
     return ", ".join(stand_ins) or "all configured"
 
 
 def _spool_path(settings: GatewaySettings) -> Path | None:
-    """Not that of a gateway which was started in the same folder: its events are for another Redis."""
+    """The demo's own, if none is configured: a gateway in the same folder has a spool too, for another Redis."""
     if "spool_path" in settings.model_fields_set:
         return settings.spool_path
     settings.data_dir.mkdir(parents=True, exist_ok=True)

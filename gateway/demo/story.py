@@ -1,4 +1,4 @@
-"""One lead and one message, all the way, told from outside: by HTTP, by WebSocket, and by who fails on purpose."""
+"""One lead and one message, all the way, seen from outside: over HTTP, WebSocket, and by those that fail on purpose."""
 
 import asyncio
 import time
@@ -157,7 +157,7 @@ async def _answered(client: Client, socket: aiohttp.ClientWebSocketResponse, out
 
 
 async def _frame(socket: aiohttp.ClientWebSocketResponse, kind: str) -> Json:
-    """The data of the next frame of this type; an error that comes instead is what was seen."""
+    """The data of the next frame of this type. Raises NotSeen with what an error says that comes first."""
     while True:
         frame = await socket.receive_json(timeout=PATIENCE)
         if frame["type"] == kind:
@@ -198,7 +198,7 @@ async def _handled_by(client: Client, lead_id: str, group: str) -> list[str]:
 
 
 async def _eventually(look: Callable[[], Awaitable[list[Any]]], enough: int = 1) -> list[Any]:
-    """What an integrator would do: ask again until it is there."""
+    """Ask again until there are `enough`, as an integrator would. Raises TimeoutError after PATIENCE."""
     async with asyncio.timeout(PATIENCE):
         while len(found := await look()) < enough:
             await asyncio.sleep(0.02)

@@ -7,12 +7,12 @@
         \"\"\"Take in a lead.\"\"\"
 
 `body` and `query` are checked against the model that they are annotated with; every other parameter after `call` is in
-the path: a UUID, or text. What is no JSON in and JSON out is registered with `Routes.raw`: such an operation takes the
-request, and if it wants `caller: Caller` and `query`, answers by itself, and is told the rest: what content types it
-takes and which statuses it answers with.
+the path: a UUID, or text. An endpoint that is not JSON in and JSON out is registered with `Routes.raw`: its operation
+takes the request, then `caller: Caller` if it needs a token, and `query` if it wants one, and makes the response. Which
+content types it takes and which statuses it answers with must then be declared.
 
-The name is the operation's, the docstring its summary and description. What is served at /openapi.json is generated
-from this table, and so are the tests that ask every endpoint for a token, its limits, and objects of somebody else.
+The function's name is the operation's name, its docstring the summary and description. /openapi.json is generated from
+this table, and so are the tests that try every endpoint without a token, at its limits, and on objects of others.
 """
 
 import inspect
@@ -34,8 +34,8 @@ _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class Call(NamedTuple):
-    """Who asks, and what it is answered with. `origin`: what the events of the request descend from. `key`: the same
-    for each repeat of a request that has an Idempotency-Key, and for no other; '' without."""
+    """What an operation needs beside its arguments. `origin`: what the events of the request descend from. `key`: the
+    same for each repeat of a request that has an Idempotency-Key, and for no other request; '' without one."""
 
     caller: Caller
     bus: EventBus
@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
     @property
     def tx(self) -> Transaction:
-        """In which it is answered; none where the endpoint has `transaction=False`."""
+        """The transaction in which the request is answered. Not for an endpoint with `transaction=False`."""
         assert self.transaction is not None, "this endpoint is answered without a transaction"
         return self.transaction
 
@@ -59,20 +59,20 @@ RawOperation = Callable[..., Coroutine[Any, Any, web.StreamResponse]]
 O = TypeVar("O", bound=Operation)  # noqa: E741
 R = TypeVar("R", bound=RawOperation)
 
-# Content type to what is in it: anything that pydantic makes a JSON schema of.
+# By content type, what a body holds: anything that pydantic makes a JSON schema of.
 Contents = Mapping[str, Any]
 
 
 class Options(TypedDict, total=False):
-    """also      whole paths that mean the same
-    status    of success, else 200 (DELETE: 204)
-    location  of what was created, filled from the answer's fields
-    roles     one of them is needed; none for every caller
+    """also      further paths of the endpoint, without a prefix
+    status    of success; 200 if not given (DELETE: 204)
+    location  the path of what was created, filled in from the answer's fields
+    roles     the caller needs one of them; if empty, any caller will do
     problems  statuses of refusals that the table cannot know of, such as 409 of a PATCH
-    transaction     False for what needs none of PostgreSQL's; one with an Idempotency-Key has it all the same
-    unless_success  the status instead, where the answer's `success` is false
-    example         a body that would do, for the document
-    optional_body   True: no body is the same as an empty object
+    transaction     False: none is opened, except for a request with an Idempotency-Key
+    unless_success  the status where the answer's `success` is false
+    example         a valid body, for the OpenAPI document
+    optional_body   True: a request without a body is taken as one with an empty object
     """
 
     also: tuple[str, ...]
@@ -89,11 +89,11 @@ class Options(TypedDict, total=False):
 class RawOptions(TypedDict, total=False):
     """As Options, and:
 
-    takes    content types, and what is in them
-    answers  by status; a status without any content is {}
-    headers  that it reads, beside those that every endpoint has; none of them is required
-    token    False for who needs none; then nobody's quota is spent either
-    example  a body of the first content type that would do
+    takes    by content type, what the body of a request holds
+    answers  by status, what the response holds; {} for no content
+    headers  those that it reads, beside those of every endpoint; none of them is required
+    token    False: the caller needs no token; then nobody's quota is spent either
+    example  a valid body of the first content type
     """
 
     also: tuple[str, ...]
@@ -145,12 +145,12 @@ class Endpoint:
 
     @property
     def description(self) -> str:
-        """What the docstring says below its first line."""
+        """The docstring below its first line."""
         return inspect.cleandoc(self.operation.__doc__ or "").partition("\n")[2].strip()
 
     @property
     def is_idempotent(self) -> bool:
-        """Whether it takes an Idempotency-Key: every POST of a caller that is known."""
+        """Whether it takes an Idempotency-Key: every POST that needs a token does."""
         return self.method == "POST" and self.token
 
     @property

@@ -1,7 +1,7 @@
 """One request to one endpoint: who, what, then the transaction, then the answer.
 
-The order in which a request can be refused: token (401), quota (429), role (403), path (404), content type and size
-(415, 413), JSON (400), validation (422), and only then anything that reads or writes.
+The order in which a request can be refused: token (401), quota (429), role (403), path (404), query (422), content type
+and size (415, 413), JSON (400), body and Idempotency-Key (422), and only then anything that reads or writes.
 """
 
 from collections.abc import Iterable
@@ -67,7 +67,7 @@ def _handler(endpoint: Endpoint) -> Handler:
         if endpoint.transaction or scope is not None:
             reply = await within(DEADLINE, transact())
         else:
-            reply = await act(None)  # what it asks is bounded in time by itself, and a task for each would cost
+            reply = await act(None)  # its calls end in time by themselves, and `within` would cost a task each
         if endpoint.method != "GET":
             crash_points.point("gateway.committed")
         return reply.response()
@@ -89,7 +89,7 @@ def _raw(endpoint: Endpoint) -> Handler:
 
 
 async def _admit(endpoint: Endpoint, request: web.Request) -> Caller:
-    """Raises Problem(401, 429, 403)."""
+    """The caller; spends one request of his quota. Raises Problem(401, 429, 403), or Unavailable: see `caller_of`."""
     caller = await request.app[AUTHENTICATOR].caller_of(request)
     quotas = request.app[QUOTAS]
     rate = quotas.rate_of(caller)
@@ -114,7 +114,8 @@ def _reply(endpoint: Endpoint, answer: BaseModel | None) -> Reply:
 
 
 def _filled(location: str, answer: BaseModel) -> str:
-    """With the field of the answer that it names, `{id}` or `{data.id}`: str.format takes ten times as long."""
+    """`location` with the field of the answer that it names, `{id}` or `{data.id}`, filled in. str.format would take
+    ten times as long."""
     head, _, rest = location.partition("{")
     path, _, tail = rest.partition("}")
     value: object = answer
@@ -124,7 +125,7 @@ def _filled(location: str, answer: BaseModel) -> str:
 
 
 def _arguments(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
-    """All but the body. Raises Problem(404, 422)."""
+    """The arguments of the operation, all but the body. Raises Problem(404, 422)."""
     found = request.match_info
     try:
         arguments: dict[str, Any] = {
@@ -140,14 +141,15 @@ def _arguments(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
 def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
     given = {name: request.query.getall(name) for name in request.query}
     try:
-        # What is given twice stays a list, and no parameter takes one.
+        # A parameter that is given twice stays a list, and is refused: no model takes one.
         return model.model_validate({name: values[0] if len(values) == 1 else values for name, values in given.items()})
     except ValidationError as error:
         raise invalid("query", error) from None
 
 
 def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
-    """Twice, because each parser refuses what the other lets pass: pydantic in its JSON mode all coercion."""
+    """Parsed twice, because each parser refuses what the other lets pass: orjson NaN and lone surrogates, pydantic in
+    its JSON mode all coercion. Raises Problem(400, 422)."""
     check_json(raw)
     try:
         return model.model_validate_json(raw)
@@ -156,7 +158,8 @@ def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
 
 
 def _scope(endpoint: Endpoint, request: web.Request, caller: Caller) -> Scope | None:
-    """Under the canonical path: a retry through an alias is the same request."""
+    """Where the Idempotency-Key means something; None without one. The path is the canonical one: a retry through an
+    alias is the same request."""
     if not endpoint.is_idempotent:
         return None
     return scope_of(request, caller, endpoint.paths[0].format_map(request.match_info))

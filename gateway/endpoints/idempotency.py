@@ -1,8 +1,9 @@
 """Idempotency-Key: the same POST again answers what the first did, and does nothing.
 
-The answer is stored in the transaction of the effect, so that a gateway which dies behind the commit leaves both, and
-one which dies before leaves neither. An advisory lock, held to the end of that transaction, tells those that come
-meanwhile. What was refused is not stored: it did nothing, and may be tried again with the same key.
+The answer is stored in the transaction of the effect, so that a gateway which dies after the commit leaves both, and
+one which dies before leaves neither. An advisory lock, held to the end of that transaction, lets repeats that
+come meanwhile see that the first still runs. A refusal is not stored: nothing was done, and the same key may be tried
+again.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from gateway.http.reply import Reply
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
 LIFETIME = timedelta(hours=24)
-PRUNE_BATCH = 20  # expired keys that each new one takes along: the table cannot grow faster than it is cleared
+PRUNE_BATCH = 20  # expired keys that are deleted with each new one: the table cannot grow faster than it is cleared
 
 _SANE = re.compile(r"[\x21-\x7e]{1,255}")
 _LOCK = "SELECT pg_try_advisory_xact_lock($1)"
@@ -47,7 +48,7 @@ DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
 
 
 class Scope(NamedTuple):
-    """Where a key means something: nobody meets another's."""
+    """Where a key means something: the same text from another user, or for another path, is another key."""
 
     organization: str
     user: str
@@ -57,17 +58,17 @@ class Scope(NamedTuple):
 
     @property
     def lock(self) -> int:
-        """A signed 64-bit number."""
+        """The number of the advisory lock: 64 bits, signed."""
         digest = hashlib.sha256("\0".join(self).encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
     def digest(self, body: bytes) -> str:
-        """Of a request: what it does beside the transaction can be known again by this when it is repeated."""
+        """The same for each repeat of a request: by it, effects outside of the transaction can be recognized."""
         return hashlib.sha256("\0".join(self).encode() + fingerprint(body)).hexdigest()
 
 
 def scope_of(request: web.Request, caller: Caller, path: str) -> Scope | None:
-    """None if the request has no key. Raises Problem(422) for one that no header should hold."""
+    """The scope of the request's key; None if it has none. Raises Problem(422) for one that no header should hold."""
     key = request.headers.get(HEADER)
     if key is None:
         return None
@@ -78,8 +79,8 @@ def scope_of(request: web.Request, caller: Caller, path: str) -> Scope | None:
 
 
 def fingerprint(body: bytes) -> bytes:
-    """Equal for bodies that say the same, however they are spaced and ordered."""
-    with suppress(orjson.JSONDecodeError):  # an endpoint that takes no body takes any
+    """A hash that is equal for bodies of the same JSON, however they are spaced and ordered."""
+    with suppress(orjson.JSONDecodeError):  # where an endpoint takes no body, anything may come
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(body).digest()
 

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, generated from the table of endpoints: what is served cannot say anything else than what is checked."""
+"""OpenAPI 3.1, generated from the table of endpoints, so that the document cannot differ from what is checked."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
@@ -80,7 +80,7 @@ class ProblemDetails(BaseModel):
 
 
 def document(endpoints: Sequence[Endpoint]) -> Document:
-    """Of these endpoints. Needs no server, and no setting."""
+    """The document of these endpoints. Needs no server, and no setting."""
     schemas = _Schemas(endpoints)
     paths: Document = {}
     for endpoint in endpoints:
@@ -141,7 +141,7 @@ def _parameters(endpoint: Endpoint, schemas: "_Schemas") -> Iterator[Document]:
 def _answer(endpoint: Endpoint, status: int, schemas: "_Schemas") -> Document:
     names = [CORRELATION]
     if endpoint.location is not None and status == endpoint.status:
-        names.append("MayLocation" if endpoint.raw else "Location")  # a batch has many of them, and tells none
+        names.append("MayLocation" if endpoint.raw else "Location")  # a batch has many locations, and tells none
     if endpoint.is_idempotent:
         names.append(idempotency.REPLAYED)
     if endpoint.token:
@@ -177,7 +177,8 @@ def _title(status: int) -> str:
 
 
 class _Schemas:
-    """Of all that endpoints take and answer, made in one go: what is used twice is defined once, under its own name."""
+    """The schemas of all that endpoints take and answer, made in one go: a model that is used twice is defined once,
+    under its own name."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         taken = [what for endpoint in endpoints for what in (*endpoint.takes.values(), *endpoint.headers.values())]
@@ -197,7 +198,7 @@ class _Schemas:
         return self._made[repr(what), "serialization"]
 
     def parameters(self, model: type[BaseModel]) -> Iterator[Document]:
-        """A query has no null: what may be absent is left out."""
+        """The model's fields as parameters, without null: a query has none, and leaves out what may be absent."""
         schema = self._queries[model]
         for name, described in schema.get("properties", {}).items():
             required, shape = name in schema.get("required", ()), _without_null(described)

@@ -1,1 +1,1 @@
-"""Events as requests bring them and ask after them: CloudEvents, sessions' bodies, their status, their traces."""
+"""Events as requests bring them and ask about them: CloudEvents, bodies of sessions, status of an event, its trace."""

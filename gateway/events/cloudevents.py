@@ -1,7 +1,7 @@
 """CloudEvents 1.0 over HTTP: what a request carries, in structured, batched or binary mode.
 
-All three end as the JSON format, so that one model says what an event may hold. docs/events-api.md says what becomes of
-each attribute, and docs/decisions/0019 why this is not the `cloudevents` SDK.
+All three are turned into the JSON format, so that one model says what an event may hold. docs/events-api.md says what
+becomes of each attribute, and docs/decisions/0019 why this is not the `cloudevents` SDK.
 """
 
 import json
@@ -86,7 +86,7 @@ def _event_id(text: str) -> str:
 
 
 def _number(value: object) -> object:
-    """Headers have no numbers."""
+    """The number that a text stands for: headers have no numbers."""
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
@@ -132,7 +132,7 @@ class CloudEvent(BaseModel):
 
     @property
     def extensions(self) -> dict[str, str]:
-        """Those that mean nothing to us, as text."""
+        """The extension attributes that mean nothing to us, as text."""
         if not self.__pydantic_extra__:
             return {}
         found = self.__pydantic_extra__.items()
@@ -149,7 +149,7 @@ Location = tuple[int | str, ...]
 
 
 class Parcel(NamedTuple):
-    """The events of one request. `content`: all of it as JSON, attributes in headers too."""
+    """The events of one request. `content`: the whole request as JSON, with the attributes that are in headers."""
 
     mode: Mode
     events: Sequence[CloudEvent]
@@ -164,7 +164,7 @@ _EVENTS = TypeAdapter(Annotated[list[CloudEvent], Field(max_length=MAX_BATCH)])
 
 
 def mode_of(request: web.Request) -> Mode:
-    """Raises Problem(415)."""
+    """By the content type. Raises Problem(415) for any other."""
     content_type = request.content_type
     if content_type == STRUCTURED:
         return Mode.STRUCTURED
@@ -189,7 +189,7 @@ def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
 
 
 def _in_one(request: web.Request, raw: bytes) -> bytes:
-    """Binary mode as the JSON format has it. `raw` is JSON, or empty."""
+    """A request in binary mode, as one object of the JSON format. `raw` is JSON, or empty."""
     attributes = orjson.dumps(_attributes(request))
     return attributes[:-1] + (b"," if len(attributes) > 2 else b"") + b'"data":' + (raw or b"null") + b"}"
 
@@ -220,7 +220,7 @@ def _decoded(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     text = unquote(value, errors="strict") if "%" in value else value
-    text.encode()  # aiohttp hands on bytes that are no UTF-8 as lone surrogates
+    text.encode()  # raises for lone surrogates: aiohttp makes them of bytes that are no UTF-8
     return text
 
 

@@ -85,7 +85,7 @@ class EventState(Answer):
 
 
 async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) -> EventState:
-    """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
+    """The state of an event. Raises NotFound if it is not known, or not any more, or the caller may not see it."""
     traced = await trace(tx.connection, event_id)
     standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
     envelope = await remembered(tx, event_id) or await held(bus, standing)
@@ -107,7 +107,7 @@ async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) 
 
 
 async def remembered(tx: Transaction, event_id: str) -> Envelope | None:
-    """In the outbox for some days, and in the event store for longer."""
+    """The event as PostgreSQL has it: in the outbox for some days, in the event store for longer."""
     envelope = await stored_envelope(tx.connection, event_id)
     if envelope is not None:
         return envelope
@@ -116,12 +116,12 @@ async def remembered(tx: Transaction, event_id: str) -> Envelope | None:
 
 
 def known_streams() -> list[str]:
-    """Of all types that this gateway knows."""
+    """The streams of all event types that this gateway knows, sorted."""
     return sorted({stream_of(event_type) for event_type in event_types()})
 
 
 async def held(bus: EventBus, standing: EventStanding) -> Envelope | None:
-    """The envelope of what was found, in its stream or as a dead letter."""
+    """The envelope of an event that was found in its stream or as a dead letter, if it can be read."""
     if standing.envelope is not None or standing.stream is None:
         return standing.envelope
     for told in standing.groups:
@@ -133,14 +133,15 @@ async def held(bus: EventBus, standing: EventStanding) -> Envelope | None:
 
 
 def is_visible(envelope: Envelope, caller: Caller) -> bool:
-    """Of his organization; and what is meant for one user, only for that one and for those who run the house."""
+    """Whether he may see the event. It must be his organization's. If its data names a user (`userId`), he must be that
+    user, or have one of the roles OVERSEERS."""
     if envelope.organization != caller.organization:
         return False
     if caller.roles & OVERSEERS:
         return True
     try:
         said = from_json(envelope.data)
-    except ValueError:  # whom it is meant for, nobody can tell
+    except ValueError:  # nobody can tell for whom it is meant
         return False
     user = said.get("userId") if isinstance(said, dict) else None
     return user is None or user == caller.user
@@ -178,7 +179,8 @@ def _shown(envelope: Envelope) -> ShownEnvelope:
 
 
 def _said(data: bytes) -> Any:
-    """As text, if it is no JSON: what was published past us ends as a dead letter, and is recorded all the same."""
+    """The data; as text, if it is no JSON: such an event was not published by the bus, ends as a dead letter, and is
+    recorded all the same."""
     try:
         return from_json(data)  # whole numbers of any size, too
     except ValueError:
@@ -186,7 +188,7 @@ def _said(data: bytes) -> Any:
 
 
 async def _groups(bus: EventBus, standing: EventStanding, traced: Trace) -> list[GroupState]:
-    """By name. Of several entries of the event, replays among them, a group's last one tells its state."""
+    """Sorted by name. An event may have several entries, replays among them: the last one tells a group's state."""
     last = {told.group: told for told in _in_order(standing.groups)}
     states = [await _state(bus, standing.event_id, told, traced) for told in last.values()]
     states += [
@@ -198,7 +200,7 @@ async def _groups(bus: EventBus, standing: EventStanding, traced: Trace) -> list
 
 
 def _in_order(standings: Iterable[GroupStanding]) -> list[GroupStanding]:
-    """Without entries that were none of the group's business."""
+    """By entry, the oldest first, without replays that are addressed to another group."""
     mine = (told for told in standings if told.standing is not Standing.PASSED)
     return sorted(mine, key=lambda told: _order(told.entry))
 
@@ -226,7 +228,7 @@ async def _state(bus: EventBus, event_id: str, told: GroupStanding, traced: Trac
 
 
 def _attempts(told: GroupStanding) -> int | None:
-    """Failures are forgotten when a group is done with an event."""
+    """How often the handler was started; None once the group is done: its failures are forgotten then."""
     match told.standing:
         case Standing.RUNNING:
             return told.failures + 1

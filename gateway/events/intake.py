@@ -1,5 +1,5 @@
-"""CloudEvents become ours: the type and its data are checked, the organization is the caller's, and what makes it the
-same event again becomes a dedupe key. docs/decisions/0019 says why."""
+"""CloudEvents become events of ours: type and data are checked, the organization is the caller's, and source and id,
+by which the same event is known again, become a dedupe key. docs/decisions/0019 says why."""
 
 from hashlib import blake2b
 
@@ -16,7 +16,7 @@ from gateway.events.cloudevents import CloudEvent, Location, Parcel, refusal
 from gateway.events.typed import Misfit, class_of, event_of, organization_field
 from gateway.http.correlation import is_traceparent
 
-WINDOW = 24 * 3_600.0  # seconds in which the same event is known again, as an Idempotency-Key is
+WINDOW = 24 * 3_600.0  # seconds in which the same event is known again, as long as an Idempotency-Key
 MAX_ORGANIZATION = 128  # characters
 
 
@@ -51,7 +51,8 @@ def _fields(sent: CloudEvent) -> dict[str, JsonValue]:
 
 
 def _organization(sent: CloudEvent, fields: dict[str, JsonValue], cls: type[Event], caller: Caller) -> str:
-    """Whose event it is, and written into its data if there is a place for it. The role `system` may name one."""
+    """The organization of the event: the caller's, or with the role `system` the one that the event names. It is
+    written into `fields` if events of this type have a field for it. Raises Misfit."""
     field = organization_field(cls)
     told: list[tuple[Location, JsonValue]] = [(("organizationid",), sent.organizationid)]
     if field is not None:
@@ -91,5 +92,5 @@ def _envelope(sent: CloudEvent, event: Event, organization: str, origin: Origin)
 
 
 def _identity(sent: CloudEvent) -> str:
-    """CloudEvents: source and id together are unique for each distinct event. Both are of any length."""
+    """A hash, since both may be long. CloudEvents: source and id together are unique for each distinct event."""
     return "ce:" + blake2b(f"{sent.source}\0{sent.id}".encode(), digest_size=16).hexdigest()

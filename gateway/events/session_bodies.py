@@ -32,8 +32,8 @@ from handlers.common.fields import Answer, Line, Query, Request
 from handlers.common.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_cursor
 
 MAX_METADATA = 16_384  # bytes of JSON
-MAX_FAULTS = 100  # that are told
-_OWNER = "\0userId"  # among the metadata of a session: no client can give it that name
+MAX_FAULTS = 100  # at most told in one answer
+_OWNER = "\0userId"  # whose a session is, in its metadata: `_small` refuses such a name to clients
 
 
 def _small(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -62,7 +62,7 @@ _MANY = TypeAdapter(list[NewEvent])
 
 
 def _one_or_many(content: Any, _handler: ValidatorFunctionWrapHandler) -> NewEvent | list[NewEvent]:
-    """A union would put the names of its members into the places of the faults."""
+    """Not a union, which would put the names of its members into the locations of the faults."""
     return _MANY.validate_python(content) if isinstance(content, list) else NewEvent.model_validate(content)
 
 
@@ -131,12 +131,12 @@ class CollectedQuery(Query):
 
 
 def owned(metadata: Mapping[str, JsonValue], caller: Caller) -> dict[str, JsonValue]:
-    """What is kept with a session: what the client gave, and whose it is."""
+    """The metadata that is kept with a session: the client's, and whose the session is."""
     return {**metadata, _OWNER: caller.user}
 
 
 def is_owner(state: SessionState, caller: Caller) -> bool:
-    """A session is its user's own; those who run the house see all of the organization's."""
+    """Whether he may use this session of his organization: it is his own, or he has one of the roles OVERSEERS."""
     return bool(caller.roles & OVERSEERS) or state.metadata.get(_OWNER) == caller.user
 
 

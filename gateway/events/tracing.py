@@ -1,6 +1,6 @@
-"""The tree of a request, as an integrator may see it: events of his organization, and without what is another user's.
+"""All that one request has led to, as the caller may see it: events of his organization, without another user's.
 
-It is told as a list in the order of causes, each event with its depth: a chain may be longer than JSON should be deep.
+The tree is a list in the order of causes, each event with its depth: a chain may be longer than JSON should be deep.
 """
 
 import asyncio
@@ -61,7 +61,8 @@ class EventTrace(Answer):
 
 
 async def trace_event(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) -> EventTrace:
-    """Raises NotFound for what the caller may not see as well, and for an event that is not known any more."""
+    """The trace of the request behind an event. Raises NotFound if the event is not known, or not any more, or the
+    caller may not see it."""
     asked = await _find(bus, tx, event_id)
     if asked is None or not is_visible(asked.envelope, caller):
         raise NotFound("event")
@@ -73,7 +74,7 @@ async def trace_event(bus: EventBus, tx: Transaction, caller: Caller, event_id: 
 
 
 async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
-    """Redis is asked for what PostgreSQL does not know, which takes longer."""
+    """The event that is asked for. Redis, which takes longer, is asked only if PostgreSQL does not know it."""
     recorded = await find(tx.connection, event_id)
     if recorded is not None:
         return Found(recorded.envelope)
@@ -84,13 +85,13 @@ async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
 
 
 async def _is_visible(tx: Transaction, envelope: Envelope, caller: Caller) -> bool:
-    """One with much data was found without it."""
+    """Whether the caller may see the event. Its data tells; a large event was found without, so that is read here."""
     whole = envelope if envelope.data or caller.roles & OVERSEERS else await remembered(tx, envelope.id)
     return whole is not None and is_visible(whole, caller)
 
 
 async def _carried(bus: EventBus, correlation_id: str) -> list[Found]:
-    """What is in no table yet. The rest is told without it while Redis is away."""
+    """Events that Redis has, and perhaps no table yet. While Redis is away, a trace is told without them."""
     try:
         async with asyncio.timeout(PATIENCE):
             return carried(await bus.transport.related(correlation_id, known_streams()))

@@ -1,4 +1,4 @@
-"""JSON from outside becomes an event of its type, or is told what is wrong with it, field by field."""
+"""JSON from outside becomes an event of its type, or its sender is told what is wrong with it, field by field."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -15,7 +15,7 @@ from gateway.http.problems import message_of
 
 
 class Misfit(Exception):
-    """An event that cannot be published; `faults` by attribute."""
+    """An event that cannot be published. `faults`: the attribute, and what is wrong with it."""
 
     def __init__(self, *faults: tuple[Location, str]) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Misfit(Exception):
 
 
 def class_of(event_type: str) -> type[Event]:
-    """Raises Misfit."""
+    """The class of this type. Raises Misfit if none is registered."""
     try:
         return event_class(event_type)
     except UnknownEventType:
@@ -34,15 +34,14 @@ def class_of(event_type: str) -> type[Event]:
 
 @lru_cache(1024)
 def organization_field(cls: type[Event]) -> str | None:
-    """What it is called on the wire; None if these events have none."""
+    """The name of the organization's field on the wire; None if these events have none."""
     found = cls.model_fields.get("organization_id")
     return None if found is None else found.alias or "organization_id"
 
 
 def event_of(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
-    """As JSON, for what JSON has no type for: a UUID is text there. Strict, and by the names on the wire alone.
-
-    Raises Misfit."""
+    """The event with these fields, by their names on the wire alone. The check is strict, and is made on JSON, where a
+    value such as a UUID may be text. Raises Misfit."""
     try:
         event: Event = cls.__pydantic_validator__.validate_json(
             to_json(fields), strict=True, by_alias=True, by_name=False

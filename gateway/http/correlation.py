@@ -30,7 +30,7 @@ _LOGGED = _logged()
 
 
 def begin(request: web.Request) -> Token[str]:
-    """What happens until `end` knows the id, and so does every log line."""
+    """Give the request its id, the one that it brings or a new one. Until `end`, every log line carries it."""
     given = request.headers.get(HEADER)
     request[_KEY] = correlation_id = given if given and _SANE.fullmatch(given) else uuid7()
     return _LOGGED.set(correlation_id)
@@ -41,7 +41,7 @@ def end(bound: Token[str]) -> None:
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: responses of every kind, WebSocket handshakes as well."""
+    """For `on_response_prepare`: the id goes back with every response, also with that of a WebSocket handshake."""
     response.headers[HEADER] = request.get(_KEY) or uuid7()  # aiohttp refuses a few requests before any middleware
 
 
@@ -65,5 +65,5 @@ def origin(request: web.Request, organization: str, user: str) -> Origin:
 
 
 def is_traceparent(text: str) -> bool:
-    """What is none is dropped, as W3C wants it: no request fails because of its tracing."""
+    """Whether this is one. Another value is to be dropped, as W3C wants it: no request fails because of its tracing."""
     return _TRACEPARENT.fullmatch(text) is not None

@@ -29,14 +29,14 @@ class Exposition(Collector):
 
 
 def registry_of(traffic: Traffic) -> CollectorRegistry:
-    """With these counts alone, beside what is in the default registry."""
+    """A registry with these counts alone, apart from those in the default registry."""
     registry = CollectorRegistry()
     registry.register(Exposition(traffic))
     return registry
 
 
 def _buckets(histogram: Histogram) -> Iterator[tuple[str, float]]:
-    """Cumulative, as the format wants them."""
+    """(upper bound, cumulative count), as the format wants them."""
     seen = 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         seen += count

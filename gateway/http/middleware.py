@@ -1,4 +1,4 @@
-"""What surrounds every request, in one middleware: each is a coroutine more for all of them."""
+"""What surrounds every request, in one middleware: each further one would cost every request a coroutine."""
 
 import time
 
@@ -11,7 +11,7 @@ from gateway.http.traffic import TRAFFIC
 
 @web.middleware
 async def surroundings(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """From the outside in: an id for all that happens, a count and a line of the log for every answer, an answer for
+    """From the outside in: an id for all that happens, a count and a line in the log for every answer, an answer to
     every failure."""
     bound = correlation.begin(request)
     try:

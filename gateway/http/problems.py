@@ -1,7 +1,7 @@
 """Whatever goes wrong is answered as RFC 9457 says: `application/problem+json`.
 
-A problem tells the client what he can change. What he cannot, he is told nothing of: it is in our log, under the
-correlation id that he has in his hands.
+A problem tells the client what he can change. It says nothing of what he cannot change: that is in our log, under the
+correlation id that the answer carries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def message_of(fault: ErrorDetails) -> str:
 
 
 def answer(error: Exception, request: web.Request) -> web.Response:
-    """To every exception."""
+    """The response to an exception, whichever it is."""
     return _explain(error, request).response(request)
 
 

@@ -1,6 +1,6 @@
-"""What aiohttp's server has to say outside of our middlewares, in our log, and without what the client sent.
+"""Errors that aiohttp's server reports outside of our middlewares go to our log, without what the client sent.
 
-A request that cannot even be parsed is quoted in the error, query string included: tokens would reach the log.
+aiohttp's error quotes a request that cannot be parsed, query string included: tokens would reach the log.
 """
 
 import logging
@@ -23,13 +23,13 @@ class _Complaints(logging.Handler):
 
 
 def server_logger() -> logging.Logger:
-    """For web.AppRunner(…, logger=…). It is nobody's child: nothing is passed on to other handlers."""
+    """For web.AppRunner(…, logger=…). It has no parent: nothing is passed on to other handlers."""
     logger = logging.Logger("gateway.http", logging.INFO)  # noqa: LOG001 - not in the tree of loggers, on purpose
     logger.addHandler(_Complaints())
     return logger
 
 
 def keep_handshakes_out_of_logs() -> None:
-    """aiohttp's warning of a subprotocol that we do not know quotes all of them, and some clients send their token so:
-    a page can set no other header."""
+    """aiohttp warns of subprotocols that we do not know, and quotes all that the client has sent. Some clients send
+    their token as one, since a page can set no other header."""
     logging.getLogger("aiohttp.websocket").disabled = True

@@ -1,5 +1,5 @@
-"""What is asked of this gateway, counted: by method, route and status. Bounded, whatever clients send: a route is a
-pattern of the table, and a method that no route has is one of the others."""
+"""Requests to this gateway, counted by method, route and status. The counts are bounded, whatever clients send: a
+route is a pattern of the table, and all methods that no route has are counted as one."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -13,19 +13,19 @@ from eventbus.telemetry.metrics import Histogram
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE"})
-NOWHERE, OTHER = "none", "other"  # the labels of what has no route, and of methods that no route has
+NOWHERE, OTHER = "none", "other"  # labels: of requests without a route, and of methods that no route has
 
 
 @dataclass(slots=True)
 class Requests:
-    """To one route by one method. `seconds` is without WebSockets: theirs are how long people talked."""
+    """Requests to one route by one method. `seconds` leaves WebSockets out: theirs tell how long people talked."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: Histogram = field(default_factory=lambda: Histogram(BOUNDS))
 
 
 class Traffic:
-    """Since this gateway was started."""
+    """All requests since this gateway was started."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str], Requests] = {}
@@ -43,7 +43,7 @@ class Traffic:
             found.seconds.total += seconds
 
     def __iter__(self) -> Iterator[tuple[tuple[str, str], Requests]]:
-        """By method and route."""
+        """((method, route), requests), sorted."""
         return iter(sorted(self._requests.items()))
 
 

@@ -77,7 +77,8 @@ async def get_activity(call: Call, query: ActivityQuery) -> Activity:
 
 
 def _is_shown(event_type: str, caller: Caller) -> bool:
-    """An error may quote what its event says. Of a type that nobody knows, nobody can tell whom it is for."""
+    """Whether the caller may see failures of this type: an error may quote the event's data. Those of a type that is
+    meant for one user are for admins and systems, and so are those of an unknown type, which may be."""
     if caller.roles & {"admin", "system"}:
         return True
     try:

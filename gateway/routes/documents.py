@@ -19,7 +19,7 @@ _MADE = web.AppKey("documents", dict[str, bytes])
 
 
 def describe(app: web.Application, endpoints: Sequence[Endpoint]) -> None:
-    """Tell the documents what they are about."""
+    """Give the documents the endpoints that they describe."""
     app[TABLE] = endpoints
     app[_MADE] = {}
 
@@ -37,7 +37,7 @@ async def get_asyncapi(request: web.Request) -> web.Response:
 
 
 def _once(request: web.Request, make: Callable[[], dict[str, Any]]) -> web.Response:
-    """Nothing in it changes while the process lives."""
+    """Make a document once: nothing in it changes while the process lives."""
     made = request.app[_MADE]
     if request.path not in made:
         made[request.path] = orjson.dumps(make())

@@ -1,7 +1,7 @@
 """/api/events: CloudEvents come in, and what became of an event can be asked.
 
-To publish is raw: a request is read from headers as well as from its body, in three formats, and an event goes to the
-bus at once, without a transaction of PostgreSQL.
+Publishing is a raw endpoint: a request is read from headers as well as from its body, in three formats, and an event
+goes to the bus at once, without a transaction of PostgreSQL.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ async def publish_events(request: web.Request, caller: Caller) -> web.Response:
     scope = scope_of(request, caller, PATH)
     bus = request.app[BUS]
     if scope is None:
-        reply = _reply(mode, await bus.forward(items))  # which ends within the bus' publish timeout
+        reply = _reply(mode, await bus.forward(items))  # `forward` ends within the bus' publish timeout
     else:
         reply = await within(DEADLINE, _publish_once(bus, mode, items, scope, fingerprint(parcel.content)))
     crash_points.point("gateway.committed")
@@ -83,8 +83,8 @@ def _reply(mode: Mode, receipts: Sequence[Receipt]) -> Reply:
 
 
 async def _publish_once(bus: EventBus, mode: Mode, items: Sequence[Outgoing], scope: Scope, mark: bytes) -> Reply:
-    """Published before the key commits: whoever dies between the two is asked again, and the events' own identity
-    keeps them from being stored twice."""
+    """Publish before the key commits. If the gateway dies between the two, the client asks again, and the dedupe keys
+    of the events keep them from being stored twice."""
 
     async def act(_tx: Transaction) -> Reply:
         return _reply(mode, await bus.forward(items))

@@ -1,7 +1,7 @@
 """/api/sessions: events that are collected, and published together or not at all.
 
-A session is its user's own, and its events are the token's organization's. Who is neither admin nor system speaks for
-himself alone: an event that names a user names him. Nothing of it is in PostgreSQL: it works while that is away.
+A session belongs to its user, and its events belong to the organization of the token. A caller who is neither admin nor
+system may name no other user than himself in an event. Sessions are not in PostgreSQL, and work while it is away.
 """
 
 from contextlib import suppress
@@ -83,8 +83,9 @@ async def roll_back_session(call: Call, session_id: UUID) -> RolledBack:
 
 
 async def _own(call: Call, session_id: UUID) -> SessionId:
-    """Another organization's is not there, whoever knows its id; another user's, as far as can be told: while Redis is
-    away this process goes by what it knows, and what it does not know belongs to who knows its id."""
+    """The session of this id in the caller's organization: no id leads to that of another organization. Raises
+    NoSuchSession for another user's, as far as that can be told. While Redis is away, this process goes by the sessions
+    that it has seen; one that it has not seen may be used by whoever knows its id."""
     session, sessions = SessionId(call.organization, str(session_id)), call.bus.sessions
     if call.caller.roles & OVERSEERS:
         return session
@@ -92,7 +93,7 @@ async def _own(call: Call, session_id: UUID) -> SessionId:
     if state is None:
         with suppress(Unavailable):
             state = await queries.status(sessions, session)
-            sessions.known.note(session, state)  # whose it is does not change: it is asked once
+            sessions.known.note(session, state)  # its owner never changes: Redis is asked for him once
     if state is not None and not session_bodies.is_owner(state, call.caller):
         raise NoSuchSession
     return session

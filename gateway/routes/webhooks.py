@@ -1,7 +1,7 @@
 """/webhooks: what WhatsApp and Telegram tell us. No token: they sign, or send a secret.
 
-200 when what was said is committed, which takes milliseconds; a provider that gets anything else says it again later.
-They are raw: a signature is over the bytes of the body, and the rules of the providers are their own.
+The answer is 200 once the messages are committed, which takes milliseconds. A provider that gets any other answer sends
+them again later. The endpoints are raw: a signature is over the bytes of the body, and each provider has its own rules.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ async def _take_in(request: web.Request, messages: list[Inbound]) -> web.Respons
 
 
 def _configured(secret: str | None, variable: str) -> str:
-    """Without a secret nobody can prove who he is. Raises Problem(401)."""
+    """The secret. Raises Problem(401) if there is none: then nobody can prove who he is."""
     if not secret:
         log.warning("a webhook is called that is not configured", set=variable)
         raise Problem(401, "this webhook is not configured")
@@ -114,12 +114,12 @@ def _bot(services: Services) -> str:
 
 
 def _same(given: str, expected: str) -> bool:
-    """In a time that tells nothing of where they differ. Headers may hold any bytes."""
+    """Whether they are equal, found in a time that does not tell where they differ. Headers may hold any bytes."""
     return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
 
 
 def _parse(raw: bytes) -> object:
-    """Raises Problem(400): whoever signs such a thing is asked to look at it."""
+    """The body as JSON. Raises Problem(400) for anything else: whoever signs such a thing should look at it."""
     try:
         content: object = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

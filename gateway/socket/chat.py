@@ -22,7 +22,7 @@ from handlers.message.events import Channel
 from handlers.message.models import NewMessage
 
 FRAMES_AT_ONCE = 60
-FRAMES_PER_SECOND = 10.0  # in the long run; who says more is not listened to any longer
+FRAMES_PER_SECOND = 10.0  # in the long run; the socket of a client that sends more is closed
 
 log = get_logger("gateway")
 
@@ -35,7 +35,7 @@ class Allowance:
         self._left, self._at = float(burst), clock()
 
     def take(self) -> bool:
-        """One; False if there is none."""
+        """Take one; False if none is left."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -57,7 +57,7 @@ class Chat:
     origin: Origin
 
     async def run(self, response: web.WebSocketResponse) -> None:
-        """Until the client leaves, or is sent away."""
+        """Answer frames until the client leaves, or is sent away."""
         allowance = Allowance(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
         async for message in response:
             if message.type is WSMsgType.ERROR:
@@ -88,7 +88,7 @@ class Chat:
             self.socket.answer(*await self._store(frame.data))
 
     async def _store(self, said: Said) -> tuple[str, ...]:
-        """The frames that say what became of it."""
+        """Store a message. Returns the frames that say what became of it."""
         new = NewMessage.model_validate(
             {
                 "agent_id": said.agent_id,
@@ -99,7 +99,7 @@ class Chat:
             },
             by_name=True,
         )
-        caller, origin = self.caller, self.origin._replace(correlation_id=uuid7())  # each message is a story of its own
+        caller, origin = self.caller, self.origin._replace(correlation_id=uuid7())  # one of its own for each message
         accepting = service.accept_now(self.bus, origin, caller.user, caller.tier, new)
         try:
             return frames.accepted(await within(DEADLINE, accepting))

@@ -71,7 +71,7 @@ def frame(kind: str, content: Mapping[str, Any] | None = None) -> str:
 
 
 def response(content: str) -> str:
-    """A `message` frame, of what is JSON already."""
+    """A `message` frame. `content` is text that is JSON already."""
     return f'{{"type":"message","data":{content}}}'
 
 
@@ -84,7 +84,7 @@ def pong() -> str:
 
 
 def accepted(answer: Accepted) -> tuple[str, str]:
-    """Both are said of a message that is stored, and of no other."""
+    """The two frames that answer a message which is stored, and no other."""
     job = answer.data.model_dump(mode="json", by_alias=True, exclude={"estimated_time"})
     return frame("queued", {"message": answer.message}), frame("processing", job)
 

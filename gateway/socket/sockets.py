@@ -1,10 +1,10 @@
 """The open WebSockets of this process, and how a frame gets to all that a user has.
 
-A socket has a bounded queue and a task that writes from it. Who sends never waits: a reader that does not keep up
-loses its own socket and slows down nobody else.
+A socket has a bounded queue and a task that writes from it. Sending never waits: a client that does not keep up loses
+its own socket and slows down nobody else.
 
-Behind each response goes a ping with a number. The client's pong proves that everything up to there has arrived: a
-frame that the kernel took for a peer that is gone has not been delivered, however well it was written.
+Each response is followed by a ping with a number. The client's pong proves that everything before it has arrived. That
+a frame could be written proves nothing: the kernel also takes frames for a peer that is gone.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from eventbus.event import uuid7
 from eventbus.process.telling import get_logger
 
 QUEUE_FRAMES = 256
-QUEUE_SIZE = 16 * 1024 * 1024  # characters; more than a page of answers that waited can be: see waiting_answers
-REMEMBERED = 256  # responses of which a socket knows that it has had them
-CLOSE_TIMEOUT = 2.0  # seconds for the client's goodbye, and as much again to read what is buffered; then it is cut
+QUEUE_SIZE = 16 * 1024 * 1024  # characters; larger than a page of waiting answers can be: see waiting_answers
+REMEMBERED = 256  # responses that a socket remembers, so that it sends none of them twice
+CLOSE_TIMEOUT = 2.0  # seconds for the client's close frame, and as many to read what is buffered; then it is cut off
 
 TOKEN_REFUSED = 4401
 TOO_SLOW = 4408
@@ -34,7 +34,7 @@ log = get_logger("gateway")
 
 class _Frame(NamedTuple):
     text: str
-    response: str | None  # the id of the message that it answers: wanted to be told when it has arrived
+    response: str | None  # the id of the message that it answers; None for a frame that need not be confirmed
 
 
 class Socket:
@@ -48,7 +48,7 @@ class Socket:
         self._frames: asyncio.Queue[_Frame] = asyncio.Queue()
         self._size = 0
         self._held: list[_Frame] | None = None
-        self._known: dict[str, None] = {}  # responses that are in the queue or behind it, oldest first
+        self._known: dict[str, None] = {}  # responses that it was given, sent or not, oldest first
         self._unconfirmed: deque[tuple[int, str]] = deque()
         self._pings = 0
         self._writing = asyncio.create_task(self._write_on(), name=f"socket:{self.id}")
@@ -57,11 +57,11 @@ class Socket:
     # Sending ----------------------------------------------------------------------------------------------------------
 
     def send(self, frame: str) -> None:
-        """Put into the queue; if that is full, this socket is given up."""
+        """Put a frame into the queue; if that is full, this socket is closed."""
         self._enqueue(_Frame(frame, None))
 
     def deliver(self, message_id: str, frame: str) -> None:
-        """As `send`, of a response; one that this socket has had is left out. See `confirmed`."""
+        """As `send`, for a response; one that this socket was given before is left out. See `confirmed`."""
         if message_id in self._known:
             return
         self._known[message_id] = None
@@ -70,14 +70,14 @@ class Socket:
         self._enqueue(_Frame(frame, message_id))
 
     def answer(self, *frames: str) -> None:
-        """As `send`, also inside of `holding`."""
+        """As `send`, but not held back inside of `holding`."""
         for frame in frames:
             self._put(_Frame(frame, None))
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """What is sent inside of this block goes out behind it. For the answer to what is being done: a worker may be
-        faster with what follows from it."""
+        """Frames that are sent while this block runs go out when it ends, after those of `answer`. So a client is
+        answered first, even if a worker is faster with what follows from his frame."""
         self._held = []
         try:
             yield
@@ -114,7 +114,7 @@ class Socket:
             self.refuse(WSCloseCode.INTERNAL_ERROR, "what was to be sent cannot be written")
 
     async def _write(self) -> None:
-        with suppress(ConnectionError):  # it is gone: the reading side notices as well
+        with suppress(ConnectionError):  # the client is gone: the reading side notices as well
             while True:
                 frame = await self._frames.get()
                 await self._response.send_str(frame.text)
@@ -125,7 +125,7 @@ class Socket:
                     await self._response.ping(str(self._pings).encode())
 
     def confirmed(self, pong: bytes) -> list[str]:
-        """The responses that have arrived at the client, by a pong of its. One stands for all pings before it."""
+        """The ids of the messages whose responses have arrived. A pong of the client stands for all pings before it."""
         number = int(pong) if pong.isdigit() and len(pong) < 20 else 0  # those of the heartbeat are empty
         arrived: list[str] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= number:
@@ -135,13 +135,13 @@ class Socket:
     # Closing ----------------------------------------------------------------------------------------------------------
 
     def refuse(self, code: int, reason: str) -> None:
-        """Close it for what its client did; nobody waits for that."""
+        """Begin to close the socket, and log why. Returns at once."""
         if self._closing is None:
             log.warning("socket closed", socket_id=self.id, code=code, reason=reason)
             self._close_soon(code, reason.encode())
 
     async def close(self, code: int, reason: bytes = b"") -> None:
-        """Returns when the client has said goodbye too, or after CLOSE_TIMEOUT."""
+        """Close the socket. Returns when the client has closed it too, or after CLOSE_TIMEOUT."""
         await self._close_soon(code, reason)
 
     def _close_soon(self, code: int, reason: bytes) -> "asyncio.Task[None]":
@@ -150,7 +150,8 @@ class Socket:
         return self._closing
 
     async def _close(self, code: int, reason: bytes) -> None:
-        # Both may wait for the same drained buffer, and in aiohttp who is cancelled there cancels the other.
+        # First the writer: it and close() may wait for the same buffer to drain, and in aiohttp a waiter that is
+        # cancelled there cancels the other.
         self._writing.cancel()
         await asyncio.wait({self._writing})
         try:
@@ -161,14 +162,14 @@ class Socket:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """What is buffered still goes out; a reader that does not read must not keep it open for ever."""
+        """Buffered frames still go out. A client that does not read them is cut off after CLOSE_TIMEOUT."""
         if self._transport is not None:
             self._transport.close()
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
 
 class Sockets:
-    """Those that are open, by owner."""
+    """The open sockets, by owner."""
 
     def __init__(self) -> None:
         self._open: dict[Owner, set[Socket]] = {}
@@ -183,7 +184,7 @@ class Sockets:
             self._open.pop(socket.owner, None)
 
     def of(self, owner: Owner) -> Collection[Socket]:
-        """Those of one user. A copy: frames may close sockets."""
+        """The sockets of one user. A copy: to send frames may close some of them."""
         return tuple(self._open.get(owner, ()))
 
     def owners(self) -> set[Owner]:
@@ -191,6 +192,6 @@ class Sockets:
         return set(self._open)
 
     async def close_all(self) -> None:
-        """When the gateway stops: clients are told to come back."""
+        """For a gateway that stops. Close code 1001 tells clients to come back."""
         everyone: Iterable[Socket] = [socket for sockets in self._open.values() for socket in sockets]
         await asyncio.gather(*(socket.close(WSCloseCode.GOING_AWAY, b"the gateway stops") for socket in everyone))

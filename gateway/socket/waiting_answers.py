@@ -1,10 +1,11 @@
-"""Responses that wait for their users, brought to the sockets that these have here.
+"""Responses that wait for their users, brought to the sockets that these users have open here.
 
-Each is a row before it is pushed (handlers.delivery.web). Who listens gets the push, which is the quick way. The row is
-the sure one, for whatever the push missed: it is looked for when a socket opens, and for everybody when pushes have
-been lost. A response is taken when one socket's client has confirmed it; until then it waits, whatever dies.
+Each is a row before it is pushed (handlers.delivery.web). The push is the quick way, to sockets that are open then. The
+row is the sure way, for whatever the push missed: rows are looked up when a socket opens, and for all users with
+sockets here when pushes may have been lost. A response is taken when the client of one socket has confirmed it. Until
+then it waits, whichever process dies.
 
-What a gateway has to look up and to write down is gathered: one transaction for all that has come up meanwhile.
+A gateway gathers what it has to look up and to write down: one transaction does all that has come up meanwhile.
 """
 
 import asyncio
@@ -20,14 +21,14 @@ from eventbus.process.telling import get_logger
 from gateway.socket import frames
 from gateway.socket.sockets import Owner, Sockets
 
-PAGE = 10  # responses of a user at a time; the next when these have been taken
-MISSED_PAGE = 100  # the same, of those whose pushes were lost
+PAGE = 10  # responses of a user at a time; more when some of these have been taken
+MISSED_PAGE = 100  # responses of a user at a time, where pushes may have been lost
 OWNERS = 500  # users who are looked up at a time
-MISSED_KEPT = timedelta(minutes=1)  # that a taken response stays, for gateways that missed its push
-LINGER = 0.1  # seconds that what has been taken may wait to be written down: nobody waits for it
+MISSED_KEPT = timedelta(minutes=1)  # for which a taken response stays, for gateways that missed its push
+LINGER = 0.1  # seconds that confirmations may wait to be written down: nobody waits for that
 RETRY_PAUSE = 1.0  # seconds
 
-# Sorted, so that two gateways with the same responses wait for each other instead of for ever.
+# Rows are locked in a fixed order, so that two gateways with the same responses cannot deadlock.
 _TAKE = """
 UPDATE responses_waiting SET taken_at = now(), expires_at = now() + $4::interval
 WHERE (organization, user_id, message_id) IN (
@@ -47,13 +48,13 @@ CROSS JOIN LATERAL (
 ) AS found
 """
 
-Arrived = tuple[Owner, str]  # and the id of the message that it answers
+Arrived = tuple[Owner, str]  # a confirmed response: its user, and the id of the message that it answers
 
 log = get_logger("gateway")
 
 
 class _Work(NamedTuple):
-    """Of one transaction."""
+    """What one transaction writes down (`taken`) and looks up (`opened`, `missed`)."""
 
     taken: Sequence[Arrived]
     opened: Sequence[Owner]
@@ -67,9 +68,9 @@ class Responses:
         self._bus = bus
         self._sockets = sockets
         self._opened: set[Owner] = set()  # whose waiting responses are to be looked up
-        self._missed: set[Owner] = set()  # the same, with those that other gateways have brought meanwhile
+        self._missed: set[Owner] = set()  # the same, with responses that were taken lately, at whichever gateway
         self._taken: set[Arrived] = set()
-        self._more: set[Owner] = set()  # who has been given a whole page
+        self._more: set[Owner] = set()  # who was given a full page: more may wait
         self._awake = asyncio.Event()
         self._lingering: asyncio.TimerHandle | None = None
 
@@ -79,19 +80,19 @@ class Responses:
         self._awake.set()
 
     def look_for_missed(self) -> None:
-        """Pushes may have been lost until now."""
+        """Pushes may have been lost until now: look for what waits for everybody who has a socket here."""
         self._missed |= self._sockets.owners()
         self._awake.set()
 
     def taken(self, owner: Owner, message_ids: Iterable[str]) -> None:
-        """The client of one of his sockets has confirmed these."""
+        """The client of one of the owner's sockets has confirmed the responses to these messages."""
         self._taken.update((owner, message_id) for message_id in message_ids)
         if self._taken and self._lingering is None:
             self._lingering = asyncio.get_running_loop().call_later(LINGER, self._awake.set)
 
     async def run(self) -> None:
-        """For ever."""
-        if self._opened or self._missed or self._taken:  # it is begun again
+        """Look up and write down, for ever."""
+        if self._opened or self._missed or self._taken:  # it has failed, and was begun again
             self._awake.set()
         while True:
             await self._awake.wait()
@@ -100,7 +101,7 @@ class Responses:
             try:
                 rows = await self._transact(work)
             except Exception as error:  # one row must not silence all sockets
-                if not isinstance(error, Unavailable | Conflict):  # of these the bus has told
+                if not isinstance(error, Unavailable | Conflict):  # the bus tells of these itself
                     log.exception("responses wait")
                 self._put_back(work)
                 await asyncio.sleep(RETRY_PAUSE)
@@ -109,7 +110,7 @@ class Responses:
                 self._turn_pages(work, rows)
 
     def _gather(self) -> _Work:
-        """Taken out before anything is read: who comes meanwhile is looked up again."""
+        """Take the work out of the sets before anything is read: an owner who is added meanwhile is looked up again."""
         work = _Work(sorted(self._taken), _some(self._opened), _some(self._missed))
         if self._lingering is not None:
             self._lingering.cancel()
@@ -122,7 +123,7 @@ class Responses:
         return work
 
     def _put_back(self, work: _Work) -> None:
-        """To be done again; what was done after all does no harm: sockets drop what they have had."""
+        """Have the work done again. No harm if it was done after all: sockets leave out what they have had."""
         self._taken.update(work.taken)
         self._opened.update(work.opened)
         self._missed.update(work.missed)
@@ -144,7 +145,7 @@ class Responses:
                 socket.deliver(row["message_id"], frame)
 
     def _turn_pages(self, work: _Work, rows: Iterable[Row]) -> None:
-        """Who has taken something from a full page is given the next one."""
+        """Look up more for users who have taken something from a full page."""
         ready = self._more & {owner for owner, _ in work.taken}
         found = Counter(_owner(row) for row in rows)
         self._more -= ready

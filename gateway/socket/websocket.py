@@ -28,7 +28,7 @@ HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within 
 RELISTEN_PAUSE = 1.0  # seconds
 HANDSHAKE_CLOSE = 2.0  # seconds that a refused client has to say goodbye
 SOCKETS_PER_USER = 20  # at one gateway
-LONGEST_TIMER = 24 * 3_600.0  # seconds; the clock that tokens go by may be set meanwhile
+LONGEST_TIMER = 24 * 3_600.0  # seconds until the clock is read again: it may have been set meanwhile
 
 SOCKETS = web.AppKey("sockets", Sockets)
 RESPONSES = web.AppKey("responses", Responses)
@@ -39,9 +39,10 @@ log = get_logger("gateway")
 
 
 async def chat(request: web.Request) -> web.WebSocketResponse:
-    """A browser cannot read the status of a refused handshake: why it was refused is told by the close code.
+    """Accept every handshake; a close code tells why a client is refused. Browsers cannot read the status of a
+    handshake.
 
-    Not compressed: what is said is short, and each socket would keep a quarter of a megabyte for it."""
+    Frames are not compressed: they are short, and each socket would need a quarter of a megabyte for that."""
     response = web.WebSocketResponse(
         heartbeat=HEARTBEAT, timeout=HANDSHAKE_CLOSE, max_msg_size=MAX_BODY, autoping=False, compress=False
     )
@@ -59,7 +60,7 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _caller(request: web.Request) -> Caller:
-    """Raises Problem(401), Unavailable, TimeoutError."""
+    """The caller by his ticket, or else by his token. Raises Problem(401), Unavailable, TimeoutError."""
     ticket = request.query.get("ticket")
     if ticket is None:
         return await request.app[AUTHENTICATOR].caller(request.query.get("token", ""))
@@ -79,7 +80,7 @@ async def _converse(request: web.Request, response: web.WebSocketResponse, calle
     socket = Socket(owner, response, request.transport)
     sockets.add(socket)
     socket.answer(frames.connected(socket.id))
-    responses.look(owner)  # behind `add`: what is pushed from now on reaches it, what was before is a row
+    responses.look(owner)  # after `add`: later pushes reach the socket, earlier ones are rows
     expiring = BACKGROUND.start(_expire(socket, caller.until), f"expiry:{socket.id}")
     try:
         descent = origin(request, caller.organization, caller.user)
@@ -91,14 +92,14 @@ async def _converse(request: web.Request, response: web.WebSocketResponse, calle
 
 
 async def _expire(socket: Socket, until: int) -> None:
-    """A token opens nothing for longer than it is good."""
+    """Close the socket when its token expires."""
     while (left := until - time.time()) > 0:
         await asyncio.sleep(min(left, LONGEST_TIMER))
     socket.refuse(TOKEN_REFUSED, "the token has expired")
 
 
 async def _feed(app: web.Application) -> AsyncIterator[None]:
-    """What is broadcast and what waits goes out for as long as the application runs."""
+    """While the application runs, send out what is broadcast and what waits."""
     working = [
         asyncio.create_task(supervise(name, run), name=name)
         for name, run in (

@@ -1,7 +1,7 @@
-"""Which agents are whose, remembered for a few seconds: messages come many a second, and agents hardly change.
+"""Which user has which agent, remembered for a few seconds: many messages come each second, and agents hardly change.
 
-An agent that has been deleted is taken for there for so long; the message then ends as a dead letter that says so.
-What is not there is asked for again, since it may have been created by now.
+A deleted agent counts as present for that long; a message to it then ends as a dead letter that says so. An agent that
+was not found is asked for again, since it may have been created by now.
 """
 
 import time

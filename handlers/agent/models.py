@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from handlers.common.fields import Answer, Label, Line, Request, Text
 
-# It becomes a part of a path: nothing that would need quoting, or lead out of it.
+# A workflow becomes a part of a URL's path: it holds nothing that would need quoting, or lead out of that path.
 Workflow = Annotated[
     str,
     StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*$"),

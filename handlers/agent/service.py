@@ -1,4 +1,4 @@
-"""What the gateway may do with agents. Another user's is not there."""
+"""What the gateway may do with agents. Another user's agent counts as not there."""
 
 from uuid import UUID
 
@@ -29,6 +29,6 @@ async def page(tx: Transaction, organization: str, user: str, query: PageQuery) 
 
 
 async def delete(tx: Transaction, organization: str, user: str, agent_id: UUID) -> None:
-    """What was said to the agent stays; messages to it that still wait become dead letters."""
+    """Past messages to the agent stay; messages to it that still wait become dead letters."""
     if not await store.delete(tx.connection, organization, user, agent_id):
         raise NotFound("agent")

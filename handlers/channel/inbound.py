@@ -1,8 +1,8 @@
-"""A message that came in by webhook enters the flow, once by its provider's id.
+"""A message that came in by webhook enters the flow: once for each id that its provider gave.
 
-The note of that id and the message's event commit together. Whose message it is, the connection of the account says.
-Nothing that is wrong with a message would get better by being sent again, so what cannot be taken in is a line of the
-log, and the provider is told that all is well.
+The note of that id and the message's event commit together. The connection of the account tells whose message it is.
+A message that cannot be taken in would be no better if it were sent again: it is logged, and the provider is told that
+all is well.
 """
 
 import re
@@ -22,7 +22,7 @@ from handlers.message import conversations, service
 from handlers.message.events import Channel
 from handlers.message.models import MAX_MESSAGE, NewMessage
 
-TOGETHER = 50  # messages in a transaction; what has committed is not asked for again
+TOGETHER = 50  # messages in a transaction; those that have committed are skipped if the provider repeats the call
 
 _ID = re.compile(r"[\x20-\x7e]{1,255}")  # of accounts and messages, as all providers have them
 
@@ -30,8 +30,8 @@ log = get_logger("handlers.channel")
 
 
 class Inbound(NamedTuple):
-    """`provider_id` is unique within the account, for good. `contact`: who said it, as the channel names him;
-    `answer_to`: what becomes the message's channelMetadata."""
+    """`provider_id` is unique within the account, for good. `contact`: the sender, as the channel names him;
+    `answer_to` becomes the message's channelMetadata."""
 
     channel: Channel
     account: str
@@ -95,10 +95,10 @@ def _new_message(owner: Row, message: Inbound) -> NewMessage:
 
 
 def message_id(channel: str, account: str, provider_id: str) -> UUID:
-    """The same whenever and however the message is met."""
+    """Our id of the message: the same whenever, and by whichever way, the message comes in."""
     return uuid5(NAMESPACE_URL, f"eventbus:{channel}:{account}:{provider_id}")
 
 
 def conversation_of(organization: str, user: str, channel: str, account: str, contact: str) -> UUID:
-    """One for all that is said between an account and a contact."""
+    """The id of the one conversation between an account and a contact."""
     return conversations.begin(organization, user, f"{channel}:{account}:{contact}")

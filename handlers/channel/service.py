@@ -42,6 +42,6 @@ async def get(tx: Transaction, organization: str, connection_id: UUID) -> Channe
 
 
 async def delete(tx: Transaction, organization: str, connection_id: UUID) -> None:
-    """What was said stays; what comes in from now on is nobody's."""
+    """Past messages stay; messages that come in from now on belong to nobody."""
     if not await store.delete(tx.connection, organization, connection_id):
         raise NotFound("connection")

@@ -1,5 +1,5 @@
-"""Connections in PostgreSQL, and what has come in through them. Every query takes the organization, but for the one
-that finds it out: a webhook names an account and nothing else."""
+"""Connections in PostgreSQL, and what has come in through them. Every query takes the organization, except the one that
+looks the organization up: a webhook names an account and nothing else."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -27,7 +27,7 @@ ON CONFLICT DO NOTHING RETURNING true
 async def insert(
     connection: Connection, organization: str, connection_id: str, user: str, new: NewConnection
 ) -> Row | None:
-    """None if the account is connected already, wherever."""
+    """None if the account is connected already, in any organization."""
     return await connection.fetchrow(_INSERT, organization, connection_id, user, new.channel, new.account, new.agent_id)
 
 
@@ -45,7 +45,7 @@ async def delete(connection: Connection, organization: str, connection_id: UUID)
 
 
 async def of_account(connection: Connection, channel: str, account: str) -> Row | None:
-    """With the organization that it belongs to."""
+    """The account's connection, with the organization that it belongs to."""
     return await connection.fetchrow(_OF_ACCOUNT, channel, account)
 
 
@@ -56,5 +56,5 @@ async def accounts(connection: Connection, organization: str, channel: str) -> l
 async def note_inbound(
     connection: Connection, organization: str, *, channel: str, account: str, provider_id: str, message_id: UUID
 ) -> bool:
-    """False if it has come in before; if that has not committed, when it has."""
+    """False if the message has been noted before. Waits for a transaction that is just noting it."""
     return await connection.fetchval(_NOTE, organization, channel, account, provider_id, message_id) is not None

@@ -15,7 +15,7 @@ MEDIA = frozenset({"image", "video", "audio", "voice", "document", "sticker", "l
 
 
 def messages(content: object) -> list[Inbound]:
-    """In the order in which they stand; none where the shape is another one."""
+    """The messages of a call, in its order; none if the content has another shape."""
     return [message for change in _changes(content) for message in _messages(change)]
 
 

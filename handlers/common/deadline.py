@@ -1,4 +1,4 @@
-"""An answer in time, also when a server is frozen and even giving up on it takes long."""
+"""A time limit that holds even when a server is frozen and cancelling the work takes long."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,10 +10,10 @@ _left_behind: set[asyncio.Task[Any]] = set()
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns or raises; TimeoutError if that takes longer.
+    """Return or raise what `work` does; raise TimeoutError if it takes longer.
 
     `asyncio.timeout` is not enough: a query that is cancelled waits until PostgreSQL has confirmed it, and so does the
-    rollback. Work that is late is cancelled and left to its own end."""
+    rollback. So late work is cancelled, and nobody waits for its end."""
     task = asyncio.create_task(work)
     try:
         await asyncio.wait({task}, timeout=seconds)
@@ -28,7 +28,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
-    """Nobody awaits it any more: keep asyncio from reporting how it ended."""
+    """Nobody awaits the task any more: keep asyncio from reporting how it ended."""
     _left_behind.discard(task)
     if not task.cancelled():
         task.exception()

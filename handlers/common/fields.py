@@ -76,17 +76,17 @@ Moment = Annotated[
 
 
 def without_control(text: str) -> str:
-    """Of others' making: what we would refuse in a request becomes blanks, all but tabs and line breaks."""
+    """For text from outside: control characters that requests may not hold become blanks; tabs and line breaks stay."""
     return _CONTROL_BUT_BREAKS.sub(" ", text)
 
 
 def without_default(schema: dict[str, Any]) -> None:
-    """For `json_schema_extra` of a field that may be left out, and whose default here is nothing that may be sent."""
+    """For `json_schema_extra` of a field that may be left out, and whose default is no value that clients may send."""
     schema.pop("default", None)
 
 
 def known_id(text: str | None) -> UUID | None:
-    """The id in an event or a path. What is no UUID is nobody's id, and is looked for no further."""
+    """The id in an event or a path. None for text that is no UUID: no object has such an id, so none is looked for."""
     try:
         return UUID(text) if text else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""A look into PostgreSQL where there is no transaction: bounded in time, whatever the server does."""
+"""A query for callers that have no transaction: bounded in time, whatever PostgreSQL does."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def look(bus: EventBus, ask: Callable[[Connection], Awaitable[T]]) -> T:
-    """What `ask` returns or raises. Raises Unavailable if there is no answer in time."""
+    """Return or raise what `ask` does, in a transaction. Raises Unavailable if there is no answer within TIMEOUT."""
     try:
         return await within(TIMEOUT, _ask(bus, ask))
     except TimeoutError:

@@ -1,7 +1,7 @@
-"""Things done outside of PostgreSQL, once as far as that is possible: looked up before, noted behind.
+"""Effects outside of PostgreSQL, once as far as that is possible: look the event up before, note it afterwards.
 
-Nothing is held while a slow service answers. Only who dies between the service's answer and the note does it twice, or
-who runs at the same time as a process that was thought dead: no transaction reaches as far as another house.
+No connection is held while a slow service answers. An effect happens twice only if a process dies between the service's
+answer and the note, or runs beside one that was thought dead: no transaction includes an outside service.
 
     if await is_done(ctx):
         return
@@ -15,15 +15,15 @@ _NOTED = "SELECT true FROM eventbus_inbox WHERE event_id = $1::uuid AND group_na
 
 
 async def is_done(ctx: Context) -> bool:
-    """Whether another delivery of this event has been noted by this group. Raises Unavailable while PostgreSQL is away:
-    who cannot look does not act."""
+    """Whether this group has noted another delivery of this event. Raises Unavailable while PostgreSQL is away: a
+    handler that cannot look must not act."""
     async with ctx.side_transaction() as tx:
         return await tx.connection.fetchval(_NOTED, ctx.event_id, ctx.group) is not None
 
 
 async def note_done(ctx: Context) -> None:
-    """Write it into the inbox, where timelines find it. If that cannot be done, it was done all the same: failing for
-    it would do it again."""
+    """Note the event in the inbox, where timelines find it. If that fails, it is only logged: the effect has happened,
+    and a failure of the handler would repeat it."""
     try:
         async with ctx.transaction():
             pass

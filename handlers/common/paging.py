@@ -1,6 +1,6 @@
 """Lists: `{items, nextCursor}`, paged by the key of the last row seen.
 
-Rows that come or go meanwhile shift nothing: each row that was there all the time is seen exactly once.
+Rows that come or go while somebody pages shift nothing: each row that was there all the time is seen exactly once.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -58,10 +58,10 @@ async def newest_first(
     filters: Mapping[str, object] = {},
     only: str = "",
 ) -> Sequence[Row]:
-    """Rows of one organization, one more than fits the page if there is a next one.
+    """Rows of one organization, the newest first. There is one row more than fits the page if there is a next page.
 
     `select` is `SELECT … FROM table`; `filters` maps columns to the value that they must have, or None for any;
-    `only` is a condition more, in SQL."""
+    `only` is one more condition, in SQL."""
     values: list[object] = [organization]
     conditions = ["organization = $1"]
     for column, value in filters.items():

@@ -1,6 +1,6 @@
-"""Frames for the WebSockets that a user has open, at whichever gateway: broadcast, and kept for nobody.
+"""Frames for the WebSockets that a user has open, at any gateway. They are broadcast, and not stored.
 
-What must arrive is written down before it is pushed; the push tells whoever listens now.
+A push reaches only sockets that are open now: what must arrive is written down before it is pushed.
 """
 
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ class Broadcaster(Protocol):
 
 
 async def push(to: Broadcaster, organization: str, user: str, kind: str, data: dict[str, Any]) -> None:
-    """To all sockets of the user, as a frame of this type; `data` is JSON. While Redis is away, to none."""
+    """Push a frame of type `kind` to all sockets of the user; `data` is JSON. While Redis is away, it reaches none."""
     try:
         await push_surely(to, organization, user, kind, data)
     except Unavailable as error:
@@ -40,6 +40,6 @@ async def push(to: Broadcaster, organization: str, user: str, kind: str, data: d
 
 
 async def push_surely(to: Broadcaster, organization: str, user: str, kind: str, data: dict[str, Any]) -> None:
-    """As `push`. Raises Unavailable: for a handler that is to be run again then."""
+    """As `push`, but raises Unavailable while Redis is away: for a handler that is to run again then."""
     frame = Push(organization_id=organization, user_id=user, type=kind, data=data)
     await to.broadcast(PUSH_CHANNEL, frame.model_dump_json(by_alias=True).encode())

@@ -1,12 +1,12 @@
-"""To an address that the sender of the message named: a signed POST to `channelMetadata.callbackUrl`.
+"""Delivers to an address that the sender of the message named: a signed POST to `channelMetadata.callbackUrl`.
 
     {"type": "message.responded", "timestamp": "…", "data": {messageId, conversationId, message, metadata, …}}
 
 signed by Standard Webhooks (handlers.partners.signing). `webhook-id` is the event's id and the body is the same each
 time, so that a receiver who drops the ids that he has seen is told once, whatever died on our side.
 
-The key: with CALLBACK_SIGNING_SECRET, one for each organization is derived from it, so that no organization can sign
-what another would believe. Without it, N8N_SIGNING_SECRET itself, which suits a house where one hand holds all ends.
+The key: each organization's is derived from CALLBACK_SIGNING_SECRET, so that no organization can sign what another
+would believe. Without that secret the key is N8N_SIGNING_SECRET itself: enough where one party runs all receivers.
 """
 
 import base64
@@ -25,7 +25,7 @@ from handlers.partners.signing import PREFIX, key_of, sign
 
 
 async def send(event: MessageResponded, ctx: Context) -> None:
-    """Once, as far as the receiver looks at `webhook-id`."""
+    """Send it once, provided that the receiver drops repeats of a `webhook-id`."""
     await once(ctx, Channel.API, "0", partial(_send, event, ctx))
 
 
@@ -57,7 +57,7 @@ def _secret(services: Services, organization: str) -> str:
 
 
 def callback_secret(services: Services, organization: str) -> str | None:
-    """What an organization's receivers check signatures with; None without CALLBACK_SIGNING_SECRET."""
+    """The secret with which an organization's receivers check signatures; None without CALLBACK_SIGNING_SECRET."""
     if not services.callback_signing_secret:
         return None
     key = hmac.new(key_of(services.callback_signing_secret), f"callback:{organization}".encode(), hashlib.sha256)

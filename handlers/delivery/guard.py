@@ -1,9 +1,9 @@
 """Calls to addresses that users name: none of them may reach into the house.
 
-http or https, no login in the URL, a port that a web server would have, no redirects, no proxies, bounded time and
-size. What counts is the address that is connected to: it is looked at where the socket is made, so that neither a name
-that resolves to the inside, nor one that resolves to something else the second time, nor another spelling of an address
-gets past. Only addresses of the public internet are connected to.
+A call goes by http or https, without a login in the URL, to a port that a web server would have, with no redirects and
+no proxies, bounded in time and size. Only addresses of the public internet are connected to. The address is checked
+where the socket is made. So none of these gets past: a name that resolves to the inside, a name that resolves to
+something else the second time, another spelling of an address.
 
 `EVENTBUS_CALLBACK_ALLOW` names hosts that are let through all the same, for local use: `localhost,10.0.0.7:8081`.
 """
@@ -28,7 +28,7 @@ LONGEST = 2_048  # characters of a URL
 LOCAL_NAMES = re.compile(r"(.*\.)?(localhost|localdomain|local|internal)")
 
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
-# Python's own lists of special addresses grow from release to release; these are ours whatever it says.
+# Python's own lists of special addresses grow from release to release: these are refused in all of them.
 _NEVER: list[IPv4Network | IPv6Network] = [
     *map(IPv4Network, ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")),  # first: Azure's host
     *map(IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")),  # 2002: carries an IPv4 address
@@ -49,10 +49,10 @@ class Allowed:
 
 
 def check_callback_url(text: str, allow: str | None = None) -> None:
-    """Raises ValueError if it is plain to see, without asking for the name, that no call may go there.
+    """Raises ValueError if the URL alone shows, before its name is resolved, that no call may go there.
 
-    `allow` is EVENTBUS_CALLBACK_ALLOW; left out, it is read from the environment. What passes may still be refused
-    when its name is resolved."""
+    `allow` is EVENTBUS_CALLBACK_ALLOW; left out, it is read from the environment. A URL that passes may still be
+    refused when its name is resolved."""
     _check(text, Allowed(Services().callback_allow if allow is None else allow))
 
 
@@ -81,7 +81,8 @@ def _check(text: str, allowed: Allowed) -> URL:
 
 
 def _refusal_of_literal(host: str) -> str | None:
-    """Any spelling that some resolver takes for an address: 127.1, 0x7f000001, 2130706433, 0177.0.0.1."""
+    """As `refusal`, for a host in any spelling that some resolver takes for an address: 127.1, 0x7f000001, 2130706433,
+    0177.0.0.1. None for a name."""
     try:
         if ":" in host:
             return refusal(host)
@@ -113,7 +114,7 @@ _let_through: ContextVar[bool] = ContextVar("let_through", default=False)
 
 
 def _make_socket(found: AddrInfoType) -> socket.socket:
-    """For the connector: the last moment before it connects, with the very address. A Reject passes through it."""
+    """The connector calls this right before it connects, with the very address. A Reject passes through it."""
     family, kind, protocol, _, address = found
     if not _let_through.get() and (reason := refusal(str(address[0]))) is not None:
         raise Reject(f"refused to call: {reason}")
@@ -146,9 +147,9 @@ class Guarded:
 
 @asynccontextmanager
 async def guarded(allow: str = "", resolver: aiohttp.abc.AbstractResolver | None = None) -> AsyncIterator[Guarded]:
-    """`resolver`: instead of the system's."""
-    # One address after the other, in the task of the request: a race would swallow the refusal. Each request its own
-    # connection, each looked at.
+    """A Guarded client. `resolver` replaces the system's."""
+    # Addresses are tried one after the other, in the task of the request: a race would swallow the refusal. Each
+    # request opens its own connection, so that each is checked.
     connector = aiohttp.TCPConnector(
         resolver=resolver,
         use_dns_cache=False,

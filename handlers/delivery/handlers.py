@@ -1,7 +1,7 @@
 """Group `delivery`: an agent's answer goes to the channel that the question came from.
 
-Each sender does what it takes for its channel, and is called again when the event is: see handlers.delivery.record for
-what that means towards services that cannot tell a repetition.
+The sender of the channel is called again when the event is delivered again: see handlers.delivery.record for what that
+means with services that cannot recognize a repeat.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ delivery = Group(
     "delivery",
     retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
     concurrency=5,
-    timeout=120.0,  # a call has 10 s, the record 30 s to come back from an outage, and a message may have parts
+    timeout=120.0,  # a call has 10 s, PostgreSQL 30 s to come back for the record, and a message may have parts
 )
 delivery.on_dead(give_up)
 

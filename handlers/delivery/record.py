@@ -1,8 +1,8 @@
-"""What is known of each send to a service outside, and what follows from it when the event comes again.
+"""The record of each send to an outside service, and what follows from it when the event is delivered again.
 
-`sending` is committed before the call, and how it ended behind it. A process that dies in between leaves `sending`: the
-next delivery of the event cannot know whether the message arrived. It is sent again, since a lost message is worse than
-one that comes twice, and from then on the record says `ambiguous`. The table `deliveries` tells what each state means.
+The state `sending` is committed before the call, the result after it. A process that dies in between leaves `sending`:
+the next delivery of the event cannot know whether the message arrived. The message is sent again, since a lost one is
+worse than one that comes twice; then the record says `ambiguous`. The table `deliveries` tells what each state means.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ON CONFLICT (organization, event_id, part) DO UPDATE SET
 WHERE deliveries.sent_at IS NULL
 RETURNING attempts, unanswered
 """
-# Of an attempt that was overtaken nothing is written: the one that overtook it counts it among the unanswered.
+# Nothing is written for an attempt that another one overtook: the later one counts it among the unanswered.
 _END = """
 UPDATE deliveries SET
     state = CASE WHEN unanswered + $5 > 0 THEN 'ambiguous' ELSE $6 END, unanswered = unanswered + $5,
@@ -52,9 +52,9 @@ Send = Callable[[], Awaitable[str | None]]
 
 
 async def once(ctx: Context, channel: str, part: str, send: Send) -> None:
-    """Call `send` unless it is on record that this part of the event was sent. It returns the provider's id of what was
-    sent, if there is one, and raises as handlers.partners.calls.call; whatever else it raises leaves the end
-    unknown."""
+    """Call `send` unless it is on record that this part of the event was sent. `send` returns the provider's id of the
+    message, if there is one, and raises as handlers.partners.calls.call; after any other error the record stays at
+    `sending`, and the outcome is unknown."""
     organization = ctx.organization_id
     if organization is None:
         raise Reject("the event belongs to no organization")
@@ -80,7 +80,7 @@ async def once(ctx: Context, channel: str, part: str, send: Send) -> None:
 
 
 async def _end_patiently(ctx: Context, attempt: _Attempt, provider_id: str | None) -> None:
-    """It was sent: as long as that is not written down, giving up means to send it again."""
+    """Record that the message was sent. Keep trying for PATIENCE: a message that is not recorded is sent again."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while True:
         try:
@@ -105,13 +105,13 @@ async def _end(
 
 
 def _column(text: str | None) -> str | None:
-    """Of others' making: as much as makes sense, and nothing that PostgreSQL would refuse."""
+    """Text from outside, cut to LONGEST, without the control characters, of which PostgreSQL refuses NUL."""
     return text and CONTROL.sub(" ", text[:LONGEST])
 
 
 async def give_up(finished: Finished) -> None:
-    """For `on_dead`: an attempt that was cut off, by an abort, a timeout or the death of too many workers, stays
-    unknown, and the record says why nothing more is tried."""
+    """For `on_dead`: if an attempt was cut off, by an abort, a timeout or the death of too many workers, its outcome
+    stays unknown. The record says so, and why nothing more is tried."""
     envelope, outcome, bus = finished.envelope, finished.outcome, finished.bus
     if envelope is None or bus is None or not isinstance(outcome, Dead):
         return

@@ -1,6 +1,6 @@
-"""To Telegram, by the Bot API: POST {TELEGRAM_BASE_URL}/bot{TELEGRAM_BOT_TOKEN}/sendMessage.
+"""Delivers to Telegram, by the Bot API: POST {TELEGRAM_BASE_URL}/bot{TELEGRAM_BOT_TOKEN}/sendMessage.
 
-The token is in the URL, so the URL is in no message of ours. The API has no idempotency key.
+The URL holds the token, so no error or log line of ours shows the URL. The API has no idempotency key.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ LIMIT = 4_096  # characters of a text
 
 
 async def send(event: MessageResponded, ctx: Context) -> None:
-    """To `channelMetadata.chatId`, in as many texts as it takes."""
+    """Send the answer to `channelMetadata.chatId`, in as many texts as it takes."""
     texts = parts(event.message, LIMIT)
     if not texts:
         raise Reject("there is no text to send to Telegram")
@@ -37,7 +37,7 @@ async def _send(ctx: Context, chat_id: Any, text: str) -> str | None:
 
 
 def _id(answer: Answer) -> str | None:
-    """It was taken, whatever the rest of the answer says."""
+    """The message's id; None if the answer tells none. Telegram has taken the message either way."""
     match answer.content():
         case {"result": {"message_id": int(found)}}:
             return str(found)

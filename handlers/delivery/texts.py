@@ -4,9 +4,9 @@ BREAKS = ("\n\n", "\n", ". ", " ")  # where to cut, the best first
 
 
 def parts(text: str, limit: int) -> list[str]:
-    """Each of at most `limit` UTF-16 code units, as the messengers count; none if there is nothing but blanks.
+    """Parts of at most `limit` UTF-16 code units each, as the messengers count; none if there is nothing but blanks.
 
-    Cut where a paragraph, a line, a sentence or a word ends, if one ends in the second half of a part."""
+    The text is cut where a paragraph, a line, a sentence or a word ends, if one ends in the second half of a part."""
     found = []
     rest = text.strip()
     while rest:

@@ -1,7 +1,7 @@
 """Responses for the web: written down for the user, then pushed to the sockets that he has open, at any gateway.
 
-The row is the promise: a response that found no socket waits in it for the next one. Whoever dies between the two
-leaves the row, and the event, which is delivered again and pushes again; sockets leave out what they have had.
+The row is the guarantee: a response that found no socket waits there for the next one. A process that dies before the
+push leaves the row and the event, which is delivered again and pushes again; sockets skip what they have had.
 """
 
 from datetime import timedelta
@@ -13,11 +13,11 @@ from eventbus import Context, Reject
 from handlers.common.pushing import push_surely
 from handlers.message.events import MessageResponded
 
-KEPT = timedelta(days=7)  # that a response waits for a socket; in its conversation's history it stays
-WAITING = 100  # responses that wait for one user; of more, the oldest are in the history alone
-PRUNE_BATCH = 20  # expired rows that each new one takes along: the table cannot grow faster than it is cleared
+KEPT = timedelta(days=7)  # that a response waits for a socket; it stays in its conversation's history
+WAITING = 100  # responses that wait for one user; of more, the oldest are only in the history
+PRUNE_BATCH = 20  # expired rows that each new one deletes: the table cannot grow faster than it is cleared
 
-# In one statement, which is one round trip: what is expired goes, of the user's own the newest stay, this one comes.
+# One statement, so one round trip: delete expired rows, keep the newest of the user's own, insert this one.
 _WRITE_DOWN = """
 WITH expired AS (
     DELETE FROM responses_waiting WHERE ctid = ANY(ARRAY(
@@ -35,7 +35,7 @@ VALUES ($1, $2, $3, $4, now() + $5::interval) ON CONFLICT DO NOTHING
 
 
 async def send(event: MessageResponded, ctx: Context) -> None:
-    """Returns when the response is written down and all gateways have been told. Raises Reject if it is nobody's."""
+    """Returns when the response is written down and all gateways have been told. Raises Reject if it has no user."""
     organization, user = ctx.organization_id, event.user_id
     if organization is None or user is None:
         raise Reject("a response for the web needs an organization and a userId")

@@ -1,8 +1,8 @@
-"""To WhatsApp, by the Cloud API: POST {WHATSAPP_BASE_URL}/{account}/messages.
+"""Delivers to WhatsApp, by the Cloud API: POST {WHATSAPP_BASE_URL}/{account}/messages.
 
-The account is the connected one through which the question came: the id of the conversation tells it. Else it is
-WHATSAPP_PHONE_NUMBER_ID. The API has no idempotency key. Being throttled comes as a 400 with a code of its own, and is
-tried again.
+`account` is the connected account through which the question came, which the conversation's id tells; otherwise it is
+WHATSAPP_PHONE_NUMBER_ID. The API has no idempotency key. It reports throttling as a 400 with a code of its own; such a
+call is tried again.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ THROTTLED = frozenset({4, 80007, 130429, 131048, 131056})  # error codes: too ma
 
 
 async def send(event: MessageResponded, ctx: Context) -> None:
-    """To `channelMetadata.to`, in as many texts as it takes."""
+    """Send the answer to `channelMetadata.to`, in as many texts as it takes."""
     texts = parts(event.message, LIMIT)
     if not texts:
         raise Reject("there is no text to send to WhatsApp")
@@ -34,7 +34,7 @@ async def send(event: MessageResponded, ctx: Context) -> None:
 
 
 async def _account(event: MessageResponded, ctx: Context, to: str) -> str | None:
-    """The organization's own that the question came through; None if it did not come through WhatsApp."""
+    """The organization's account through which the question came; None if it came through none of them."""
     organization, user = ctx.organization_id or "", event.user_id or ""
     async with ctx.side_transaction() as tx:
         accounts = await channels.accounts(tx.connection, organization, Channel.WHATSAPP)
@@ -68,7 +68,7 @@ async def _send(ctx: Context, account: str | None, to: str, text: str) -> str | 
 
 
 def _id(answer: Answer) -> str | None:
-    """It was taken, whatever the rest of the answer says."""
+    """The message's id; None if the answer tells none. WhatsApp has taken the message either way."""
     match answer.content():
         case {"messages": [{"id": str(found)}, *_]}:
             return found

@@ -1,8 +1,8 @@
 """Group `email`: orders become mails.
 
 A mail is sent at least once. If this process dies between the server's answer to the mail and the note that follows it,
-nobody knows that it was sent, and it is sent again; both have the same Message-ID. Of an event that was noted, another
-delivery sends nothing.
+nobody knows that it was sent, and it is sent again; both have the same Message-ID. Another delivery of an event that
+was noted sends nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ async def _send(ctx: Context, kind: Kind, to: str, data: Mapping[str, Any]) -> N
 
 
 def distinct(addresses: Sequence[str]) -> list[str]:
-    """Each mailbox once, in order. That `Ada@` and `ada@` are two is allowed, and nowhere the case."""
+    """Each mailbox once, in order. `Ada@` and `ada@` count as one: servers may tell them apart, but none does."""
     first: dict[str, str] = {}
     for one in addresses:
         first.setdefault(one.casefold(), one)
@@ -76,7 +76,7 @@ def distinct(addresses: Sequence[str]) -> list[str]:
 
 
 def split(recipients: Sequence[str]) -> Iterator[list[str]]:
-    """At most PARTS lists, as even as can be."""
+    """At most PARTS lists of the same length, the last of which may be shorter."""
     size = -(-len(recipients) // PARTS)
     for start in range(0, len(recipients), size):
         yield list(recipients[start : start + size])

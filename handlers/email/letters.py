@@ -1,8 +1,8 @@
 """What mails say: templates, and the data that an order brings for them.
 
 A letter kind is a folder of templates/ with subject.txt, body.txt and body.html. In HTML every value is escaped. A
-field that a template can do without has a default there; one that is missing otherwise refuses the letter, by name:
-what goes out cannot be taken back, and half a sentence to a customer is worse than a dead letter that says what lacks.
+field that a template can do without has a default there. If another one is missing, the letter is refused with the name
+of the field: a mail cannot be taken back, and half a sentence to a customer is worse than a dead letter.
 """
 
 import re
@@ -35,7 +35,7 @@ class Letter(NamedTuple):
 
 
 def _is_web_address(value: object) -> bool:
-    """Escaping keeps a value inside of its attribute, and `javascript:` is one that works there."""
+    """Whether a value may be a link. Escaping keeps it inside of its attribute, but `javascript:` works there, too."""
     return isinstance(value, str) and value.startswith(("https://", "http://"))
 
 
@@ -62,7 +62,7 @@ _templates.filters["paragraphs"] = _paragraphs
 
 
 def render(kind: Kind, data: Mapping[str, Any]) -> Letter:
-    """Raises Reject for data with which there is no whole letter."""
+    """Raises Reject for data that does not make a whole letter."""
     try:
         subject, text, html = (
             _templates.get_template(f"{kind}/{part}").render(data).strip()

@@ -10,13 +10,13 @@ from eventbus import Reject
 from handlers.common.fields import CONTROL
 from handlers.email.letters import Letter
 
-# A dot in a name; letters that only a server with SMTPUTF8 takes: it will say so.
+# A dot in a name; letters that only servers with SMTPUTF8 take: any other server will say so.
 _HARMLESS = (ObsoleteHeaderDefect, NonASCIILocalPartDefect)
 
 
 def address(setting: str, text: str) -> Address:
     """`ada@example.com` or `Ada <ada@example.com>`. A domain in other letters than ASCII's goes as IDNA, which every
-    server understands. Raises Reject for anything else; `setting` is what the message calls it."""
+    server understands. Raises Reject for any other text; `setting` is what that message calls it."""
     if CONTROL.search(text):
         raise Reject(f"{setting} holds control characters, which could add headers of their own")
     try:
@@ -26,7 +26,7 @@ def address(setting: str, text: str) -> Address:
 
 
 def _parsed(text: str) -> Address:
-    """Raises ValueError, and what the parser lets through of its own."""
+    """Raises ValueError, and errors of the parser itself: IndexError, HeaderParseError."""
     message = EmailMessage(policy=SMTP)
     message["From"] = text
     [found] = message["From"].addresses
@@ -37,8 +37,8 @@ def _parsed(text: str) -> Address:
 
 
 def compose(letter: Letter, *, sender: Address, to: Address, event_id: str) -> EmailMessage:
-    """The id is made of the event's: who sees it twice has the same mail twice. Raises Reject for a subject with
-    control characters, line breaks above all."""
+    """The Message-ID is made of the event's id: two mails with one Message-ID are the same mail. Raises Reject for a
+    subject with control characters, line breaks above all."""
     if CONTROL.search(letter.subject):
         raise Reject("the subject holds control characters, which could add headers of their own")
     message = EmailMessage(policy=SMTP)

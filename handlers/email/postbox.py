@@ -1,10 +1,10 @@
-"""Handing mails to an SMTP server, each over a connection of its own: a kept one may have gone meanwhile, and what a
-send on it came to would not be known.
+"""Hands mails to an SMTP server, each over a connection of its own: a connection that is kept may be dead by the next
+mail, and whether that mail was sent would not be known.
 
 2xx     the server has taken it
 4xx, no connection, broken off, no answer in time    Unreachable: the same mail may be taken later
 5xx     Reject, with the server's words: the same mail will be refused again. That holds for a login (535), too: three
-        tries for each mail with a wrong password have the account locked
+        tries for each mail with a wrong password would get the account locked
 """
 
 import asyncio
@@ -30,8 +30,8 @@ _PORTS = {"smtp": 587, "smtps": 465}  # RFC 8314
 
 
 class Server(NamedTuple):
-    """Where mails go. `tls`: from the first byte; otherwise STARTTLS, which a login insists on unless the server is on
-    this machine, since the password would go over the wire in the clear."""
+    """Where mails go. `tls`: TLS from the first byte. Otherwise STARTTLS, which a login requires unless the server is
+    on this machine: the password would go over the wire in the clear."""
 
     host: str
     port: int
@@ -41,14 +41,14 @@ class Server(NamedTuple):
 
     @property
     def start_tls(self) -> bool | None:
-        """True: or not at all. None: if the server offers it."""
+        """True: required. None: used if the server offers it. False: not used, since there is TLS from the start."""
         if self.tls:
             return False
         return True if self.user and not _is_local(self.host) else None
 
 
 def server_of(url: str) -> Server:
-    """Raises Reject for what is no such URL; the message does not show it, for it may hold a password."""
+    """The server that SMTP_URL names. Raises Reject for no such URL, without showing it: it may hold a password."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -114,7 +114,7 @@ class SmtpPostbox:
 
 
 async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
-    """The mail is the server's by now: however this ends, nothing is sent again for it."""
+    """The server has the mail by now: however this ends, the mail is not sent again."""
     try:
         async with asyncio.timeout(GOODBYE):
             await client.quit()
@@ -124,13 +124,13 @@ async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
 
 def _verdict(error: Exception) -> Exception:
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
-        error = error.recipients[0]  # there was one
+        error = error.recipients[0]  # each mail has one recipient
     said = quote(getattr(error, "message", str(error)).encode()) or type(error).__name__
     if isinstance(error, aiosmtplib.SMTPResponseException):
         words = f"the mail server answered {error.code}: {said}"
         return Reject(words) if error.code >= 500 else Unreachable(words)
     if isinstance(error, aiosmtplib.SMTPNotSupported) or type(error) is aiosmtplib.SMTPException:
-        return Reject(f"the mail server cannot take it: {said}")  # for a login: STARTTLS, AUTH
+        return Reject(f"the mail server cannot take it: {said}")  # STARTTLS or AUTH is missing, which a login needs
     for cause in (error, error.__cause__):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Reject(f"the mail server's certificate is not to be trusted: {cause.verify_message}")

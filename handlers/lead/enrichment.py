@@ -1,21 +1,21 @@
-"""What more can be known of a lead than it said: asked of a provider, or derived from its address and number.
+"""What can be known of a lead beyond what it said: asked of a provider, or derived from its address and number.
 
-With ENRICHMENT_URL, a POST of what is looked at, for example
+With ENRICHMENT_URL, the lead's fields that are looked at are posted there with an `Idempotency-Key`, for example
 
     {"leadId": "…", "organizationId": "acme", "name": "Lea", "email": "lea@example.com", "phone": "+49 30 1234567",
      "company": null}
 
-is answered with a JSON object, which is kept as it is. It is sent with an `Idempotency-Key`. Without ENRICHMENT_URL:
+The answer is a JSON object, which is kept as it is. Without ENRICHMENT_URL, this is derived:
 
     {"email": {"domain": "example.com", "kind": "company"},
      "phone": {"number": "+49301234567", "callingCode": 49, "country": "DE", "kind": "FIXED_LINE",
                "timeZones": ["Europe/Berlin"]}}
 
 `kind` of an e-mail is `company` or `free`, that of a number a name of phonenumbers.PhoneNumberType; a mobile number has
-a `carrier` if its prefix tells one. A number without a country's prefix, or that nobody can have, says nothing. (The
-city of a number could be told as well: its tables would cost each worker 100 MB.)
+a `carrier` if its prefix tells one. From a number without a country's prefix, or that nobody can have, nothing is
+derived. (The city of a number could be told as well: its tables would cost each worker 100 MB.)
 
-What is found is laid over what was there, with `source`, `provider` or `derived`, and `enrichedAt`.
+What is found is merged over what was there, with `source` (`provider` or `derived`) and `enrichedAt`.
 """
 
 import re
@@ -32,7 +32,7 @@ from eventbus import Reject
 from handlers.lead.score import FREE_MAIL
 from handlers.partners.calls import call
 
-FIELDS = ("name", "email", "phone", "company")  # of the lead, that are looked at
+FIELDS = ("name", "email", "phone", "company")  # of the lead, which may be looked at
 PROVIDER, DERIVED = "provider", "derived"
 LARGEST = 64 * 1024  # bytes of JSON that are kept of a provider's answer
 
@@ -43,7 +43,7 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # which PostgreSQL does not keep
 
 
 def derive(lead: Mapping[str, Any], fields: Collection[str]) -> Found:
-    """By field of the lead; None for one that says nothing."""
+    """What was derived, by field of the lead; None for a field that tells nothing."""
     found: Found = {}
     if "email" in fields:
         found["email"] = _of_email(lead["email"])
@@ -96,6 +96,6 @@ async def ask_provider(
 
 
 def merge(before: Found | None, found: Found, *, source: str, at: datetime) -> Found:
-    """What is found replaces what was there; None takes it away."""
+    """Each value of `found` replaces the one before; None takes that away."""
     after = (before or {}) | found | {"source": source, "enrichedAt": at.isoformat().replace("+00:00", "Z")}
     return {name: value for name, value in after.items() if value is not None}

@@ -1,7 +1,7 @@
-"""A lead as its own events tell it: what it was taken in with, and every change since.
+"""A lead as its own events tell it: the values that it was created with, and every change since.
 
-The row is what the application works with. What is kept here is how it came to be so, in order, for as long as there is
-a database: see handlers.lead.timeline.
+The application works with the row in `leads`. These events keep how the row came to be as it is, in order, for as long
+as there is a database: see handlers.lead.timeline.
 """
 
 from pydantic.alias_generators import to_camel

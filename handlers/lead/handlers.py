@@ -1,7 +1,7 @@
-"""Group `lead`: what is done with a lead by itself. For a lead that is gone nothing is.
+"""Group `lead`: orders that concern one lead. For a lead that is gone nothing is done.
 
-No connection is held while a service outside answers: the lead is looked at before, and what came of it is written, or
-noted, behind.
+No connection is held while an outside service answers: the lead is read before the call, and the result is written, or
+noted, after it.
 """
 
 from collections.abc import Collection, Sequence
@@ -67,8 +67,8 @@ async def enrich(event: EnrichLead, ctx: Context) -> None:
 
 @lead.on(SyncToCrm)
 async def sync_to_crm(event: SyncToCrm, ctx: Context) -> None:
-    """`fields`: which of the lead's fields are sent, besides its id. Nobody orders it but who wants it: a person, or a
-    program of the organization's."""
+    """`fields`: which of the lead's fields are sent, besides its id and organization. No handler orders a sync: only a
+    person does, or a program of the organization."""
     names = [field.alias or name for name, field in Lead.model_fields.items()]
     fields = None if event.fields is None else _chosen(event.fields, names)
     found = await _look(event, ctx)
@@ -81,8 +81,8 @@ async def sync_to_crm(event: SyncToCrm, ctx: Context) -> None:
 
 @lead.on(SendFollowUp)
 async def send_follow_up(event: SendFollowUp, ctx: Context) -> None:
-    """Orders a mail to the lead. It goes as email.send_bulk to this one address: that is the kind whose words are its
-    sender's. Without an address it is refused: somebody wanted the lead to hear from us, and it will not."""
+    """Orders a mail to the lead. It is an email.send_bulk to this one address: only that kind brings its own text.
+    Raises Reject for a lead without an address: somebody wanted the lead to hear from us, and it will not."""
     lead_id = known_id(event.lead_id)
     if lead_id is None:
         return
@@ -98,7 +98,7 @@ async def send_follow_up(event: SendFollowUp, ctx: Context) -> None:
 
 
 async def _look(event: LeadOrder, ctx: Context) -> dict[str, Any] | None:
-    """The lead's row; None if it is gone, or another delivery of this event has been worked off."""
+    """The lead's row; None if the lead is gone, or if another delivery of this event has been worked off."""
     lead_id = known_id(event.lead_id)
     if lead_id is None or await is_done(ctx):
         return None
@@ -108,7 +108,7 @@ async def _look(event: LeadOrder, ctx: Context) -> dict[str, Any] | None:
 
 
 def _chosen(fields: Sequence[str] | None, known: Collection[str]) -> Collection[str]:
-    """Raises Reject for a field that is none."""
+    """`fields`, or all that are known if it is None. Raises Reject for an unknown field."""
     unknown = sorted(set(fields or ()) - set(known))
     if unknown:
         raise Reject(f"there are no fields {', '.join(map(repr, unknown))}: choose among {', '.join(known)}")

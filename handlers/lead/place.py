@@ -1,9 +1,9 @@
 """Where the reader of a timeline is, between two pages.
 
-Events come in the order of their ids, which is that of the times at which they were made. One can be seen somewhat
-later than it was made: when its transaction commits, or, published straight to Redis, when it is recorded. A reader who
-went on behind the last id that he has seen would never see those that came in before it meanwhile. So he goes on behind
-what was made LATE ago; of what is younger, the cursor names what he has seen already.
+Events come in the order of their ids, which is the order in which they were made. An event can be seen somewhat later
+than it was made: when its transaction commits, or, if it was published straight to Redis, when it is recorded. A reader
+who went on after the last id on his page would miss events with smaller ids that can only be seen from now on. So he
+goes on after the events that were made LATE ago, and the cursor names the younger ones that he has seen already.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -14,20 +14,20 @@ from uuid import UUID
 from pydantic import PlainValidator, WithJsonSchema
 
 LATE = 60.0  # seconds
-MOST_SEEN = 100  # ids in a cursor: with as many it still fits into any URL
+MOST_SEEN = 100  # ids in a cursor, which then still fits into any URL
 
 _BYTES = 16  # of an id
-_LAST = UUID(int=1 << 124)  # in the year 2527: behind it are no ids of events
+_LAST = UUID(int=1 << 124)  # in the year 2527: no event has a larger id
 
 
 class Place(NamedTuple):
-    """`behind`: no event up to this id is left. `seen`: of the later ones, those that are not left, either."""
+    """`behind`: no event up to this id is shown any more. `seen`: larger ids that are not shown any more, either."""
 
     behind: UUID = UUID(int=0)
     seen: frozenset[UUID] = frozenset()
 
     def after(self, page: Sequence[UUID], now: float) -> Self:
-        """When this page, which is not empty, has been seen as well. `now`: seconds since the epoch."""
+        """The place once this page has been seen, too. The page is not empty; `now`: seconds since the epoch."""
         behind = max(self.behind, min(page[-1], _first_id(now - LATE)))
         seen = sorted(each for each in self.seen.union(page) if each > behind)
         if len(seen) > MOST_SEEN:
@@ -55,5 +55,5 @@ PlaceCursor = Annotated[Place, PlainValidator(_decode), WithJsonSchema({"type": 
 
 
 def _first_id(seconds: float) -> UUID:
-    """Before all ids that are made at this time or later: a UUIDv7 begins with its milliseconds."""
+    """Smaller than all ids that are made at this time or later: a UUIDv7 begins with its milliseconds."""
     return UUID(int=int(seconds * 1000) << 80)

@@ -1,5 +1,5 @@
-"""Group `lead-automation`: what a lead sets off that is new, changed or gone. It writes nothing but orders to other
-groups, and takes back what is scheduled."""
+"""Group `lead-automation`: what happens when a lead is new, changed or gone. It only writes orders to other groups, and
+takes back scheduled events."""
 
 from pydantic import ValidationError
 
@@ -41,8 +41,8 @@ async def follow_up(event: LeadCreated, ctx: Context) -> None:
 
 @lead_automation.on(LeadUpdated)
 async def follow_changes(event: LeadUpdated, ctx: Context) -> None:
-    """A new score if one of the fields changed that it depends on (none has another name on the wire); and whoever it
-    is assigned to now hears of it, unless somebody else has got it since."""
+    """Order a new score if a field changed on which the score depends (these have the same names on the wire). Notify
+    the user to whom the lead was assigned, unless it has been assigned to somebody else since."""
     lead_id = known_id(event.lead_id)
     if lead_id is None:
         return
@@ -62,15 +62,15 @@ async def follow_changes(event: LeadUpdated, ctx: Context) -> None:
 
 @lead_automation.on(LeadDeleted)
 async def clear_up(event: LeadDeleted, ctx: Context) -> None:
-    """Its tasks went with it. What is scheduled about it and them need not come any more; what is not found here, since
-    the relay has not been there yet or it is due in more than the outbox keeps, comes and does nothing."""
+    """Take back scheduled events about the lead and its tasks, which were deleted with it. Those that are not found
+    come and do nothing: the relay has not been there yet, or they are due later than the outbox keeps their rows."""
     async with ctx.transaction() as tx:
         for event_id, event_type in await store.scheduled(tx.connection, event.organization_id, event.lead_id):
             await ctx.cancel(event_id, event_type)
 
 
 def _confirmation(event: LeadCreated, ctx: Context) -> SendSubmissionConfirmation | None:
-    """None where there is nobody to write to: an address that is none costs the lead its mail alone."""
+    """None if there is no address to write to. An invalid address only costs the lead this mail."""
     if event.email is None:
         return None
     try:

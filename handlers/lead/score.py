@@ -35,7 +35,8 @@ def score(lead: Profile) -> int:
     any other source                               0
     ============================================== ======
 
-    0 is not reached by a lead that the gateway took in, 100 by one of which everything is known."""
+    A lead that the gateway took in is above 0, since it has a name, an address or a number. 100 takes every fact, and
+    the source REFERRAL."""
     return (
         (10 if lead.name else 0)
         + _mail_points(lead.email)

@@ -55,7 +55,7 @@ async def page(tx: Transaction, organization: str, query: LeadQuery) -> Page[Lea
 
 
 async def change(tx: Transaction, organization: str, lead_id: UUID, changes: LeadChanges) -> Lead:
-    """Nothing changed, no event. Raises Invalid if nothing would be left to reach the lead by."""
+    """If nothing changes, there is no event. Raises Invalid if neither name, e-mail nor phone would be left."""
     before = dict(_there(await store.lock(tx.connection, organization, lead_id)))
     wanted = changes.model_dump(exclude_unset=True)
     changed = {field: value for field, value in wanted.items() if before[field] != value}
@@ -71,7 +71,7 @@ async def change(tx: Transaction, organization: str, lead_id: UUID, changes: Lea
 
 
 async def move(tx: Transaction, organization: str, lead_id: UUID, to: Move) -> Lead:
-    """To any step of the organization; a step of another funnel takes the lead there.
+    """Move the lead to any step of the organization; a step of another funnel takes the lead into that funnel.
 
     Raises Conflict if the lead is in that step already, Invalid if there is no such step."""
     before = _there(await store.lock(tx.connection, organization, lead_id))
@@ -98,7 +98,7 @@ async def delete(tx: Transaction, organization: str, lead_id: UUID) -> None:
 
 
 async def _tell(tx: Transaction, event: LeadUpdated | LeadMovedToStep | LeadDeleted) -> None:
-    """Whoever changes a lead has locked its row: nobody else appends meanwhile, whatever the version is."""
+    """No version is expected: whoever changes a lead has locked its row, so that nobody else appends meanwhile."""
     await tx.append_to(LeadFacts, event.organization_id, event.lead_id, event, expected_version=None)
 
 

@@ -54,7 +54,7 @@ async def update(connection: Connection, organization: str, lead_id: UUID, chang
 
 
 async def delete(connection: Connection, organization: str, lead_id: UUID) -> bool:
-    """With its tasks. False if there is no such lead."""
+    """Delete the lead with its tasks. False if there is no such lead."""
     deleted = await connection.fetchval(
         "DELETE FROM leads WHERE organization = $1 AND id = $2 RETURNING true", organization, lead_id
     )
@@ -68,7 +68,7 @@ async def page(
 
 
 async def scheduled(connection: Connection, organization: str, lead_id: str) -> Sequence[tuple[str, str]]:
-    """Id and type of the events about a lead and its tasks that wait for their time, as far as the outbox still knows
-    them. Whether one is in Redis by now cannot be told: the relay marks a row when it has been there."""
+    """Id and type of the scheduled events about a lead and its tasks, as far as the outbox still has them. A row does
+    not tell whether its event is in Redis by now: the relay publishes first, and marks the row afterwards."""
     rows = await connection.fetch(_SCHEDULED, organization, lead_id)
     return [(str(row["event_id"]), row["type"]) for row in rows]

@@ -1,12 +1,12 @@
-"""The lead as the CRM outside gets it: its present state, by HTTP.
+"""The lead as the external CRM gets it: its present state, by HTTP.
 
     POST {CRM_SYNC_URL}
     Idempotency-Key, webhook-id    the event's id, the same in each attempt
     {"type": "lead.sync", "timestamp": "…", "data": {the lead as GET /api/leads/{id} answers it}}
 
-If N8N_SIGNING_SECRET is set, the request is signed with it, as Standard Webhooks has it: there is no secret of the
-CRM's own in the settings, and both are receivers of ours that trust the same sender. Every attempt sends the state of
-its moment; a receiver that has seen the id may ignore the later ones, since a later change is a later order.
+If N8N_SIGNING_SECRET is set, the request is signed with it, as Standard Webhooks has it: the settings have no secret
+for the CRM itself, and N8N and the CRM trust the same sender. Every attempt sends the state of its moment. A receiver
+that has seen the id may ignore later attempts, since a later change needs another order.
 """
 
 from collections.abc import Collection

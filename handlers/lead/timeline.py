@@ -1,7 +1,7 @@
-"""Every event about a lead, with what handled it: as recorded, and what is still on its way there.
+"""Every event about a lead, with what handled it: those that are recorded, and those that still wait to be.
 
-Events about a lead come from its own facts (handlers.lead.facts), the event store, and the outbox; what groups made of
-them from the executions that are recorded, or from the inbox, which knows of an effect as soon as it is there.
+The events come from the lead's own facts (handlers.lead.facts), the event store and the outbox. What groups made of
+them comes from the recorded executions, or from the inbox, which knows of an effect as soon as it is there.
 """
 
 import time
@@ -23,7 +23,7 @@ from handlers.lead.facts import LeadFacts
 from handlers.lead.models import Handled, LeadEvent, TimelineQuery
 from handlers.lead.place import Place
 
-CLOCKS = timedelta(days=1)  # by which they may differ: nothing about a lead was made longer before it than this
+CLOCKS = timedelta(days=1)  # by which clocks may differ: no event about a lead is older than the lead by more than this
 
 
 async def page(tx: Transaction, organization: str, lead_id: UUID, query: TimelineQuery) -> Page[LeadEvent]:

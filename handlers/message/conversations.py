@@ -2,8 +2,8 @@
 
 A client may go on with a conversation before anything of it is written down: its first message is in Redis, and the
 worker that makes the row comes later. So an id that we make tells by itself to which user it belongs: half of it is a
-digest of the other half, the organization and the user. There is no secret in it, and none is needed: who makes an id
-of that kind for himself has begun a conversation of his own; an id of somebody else's does not become his.
+digest of the other half, the organization and the user. There is no secret in it, and none is needed: a user who makes
+such an id for himself has begun a conversation of his own, and cannot make somebody else's id his.
 """
 
 import os
@@ -12,13 +12,13 @@ from uuid import UUID
 
 
 def begin(organization: str, user: str, seed: str | None = None) -> UUID:
-    """A new conversation of this user; with a seed always the same one, for example of a phone number's messages."""
+    """A new conversation of this user. With a seed it is always the same one: for example, one for a phone number."""
     head = os.urandom(8) if seed is None else blake2b(seed.encode(), digest_size=8).digest()
     return _whole(head, organization, user)
 
 
 def belongs(conversation: UUID, organization: str, user: str) -> bool:
-    """Whether it was made by `begin` for this user. One that was not may still be his: his rows know."""
+    """Whether `begin` made the id for this user. If not, the conversation may still be his: the rows tell."""
     return conversation == _whole(conversation.bytes[:8], organization, user)
 
 

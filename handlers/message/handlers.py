@@ -1,9 +1,9 @@
-"""Group `message`: a question goes to its agent's workflow, and what that says becomes the response.
+"""Group `message`: a question goes to its agent's workflow, and the workflow's answer becomes the response.
 
-The row of the question comes first: what was asked is kept, whatever becomes of it, and by it a message that was
-accepted twice is answered once. Response and `message.responded` commit together, once. Copies in Redis and what is
-told over pub/sub follow the commit, and are made again when the message is handled again; the workflow is not asked
-again then. A worker that dies while the workflow works asks it once more, with the same `webhook-id`.
+The row of the question is written first. It keeps the question, whatever becomes of it, and by it a message that was
+accepted twice is answered once. Response and `message.responded` commit together, once. Copies in Redis and messages
+over pub/sub follow the commit. If the message is handled again, they are made again, but the workflow is not asked
+again. If a worker dies while the workflow works, the workflow is asked once more, with the same `webhook-id`.
 """
 
 import time
@@ -34,7 +34,7 @@ message = Group(
     "message",
     retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)),
     concurrency=5,
-    slow_lane=SlowLane(45, after=workflow.STEPS_ASIDE_AFTER),  # nine workflows that hang, and there is a place left
+    slow_lane=SlowLane(45, after=workflow.STEPS_ASIDE_AFTER),  # room for nine workflows that hang, 5 calls each
     timeout=180.0,  # the workflow has 120 of them
     track=True,
     keep_completed=10_000,
@@ -50,8 +50,8 @@ class Response(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A question that is to be answered. `agent` None: it is gone by now. `first`: nothing was said before it.
-    `response`: there is one already."""
+    """A question that is to be answered. `agent`: None if it is gone by now. `first`: whether nothing was said before.
+    `response`: the one that there is already, if any."""
 
     organization: str
     user: str
@@ -131,7 +131,7 @@ async def _respond(job: Job, ctx: Context) -> Response:
 
 
 async def _committed_before(job: Job, ctx: Context) -> Response:
-    """What another delivery has said meanwhile."""
+    """The response that another delivery has written meanwhile."""
     async with ctx.side_transaction() as tx:
         response = await _find(tx.connection, job.organization, job.user, job.conversation, job.event.message_id)
     assert response is not None, "it has committed"
@@ -167,7 +167,7 @@ def _payload(job: Job, agent: Row, history: list[dict[str, Any]]) -> dict[str, A
 
 
 async def _spread(job: Job, ctx: Context, response: Response) -> None:
-    """The response as it was written down, which may be an earlier delivery's, for whoever listens now."""
+    """Copy the response as it was written down, perhaps by an earlier delivery, to Redis and to whoever listens now."""
     await recollection.keep(ctx, job.organization, job.conversation, response.recent)
     row = response.row
     told = orjson.dumps(
@@ -208,6 +208,6 @@ async def tell_of_failure(finished: Finished) -> None:
 
 
 async def _push(to: Broadcaster, organization: str, event: MessageReceived, kind: str, data: dict[str, Any]) -> None:
-    """To the sockets of a user who asked over the web; who asked elsewhere has none to look at."""
+    """Push to the sockets of a user who asked over the web; one who asked elsewhere has none to look at."""
     if event.channel is Channel.WEB and event.user_id is not None:
         await push(to, organization, event.user_id, kind, data)

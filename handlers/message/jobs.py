@@ -1,7 +1,7 @@
 """What has become of a message, and how its queue stands.
 
-A message is found by its row; before a worker has begun with it, by its event in Redis: the one that holds its id as a
-dedupe key, or whose own id it is, as it is for those that were named by us.
+A message is found by its row. Before a worker has written the row, it is found by its event in Redis: the event that
+holds the message's id as a dedupe key or, if we chose the message's id, the event that has the same id.
 """
 
 from contextlib import suppress
@@ -19,7 +19,7 @@ from handlers.message.handlers import message
 from handlers.message.models import Health, QueueHealth, QueueStats, Standing, State, Stats, Status
 from handlers.message.service import STREAM, once_for
 
-ALIVE = 15.0  # seconds within which a worker of the group has asked for something, if there is one
+ALIVE = 15.0  # seconds: a worker of the group that is alive has asked Redis for something within them
 
 _STATES: dict[Phase, State] = {
     Phase.WAITING: "waiting",
@@ -32,7 +32,7 @@ _FORGOTTEN = "what became of it is not known any more"
 
 
 async def status(bus: EventBus, tx: Transaction, organization: str, user: str, message_id: str) -> Status:
-    """Raises NotFound for another user's as well."""
+    """Raises NotFound for another user's message as well."""
     question = await store.find(tx.connection, organization, user, message_id, "user")
     event_id = str(question["event_id"]) if question else await _event_of(bus, organization, user, message_id)
     if event_id is None:
@@ -58,7 +58,7 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
 
 
 async def _event_of(bus: EventBus, organization: str, user: str, message_id: str) -> str | None:
-    """None if it cannot be found, or is another user's."""
+    """The id of the message's event in Redis. None if it cannot be found, or the message is another user's."""
     scope = Envelope(uuid7(), MessageReceived.event_type, b"", organization=organization)
     held = await bus.transport.holder(scope, once_for(user, message_id))
     if held is not None or not _is_event_id(message_id):
@@ -81,7 +81,7 @@ def _is_event_id(text: str) -> bool:
 
 
 async def _by_rows(tx: Transaction, organization: str, user: str, message_id: str, *, waits: bool) -> Standing:
-    """When Redis knows nothing of it: not yet, because it `waits` for the relay, or not any more."""
+    """For a message of which Redis knows nothing: not yet, if it `waits` for the relay, or not any more."""
     response = await store.find(tx.connection, organization, user, message_id, "assistant")
     if response is None and waits:
         return Standing(message_id=message_id, state="waiting", progress=0, attempts=0)
@@ -95,7 +95,7 @@ async def _by_rows(tx: Transaction, organization: str, user: str, message_id: st
 
 
 async def stats(bus: EventBus) -> Stats:
-    """Of all organizations together, as BullMQ counts: what waits in a paused queue is paused, and not waiting."""
+    """Counts of all organizations together, as BullMQ counts: what waits in a paused queue is paused, not waiting."""
     return Stats(data=await _count(bus))
 
 

@@ -26,7 +26,7 @@ MAX_MESSAGE = 32_000  # characters
 
 
 def _callback_url(text: str) -> str:
-    """Its shape. Where it leads is for handlers.delivery.guard to see."""
+    """Checks the URL's shape. handlers.delivery.guard checks where it leads."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -86,7 +86,7 @@ class NewMessage(Request):
     @classmethod
     def _check_given(cls, given: dict[str, JsonValue], info: ValidationInfo) -> dict[str, JsonValue]:
         """As the channel wants it."""
-        if "channel" not in info.data:  # which is a fault of its own
+        if "channel" not in info.data:  # that is reported as a fault of its own
             return given
         return _check_place(info.data["channel"], given)
 
@@ -102,7 +102,7 @@ class NewMessage(Request):
 
 
 def _check_place(channel: Channel, given: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """As it is kept. Raises ValueError."""
+    """The metadata as it is kept. Raises ValueError if it does not fit the channel."""
     try:
         place = _PLACES[channel].model_validate(given)
     except ValidationError as error:

@@ -12,13 +12,13 @@ from eventbus.process.telling import get_logger
 from handlers.message import store
 
 KEPT = 50  # messages
-LIFETIME = 7 * 86_400.0  # seconds behind the last one
+LIFETIME = 7 * 86_400.0  # seconds after the last message
 
 log = get_logger("handlers")
 
 
 async def before(ctx: Context, organization: str, conversation: UUID, position: int) -> list[dict[str, Any]]:
-    """What was said in front of the message at this position, oldest first."""
+    """The messages before the one at this position, as far as they are kept, oldest first."""
     items = await ctx.recall(_name(organization, conversation))
     if not items:
         async with ctx.side_transaction() as tx:
@@ -29,8 +29,8 @@ async def before(ctx: Context, organization: str, conversation: UUID, position: 
 
 
 async def keep(ctx: Context, organization: str, conversation: UUID, rows: Sequence[Row]) -> Mapping[bytes, int]:
-    """The last rows, KEPT of them, after something was written down. All are sent each time: what was lost is there
-    again."""
+    """Copy the last rows, KEPT of them, to Redis after something was written down. All are sent each time, so that what
+    was lost is there again. Returns the copies with their positions."""
     items = {_packed(row): row["position"] for row in rows}
     try:
         await ctx.remember(_name(organization, conversation), items, keep=KEPT, seconds=LIFETIME)
@@ -43,7 +43,7 @@ _TOLD = ("role", "content", "messageId", "createdAt")
 
 
 def _packed(row: Row) -> bytes:
-    """The same row is always the same bytes."""
+    """The row as JSON; one row always gives the same bytes."""
     return orjson.dumps(
         {
             "position": row["position"],
@@ -56,5 +56,5 @@ def _packed(row: Row) -> bytes:
 
 
 def _name(organization: str, conversation: UUID) -> str:
-    """What comes last is of a fixed length, so that no two share a name."""
+    """The conversation comes last and has a fixed length, so that no two conversations share a name."""
     return f"conversation:{organization}:{conversation}"

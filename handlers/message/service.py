@@ -3,8 +3,8 @@
 accept      in a transaction of the caller's: the question's row and its event commit together
 accept_now  straight to Redis: what `POST /api/messages` does a thousand times a second. The worker writes the row
 
-Either way a message is known by user and id: the first one with an id is the job, and its row is what decides if both
-ways are taken at once. See handlers.message.handlers.
+Either way a message is known by user and id: the first one with an id is the job. If both ways are taken at once, the
+row decides. See handlers.message.handlers.
 """
 
 from uuid import UUID
@@ -28,8 +28,8 @@ from handlers.message.events import Channel, MessageReceived
 from handlers.message.models import Accepted, HistoryQuery, Job, NewMessage, Said
 from handlers.partners.services import SERVICES
 
-WINDOW = 24 * 3_600.0  # seconds in which Redis knows an id again, as an Idempotency-Key is; then the row does
-PREMIUM = 2  # priorities that premium users are ahead
+WINDOW = 24 * 3_600.0  # seconds in which Redis knows an id again, as for an Idempotency-Key; after that the row does
+PREMIUM = 2  # by so many priorities premium users are ahead
 ESTIMATE = 5  # seconds
 STREAM = stream_of(MessageReceived.event_type)
 
@@ -38,7 +38,7 @@ _OTHER = "this id belongs to another message"
 
 
 async def accept(tx: Transaction, organization: str, user: str, tier: str, new: NewMessage) -> Accepted:
-    """Row and event in the caller's transaction. The same id with the same content is the same job.
+    """Write row and event in the caller's transaction. The same id with the same content is the same job.
 
     A conversation that is given must be the user's, or made for him by `conversations.begin(organization, user, seed)`.
 
@@ -61,8 +61,8 @@ async def accept(tx: Transaction, organization: str, user: str, tier: str, new: 
 
 
 async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: NewMessage) -> Accepted:
-    """Returns when the event is in Redis, or in the spool. The organization is the origin's. As `accept` otherwise;
-    PostgreSQL is asked for what is not known yet alone. Raises Invalid for an address that nothing would be sent to."""
+    """As `accept`, but returns when the event is in Redis, or in the spool. The organization is the origin's.
+    PostgreSQL is only asked for what is not known yet. Also raises Invalid for a callback URL that is never called."""
     organization = origin.organization
     assert organization is not None, "the gateway knows whose request it is"
     if new.channel is Channel.API:
@@ -88,7 +88,7 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
 
 
 async def _check_callback(bus: EventBus, new: NewMessage) -> None:
-    """As far as it can be told without asking for the name; the rest is refused when it is called."""
+    """Check what the URL alone tells, before its name is resolved; the rest is refused when it is called."""
     try:
         check_callback_url(str(new.channel_metadata["callbackUrl"]), (await bus.use(SERVICES)).callback_allow)
     except ValueError as error:
@@ -96,7 +96,7 @@ async def _check_callback(bus: EventBus, new: NewMessage) -> None:
 
 
 async def _question(connection: Connection, organization: str, user: str, new: NewMessage) -> MessageReceived:
-    """Raises Invalid for a conversation that is not his."""
+    """The question's event. Raises Invalid for a conversation that is not the user's."""
     given = new.conversation_id
     if (
         given is not None
@@ -125,7 +125,7 @@ def _priority(tier: str, new: NewMessage) -> int:
 
 
 def once_for(user: str, message_id: str) -> Once:
-    """No id has a blank in it, so that no two users share a key."""
+    """The id's key for this user. No id has a blank in it, so that no two users share a key."""
     return Once(f"{message_id} {user}", WINDOW)
 
 
@@ -143,8 +143,8 @@ def _accepted(event: MessageReceived) -> Accepted:
 
 
 async def _check_first(bus: EventBus, organization: str, user: str, event: MessageReceived, event_id: str) -> None:
-    """Raises Conflict if what came first with this id said something else. What is known of neither Redis nor
-    PostgreSQL any more is taken for the same."""
+    """Raises Conflict if the first message with this id said something else. If neither Redis nor PostgreSQL knows that
+    message any more, it is taken for the same."""
     standing = await bus.locate(event_id, [STREAM])
     if standing.envelope is not None:
         if orjson.loads(standing.envelope.data) != event.model_dump(mode="json", by_alias=True):
@@ -165,7 +165,8 @@ def _check_same(event: MessageReceived, first: Row) -> None:
 
 
 async def history(tx: Transaction, organization: str, user: str, conversation: UUID, query: HistoryQuery) -> Page[Said]:
-    """Oldest first. One that is the user's and of which nothing is written yet is empty. Raises NotFound."""
+    """Oldest first; empty if the conversation is the user's and nothing of it is written yet. Raises NotFound if it is
+    not the user's."""
     owner = await store.owner(tx.connection, organization, conversation)
     if owner != user and not (owner is None and conversations.belongs(conversation, organization, user)):
         raise NotFound("conversation")

@@ -28,7 +28,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 _INSERT_QUESTION = f"""
 {_INSERT} ON CONFLICT (organization, user_id, message_id) WHERE role = 'user' DO NOTHING RETURNING {_COLUMNS}
 """
-# A statement does not see what it writes itself: the rows that were there before it, and its own.
+# A statement does not see what it writes itself, hence the union: the rows that were there before it, and its own.
 _INSERT_RESPONSE = f"""
 WITH response AS ({_INSERT} RETURNING {_COLUMNS}),
 before AS ({_SELECT} WHERE organization = $1 AND conversation_id = $3 ORDER BY position DESC LIMIT $12)
@@ -56,18 +56,18 @@ class Begun(NamedTuple):
 
 
 async def begin_conversation(connection: Connection, organization: str, user: str, conversation: UUID) -> Begun:
-    """As far as it is not there."""
+    """Write the conversation down if it is not there yet."""
     found = await connection.fetchrow(_BEGIN, organization, conversation, user)
     if found is not None:
         return Begun(new=found["new"], own=found["user_id"] == user)
-    # It was begun by somebody whose commit the statement waited for, and does not see.
+    # Another transaction began it: the statement has waited for that commit, and does not see the row.
     return Begun(new=False, own=await owner(connection, organization, conversation) == user)
 
 
 async def insert_question(
     connection: Connection, organization: str, event: MessageReceived, event_id: str | None
 ) -> Row | None:
-    """None if there is one with this message id; if that has not committed, when it has."""
+    """None if the user has a question with this message id. Waits for a transaction that is just writing that one."""
     return await connection.fetchrow(
         _INSERT_QUESTION, organization, *_values(event, "user", event_id), event.message, event.metadata
     )

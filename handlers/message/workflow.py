@@ -5,8 +5,8 @@ POST {N8N_BASE_URL}/webhook/{workflow}
     {"messageId", "conversationId", "organizationId", "userId", "channel", "message",
      "agent": {"id", "name", "model", "systemPrompt"}, "history": [{"role", "content", "messageId", "createdAt"}, …]}
 
-`webhook-id` is the event's id, the same however often the call is repeated, so that the workflow can drop repeats: a
-message's own id is unique for its user alone. With N8N_SIGNING_SECRET the call is signed, see
+`webhook-id` is the event's id, the same however often the call is repeated, so that the workflow can drop repeats. (A
+message's own id would not do: it is only unique for its user.) With N8N_SIGNING_SECRET the call is signed, see
 handlers.partners.signing. The answer is `{message, model?, tokensUsed?, finishReason?}`.
 """
 
@@ -22,11 +22,11 @@ from handlers.partners.calls import HTTP, Answer, Unreachable, call
 from handlers.partners.services import SERVICES
 from handlers.partners.signing import sign
 
-FAILURES = 3  # in a row open the circuit: as many as a message has attempts, so that an outage uses up nobody's
+FAILURES = 3  # in a row open the circuit: as many as a message has attempts, so that an outage does not use them up
 PAUSE = 5.0  # seconds
-SLOW_AFTER = 10.0  # seconds without an answer
-STEPS_ASIDE_AFTER = 11.0  # seconds: when others get the place, it is known already that the call before them is slow
-SLOW_CALLS = 5  # of a workflow in each process, and it gets no more: as many as a process answers at a time
+SLOW_AFTER = 10.0  # seconds without an answer, after which a call is slow
+STEPS_ASIDE_AFTER = 11.0  # seconds, more than SLOW_AFTER: a call counts as slow before its place goes to another
+SLOW_CALLS = 5  # of one workflow keep a process from calling it again: as many as a process answers at a time
 
 
 class WorkflowAnswer(fields.Answer):
@@ -42,7 +42,7 @@ async def ask(ctx: Context, workflow: str, payload: Mapping[str, Any]) -> Workfl
     """Raises Unreachable, RetryLater or Reject, as handlers.partners.calls has them, and SnoozeFor while the circuit
     is open.
 
-    Each workflow has a circuit of its own: who builds one that fails must not keep others' from being called."""
+    Each workflow has a circuit of its own: one that fails must not keep others from being called."""
     services = await ctx.use(SERVICES)
     [url] = services.require("The workflow service", "n8n_base_url")
     session = await ctx.use(HTTP)

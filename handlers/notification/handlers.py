@@ -1,7 +1,7 @@
-"""Group `notification`: rows for users, pushed to their open sockets; and who hears of a task that is overdue.
+"""Group `notification`: rows for users, which are pushed to their open sockets; and notices of overdue tasks.
 
-The row is the promise. The push behind its commit is for whoever listens now: if Redis is away or this process dies
-in between, the user finds the notification in his list and nothing is tried again.
+The row is the guarantee. The push after its commit only reaches sockets that are open now: if Redis is away or this
+process dies in between, the user finds the notification in his list, and the push is not tried again.
 """
 
 from eventbus import Backoff, Context, Group, RetryLater, RetryPolicy
@@ -16,7 +16,7 @@ from handlers.task import store as tasks
 from handlers.task.events import TaskExpired
 
 notification = Group("notification", retry=RetryPolicy(attempts=2, backoff=Backoff.fixed(5.0)), concurrency=10)
-notification.on_dead(give_up)  # of pushes and SMS
+notification.on_dead(give_up)  # for pushes and SMS
 
 
 @notification.on(CreateNotification)
@@ -31,7 +31,7 @@ async def create_notification(event: CreateNotification, ctx: Context) -> None:
 
 @notification.on(TaskExpired)
 async def tell_of_expired_task(event: TaskExpired, ctx: Context) -> None:
-    """The event was published when the task was created. Completed or deleted since, it has not expired."""
+    """The event was published when the task was created. A task that was completed or deleted since has not expired."""
     task_id = known_id(event.task_id)
     if task_id is None:
         return

@@ -1,7 +1,7 @@
 """Web Push (RFC 8030, 8291, 8292): an encrypted message to each browser of a user, by way of its push service.
 
-The browser's service worker gets `{"title", "message", "eventId"}`. Pushes that repeat one have the same topic: a
-service replaces what it has not handed over yet. A browser that is gone (404, 410) is forgotten.
+The browser's service worker gets `{"title", "message", "eventId"}`. Repeats of a push have the same topic, by which the
+service replaces one that it has not handed over yet. A browser that is gone (404, 410) is forgotten.
 """
 
 import uuid
@@ -21,13 +21,13 @@ from handlers.partners.calls import Declined, Unreachable
 from handlers.partners.services import SERVICES
 from handlers.subscription import store
 
-TTL = 24 * 3_600  # seconds that a service keeps it for a browser that is off
+TTL = 24 * 3_600  # seconds that a service keeps a push for a browser that is off
 LONGEST = 3_000  # bytes of the message; services take 4,096 of the whole, encrypted
 GONE = frozenset({404, 410})
 
 
 async def send(event: SendPush, ctx: Context) -> None:
-    """To all browsers of the user; to whom it has gone is on record, so that a retry goes to the others alone."""
+    """Push to all browsers of the user. Those that have it are on record, so that a retry only goes to the others."""
     vapid.key_of(await ctx.use(SERVICES))
     async with ctx.side_transaction() as tx:
         browsers = await store.of_user(tx.connection, event.organization_id, event.user_id)
@@ -80,7 +80,7 @@ def _encrypted(browser: Row, body: bytes) -> bytes:
 
 
 async def _forgotten(event: SendPush, ctx: Context, browser: Row, error: Reject) -> bool:
-    """Whether the service says that the browser is gone; then nothing is tried there again."""
+    """Whether the service says that the browser is gone; its subscription is deleted then."""
     if not isinstance(error, Declined) or error.answer.status not in GONE:
         return False
     async with ctx.side_transaction() as tx:

@@ -33,7 +33,7 @@ async def page(tx: Transaction, organization: str, user_id: str, query: Notifica
 
 
 async def mark_read(tx: Transaction, organization: str, user_id: str, notification_id: UUID) -> Notification:
-    """Raises NotFound for another user's as well."""
+    """Raises NotFound for another user's notification as well."""
     row = await store.mark_read(tx.connection, organization, user_id, notification_id)
     if row is None:
         raise NotFound("notification")

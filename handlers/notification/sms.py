@@ -20,7 +20,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 async def send(event: SendSms, ctx: Context) -> None:
-    """To `to`: users have no phone number here that could stand in for it."""
+    """Send to the event's `to`: users have no phone number here that could stand in for it."""
     texts = parts(f"{event.title or ''}\n{event.message}", LIMIT)
     if not texts:
         raise Reject("there is no text to send by SMS")

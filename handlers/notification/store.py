@@ -43,5 +43,5 @@ async def page(
 
 
 async def mark_read(connection: Connection, organization: str, user_id: str, notification_id: UUID) -> Row | None:
-    """None if this user has no such notification. Read once, it keeps the time."""
+    """None if this user has no such notification. One that is read already keeps its time."""
     return await connection.fetchrow(_READ, organization, user_id, notification_id)

@@ -7,7 +7,7 @@ another 5xx            Unanswered, an Unreachable; RetryLater if the service say
 no answer in time      Unanswered
 any other status       Declined, a Reject: the same request will be refused again
 
-After Unanswered nobody knows whether the request has had its effect; after every other, it has not.
+After Unanswered nobody knows whether the request has had its effect; after the other failures, it has not.
 
 Redirects are not followed: the address was configured, and what is sent holds secrets and people's data.
 """
@@ -56,14 +56,14 @@ class Answer(NamedTuple):
     body: bytes
 
     def json(self) -> Any:
-        """Raises Unreachable: what is no JSON came from something in between, a proxy's page for example."""
+        """Raises Unreachable for a body that is no JSON: it came from something in between, such as a proxy's page."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             raise Unreachable(f"the answer is no JSON: {quote(self.body)!r}") from None
 
     def content(self) -> Any:
-        """As `json`, of an answer that counts whatever it says: None for what is no JSON."""
+        """As `json`, but None for a body that is no JSON: for an answer whose status alone counts."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -91,8 +91,8 @@ async def call(
     hide: str = "",
     **options: Any,
 ) -> Answer:
-    """One request. `json` or `body` is sent; `service` is what messages call the other side, for its URL may hold a
-    secret; `hide` is that secret, blotted out where a refusal repeats it; `options` are aiohttp's.
+    """Send one request with `json` or `body`. `service` names the other side in messages, since its URL may hold a
+    secret; `hide` is that secret, replaced by *** where a refusal repeats it; `options` are aiohttp's.
 
     Raises Unreachable, Unanswered, RetryLater, Reject, Declined: see the module."""
     sent = dict(headers)
@@ -117,7 +117,7 @@ async def call(
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """All of it, or a byte more than is allowed."""
+    """The whole body; of a longer one, MAX_ANSWER bytes and one more."""
     try:
         return await response.content.readexactly(MAX_ANSWER + 1)
     except asyncio.IncompleteReadError as whole:

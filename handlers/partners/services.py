@@ -1,7 +1,7 @@
 """The services outside of the house: where they are and how we log in, by environment variable.
 
-What is not set is not configured. An event that needs it goes to the dead letters at once, with the name of the
-variable that would help; nothing is left out in silence.
+A service whose variables are not set is not configured. An event that needs it goes to the dead letters at once, with
+the names of the missing variables; nothing is left out in silence.
 """
 
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ class Services(Environment):
     callback_allow: str = Field(default="", validation_alias="EVENTBUS_CALLBACK_ALLOW")  # hosts, with commas
 
     def require(self, service: str, *fields: str) -> list[str]:
-        """Their values. Raises Reject naming all that are missing: to try again would not set them."""
+        """The values of the fields. Raises Reject that names all missing ones: a retry would not set them."""
         missing = [field.upper() for field in fields if not getattr(self, field)]
         if missing:
             raise Reject(f"{service} is not configured: set {' and '.join(missing)}")

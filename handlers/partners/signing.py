@@ -1,7 +1,7 @@
 """Signatures by Standard Webhooks (standardwebhooks.com): how a receiver knows that a call is ours and no replay.
 
-webhook-id         the same however often the call is repeated: receivers drop what they have seen
-webhook-timestamp  seconds since epoch; receivers refuse what is old
+webhook-id         the same however often the call is repeated: receivers drop ids that they have seen
+webhook-timestamp  seconds since epoch; receivers refuse old calls
 webhook-signature  v1,<base64 of HMAC-SHA256 over "id.timestamp.body">
 """
 
@@ -15,7 +15,7 @@ PREFIX = "whsec_"
 
 
 def key_of(secret: str) -> bytes:
-    """`whsec_` and base64, as the standard has it; the text's own bytes otherwise."""
+    """The key in a secret of the standard's form, `whsec_` and base64; of any other text, its own bytes."""
     if secret.startswith(PREFIX):
         try:
             return base64.b64decode(secret.removeprefix(PREFIX), validate=True)

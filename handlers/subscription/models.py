@@ -18,7 +18,7 @@ AUTH_SECRET = 16  # bytes (RFC 8291, 3.2)
 
 def decode(text: str) -> bytes:
     """base64url, with or without its padding. Raises ValueError."""
-    if not _BASE64URL.fullmatch(text):  # the decoder overlooks what is none
+    if not _BASE64URL.fullmatch(text):  # the decoder skips other characters
         raise ValueError("is no base64url")
     bare = text.rstrip("=")
     try:

@@ -10,7 +10,7 @@ from handlers.subscription.models import NewSubscription
 
 _COLUMNS = "id, endpoint, created_at"
 _SELECT = f"SELECT {_COLUMNS} FROM push_subscriptions"  # noqa: S608 - constants
-# A browser has one endpoint. Whoever registers it is whoever sits before it now.
+# A browser has one endpoint. The user who registers it is the one who sits in front of the browser now.
 _PUT = f"""
 INSERT INTO push_subscriptions (organization, user_id, id, endpoint, p256dh, auth) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (organization, md5(endpoint)) DO UPDATE SET
@@ -32,13 +32,13 @@ SELECT id, endpoint, p256dh, auth FROM push_subscriptions WHERE organization = $
 async def put(
     connection: Connection, organization: str, user: str, subscription_id: str, new: NewSubscription
 ) -> Row | None:
-    """The one that is there for this endpoint becomes the user's."""
+    """Insert the subscription; if there is one for this endpoint, that one becomes the user's."""
     keys = new.keys
     return await connection.fetchrow(_PUT, organization, user, subscription_id, new.endpoint, keys.p256dh, keys.auth)
 
 
 async def bound(connection: Connection, organization: str, user: str, count: int) -> None:
-    """Keep the newest."""
+    """Keep the user's newest `count` subscriptions."""
     await connection.execute(_BOUND, organization, user, count)
 
 
@@ -56,5 +56,5 @@ async def delete(connection: Connection, organization: str, user: str, subscript
 
 
 async def of_user(connection: Connection, organization: str, user: str) -> Sequence[Row]:
-    """With their keys."""
+    """The user's subscriptions, with their keys."""
     return await connection.fetch(_OF_USER, organization, user)

@@ -10,7 +10,7 @@ from handlers.lead.events import LeadCreated, LeadMovedToStep
 from handlers.task import service, store
 from handlers.task.events import TaskCompleted
 
-# One at a time: two events about one lead must not create its tasks in turns.
+# One at a time: the tasks of two events about one lead must not be created in turns.
 task_automation = Group(
     "task-automation", retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)), concurrency=1
 )

@@ -26,7 +26,7 @@ async def create(tx: Transaction, organization: str, new: NewTask) -> Task:
 
 
 async def create_from_templates(tx: Transaction, organization: str, templates: Sequence[Row]) -> list[Task]:
-    """`templates`: what store.due_on_entering or due_on_completing found."""
+    """`templates`: rows of store.due_on_entering or due_on_completing."""
     rows = [
         TaskRow(
             uuid7(),
@@ -43,7 +43,8 @@ async def create_from_templates(tx: Transaction, organization: str, templates: S
 
 
 async def _insert(tx: Transaction, organization: str, rows: Sequence[TaskRow]) -> list[Task]:
-    """Each task tells that it is there and, if it has a due time, will tell when that has come."""
+    """Insert tasks. Each publishes TaskCreated and, if it has a due time, a TaskExpired that is delayed until then, but
+    at most by the longest delay."""
     tasks = []
     for row in await store.insert(tx.connection, organization, rows):
         task = Task.model_validate(dict(row))
@@ -81,7 +82,7 @@ async def _page(tx: Transaction, organization: str, filters: dict[str, Any], que
 
 
 async def complete(tx: Transaction, organization: str, task_id: UUID, user_id: str) -> Task:
-    """A task that is completed already stays as it is, and tells nobody again."""
+    """A task that is completed already stays as it is, and publishes nothing again."""
     row = await store.lock(tx.connection, organization, task_id)
     if row is None:
         raise NotFound("task")

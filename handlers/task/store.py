@@ -62,7 +62,7 @@ FOR UPDATE OF task
 
 
 class TaskRow(NamedTuple):
-    """`due_at` or, from now on, `due_in_hours`."""
+    """The task is due at `due_at`, else `due_in_hours` from now; with neither it is never due."""
 
     id: str
     lead_id: UUID | None
@@ -75,7 +75,7 @@ class TaskRow(NamedTuple):
 
 
 async def insert(connection: Connection, organization: str, tasks: Sequence[TaskRow]) -> Sequence[Row]:
-    """The rows, in order, with `due_in`: seconds until they are due (below 0 if they were), None if they never are."""
+    """The rows, in order, with `due_in`: seconds until the task is due, below 0 if it was, None if it never is."""
     return await connection.fetch(_INSERT, organization, *(list(column) for column in zip(*tasks, strict=True)))
 
 

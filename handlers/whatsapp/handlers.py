@@ -1,7 +1,7 @@
 """Group `whatsapp-sync`: what was said on a WhatsApp account before it was connected becomes history here.
 
-A page and where the next one begins commit together: whoever dies resumes there. A page that is read twice adds
-nothing, and neither does a message that came in by webhook meanwhile.
+A page and the cursor of the next one commit together: after a crash the import resumes there. Nothing is added twice,
+neither by a page that is read again nor for a message that came in by webhook meanwhile.
 """
 
 from uuid import UUID
@@ -27,7 +27,7 @@ whatsapp_sync = Group(
 
 @whatsapp_sync.on(ConnectionEstablished)
 async def import_history(event: ConnectionEstablished, ctx: Context) -> None:
-    """To its end, from where it was left. A connection that is gone needs no history."""
+    """Import to the history's end, from where an earlier run stopped. A connection that is gone needs no history."""
     connection_id = known_id(event.connection_id)
     if connection_id is None:
         return
@@ -36,7 +36,7 @@ async def import_history(event: ConnectionEstablished, ctx: Context) -> None:
 
 
 async def _import_page(ctx: Context, organization: str, connection_id: UUID) -> bool:
-    """Whether there is another one."""
+    """Import one page; whether there is another one."""
     async with ctx.side_transaction() as tx:
         owner = await channels.find(tx.connection, organization, connection_id)
         if owner is None or owner["channel"] != "whatsapp":
@@ -54,7 +54,7 @@ async def _import_page(ctx: Context, organization: str, connection_id: UUID) -> 
 
 
 async def _apply(ctx: Context, organization: str, owner: Row, cursor: str | None, page: HistoryPage) -> None:
-    """What was said since the account was connected comes by webhook."""
+    """Only messages from before the account was connected are written: later ones come by webhook."""
     before = [past for past in page.messages if past.at < owner["created_at"]]
     async with ctx.side_transaction() as tx:
         if await store.advance(tx.connection, organization, owner["id"], cursor, page.after):

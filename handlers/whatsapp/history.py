@@ -23,7 +23,7 @@ PAGE = 100  # messages
 
 
 class Past(NamedTuple):
-    """A message of the history. `contact`: with whom; `inbound`: whether he said it."""
+    """A message of the history. `contact`: the other side; `inbound`: whether the contact said it."""
 
     provider_id: str
     contact: str
@@ -61,7 +61,7 @@ def _after(content: dict[str, Any]) -> str | None:
 
 
 def _messages(found: list[Any], account: str) -> Iterator[Past]:
-    """Those that say something, and when, and to whom."""
+    """The messages that have a text, a time and both sides; others are left out."""
     for message in found:
         match message:
             case {"id": str(provider_id), "from": str(sender), "to": str(to), "timestamp": str() | int() as when}:

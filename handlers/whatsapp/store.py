@@ -14,7 +14,7 @@ INSERT INTO whatsapp_imports (organization, connection_id) VALUES ($1, $2)
 ON CONFLICT (organization, connection_id) DO UPDATE SET cursor = whatsapp_imports.cursor
 RETURNING cursor, pages, finished_at
 """
-# Only from where the page was asked for: whoever was overtaken moves nothing back.
+# Only from the cursor with which the page was asked for: an import that was overtaken moves nothing back.
 _ADVANCE = """
 UPDATE whatsapp_imports SET
     cursor = $4, pages = pages + 1, finished_at = CASE WHEN $4::text IS NULL THEN now() END
@@ -25,7 +25,7 @@ _BEGIN_CONVERSATIONS = """
 INSERT INTO conversations (organization, id, user_id) SELECT DISTINCT $1, id, $2 FROM unnest($3::uuid[]) AS id
 ON CONFLICT DO NOTHING
 """
-# The id is made of the provider's: a message that is there, whichever way it came, is not written again.
+# The id is derived from the provider's: a message that is there, by whichever way it came, is not written again.
 _INSERT = """
 INSERT INTO messages
     (organization, id, conversation_id, user_id, message_id, role, channel, agent_id, content, created_at)
@@ -38,14 +38,14 @@ ON CONFLICT DO NOTHING
 
 
 async def begin(connection: Connection, organization: str, connection_id: UUID) -> Row | None:
-    """cursor, pages, finished_at."""
+    """The import's row, new or not: cursor, pages, finished_at."""
     return await connection.fetchrow(_BEGIN, organization, connection_id)
 
 
 async def advance(
     connection: Connection, organization: str, connection_id: UUID, cursor: str | None, after: str | None
 ) -> bool:
-    """From `cursor` to `after`, or to the end. False if the import is somewhere else by now."""
+    """Move the import from `cursor` to `after`; None is the end. False if the import is not at `cursor` any more."""
     return await connection.fetchval(_ADVANCE, organization, connection_id, cursor, after) is not None
 
 

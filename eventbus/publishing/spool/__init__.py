@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 SPOOL_BYTES = 64 * 2**20
-# Left for the disk when Redis had its chance: this share of a timeout, and so many seconds at most.
+# What is left of a timeout for the disk, when Redis had its chance: this share of it, and so many seconds at most.
 SHARE, MARGIN = 0.5, 1.0
 
 
@@ -90,7 +90,7 @@ class Spool:
         await self.keep([Spooled.of(item, now) for item in outgoing])
 
     async def keep(self, operations: Sequence[Operation]) -> None:
-        """On the disk when it returns, all of them. Those who come while a write is under way share the next one.
+        """All of them are on the disk when it returns. Calls that come while a write is under way share the next one.
 
         Raises Full (nothing is kept), Unavailable if the disk fails (nothing is kept), CodecError."""
         lines = [pack(operation) for operation in operations]
@@ -123,7 +123,7 @@ class Spool:
 
     @property
     def records(self) -> int:
-        """How many wait: of this process, and of those that share the file. Any thread may ask."""
+        """How many records wait: of this process, and of those that share the file. Any thread may ask."""
         return self.file.waiting()
 
     @property

@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class SpoolStatus(NamedTuple):
-    """`records` wait, `oldest` (ISO 8601, when it was made) before all; `rejected` lines were set aside."""
+    """`records` wait; the oldest of the first batch was made at `oldest` (ISO 8601). `rejected` lines are set aside."""
 
     path: str
     records: int
@@ -98,7 +98,7 @@ class SpoolFile:
                 os.fchmod(file, 0o600)  # somebody may have made it with other rights
                 _sync_folder(self.path.parent)
         except OSError:
-            with suppress(OSError):  # what is left of it then is a torn line, and is found to be one
+            with suppress(OSError):  # otherwise a torn line is left, which will be found to be one
                 os.ftruncate(file, size)
             raise
 
@@ -185,7 +185,7 @@ class SpoolFile:
 
 
 def _sort(line: bytes, batch: Batch) -> None:
-    """Into what it holds and what is to be set aside. Where a newline was lost, two records may be in it."""
+    """Add a line to the records of the batch, or to its rejected lines. Where a newline was lost, it may hold two."""
     try:
         found = [unpack(line)] if line else []
     except CodecError:
@@ -200,7 +200,7 @@ def _sort(line: bytes, batch: Batch) -> None:
 
 
 def _seal(file: int, size: int) -> bytes:
-    """What ends the last line, if whoever wrote it died before its end."""
+    """A newline, if whoever wrote the last line died before its end; else nothing."""
     return b"" if size == 0 or os.pread(file, 1, size - 1) == b"\n" else b"\n"
 
 

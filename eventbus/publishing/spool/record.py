@@ -4,9 +4,9 @@
     {"operation":"session.add",…,"checksum":"…"}                                           any other operation
     {"replayed":12345,"behind":"…","checksum":"…"}                                         a mark
 
-An operation is what was acknowledged and Redis has not heard of. It knows how it is replayed; what others than events
-are is said where they come from, with `spoolable`. No line may hold `"}` before `{"`, whatever stands between the two
-(text in strings cannot): that is where two lines are told apart that have lost what was between them.
+An operation was acknowledged, and Redis has not heard of it. It knows how it is replayed; those that are no events are
+declared where they come from, with `spoolable`. No line may hold `"}` followed by `{"`, directly or with one character
+between them (text in strings cannot): that is where two lines are split that have lost what was between them.
 
 `meta` and `data` are those of a stream entry (eventbus.contract.codec); `data` is a string, so that every byte of it
 comes back.
@@ -135,7 +135,7 @@ class Mark(NamedTuple):
 
 
 def spoolable(name: str, read: Callable[[Parts], O]) -> None:
-    """Lines whose `operation` is `name` are read by this function; it may raise what a missing or odd part raises."""
+    """Read lines whose `operation` is `name` with this function. It may raise what a missing or odd part raises."""
     _read[name] = read
 
 

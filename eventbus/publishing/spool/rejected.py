@@ -1,4 +1,4 @@
-"""Lines that were set aside from the spool, as they were, and beside them why those were refused that could be read.
+"""Lines that were set aside from the spool, as they were; and why those that could be read were refused.
 
 PATH.rejected        the lines
 PATH.rejected.why    for each that Redis or a session has refused: {"line": its digest, "reason": …, "at": …}
@@ -19,7 +19,7 @@ _REASON = 500  # characters
 
 
 class Rejected:
-    """For the holder of the claim, except that anybody may count."""
+    """Only the holder of the claim may use it, except that anybody may count."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Rejected:
         _append(self.path, b"".join(line + b"\n" for line in lines if line in new))
 
     def replace(self, lines: Sequence[bytes]) -> None:
-        """These are left."""
+        """Keep only these lines; if there are none, delete both files."""
         if not lines:
             self.path.unlink(missing_ok=True)
             self._why.unlink(missing_ok=True)
@@ -74,7 +74,7 @@ class Rejected:
 
 
 def _note(line: bytes) -> dict[str, str]:
-    """Nothing of a note whose writer died."""
+    """What a note says: nothing, if its writer died before its end."""
     try:
         found = orjson.loads(line)
     except ValueError:

@@ -61,8 +61,8 @@ async def replay(file: SpoolFile, transport: Broker) -> Replayed | None:
 
 
 async def replay_rejected(file: SpoolFile, transport: Broker) -> Replayed | None:
-    """What was set aside, once the cause is gone: what is taken now is not there any more, what is refused again or
-    cannot be read stays. None, and what is raised: as `replay`."""
+    """Replay what was set aside, once the cause is gone. Lines that are taken now are removed; those that are refused
+    again, or cannot be read, stay. Returns None and raises as `replay` does."""
     with file.claim() as mine:
         if not mine:
             return None
@@ -86,10 +86,10 @@ def _operation(line: bytes) -> Operation | None:
 
 
 async def _apply(records: Sequence[Operation], transport: Broker) -> list[Refused]:
-    """All of these, in order: those of one kind that follow each other together."""
+    """Apply all of these, in order: those of one kind that follow each other, together."""
     if not records:
         return []
-    # A server that was frozen works off what its sockets hold: first, for these may be among it.
+    # A server that was frozen works off what its sockets hold. Let it do that first: these may be among it.
     await transport.connect()
     refused: list[Refused] = []
     for kind, run in groupby(records, key=_kind):
@@ -98,7 +98,7 @@ async def _apply(records: Sequence[Operation], transport: Broker) -> list[Refuse
 
 
 async def _apply_run(kind: type[Operation], run: list[Operation], transport: Broker) -> list[Refused]:
-    """What nobody has foreseen may be the fault of one: then they are applied one by one."""
+    """An unforeseen error may be the fault of one operation: then they are applied one by one."""
     try:
         return await kind.replay(run, transport)
     except (Unavailable, Full, OSError):
@@ -153,7 +153,7 @@ class Replayer:
             log.info("spool replayed", path=str(self._file.path), records=done.records, rejected=done.rejected)
 
     def _note(self, error: Exception) -> None:
-        """When it begins, then once a minute."""
+        """Log an error when it begins, then once a minute."""
         if self._failures % _NOTE_EVERY == 0:
             foreseen = isinstance(error, (EventBusError, OSError))
             exc_info = None if foreseen else error
@@ -162,7 +162,7 @@ class Replayer:
 
 
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """When this returns or raises, it has ended: nothing may touch the file behind the back of the next claim."""
+    """When this returns or raises, the call has ended: nothing may touch the file behind the back of the next claim."""
     running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
     try:
         return await asyncio.shield(running)

@@ -119,7 +119,8 @@ async def each(link: Link, commands: list[Command]) -> list[Reply]:
 
 
 def _known(link: Link, command: Command) -> Command:
-    """By its text the first time that it goes over a connection: one that is not known would run after the others."""
+    """Calls a script by its text the first time over a connection: if the server did not know the digest, the call
+    would be repeated, and run after the commands behind it."""
     if command[0] != "EVALSHA" or command[1] in link.told:
         return command
     link.told.add(command[1])
@@ -127,7 +128,7 @@ def _known(link: Link, command: Command) -> Command:
 
 
 def begin(link: Link, command: Command) -> asyncio.Future[Reply] | None:
-    """One command, and no coroutine around its reply, which may be an UnknownScript: then there is `call`. None if
+    """One command, without a coroutine around its reply. The future may raise UnknownScript: then use `call`. None if
     there is no connection, or the script's text has not gone over it yet."""
     return link.begin(*command) if command[1] in link.told else None
 

@@ -105,7 +105,7 @@ local function opens(limit)
   return limit.free > 0 and now or (limit.first or stamp(limit)) + limit.span
 end
 
--- When one that has no place in the line, or whose time has come, is to come (again); and the slot that it is given.
+-- When a member is to come (again) that has no place in the line yet, or whose time has come; and the slot it is given.
 local function turn(limit, due)
   if not limit.rate then
     local rank = due and redis.call('ZCOUNT', limit.line, '-inf', '(' .. whole(due)) or limit.waiting

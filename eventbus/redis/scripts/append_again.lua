@@ -1,5 +1,5 @@
--- Append or schedule envelopes of one priority that may be there already: their publisher lost the reply. He has looked
--- through the lane in pages, and here is looked at what has come since.
+-- Append or schedule envelopes of one priority that may be there already: their publisher lost the reply. It has looked
+-- through the lane in pages; this script looks at what has come since.
 -- KEYS[1] lane  KEYS[2] due (ZSET: event id by ms)  KEYS[3] scheduled (HASH: event id to packed lane and fields)
 -- KEYS[4] counts (HASH)
 -- ARGV[1] the newest entry id that was looked at, '' for none  ARGV[2] how many entries may have come since

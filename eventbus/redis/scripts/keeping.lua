@@ -2,7 +2,7 @@
 -- in the same step, see accounts.lua.
 
 local function keep(due, bodies, counts, at, id, body)
-  if redis.call('EXISTS', due) == 0 then  -- nothing is kept of before the counting
+  if redis.call('EXISTS', due) == 0 then  -- the schedule is empty: nothing in it is older than the counting
     redis.pcall('HSETNX', counts, 'since:', string.format('%.0f', server_ms()))
   end
   redis.call('HSET', bodies, id, body)
@@ -10,7 +10,7 @@ local function keep(due, bodies, counts, at, id, body)
   redis.pcall('HINCRBY', counts, 'scheduled', 1)
 end
 
--- Whether it was to come due. One whose body was gone is not counted: it is lost.
+-- Returns 1 if the event had a due time, else 0. One whose body was gone is not counted as withdrawn: it is lost.
 local function withdraw(due, bodies, counts, id)
   local body, there = redis.call('HDEL', bodies, id), redis.call('ZREM', due, id)
   if body + there == 2 then

@@ -5,8 +5,8 @@
 -- rest
 -- Returns 1, or 0 if the entry is not this consumer's (any more).
 -- A failure is added to those that are noted: whoever ran it since then may have noted more than this consumer knew of.
--- The record is 'count consumer first-failed-ms'. By the consumer a failure is known that is told again because the reply
--- was lost: it counts once.
+-- The record is 'count consumer first-failed-ms'. A failure that is sent again, because the reply was lost, is known by
+-- its consumer and count: it counts once.
 -- The write that can run out of memory comes first, so that it fails before anything has changed.
 local entry, id = ARGV[3], id_of(ARGV[3])
 if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) == 0 then

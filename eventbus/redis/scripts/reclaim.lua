@@ -12,8 +12,8 @@
 -- entries were pending before}.
 -- What suspects are: see eventbus/consuming/suspects.py.
 -- A server that stood still runs late what lay in its sockets meanwhile. Nobody could renew either: leases must be older
--- by as much as this is late. What is taken for one who has gone would only come back to him by and by.
--- Among them may be entries that the caller holds already, if it was late with renewing them: it knows what it holds.
+-- by as much as this is late. If the caller waits no more (ARGV[10]), nothing is taken: it would be lost for a lease.
+-- Among the taken may be entries that the caller holds already, if it renewed them too late: it knows what it holds.
 local retry, failures, crashes = KEYS[11], KEYS[12], KEYS[13]
 local group, me, age, credit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local suspect_from, condemned_from = tonumber(ARGV[5]), tonumber(ARGV[9])

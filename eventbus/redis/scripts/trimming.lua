@@ -34,8 +34,9 @@ local function made(entry, now)
   return ms and ms <= now and ms or nil
 end
 
--- The same where the newest entry is dated ahead of the clock. All that are added have its date from then on, so dates
--- say nothing; the order does, and the events' own ids. Looks at some 25,000 entries or 8 MB a round, from the oldest on.
+-- As first_kept below, where the newest entry is dated ahead of the clock. All that are added have its date from then on,
+-- so dates say nothing; the order does, and the events' own ids. Looks at some 25,000 entries or 8 MB a round, from the
+-- oldest on.
 local function first_kept_ahead(lane, length, now, settled, most, least)
   local left, bytes, start, kept = math.min(length, 25000), 0, '-', '0-0'
   local position = 0
