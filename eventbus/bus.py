@@ -74,13 +74,14 @@ class EventBus(Operations, Sharing):
     retention  how long workers keep what is settled, and dead letters
     history    how long the database keeps every event, and what groups made of it; None keeps nothing. See
                eventbus.roles.history_group
+    namespace   what all keys in Redis begin with: buses of different namespaces on one server do not see each other
     middleware  runs around the handlers of every group, outside of the group's own; see eventbus.handling.middleware
     listeners   are told of every execution of every group's handlers; see eventbus.handling.listeners
     tracer      an OpenTelemetry tracer, for spans; None: that of the SDK, if one is set up when the bus connects
 
     `async with EventBus(…) as bus:` connects, and raises Unavailable or ConfigurationError if that cannot be done. It
     opens once, and belongs to the event loop and the process that it was opened in: used elsewhere, before or
-    afterwards it raises ConfigurationError.
+    afterwards it raises ConfigurationError. One in memory needs no opening.
     `bus.metrics` counts: see eventbus.telemetry.
     """
 

@@ -330,8 +330,7 @@ class Consumer:
 
     def _take(self, deliveries: list[Delivery], asked: float) -> None:
         """`asked`: when they were asked for. Their leases may have begun then, however late the answer came."""
-        for delivery in deliveries:
-            self._held[delivery] = asked
+        self._held.update(dict.fromkeys(deliveries, asked))
         if not self._taking():
             for delivery in deliveries:
                 self._finish(delivery, Release())

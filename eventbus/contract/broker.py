@@ -29,21 +29,17 @@ class Broker(Transport, Outlet, Limiting, DeadLetters, Inspection, Upkeep, Contr
         """What is written down of events in tracked groups."""
 
     @property
-    @property
     def circuits(self) -> Circuits:
         """The state of circuit breakers, for all processes."""
 
-    @property
     @property
     def recent(self) -> Recent:
         """Copies of the last things of something, kept for a while."""
 
     @property
-    @property
     def tallies(self) -> Tallies:
         """What has become of each organization's events lately, counted by all workers."""
 
-    @property
     @property
     def sessions(self) -> Ledger:
         """Events that are collected, and then published together or not at all."""

@@ -201,8 +201,8 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What became of everything that a group's stream has ever accepted: accepted = done + pending + waiting + dead +
-    missing. What the server does not count is None.
+    """What became of everything that a group's stream has ever accepted: accepted = done + pending + lost + waiting
+    + dead + skipped. What the server does not count is None.
 
     accepted   entries ever added, replays among them
     done       acknowledged: what was delivered and is none of the others

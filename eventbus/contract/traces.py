@@ -53,8 +53,8 @@ def carried(related: Iterable[Related]) -> list[Found]:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An event in its place. `depth`: 0 directly below the request. `orphan`: it stands there because its cause was not
-    found. `executions` in the order in which they ended."""
+    """An event in its place. `depth`: 0 directly below the request. `orphan`: it stands there though it has a
+    cause, which was not found, or is one of its own effects. `executions` in the order in which they ended."""
 
     envelope: Envelope
     place: Place

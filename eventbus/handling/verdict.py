@@ -20,7 +20,8 @@ _ERROR_LIMIT, _TRACEBACK_LIMIT = 1_000, 16_000  # characters kept in a dead lett
 
 
 class GivenBack(BaseException):
-    """Ends an execution that had not reached its handler when the worker stopped: the event is released.
+    """Ends an execution that had not reached its handler when the worker stopped, or whose handler was given up: the
+    event is released.
 
     A BaseException, so that no `except Exception` of middleware makes a failure of it."""
 

@@ -95,7 +95,7 @@ async def _dead(link: Link, log: str) -> Mapping[str, int]:
     counts: Counter[str] = Counter()
     start = "-"
     while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LOOK):
-        counts.update(pairs(fields)[b"dead.group"].decode() for _, fields in entries)
+        counts.update(pairs(fields).get(b"dead.group", b"").decode(errors="replace") for _, fields in entries)
         start = f"({entries[-1][0].decode()}"
     return counts
 

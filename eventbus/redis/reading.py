@@ -76,7 +76,7 @@ class Reader:
             for delivery in deliveries:
                 if (known := held.get(delivery.entry_id)) is not None:
                     known.again = delivery
-        held.update([(delivery.entry_id, delivery) for delivery in new])
+        held.update({delivery.entry_id: delivery for delivery in new})
         return new
 
     async def give_back(self) -> None:

@@ -47,10 +47,6 @@ KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and mu
 RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
 UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle uncounted
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
-QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
-LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
-
-Entry = tuple[str, list[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
 
 log = get_logger("eventbus.redis")
 

@@ -58,6 +58,12 @@ async def test_everything_is_accounted_for(transport: RedisTransport, link: Link
     assert_fits(run)
 
 
+async def test_a_dead_letter_that_somebody_added_by_hand_ends_no_audit(transport: RedisTransport, link: Link) -> None:
+    await link.execute("XADD", "eb:{order}:dead", "*", "note", "mine")
+    billing, shipping = await balances(link)
+    assert (billing.dead, shipping.dead) == (1, 0)
+
+
 async def test_what_is_trimmed_when_all_have_settled_it_is_not_missing(transport: RedisTransport, link: Link) -> None:
     await settle(transport, await receive(transport, consumer(group="shipping"), 10), Ack())
     await settle(transport, await receive(transport, consumer(), 4), Ack())
