@@ -21,9 +21,9 @@ from eventbus.event import Event
 from eventbus.handling.batch import Batch, Item
 from eventbus.handling.registry import BatchRegistration
 from eventbus.handling.verdict import GivenBack
-from eventbus.process.deadlines import TaskDeadlines, limit
 from eventbus.process.ending import Ending
 from eventbus.process.loop import abandon, begin
+from eventbus.process.timeouts import TaskDeadlines, limit
 
 
 class Slots:

@@ -21,9 +21,9 @@ from eventbus.handling.registry import AnyRegistration, BatchRegistration
 from eventbus.handling.verdict import GivenBack, failure_of, judge, leaves
 from eventbus.operating.aborting import Aborting
 from eventbus.policy import RetryPolicy
-from eventbus.process.deadlines import TaskDeadlines, limit
 from eventbus.process.ending import Ending
 from eventbus.process.telling import get_logger
+from eventbus.process.timeouts import TaskDeadlines, limit
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, before each new run after a Conflict
 _DONE = Ack()

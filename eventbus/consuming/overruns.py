@@ -2,7 +2,7 @@
 
 Such a handler is logged, cancelled again a few times, and at last given up: its place is free, its event has failed
 with a TimeoutError, or Cancelled if it was aborted, and its later result is ignored. When this happens is said in
-eventbus.process.deadlines.
+eventbus.process.timeouts.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 from eventbus.contract.delivery import Delivery, Outcome
 from eventbus.errors import Cancelled
-from eventbus.process import deadlines
+from eventbus.process import timeouts
 from eventbus.process.loop import abandon
 from eventbus.process.telling import get_logger
 
@@ -68,9 +68,9 @@ class Overruns:
         self._aborted = {delivery: self._aborted.get(delivery, (now, 0)) for delivery in aborted}
         for delivery, (since, pressed) in list(self._aborted.items()):
             seconds, task = now - since, self._running.get(delivery)
-            if task is None or seconds < deadlines.PATIENCE + pressed * deadlines.AGAIN:
+            if task is None or seconds < timeouts.PATIENCE + pressed * timeouts.AGAIN:
                 continue
-            last = pressed >= deadlines.TIMES
+            last = pressed >= timeouts.TIMES
             if last or not pressed:
                 self.outlived(task, seconds, last)
             if not last:

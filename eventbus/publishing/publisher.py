@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from eventbus.contract.outgoing import NotBegun, Outgoing, Outlet
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
-from eventbus.process.deadlines import Deadlines
 from eventbus.process.home import Home
+from eventbus.process.timeouts import Deadlines
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import Places
 from eventbus.publishing.spool import Spool, patience

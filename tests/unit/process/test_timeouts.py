@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from eventbus.process.deadlines import Deadlines, TaskDeadlines
+from eventbus.process.timeouts import Deadlines, TaskDeadlines
 from tests.virtual import in_virtual_time, loop
 
 
