@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from eventbus.consuming.batch_executor import Collector, Slots
 from eventbus.consuming.overruns import Overruns
+from eventbus.consuming.undecodable import bury_undecodable
 from eventbus.context import Context, Publisher
 from eventbus.contract.codec import decode, open_event
 from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
@@ -93,7 +94,7 @@ class Executor:
                 return _DONE
             event = open_event(envelope)
         except CodecError as error:
-            return self._conclude(delivery, self._bury_undecoded(delivery, error), envelope, error=error)
+            return self._conclude(delivery, bury_undecodable(delivery, error), envelope, error=error)
         context = Context(
             self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
         )
@@ -129,7 +130,7 @@ class Executor:
             envelope = decode(delivery.fields)
             route = self._find_route(envelope)
         except CodecError as undecoded:
-            return self._conclude(delivery, self._bury_undecoded(delivery, undecoded), error=undecoded)
+            return self._conclude(delivery, bury_undecodable(delivery, undecoded), error=undecoded)
         if route is None:
             return _DONE
         context = Context(self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id)
@@ -264,10 +265,6 @@ class Executor:
             case Snooze(delay):
                 age = round(time.time() - context.envelope.time.timestamp(), 3)
                 context.log.info("snoozed", reason=failure_of(error).error, delay=delay, age=age)
-
-    def _bury_undecoded(self, delivery: Delivery, error: CodecError) -> Outcome:
-        log.error("dead letter", **delivery.named(), reason=str(error))
-        return Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
 
     def _bury_crasher(self, delivery: Delivery) -> Outcome:
         budget = self._group.crash_budget

@@ -7,9 +7,10 @@ from typing import Any
 
 from eventbus.consuming.executor import Count
 from eventbus.consuming.overruns import Overruns
+from eventbus.consuming.undecodable import bury_undecodable
 from eventbus.context import Publisher
 from eventbus.contract.codec import decode
-from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release
+from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release
 from eventbus.contract.tap import Passing
 from eventbus.errors import CodecError, Unavailable
 from eventbus.group import Group
@@ -167,11 +168,10 @@ class TapExecutor:
 
     def _judge(self, delivery: Delivery, each: Passing | CodecError, error: BaseException, attempts: int) -> Outcome:
         if isinstance(each, CodecError):
-            outcome: Outcome = Dead(Failure(f"{type(error).__name__}: {error}"), attempts=delivery.failures)
-        elif isinstance(error, GivenBack):
+            return bury_undecodable(delivery, each)
+        if isinstance(error, GivenBack):
             return _RELEASED
-        else:
-            outcome = judge(error, self._group.retry, delivery.attempt if each.error is not None else attempts)
+        outcome = judge(error, self._group.retry, delivery.attempt if each.error is not None else attempts)
         if isinstance(outcome, Dead):
             log.error("dead letter", **delivery.named(), reason=outcome.failure.error)
         return outcome
