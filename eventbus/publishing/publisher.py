@@ -15,7 +15,7 @@ from eventbus.process.home import Home
 from eventbus.process.timeouts import Deadlines
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import Places
-from eventbus.publishing.spool import Spool, patience
+from eventbus.publishing.spool import Spool, patience, refused_by_both
 
 MAX_PUBLISH_BYTES = 64 * 2**20
 
@@ -157,15 +157,8 @@ class Publisher:
         try:
             async with asyncio.timeout_at(began + self._timeout):
                 await spool.append(outgoing)
-        except Full as refused:
-            if isinstance(error, Full):
-                raise Full(f"{error}; and {refused}") from None
-            raise Unavailable(error.server, f"{error.detail}; and {refused}") from None
-        except (Unavailable, TimeoutError) as refused:
-            reason = str(refused) or f"{spool.name} has not confirmed in time"
-            if isinstance(error, Full):
-                raise Unavailable(self._server, f"{error}; and {reason}") from None
-            raise Unavailable(error.server, f"{error.detail}; and {reason}") from None
+        except (Unavailable, Full, TimeoutError) as refused:
+            raise refused_by_both(error, refused, spool.name, self._server) from None
         return [Status.SPOOLED] * len(outgoing)
 
 

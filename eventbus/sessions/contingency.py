@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from eventbus.errors import Full, Unavailable
 from eventbus.publishing.breaker import Breaker
-from eventbus.publishing.spool import Operation, Spool, patience
+from eventbus.publishing.spool import Operation, Spool, patience, refused_by_both
 
 T = TypeVar("T")
 
@@ -90,9 +90,4 @@ class Contingency:
             async with asyncio.timeout_at(began + self._timeout):
                 await spool.keep([operation])
         except (Unavailable, Full, TimeoutError) as refused:
-            reason = str(refused) or f"{spool.name} has not confirmed in time"
-            if isinstance(error, Unavailable):
-                raise Unavailable(error.server, f"{error.detail}; and {reason}") from None
-            if isinstance(refused, Full):
-                raise Full(f"{error}; and {reason}") from None
-            raise Unavailable(self._server, f"{error}; and {reason}") from None
+            raise refused_by_both(error, refused, spool.name, self._server) from None

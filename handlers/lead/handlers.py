@@ -4,11 +4,13 @@ No connection is held while an outside service answers: the lead is read before 
 noted, after it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from eventbus import Backoff, Context, Group, Reject, RetryPolicy
+from eventbus import Backoff, Connection, Context, Group, Reject, RetryPolicy, Transaction
+from eventbus.contract.transaction import Row
 from handlers.common.fields import known_id
 from handlers.common.once import is_done, note_done
 from handlers.email.events import SendBulk
@@ -26,21 +28,20 @@ FOLLOW_UP = (
     "for you.\n\nJust answer this message."
 )
 
+Read = Callable[[Connection, str, UUID], Awaitable[Row | None]]
+
 lead = Group("lead", retry=RetryPolicy(attempts=3, backoff=Backoff.exponential(2.0)), concurrency=3)
 
 
 @lead.on(CalculateScore)
 async def calculate_score(event: CalculateScore, ctx: Context) -> None:
     """Writes leads.score."""
-    lead_id = known_id(event.lead_id)
-    if lead_id is None:
-        return
     async with ctx.transaction() as tx:
-        row = await store.lock(tx.connection, event.organization_id, lead_id)
+        row = await _row(event, tx, store.lock)
         if row is None:
             return
         points = score(Profile(row["name"], row["email"], row["phone"], row["company"], row["source"]))
-        await store.update(tx.connection, event.organization_id, lead_id, {"score": points})
+        await store.update(tx.connection, event.organization_id, row["id"], {"score": points})
 
 
 @lead.on(EnrichLead)
@@ -83,28 +84,30 @@ async def sync_to_crm(event: SyncToCrm, ctx: Context) -> None:
 async def send_follow_up(event: SendFollowUp, ctx: Context) -> None:
     """Orders a mail to the lead. It is an email.send_bulk to this one address: only that kind brings its own text.
     Raises Reject for a lead without an address: somebody wanted the lead to hear from us, and it will not."""
-    lead_id = known_id(event.lead_id)
-    if lead_id is None:
-        return
     async with ctx.transaction() as tx:
-        row = await store.find(tx.connection, event.organization_id, lead_id)
+        row = await _row(event, tx, store.find)
         if row is None:
             return
         if row["email"] is None:
             raise Reject("the lead has no e-mail address to send a follow-up to: add one, and replay this")
         said = {"subject": FOLLOW_UP_SUBJECT, "message": FOLLOW_UP, "name": row["name"]}
         order = SendBulk(to=[row["email"]], data=said)
-        await tx.publish(order, key=str(lead_id), organization=event.organization_id)
+        await tx.publish(order, key=str(row["id"]), organization=event.organization_id)
 
 
 async def _look(event: LeadOrder, ctx: Context) -> dict[str, Any] | None:
     """The lead's row; None if the lead is gone, or if another delivery of this event has been worked off."""
-    lead_id = known_id(event.lead_id)
-    if lead_id is None or await is_done(ctx):
+    if await is_done(ctx):
         return None
     async with ctx.side_transaction() as tx:
-        row = await store.find(tx.connection, event.organization_id, lead_id)
+        row = await _row(event, tx, store.find)
     return None if row is None else dict(row)
+
+
+async def _row(event: LeadOrder, tx: Transaction, read: Read) -> Row | None:
+    """The lead that an order is about, as `read` finds it; None if there is none (any more)."""
+    lead_id = known_id(event.lead_id)
+    return None if lead_id is None else await read(tx.connection, event.organization_id, lead_id)
 
 
 def _chosen(fields: Sequence[str] | None, known: Collection[str]) -> Collection[str]:

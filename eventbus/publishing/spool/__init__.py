@@ -46,6 +46,19 @@ def patience(timeout: float, spool: "Spool | None") -> float:
     return timeout if spool is None else timeout - min(MARGIN, timeout * SHARE)
 
 
+def refused_by_both(
+    error: Unavailable | Full, refused: Unavailable | Full | TimeoutError, spool: str, server: str
+) -> Unavailable | Full:
+    """Why neither Redis (`error`) nor the spool (`refused`) has taken something. Full only if both say so: else
+    it is not known whether it was done."""
+    reason = str(refused) or f"{spool} has not confirmed in time"
+    if isinstance(error, Unavailable):
+        return Unavailable(error.server, f"{error.detail}; and {reason}")
+    if isinstance(refused, Full):
+        return Full(f"{error}; and {reason}")
+    return Unavailable(server, f"{error}; and {reason}")
+
+
 class Spool:
     """The spool as one process sees it.
 
