@@ -1,9 +1,9 @@
 """What is asked of sessions while Redis is away, as the spool keeps it. Each operation is applied once, by an id: that
 of the session for its start and its end, that of the addition for events."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import orjson
 from pydantic import JsonValue
@@ -18,6 +18,7 @@ from eventbus.publishing.spool.record import Parts
 from eventbus.sessions.committing import commit
 
 _FIELDS = (b"id", b"type", b"meta", b"data")
+SERIES = "sessions"  # all operations of sessions are applied in one run: one that is refused holds up others
 
 
 class StartSession(NamedTuple):
@@ -32,9 +33,16 @@ class StartSession(NamedTuple):
     def read(cls, parts: Parts) -> Self:
         return cls(*_read(parts), orjson.loads(parts["metadata"]))
 
+    async def apply(self, transport: Broker) -> None:
+        await transport.sessions.start(self.session, self.metadata, LIFETIME)
+
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
-        return await _each(run, lambda it: transport.sessions.start(it.session, it.metadata, LIFETIME))
+    async def replay(cls, run: "Sequence[SessionOperation]", transport: Broker) -> list[Refused]:
+        return await _in_order(run, transport)
+
+    @property
+    def series(self) -> object:
+        return SERIES
 
 
 class AddEvents(NamedTuple):
@@ -55,9 +63,16 @@ class AddEvents(NamedTuple):
         ]
         return cls(*_read(parts), str(parts["addition"]), events)
 
+    async def apply(self, transport: Broker) -> None:
+        await transport.sessions.add(self.session, self.addition, self.events, self.time)
+
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
-        return await _each(run, lambda it: transport.sessions.add(it.session, it.addition, it.events, it.time))
+    async def replay(cls, run: "Sequence[SessionOperation]", transport: Broker) -> list[Refused]:
+        return await _in_order(run, transport)
+
+    @property
+    def series(self) -> object:
+        return SERIES
 
 
 class CommitSession(NamedTuple):
@@ -71,9 +86,16 @@ class CommitSession(NamedTuple):
     def read(cls, parts: Parts) -> Self:
         return cls(*_read(parts))
 
+    async def apply(self, transport: Broker) -> None:
+        await commit(transport.sessions, self.session, self.time)
+
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
-        return await _each(run, lambda it: commit(transport.sessions, it.session, it.time))
+    async def replay(cls, run: "Sequence[SessionOperation]", transport: Broker) -> list[Refused]:
+        return await _in_order(run, transport)
+
+    @property
+    def series(self) -> object:
+        return SERIES
 
 
 class RollBackSession(NamedTuple):
@@ -87,9 +109,16 @@ class RollBackSession(NamedTuple):
     def read(cls, parts: Parts) -> Self:
         return cls(*_read(parts))
 
+    async def apply(self, transport: Broker) -> None:
+        await transport.sessions.roll_back(self.session, self.time)
+
     @classmethod
-    async def replay(cls, run: Sequence[Self], transport: Broker) -> list[Refused]:
-        return await _each(run, lambda it: transport.sessions.roll_back(it.session, it.time))
+    async def replay(cls, run: "Sequence[SessionOperation]", transport: Broker) -> list[Refused]:
+        return await _in_order(run, transport)
+
+    @property
+    def series(self) -> object:
+        return SERIES
 
 
 SessionOperation = StartSession | AddEvents | CommitSession | RollBackSession
@@ -100,18 +129,16 @@ spoolable("session.commit", CommitSession.read)
 spoolable("session.roll_back", RollBackSession.read)
 
 
-O = TypeVar("O", bound=SessionOperation)  # noqa: E741
-
-
-async def _each(run: Sequence[O], step: Callable[[O], Awaitable[object]]) -> list[Refused]:
-    """What Redis refuses spoils its session for the rest of the run: without one addition the rest must not follow."""
+async def _in_order(run: Sequence[SessionOperation], transport: Broker) -> list[Refused]:
+    """What Redis refuses spoils its session for the rest of the run: without one addition the rest must not follow, and
+    least of all the commit."""
     refused, spoiled = list[Refused](), dict[SessionId, str]()
     for operation in run:
         try:
             if reason := spoiled.get(operation.session):
                 refused.append(Refused(operation, f"what came before was refused: {reason}"))
             else:
-                await step(operation)
+                await operation.apply(transport)
         except SessionRefused as error:
             refused.append(Refused(operation, str(error)))
         except (Unavailable, Full):

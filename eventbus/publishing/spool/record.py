@@ -46,6 +46,10 @@ class Operation(Protocol):
     def time(self) -> datetime:
         """When it was made."""
 
+    @property
+    def series(self) -> object:
+        """Operations that follow each other and have the same one are replayed in one run."""
+
     def parts(self) -> dict[str, object]:
         """All that is needed to replay it, for a line."""
 
@@ -92,6 +96,10 @@ class Spooled(NamedTuple):
     @property
     def time(self) -> datetime:
         return self.envelope.time
+
+    @property
+    def series(self) -> object:
+        return "publishes"
 
     def parts(self) -> dict[str, object]:
         event_id, kind, meta, content = encode(self.envelope)[1::2]

@@ -86,31 +86,31 @@ def _operation(line: bytes) -> Operation | None:
 
 
 async def _apply(records: Sequence[Operation], transport: Broker) -> list[Refused]:
-    """Apply all of these, in order: those of one kind that follow each other, together."""
+    """Apply all of these, in order: those of one series that follow each other, together."""
     if not records:
         return []
     # A server that was frozen works off what its sockets hold. Let it do that first: these may be among it.
     await transport.connect()
     refused: list[Refused] = []
-    for kind, run in groupby(records, key=_kind):
-        refused += await _apply_run(kind, list(run), transport)
+    for _, run in groupby(records, key=_series):
+        refused += await _apply_run(list(run), transport)
     return refused
 
 
-async def _apply_run(kind: type[Operation], run: list[Operation], transport: Broker) -> list[Refused]:
+async def _apply_run(run: list[Operation], transport: Broker) -> list[Refused]:
     """An unforeseen error may be the fault of one operation: then they are applied one by one."""
     try:
-        return await kind.replay(run, transport)
+        return await type(run[0]).replay(run, transport)
     except (Unavailable, Full, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the others must not wait for ever
         if len(run) == 1:
             return [Refused(run[0], str(error) or type(error).__name__)]
-    return [each for operation in run for each in await _apply_run(kind, [operation], transport)]
+    return [each for operation in run for each in await _apply_run([operation], transport)]
 
 
-def _kind(operation: Operation) -> type[Operation]:
-    return type(operation)
+def _series(operation: Operation) -> object:
+    return operation.series
 
 
 async def _set_aside(file: SpoolFile, refused: list[Refused]) -> None:

@@ -1,7 +1,7 @@
 """With Redis away sessions go to the spool, and from there to where they belong: in order, once, or loudly aside."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +10,11 @@ import structlog
 
 from eventbus import EventBus, Full, SessionFull, SessionStatus, Unavailable, WrongState
 from eventbus.contract.session_store import MAX_EVENTS, SessionId
-from eventbus.event import uuid7
+from eventbus.errors import EventBusError
+from eventbus.event import Envelope, uuid7
 from eventbus.publishing.spool import SpoolFile, replay
 from eventbus.publishing.spool.record import pack
+from eventbus.publishing.spool.replay import replay_rejected
 from eventbus.sessions import queries
 from eventbus.sessions.commands import add, commit, roll_back, start
 from eventbus.sessions.operations import AddEvents, CommitSession, SessionOperation, StartSession
@@ -240,3 +242,30 @@ async def test_one_look_in_a_second_at_a_server_that_is_away(bus: EventBus, hous
     for _ in range(50):
         assert (await start(bus.sessions, "acme")).contingency
     assert len(house.asked) < 10
+
+
+async def test_without_one_addition_the_rest_of_its_session_does_not_follow(
+    bus: EventBus, house: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All or nothing: what the server cannot take keeps back the commit, and only that session's."""
+    house.mood = "away"
+    torn, whole = await begun(bus), await begun(bus)
+    for session, numbers in ((torn, (1, 2)), (whole, (3,))):
+        for number in numbers:
+            await add(bus.sessions, session, counted(number))
+        await commit(bus.sessions, session)
+    step = house.sessions.add
+
+    async def refusing(session: SessionId, addition: str, events: Sequence[Envelope], at: datetime) -> object:
+        if session == torn and events[0].data == b'{"number":1}':
+            raise EventBusError("WRONGTYPE")
+        return await step(session, addition, events, at)
+
+    monkeypatch.setattr(house.sessions, "add", refusing, raising=False)
+    await healed(bus, house)
+    assert await published(house) == [3]
+    assert (await queries.status(bus.sessions, torn)).status is SessionStatus.ACTIVE
+    assert file_of(bus).rejected() == 3, "two additions, and the commit"
+    monkeypatch.undo()
+    assert await eventually(lambda: replay_rejected(file_of(bus), bus.transport)) == (3, 0)
+    assert await published(house) == [1, 2]
