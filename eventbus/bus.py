@@ -1,8 +1,8 @@
 """The façade: what a program holds in its hands.
 
-It publishes, and opens sessions and transactions. Its other methods are in two modules, eventbus.operating.operations
-and eventbus.handling.sharing. This file is longer than others, because the docstring of each method is a program's
-reference.
+It publishes, and opens sessions. What else it can do stands in pages of its own: transactions in
+eventbus.handling.committing, what handlers share in eventbus.handling.sharing, what operators ask for in
+eventbus.operating.operations. It is longer than other files, because each method's contract is a program's reference.
 """
 
 import re
@@ -18,13 +18,11 @@ from pydantic import JsonValue
 
 from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Calls
-from eventbus.contract.codec import MAX_PAYLOAD, check_origin, envelop
+from eventbus.contract.codec import MAX_PAYLOAD, envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
-from eventbus.contract.history import History
 from eventbus.contract.outgoing import Outgoing, check_outgoing, outgoing
 from eventbus.contract.retention import Retention
-from eventbus.contract.tap import Passing
-from eventbus.contract.transaction import Connection, Database, OpenBatchInbox, OpenTransaction, Outbox, Role
+from eventbus.contract.transaction import Database
 from eventbus.errors import ConfigurationError, hide_password
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of
 from eventbus.handling.listeners import AnyListener
@@ -84,6 +82,8 @@ class EventBus(Operations, Sharing):
     afterwards it raises ConfigurationError. One in memory needs no opening.
     `bus.metrics` counts: see eventbus.telemetry.
     """
+
+    _publishing: Publishing
 
     def __init__(
         self,
@@ -330,38 +330,6 @@ class EventBus(Operations, Sharing):
     def recovery(self) -> Recovery:
         """Ends commits of sessions whose process has died. Workers run it by themselves."""
         return Recovery(self.transport, self.metrics.count_collected)
-
-    # Transactions -----------------------------------------------------------------------------------------------------
-
-    def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
-        """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
-        tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
-        return self._require_database().transaction(self._publishing.descend(check_origin(origin)))
-
-    def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
-        """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
-        return self._require_database().outbox(connection, self._publishing.descend(check_origin(origin)))
-
-    def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction:
-        """What Context.transaction opens."""
-        return self._require_database().inbox(group, event_id, self._publishing.descend(origin))
-
-    def relay(self) -> Role | None:
-        """Moves the outbox into the streams; None without a database."""
-        return None if self.database is None else self.database.relay(self._publishing.relayed(self.transport))
-
-    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox:
-        """What Batch.transaction opens."""
-        return self._require_database().inbox_batch(group, event_ids)
-
-    @property
-    def history(self) -> History:
-        """The store of all events: see eventbus.contract.history. Raises ConfigurationError without a database."""
-        return self._require_database().history
-
-    async def record(self, events: Sequence[Passing]) -> None:
-        """Keep events as they pass: what the group of eventbus.roles.history_group does."""
-        await self._require_database().recorder.record(events)
 
 
 def _check(

@@ -1,38 +1,24 @@
 """What an operator or a program asks of a bus while it runs: the part of `EventBus` that publishes nothing."""
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection
 from datetime import timedelta
 
 from eventbus.contract import activity_stats
 from eventbus.contract.activity_stats import FIVE_MINUTES, Activity
-from eventbus.contract.broker import Broker
 from eventbus.contract.history import Selection
 from eventbus.contract.inspection import EventStanding
 from eventbus.contract.states import Counts, Notice, State
-from eventbus.contract.transaction import Database
-from eventbus.errors import ConfigurationError
 from eventbus.event import unix_ms
 from eventbus.group import Group
+from eventbus.handling.committing import Committing
 from eventbus.operating import aborting, control, state_queries
 from eventbus.operating.aborting import WITHIN
 from eventbus.operating.control import Pause
 from eventbus.operating.replaying import Replayed, Replaying, replay
 
 
-class Operations(ABC):
-    """The operations of a bus; `database` is None if the bus has none."""
-
-    database: Database | None
-
-    @property
-    @abstractmethod
-    def transport(self) -> Broker: ...
-
-    def _require_database(self) -> Database:
-        if self.database is None:
-            raise ConfigurationError("this needs PostgreSQL: EventBus(…, database='postgresql://…')")
-        return self.database
+class Operations(Committing):
+    """The operations of a bus."""
 
     # Pausing ----------------------------------------------------------------------------------------------------------
 
