@@ -1,6 +1,6 @@
 """Leases on Redis: what the script's clock, its size and its moment have to do with them."""
 
-from eventbus.contract.delivery import Ack, Delivery, Retry
+from eventbus.contract.delivery import Ack, Delivery, Retry, Settlement
 from eventbus.redis import RedisTransport, transport
 from eventbus.redis.link import Link
 from tests.conformance.reach import connected, steady
@@ -45,3 +45,17 @@ async def test_who_is_handed_again_what_he_holds_learns_how_often_it_failed_mean
 async def handed_again(transport: RedisTransport, held: Delivery) -> bool:
     assert (await transport.reclaim(ANN, 10)).deliveries == [], "he has it in hand"
     return held.again is not None
+
+
+async def test_a_failure_that_is_told_again_counts_once_also_where_others_have_failed_since(any_redis_url: str) -> None:
+    ann, bob = consumer("ann", lease=30.0), consumer("bob", lease=30.0)
+    async with connected(any_redis_url) as first, connected(any_redis_url) as second:
+        await first.append(outgoing(1))
+        lost = [Settlement(delivery, Retry(0.0, FAILED)) for delivery in await receive(first, ann)]
+        await first.settle(lost)  # its reply does not arrive
+        found = await reclaim(second, bob)
+        assert found[0].failures == 1
+        await settle(second, found, Retry(0.0, FAILED))
+        assert (await reclaim(first, ann))[0].failures == 2
+        await first.settle(lost)
+        assert (await reclaim(second, bob))[0].failures == 2
