@@ -19,7 +19,7 @@ from eventbus.sessions import queries
 from eventbus.sessions.commands import add, commit, roll_back, start
 from eventbus.sessions.operations import AddEvents, CommitSession, SessionOperation, StartSession
 from tests.unit.sessions.house import Moody, bus_on, counted, published
-from tests.waiting import eventually, until
+from tests.waiting import eventually, in_a_span, until
 
 
 @pytest.fixture
@@ -182,18 +182,21 @@ async def test_what_can_never_be_applied_is_set_aside_loudly(house: Moody, tmp_p
 async def test_a_session_that_expires_while_redis_is_away_is_committed_all_the_same(
     house: Moody, tmp_path: Path
 ) -> None:
-    session = SessionId("acme", uuid7())
-    await house.sessions.start(session, {}, 0.1)
-    acknowledged = datetime.now(UTC)
-    await asyncio.sleep(0.12)
-    file = SpoolFile(tmp_path / "spool", 10**6)
-    in_time: list[SessionOperation] = [
-        AddEvents(session, acknowledged, "a", counted(1)),
-        CommitSession(session, acknowledged),
-    ]
-    file.append([pack(operation) for operation in in_time])
-    assert await replay(file, house) == (2, 0)
-    assert await published(house) == [1]
+    async def expires_after(seconds: float) -> None:  # and is forgotten as much later
+        session = SessionId("acme", uuid7())
+        await house.sessions.start(session, {}, seconds)
+        acknowledged = datetime.now(UTC)
+        await asyncio.sleep(seconds + 0.02)
+        file = SpoolFile(tmp_path / f"spool-{seconds}", 10**6)
+        in_time: list[SessionOperation] = [
+            AddEvents(session, acknowledged, "a", counted(1)),
+            CommitSession(session, acknowledged),
+        ]
+        file.append([pack(operation) for operation in in_time])
+        assert await replay(file, house) == (2, 0)
+        assert await published(house) == [1]
+
+    await in_a_span(expires_after)
 
 
 async def test_what_would_be_refused_later_is_refused_now_as_far_as_it_is_known(bus: EventBus, house: Moody) -> None:
