@@ -83,6 +83,7 @@ class Worker:
             raise ConfigurationError(f"nothing to run: {', '.join(idle) or 'no groups'} (are the handlers imported?)")
         if len(set(names)) < len(names):
             raise ConfigurationError(f"two groups share a name: {', '.join(sorted(names))}")
+        _check_firings(groups)
         gaps = find_gaps(event_class(event_type) for group in groups for event_type in group.handlers)
         if gaps:
             raise ConfigurationError("; ".join(gaps))
@@ -231,6 +232,19 @@ class Worker:
 def _keep(role: Role) -> asyncio.Task[None]:
     name = type(role).__name__.lower()
     return asyncio.create_task(supervise(name, role.run, vital=not isinstance(role, _ANCILLARY)), name=name)
+
+
+def _check_firings(groups: Sequence[Group]) -> None:
+    """Raises ConfigurationError if the firings of two groups would go to one stream, as those of `a-b` and `a.b`."""
+    owners: dict[str, str] = {}
+    for group in groups:
+        for recurring in group.recurring:
+            owner = owners.setdefault(recurring.stream, group.name)
+            if owner != group.name:
+                raise ConfigurationError(
+                    f"the firings of groups {owner!r} and {group.name!r} would share the stream {recurring.stream!r}: "
+                    "let the names differ in more than '-', '.' and '_'"
+                )
 
 
 def _wanted(bus: EventBus, groups: Sequence[Group]) -> list[Group]:

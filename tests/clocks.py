@@ -62,6 +62,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(repetition.__name__, range(int(os.environ[TIMES])), indirect=True)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell of a failure at once: a run may take an hour, and may be ended before it has a summary."""
+    if report.failed:
+        print(f"\nFAILED {report.nodeid}: {str(report.longrepr)[-400:]}", flush=True)
+
+
 def clock_readers() -> Iterator[str]:
     """The ids of the tests that read a clock, without their parameters."""
     for path in sorted(FOLDER.rglob("test_*.py")):

@@ -1,8 +1,9 @@
 """What the arguments of a publish and the attributes of an envelope may be: one table, for writers and readers.
 
 Each check returns the value as it is kept, and raises WrongType or WrongValue, which name the argument, its value, and
-what to write instead. Whoever publishes is told at the call, before anything is stored; what is read back from a
-stream, an outbox or a spool goes through the same checks in `eventbus.contract.codec.decode`.
+what to write instead. Whoever publishes is told at the call, before anything is stored. What is read back from a
+stream, an outbox or a spool is checked in `eventbus.contract.codec.decode`: numbers, times and metadata by the same
+checks, while a type or a text of any length is taken, since what is stored must stay readable.
 
 Text may hold any character that can be written as UTF-8. Redis and PostgreSQL keep all of them, the null character
 included, since attributes travel as JSON.

@@ -174,7 +174,8 @@ class RowAside(NamedTuple):
 
 
 class OutboxStanding(NamedTuple):
-    """`waiting`: the first 10,000 rows that wait, by stream. `aside`: how many were set aside; `first` of them."""
+    """`waiting`: the first 10,000 rows that wait, by stream. `aside`: how many were set aside, counted up
+    to 10,000; `first` of them."""
 
     waiting: Sequence[RowsWaiting]
     aside: int

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, Worker
+from eventbus.contract.recurring import Tick
 from eventbus.contract.transaction import Database
 from eventbus.errors import ConfigurationError
 from eventbus.handling.listeners import Finished, Listener
@@ -348,3 +349,16 @@ async def test_two_groups_of_one_name_are_refused(bus: EventBus) -> None:
     groups = [group_of("gardener", Planted, act=lambda event, ctx: None) for _ in range(2)]
     with pytest.raises(ConfigurationError, match="two groups share a name: gardener"):
         Worker(bus, groups)
+
+
+async def test_two_groups_whose_firings_would_share_a_stream_are_refused(bus: EventBus) -> None:
+    groups = [Group("bulb-lift"), Group("bulb.lift")]
+    for group, name in zip(groups, ("dig", "dry"), strict=True):
+        group.every(60, name=name)(_nothing)
+    with pytest.raises(ConfigurationError, match=r"'bulb-lift' and 'bulb\.lift' would share .* 'tick_bulb_lift': let"):
+        Worker(bus, groups)
+    Worker(bus, groups[:1])
+
+
+async def _nothing(tick: Tick, ctx: Context) -> None:
+    """A recurring function."""
