@@ -50,7 +50,7 @@ class Impediment:
 @dataclass(eq=False)
 class Stored:
     """An entry that was added to a lane of a stream. `by`: the process whose command did it; `late`: it had given up
-    the connection by then, or was dead."""
+    the connection by then, or was dead, or the command had been on the way for longer than a new relay waits."""
 
     event_id: str
     at: float

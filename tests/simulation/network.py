@@ -178,11 +178,11 @@ class Network:
         if connection.lossy and data is not None:
             return
         connection.reached = arrival = max(arrival, connection.reached)
-        self.loop.at(arrival, partial(self._arrive_up, connection, data))
+        self.loop.at(arrival, partial(self._arrive_up, connection, data, self.loop.now))
 
-    def _arrive_up(self, connection: Connection, data: bytes | None) -> None:
+    def _arrive_up(self, connection: Connection, data: bytes | None, sent: float) -> None:
         if data is None or not connection.lossy:
-            self.server.deliver(connection.client, data)
+            self.server.deliver(connection.client, data, sent)
 
     def send_down(self, connection: Connection, data: bytes | None) -> None:
         arrival = self.loop.now + self._latency()

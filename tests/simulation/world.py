@@ -12,6 +12,7 @@ import structlog
 
 from eventbus.operating import control
 from eventbus.postgres import relay
+from eventbus.postgres.relay_decisions import HAND_OVER
 from eventbus.redis import scripts
 from eventbus.redis.keys import group_keys, stream_keys
 from tests.simulation.application import GROUP, STREAM, WorkerProcess, publish_all, write_outbox
@@ -24,7 +25,7 @@ from tests.simulation.plan import HORIZON, Plan
 from tests.simulation.postgres import Database
 from tests.simulation.randomness import deterministic
 from tests.simulation.server.keyspace import SortedSet
-from tests.simulation.server.server import Server
+from tests.simulation.server.server import Client, Server
 from tests.simulation.server.streams import Stream
 
 PATIENCE = 45.0  # seconds from the healing on until all must be drained, beside what handlers take
@@ -145,11 +146,14 @@ class World:
         if lane in stream_keys(NAMESPACE, STREAM).lanes:
             token = orjson.loads(fields[7])["token"]
             client = self.server.executing
-            by, late = ("", False) if client is None else (client.owner, self.network.of_client(client) is None)
+            by, late = ("", False) if client is None else (client.owner, self._is_late(client))
             self.history.stored.append(Stored(fields[1].decode(), self.loop.now, entry.decode(), by, late))
             publish = self.publishes[token]
             publish.event_id = publish.event_id or fields[1].decode()
             self.history.note("stored", token, lane, entry.decode())
+
+    def _is_late(self, client: Client) -> bool:
+        return self.network.of_client(client) is None or self.loop.now - client.sent > HAND_OVER
 
     def left(self) -> Left:
         """What is in the server, and in the outbox."""

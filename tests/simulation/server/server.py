@@ -4,6 +4,7 @@ Frozen, it executes nothing, and its kernel goes on taking connections and bytes
 order, also to those whose clients have gone: what they had sent is executed, and nobody is there for the reply."""
 
 import hashlib
+import math
 import random
 from collections.abc import Callable
 from typing import Protocol
@@ -51,7 +52,8 @@ class Client:
         self.send = send
         self.hang_up = hang_up
         self.reader = hiredis.Reader()
-        self.inbox: list[bytes | None] = []  # what the kernel holds; None is the end
+        self.inbox: list[tuple[bytes | None, float]] = []  # what the kernel holds, sent when; None is the end
+        self.sent = math.inf  # when that was sent which it has read last
         self.next: list[bytes] | None = None  # what it comes to next
         self.waiting: Wanted | None = None
         self.timer: Timer | None = None
@@ -129,10 +131,10 @@ class Server:
         client = self._clients[self._number] = Client(self._number, send, hang_up)
         return client
 
-    def deliver(self, client: Client, data: bytes | None) -> None:
-        """Bytes have arrived, or the end of the connection."""
+    def deliver(self, client: Client, data: bytes | None, sent: float = math.inf) -> None:
+        """Bytes have arrived, or the end of the connection. `sent`: when, if that is known."""
         if client.open and self.up:
-            client.inbox.append(data)
+            client.inbox.append((data, sent))
             self._read(client)
 
     def drop(self, client: Client) -> None:
@@ -143,7 +145,7 @@ class Server:
     def _read(self, client: Client) -> None:
         self._execute_all(client)
         while client.inbox and client.open and not self.frozen:
-            data = client.inbox.pop(0)
+            data, client.sent = client.inbox.pop(0)
             if data is None:
                 self.drop(client)
                 return
