@@ -80,13 +80,13 @@ async def _measure(redis_url: str, database_url: str, postgres: Path, events: in
             with _process("--record", redis_url, database_url) as recording, _beside(rate, redis_url) as handling:
                 await _warm(bus, connection)
                 if rate is None:
-                    await bus.pause("history")
+                    await bus.groups.pause("history")
                     await asyncio.sleep(2)
                     await _publish(bus, events, None)
                 costs = Costs(await _pid(redis_url), postgres, recording=recording, handling=handling)
                 began = time.perf_counter()
                 if rate is None:
-                    await bus.resume("history")
+                    await bus.groups.resume("history")
                 else:
                     await _publish(bus, events, rate)
                 published = time.perf_counter()

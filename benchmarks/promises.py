@@ -167,7 +167,7 @@ async def rate(url: str) -> list[Row]:
                 await asyncio.gather(*(bus.publish(Timed(due=0, number=n)) for n in range(1_000)))
                 await _until_async(lambda: _length(client, 1_100), 60)
                 paused = time.time()
-                await bus.pause("limited")
+                await bus.groups.pause("limited")
                 await asyncio.sleep(3)
                 late = [float(start) - paused for start in await client.lrange("bench:starts", 0, -1)]
         finally:

@@ -1,60 +1,33 @@
-"""The façade: what a program holds in its hands.
+"""The façade: what a program holds in its hands, as a table of contents.
 
-It publishes, and opens sessions. What else it can do stands in pages of its own: transactions in
-eventbus.handling.committing, what handlers share in eventbus.handling.sharing, what operators ask for in
-eventbus.operating.operations. It is longer than other files, because each method's contract is a program's reference.
+It publishes by itself. All else is short for a part with a page of its own: `groups`, `dead_letters`, `sessions`,
+`transactions`, `history`, `shared`, `resources`, `spool`, `metrics`.
 """
 
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from datetime import datetime
 
 from pydantic import JsonValue
 
-from eventbus.contract.broker import Broker
-from eventbus.contract.circuits import Calls
-from eventbus.contract.codec import MAX_PAYLOAD, envelop
+from eventbus.contract.codec import envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
+from eventbus.contract.history import History
 from eventbus.contract.outgoing import Outgoing, check_outgoing, outgoing
-from eventbus.contract.retention import Retention
-from eventbus.contract.transaction import Database
-from eventbus.errors import ConfigurationError, hide_password
+from eventbus.contract.transaction import Connection, OpenTransaction, Outbox
 from eventbus.event import NORMAL_PRIORITY, Event, Origin, Receipt, Status, stream_of
-from eventbus.handling.listeners import AnyListener
-from eventbus.handling.middleware import Middleware, find_faults
-from eventbus.handling.sharing import Sharing
-from eventbus.memory import MemoryTransport
-from eventbus.operating.operations import Operations
+from eventbus.handling.sharing import Shared
+from eventbus.handling.transactions import Transactions
+from eventbus.operating.dead_letters import DeadLetters
+from eventbus.operating.events import Events
+from eventbus.operating.former_names import FormerNames
+from eventbus.operating.groups import Groups
+from eventbus.operating.lifecycle import Lifecycle
 from eventbus.process import crash_points
-from eventbus.process.closing import Closing
-from eventbus.process.home import Home
-from eventbus.process.resources import Resources
-from eventbus.publishing.breaker import Breaker
-from eventbus.publishing.inflight import Places
-from eventbus.publishing.publisher import MAX_PUBLISH_BYTES, Publisher
-from eventbus.publishing.spool import SPOOL_BYTES, Spool
-from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
-from eventbus.sessions import Contingency, Known, Recovery, Session, Sessions, opened
-from eventbus.settings import Settings
-from eventbus.telemetry import Metrics
-from eventbus.telemetry.publishing import Publishing
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
-
-T = TypeVar("T")
-
-PUBLISH_TIMEOUT = 5.0  # seconds
-MAX_PUBLISHES = 10_000
-_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # other characters have a meaning in patterns or hash tags
+from eventbus.sessions import Session, Sessions, opened
 
 
-class EventBus(Operations, Sharing):
+class EventBus(Lifecycle, FormerNames):
     """Publish events, and give workers what they need to handle them.
 
     url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
@@ -82,124 +55,6 @@ class EventBus(Operations, Sharing):
     afterwards it raises ConfigurationError. One in memory needs no opening.
     `bus.metrics` counts: see eventbus.telemetry.
     """
-
-    _publishing: Publishing
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        database: str | None = None,
-        publish_timeout: float = PUBLISH_TIMEOUT,
-        max_publishes: int = MAX_PUBLISHES,
-        max_publish_bytes: int = MAX_PUBLISH_BYTES,
-        spool: Path | str | None = None,
-        spool_bytes: int = SPOOL_BYTES,
-        max_payload: int = MAX_PAYLOAD,
-        retention: Retention = Retention(),
-        history: timedelta | None = None,
-        namespace: str = "eb",
-        middleware: Sequence[Middleware] = (),
-        listeners: Sequence[AnyListener] = (),
-        tracer: "Tracer | None" = None,
-    ) -> None:
-        counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
-        counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
-        _check(find_faults(middleware), namespace, counts, history, kept=database is not None)
-        target = url or Settings().require_redis_url()
-        self._max_payload = max_payload
-        self.retention = retention
-        self.history_kept = history
-        self.middleware = tuple(middleware)
-        self.metrics = Metrics()
-        self.listeners = tuple(listeners)
-        self._tracer = tracer
-        self._publishing = Publishing(self.metrics)
-        self._resources = Resources()
-        self.home = Home(must_be_open=not target.startswith("memory://"))
-        self._transport = _open_broker(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.home)
-        self.closing = Closing()
-        self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
-        self._breaker = Breaker()
-        server = f"Redis at {hide_password(target)}"
-        self._publisher = Publisher(
-            self._transport,
-            self.spool,
-            self._breaker,
-            server=server,
-            timeout=publish_timeout,
-            limit=max_publishes,
-            most=max_publish_bytes,
-            home=self.home,
-        )
-        self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
-        self._known, self._calls = Known(), Calls()
-        self.database = _open_database(database, max_payload) if database else None
-
-    @property
-    def transport(self) -> Broker:
-        """What carries the events; another one may be put in its place before the bus is opened."""
-        return self._transport
-
-    @transport.setter
-    def transport(self, transport: Broker) -> None:
-        self._transport = self._publisher.transport = transport
-
-    @property
-    def in_flight(self) -> Places:
-        """Publishes that wait for Redis now: `len(bus.in_flight)`."""
-        return self._publisher.in_flight
-
-    async def __aenter__(self) -> Self:
-        self.home.enter()
-        try:
-            await self.transport.connect()
-            if self.database is not None:
-                await self.database.connect()
-        except BaseException:
-            await self.close()
-            raise
-        self._begin_tracing()
-        if self.spool is not None:
-            self.spool.start(self.transport, self._breaker)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the bus, in the event loop that it was opened in; in another loop this raises ConfigurationError.
-
-        Workers that still run give back what they hold first. A second call does nothing. A call in a forked child
-        process does nothing either: the connections belong to the parent."""
-        if self.home.forked or self.home.closed or self.closing.begun:
-            return
-        if self.home.loop is not None:
-            self.home.check()
-        try:
-            await self.closing.begin()
-            await self._resources.close()
-            if self.spool is not None:
-                await self.spool.close()
-            if self.database is not None:
-                await self.database.close()
-            await self.transport.close()
-        finally:
-            self.home.leave()
-
-    def _begin_tracing(self) -> None:
-        """Trace with the bus' tracer, or with an SDK that is set up: it has imported `opentelemetry.trace`. Without
-        either, nothing is imported and tracing costs nothing."""
-        if self._tracer is None and "opentelemetry.trace" not in sys.modules:
-            return
-        from eventbus.telemetry.tracing import Tracing, find_tracing  # noqa: PLC0415 - opentelemetry-api is an extra
-
-        tracing = Tracing(self._tracer) if self._tracer is not None else find_tracing()
-        if tracing is not None and self._publishing.tracing is None:
-            self._publishing.tracing = tracing
-            self.middleware = (tracing.process, *self.middleware)
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
@@ -310,7 +165,16 @@ class EventBus(Operations, Sharing):
         name = event_type if event_type is None or isinstance(event_type, str) else event_type.event_type
         return await self.transport.cancel(event_id, name and stream_of(name))
 
-    # Sessions ---------------------------------------------------------------------------------------------------------
+    # What commits together --------------------------------------------------------------------------------------------
+
+    def transaction(self, origin: Origin = Origin()) -> OpenTransaction:
+        """`async with bus.transaction() as tx:` rows written through tx.connection and events published through
+        tx.publish commit together. Raises Unavailable while PostgreSQL is away."""
+        return self.transactions.begin(origin)
+
+    def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
+        """Publish inside a transaction that somebody else owns, on its asyncpg connection."""
+        return self.transactions.outbox(connection, origin)
 
     def session(
         self, *, organization: str = "", metadata: Mapping[str, JsonValue] = {}, origin: Origin = Origin()
@@ -322,38 +186,39 @@ class EventBus(Operations, Sharing):
         metadata      kept with the session, for whoever looks at it"""
         return opened(self.sessions, organization, metadata, origin, self._max_payload)
 
+    # Parts, each with a page of its own -------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> Events:
+        """Find an event, abort its handlers, replay what the store has; what became of an organization's events."""
+        return Events(self.transport, self.transactions)
+
+    @property
+    def groups(self) -> Groups:
+        """Pause and resume groups; counts, and the state of their events."""
+        return Groups(self.transport)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Find dead letters, replay or discard them."""
+        return DeadLetters(self.transport)
+
+    @property
+    def shared(self) -> Shared:
+        """What all processes share beside events: circuits, recent things, messages to all."""
+        return Shared(self.transport, self._calls)
+
     @property
     def sessions(self) -> Sessions:
         """For eventbus.sessions.commands and queries: sessions that last longer than a block."""
         return Sessions(self.transport.sessions, self._contingency, self._known, self.metrics.count_collected)
 
-    def recovery(self) -> Recovery:
-        """Ends commits of sessions whose process has died. Workers run it by themselves."""
-        return Recovery(self.transport, self.metrics.count_collected)
+    @property
+    def transactions(self) -> Transactions:
+        """Transactions, outbox, inbox and relay, for a bus with a database."""
+        return Transactions(self.database, self._publishing)
 
-
-def _check(
-    wrong: Sequence[str], namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool
-) -> None:
-    """Raises ConfigurationError naming all that is wrong with an EventBus' arguments. `kept`: it has a database."""
-    wrong = [*wrong, *(f"{name} {value} must be positive" for name, value in counts.items() if value <= 0)]
-    if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
-        wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
-    if history is not None and (not kept or history <= timedelta()):
-        wrong.append(f"history={history} needs database=…, and must be above 0, or None")
-    if wrong:
-        raise ConfigurationError("EventBus: " + "; ".join(wrong))
-
-
-def _open_broker(target: str, namespace: str, timeout: float, home: Home) -> Broker:
-    if target.startswith("memory://"):
-        return MemoryTransport()
-    return RedisTransport(target, namespace=namespace, timeout=timeout, home=home)
-
-
-def _open_database(dsn: str, max_payload: int) -> Database:
-    try:
-        from eventbus.postgres import Database as Postgres  # noqa: PLC0415 - asyncpg is an extra
-    except ImportError:
-        raise ConfigurationError("database=… needs asyncpg: pip install 'eventbus[postgres]'") from None
-    return Postgres(dsn, max_payload=max_payload)
+    @property
+    def history(self) -> History:
+        """The store of all events: see eventbus.contract.history. Raises ConfigurationError without a database."""
+        return self.transactions.database.history

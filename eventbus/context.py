@@ -24,8 +24,38 @@ from eventbus.process.telling import get_logger
 T = TypeVar("T")
 
 
-class Publisher(Protocol):
-    """The part of the bus that a context needs."""
+class Sharing(Protocol):
+    """What is asked of eventbus.handling.sharing."""
+
+    def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]: ...
+    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None: ...
+    async def recall(self, name: str) -> list[bytes]: ...
+    async def broadcast(self, channel: str, message: bytes) -> None: ...
+
+
+class Transacting(Protocol):
+    """What is asked of eventbus.handling.transactions."""
+
+    def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
+    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
+    async def record(self, events: Sequence[Passing]) -> None: ...
+
+
+class Using(Protocol):
+    """What is asked of eventbus.process.resources."""
+
+    async def use(self, resource: Resource[T], /) -> T: ...
+
+
+class HandlerBus(Protocol):
+    """The part of a bus that handlers are given, through a context or, those of taps and batches, as it is."""
+
+    @property
+    def shared(self) -> Sharing: ...
+    @property
+    def transactions(self) -> Transacting: ...
+    @property
+    def resources(self) -> Using: ...
 
     async def publish(
         self,
@@ -43,17 +73,7 @@ class Publisher(Protocol):
     ) -> Receipt: ...
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool: ...
-    async def broadcast(self, channel: str, message: bytes) -> None: ...
-    async def use(self, resource: Resource[T], /) -> T: ...
-
-    def guarded(self, circuit: Circuit, age: float = 0.0) -> AbstractAsyncContextManager[None]: ...
-    async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None: ...
-    async def recall(self, name: str) -> list[bytes]: ...
-
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
-    def inbox(self, group: str, event_id: str, origin: Origin) -> OpenTransaction: ...
-    def inbox_batch(self, group: str, event_ids: Sequence[str]) -> OpenBatchInbox: ...
-    async def record(self, events: Sequence[Passing]) -> None: ...
 
 
 class Context:
@@ -64,7 +84,7 @@ class Context:
 
     def __init__(
         self,
-        publisher: Publisher,
+        bus: HandlerBus,
         envelope: Envelope,
         group: str,
         attempt: int,
@@ -72,7 +92,7 @@ class Context:
         *,
         suspect: bool = False,
     ) -> None:
-        self._publisher = publisher
+        self._bus = bus
         self.envelope = envelope
         self.group = group
         self.attempt = attempt
@@ -120,9 +140,7 @@ class Context:
 
     def renewed(self) -> "Context":
         """A context for a handler that is run again within its attempt: it may open its transaction once more."""
-        renewed = Context(
-            self._publisher, self.envelope, self.group, self.attempt, self._entry_id, suspect=self.suspect
-        )
+        renewed = Context(self._bus, self.envelope, self.group, self.attempt, self._entry_id, suspect=self.suspect)
         renewed.delivery, renewed.on_progress = self.delivery, self.on_progress
         return renewed
 
@@ -140,7 +158,7 @@ class Context:
         organization: str | None = None,
     ) -> Receipt:
         """As EventBus.publish. A handler that is run again publishes again, unless it uses `tx` of `transaction()`."""
-        return await self._publisher.publish(
+        return await self._bus.publish(
             event,
             key=key,
             delay=delay,
@@ -156,7 +174,7 @@ class Context:
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool:
         """As EventBus.cancel: True if the event was scheduled and will not be delivered. A rollback of `transaction()`
         does not undo it. Cancelling the same event twice does no harm."""
-        return await self._publisher.cancel(event_id, event_type)
+        return await self._bus.cancel(event_id, event_type)
 
     async def progress(self, progress: JsonValue) -> None:
         """Say how far the handler is: 0 to 100, or any JSON of at most 4 KiB; anything else raises ValueError. Only the
@@ -166,25 +184,25 @@ class Context:
             self.on_progress(progress)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
-        """As EventBus.broadcast: the message reaches those who listen now, and is not kept."""
-        await self._publisher.broadcast(channel, message)
+        """As `bus.shared.broadcast`: the message reaches those who listen now, and is not kept."""
+        await self._bus.shared.broadcast(channel, message)
 
     async def use(self, resource: Resource[T], /) -> T:
-        """As EventBus.use: what the handler needs beside the bus, opened once for this process."""
-        return await self._publisher.use(resource)
+        """As `bus.resources.use`: what the handler needs beside the bus, opened once for this process."""
+        return await self._bus.resources.use(resource)
 
     def guarded(self, circuit: Circuit) -> AbstractAsyncContextManager[None]:
         """`async with ctx.guarded(CIRCUIT):` goes around a call to an external service, and around nothing else: while
         that service fails, the event is put off and spends no attempt. See eventbus.contract.circuits."""
-        return self._publisher.guarded(circuit, time.time() - self.envelope.time.timestamp())
+        return self._bus.shared.guarded(circuit, time.time() - self.envelope.time.timestamp())
 
     async def remember(self, name: str, items: Mapping[bytes, int], *, keep: int, seconds: float) -> None:
-        """As EventBus.remember."""
-        await self._publisher.remember(name, items, keep=keep, seconds=seconds)
+        """As `bus.shared.remember`."""
+        await self._bus.shared.remember(name, items, keep=keep, seconds=seconds)
 
     async def recall(self, name: str) -> list[bytes]:
-        """As EventBus.recall."""
-        return await self._publisher.recall(name)
+        """As `bus.shared.recall`."""
+        return await self._bus.shared.recall(name)
 
     def transaction(self) -> OpenTransaction:
         """`async with ctx.transaction() as tx:` commits inbox row, effects and outgoing events together, once.
@@ -196,7 +214,7 @@ class Context:
         ConfigurationError if the bus has no database.
         """
         self.claim_transaction()
-        return self._publisher.inbox(self.group, self.event_id, self.origin)
+        return self._bus.transactions.inbox(self.group, self.event_id, self.origin)
 
     def side_transaction(self) -> OpenTransaction:
         """A transaction with no inbox row: it commits whatever becomes of the handler, and again on each delivery.
@@ -204,7 +222,7 @@ class Context:
         Use it to look at rows before something slow, so that no connection is held meanwhile; and to note what must be
         known even if the attempt fails or its process dies, for example that a call to an external service was begun. A
         handler may open as many as it needs, but none inside another. Raises as `transaction`."""
-        return self._publisher.transaction(self.origin)
+        return self._bus.transaction(self.origin)
 
     def claim_transaction(self) -> None:
         """Raises ConfigurationError the second time: the inbox row would be there already, so that the effects of a

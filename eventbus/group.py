@@ -60,7 +60,7 @@ class Group:
     rate_limit    how many may start in a span of time across all processes; several may be given
     crash_budget  an event becomes a dead letter when so many workers have died while they ran it alone; None: no event
                   is blamed for a worker's death, for groups that do the same with every event
-    track         keep the state, progress and counts of its events: see EventBus.state, counts and watch
+    track         keep the state, progress and counts of its events: see bus.groups.state, counts and watch
     keep_completed, keep_failed  with `track`: how many events that ended so stay known; others for a minute
     middleware    runs around each handler, the first outermost; see eventbus.handling.middleware
     task_per_event  run each event in an asyncio task of its own, for libraries that keep state by

@@ -1,4 +1,4 @@
-"""`Selection` says which past events are meant, for `bus.replay` and the event store."""
+"""`Selection` says which past events are meant, for `bus.events.replay` and the event store."""
 
 from eventbus.contract.history import Selection
 

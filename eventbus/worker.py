@@ -189,7 +189,7 @@ class Worker:
         roles: list[Role] = [
             housekeeping,
             Survey(self._bus.metrics, self._bus.transport, self._bus.database, streams),
-            self._bus.recovery(),
+            Recovery(self._bus.transport, self._bus.metrics.count_collected),
         ]
         taps = [consumer.follow for consumer in self._consumers if consumer.taps_all]
         if taps:
@@ -203,7 +203,7 @@ class Worker:
             roles.append(Lifeline(keeper, [consumer.in_hand for consumer in self._consumers], shortest))
         if any(group.recurring for group in self._groups):
             roles.append(Recurrence(self._bus.transport, self._groups))
-        if self._relay and (relay := self._bus.relay()) is not None:
+        if self._relay and (relay := self._bus.transactions.relay(self._bus.transport)) is not None:
             roles.append(relay)
         return roles
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from eventbus import ConfigurationError, EventBus
 from eventbus.process.supervision import supervise
+from eventbus.sessions import Recovery
 from gateway.callers import quota
 from gateway.callers.auth import Authenticator, PublishedKeys, SharedSecret
 from gateway.callers.quota import Quotas
@@ -51,7 +52,8 @@ def authenticator(settings: GatewaySettings) -> Authenticator:
 async def recovering(app: web.Application) -> AsyncIterator[None]:
     """While the gateway runs, it ends the session commits of processes that have died, also where no worker runs."""
     name = "eventbus-session-recovery"
-    role = asyncio.create_task(supervise(name, app[BUS].recovery().run), name=name)
+    recovery = Recovery(app[BUS].transport, app[BUS].metrics.count_collected)
+    role = asyncio.create_task(supervise(name, recovery.run), name=name)
     yield
     role.cancel()
     with suppress(asyncio.CancelledError):

@@ -33,7 +33,7 @@ class Check:
 
 
 async def _redis(bus: EventBus) -> Details:
-    await bus.broadcast(READY_CHANNEL, b"")
+    await bus.shared.broadcast(READY_CHANNEL, b"")
     return {}
 
 

@@ -38,4 +38,4 @@ def abort(
 
 async def _abort(event_id: str, group: str | None, reason: str, within: timedelta) -> None:
     async with EventBus() as bus:
-        await bus.abort(event_id, group, reason=reason, within=within)
+        await bus.events.abort(event_id, group, reason=reason, within=within)

@@ -12,11 +12,11 @@ from eventbus.cli import reach
 from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns, printable
 from eventbus.cli.durations import ago, duration
-from eventbus.cli.letters import Filter, Reference, Sweep, find, letters
 from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.replays import Replay, Source
 from eventbus.event import uuid7
 from eventbus.operating.control import whoami
+from eventbus.operating.dead_letters import Filter, Reference, Swept
 from eventbus.process.loop import run
 
 app = typer.Typer(help="See dead letters; run them again, or let them go.", no_args_is_help=True)
@@ -146,7 +146,7 @@ def discard(
         if names:
             confirm(f"discard {len(names)} dead letters for good?")
         else:
-            _tell("discarded", Sweep(), as_json)
+            _tell("discarded", Swept(), as_json)
             return
     swept = run(_sweep("discard", names, wanted, rate))
     _tell("discarded", swept, as_json)
@@ -191,7 +191,7 @@ def _table(found: Sequence[DeadLetter]) -> str:
     return columns(("id", "group", "type", "about", "tries", "died", "error"), rows)
 
 
-def _tell(verb: str, swept: Sweep, as_json: bool) -> None:
+def _tell(verb: str, swept: Swept, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({verb: swept.done, "gone": swept.gone, "left": swept.left}))
         return
@@ -222,7 +222,7 @@ async def _collect(wanted: Filter, limit: int) -> tuple[list[DeadLetter], int]:
     found: list[DeadLetter] = []
     total = 0
     async with EventBus() as bus:
-        async for letter in letters(bus.transport, wanted):
+        async for letter in bus.dead_letters.select(wanted):
             total += 1
             if total <= limit:
                 found.append(letter)
@@ -231,29 +231,29 @@ async def _collect(wanted: Filter, limit: int) -> tuple[list[DeadLetter], int]:
 
 async def _one(reference: Reference) -> DeadLetter:
     async with EventBus() as bus:
-        return await find(bus.transport, reference)
+        return await bus.dead_letters.find(reference)
 
 
 async def _meant(names: Sequence[Reference], wanted: Filter) -> list[DeadLetter]:
     """The dead letters that a command would change. Those that the filter means come without traceback and fields."""
     async with EventBus() as bus:
         if names:
-            return [await find(bus.transport, name) for name in names]
-        return [letter._replace(traceback="", fields={}) async for letter in letters(bus.transport, wanted)]
+            return [await bus.dead_letters.find(name) for name in names]
+        return [letter._replace(traceback="", fields={}) async for letter in bus.dead_letters.select(wanted)]
 
 
-async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: float | None, why: str = "") -> Sweep:
-    swept, began_at = Sweep(), datetime.now(UTC)
+async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: float | None, why: str = "") -> Swept:
+    swept, began_at = Swept(), datetime.now(UTC)
     async with EventBus() as bus:
         for name in names:
-            await find(bus.transport, name)  # a name that does not exist is told before anything is done
+            await bus.dead_letters.find(name)  # a name that does not exist is told before anything is done
         # All are known before the first runs again: one that dies anew is not replayed in a circle.
-        references = names or [Reference.of(letter) async for letter in letters(bus.transport, wanted)]
-        act = bus.transport.replay if verb == "replay" else bus.transport.discard
+        references = names or [Reference.of(letter) async for letter in bus.dead_letters.select(wanted)]
+        act = bus.dead_letters.replay if verb == "replay" else bus.dead_letters.discard
         chosen: dict[str, object] = {"ids": [str(name) for name in names]} if names else {"filter": wanted.described()}
         ended_at = None
         try:
-            await swept.run(bus.transport, references, act, envelopes_only=verb == "replay", rate=rate)
+            await act(references, rate=rate, swept=swept)
             ended_at = datetime.now(UTC)
         finally:
             audit(f"dead.{verb}", count=swept.done, of=len(references), **chosen, **({"why": why} if why else {}))

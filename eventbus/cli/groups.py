@@ -70,9 +70,9 @@ async def _forget(name: str) -> list[str]:
 
 async def _pause(name: str, reason: str) -> bool:
     async with EventBus() as bus:
-        return await bus.pause(name, reason)
+        return await bus.groups.pause(name, reason)
 
 
 async def _resume(name: str) -> bool:
     async with EventBus() as bus:
-        return await bus.resume(name)
+        return await bus.groups.resume(name)

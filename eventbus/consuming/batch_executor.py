@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from eventbus.consuming.overruns import tell
-from eventbus.context import Context, Publisher
+from eventbus.context import Context, HandlerBus
 from eventbus.event import Event
 from eventbus.handling.batch import Batch, Item
 from eventbus.handling.registry import BatchRegistration
@@ -85,13 +85,13 @@ class Collector:
 
     def __init__(
         self,
-        publisher: Publisher,
+        bus: HandlerBus,
         registration: BatchRegistration,
         slots: Slots,
         ending: Ending,
         overdue: Callable[[str], None] = lambda _group: None,
     ) -> None:
-        self.publisher = publisher
+        self.bus = bus
         self.registration = registration
         self.slots = slots
         self.ending = ending
@@ -250,7 +250,7 @@ class _Run:
         error: BaseException | None = None
         try:
             with limit(self._collector.deadlines):
-                await registration.handler(Batch(self._collector.publisher, items))
+                await registration.handler(Batch(self._collector.bus, items))
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever it raises is the items' failure, sys.exit() too

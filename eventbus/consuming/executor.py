@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from eventbus.consuming.batch_executor import Collector, Slots
 from eventbus.consuming.overruns import Overruns
 from eventbus.consuming.undecodable import bury_undecodable
-from eventbus.context import Context, Publisher
+from eventbus.context import Context, HandlerBus
 from eventbus.contract.codec import decode, open_event
 from eventbus.contract.delivery import Ack, Dead, Delivery, Failure, Outcome, Release, Retry, Snooze
 from eventbus.errors import Cancelled, CodecError, Conflict, Unavailable
@@ -56,7 +56,7 @@ class Executor:
     def __init__(
         self,
         group: Group,
-        publisher: Publisher,
+        bus: HandlerBus,
         *,
         aborting: Aborting | None = None,
         counts: Sequence[Count] = (),
@@ -67,7 +67,7 @@ class Executor:
         self._group = group
         self._aborting = aborting
         self._counts = tuple(counts)
-        self._publisher = publisher
+        self._bus = bus
         self._layers = [*middleware, *group.middleware]
         # Without batches, all deliveries in hand run, and need no slots. With batches, most of them wait in a batch.
         self._slots = Slots(group.concurrency) if group.batches else None
@@ -95,9 +95,7 @@ class Executor:
             event = open_event(envelope)
         except CodecError as error:
             return self._conclude(delivery, bury_undecodable(delivery, error), envelope, error=error)
-        context = Context(
-            self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect
-        )
+        context = Context(self._bus, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect)
         context.delivery = delivery
         if self._aborting is not None and self._aborting.wanted and (refusal := self._refusal(envelope)) is not None:
             return self._conclude(delivery, self._judge(route, context, refusal), envelope, error=refusal)
@@ -133,7 +131,7 @@ class Executor:
             return self._conclude(delivery, bury_undecodable(delivery, undecoded), error=undecoded)
         if route is None:
             return _DONE
-        context = Context(self._publisher, envelope, self._group.name, delivery.attempt, delivery.entry_id)
+        context = Context(self._bus, envelope, self._group.name, delivery.attempt, delivery.entry_id)
         return self._conclude(delivery, self._judge(route, context, error), envelope, error=error)
 
     def give_back(self) -> None:
@@ -160,7 +158,7 @@ class Executor:
         if isinstance(found, BatchRegistration):
             if found not in self._collectors:
                 assert self._slots is not None, "a group with batches has slots"
-                self._collectors[found] = Collector(self._publisher, found, self._slots, self.ending, self.overdue)
+                self._collectors[found] = Collector(self._bus, found, self._slots, self.ending, self.overdue)
             # Waiting for its batch is not part of an event's timeout: the batch takes the slot, and has the timeout.
             return _Route(compose(self._collectors[found].join, self._layers), None, found.retry)
         call = compose(found.handler, self._layers)
@@ -202,9 +200,7 @@ class Executor:
             for count in self._counts:
                 count(self._group.name, outcome, envelope, seconds)
             if self._announcer is not None:
-                self._announcer.tell(
-                    Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher)
-                )
+                self._announcer.tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._bus))
         except Exception:  # the outcome is decided, and stays so even if somebody could not be told
             log.exception("an outcome was not told to all", group=self._group.name, entry_id=delivery.entry_id)
         return outcome

@@ -8,7 +8,7 @@ from typing import Any
 from eventbus.consuming.executor import Count
 from eventbus.consuming.overruns import Overruns
 from eventbus.consuming.undecodable import bury_undecodable
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.codec import decode
 from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release
 from eventbus.contract.tap import Passing
@@ -36,7 +36,7 @@ class TapExecutor:
     def __init__(
         self,
         group: Group,
-        publisher: Publisher,
+        bus: HandlerBus,
         *,
         count: Count | None = None,
         listeners: Sequence[AnyListener] = (),
@@ -45,7 +45,7 @@ class TapExecutor:
         assert group.tapping is not None, "a group with a tap"
         self._group = group
         self._tap = group.tapping
-        self._publisher = publisher
+        self._bus = bus
         self._count = count
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
@@ -76,7 +76,7 @@ class TapExecutor:
             outcome = _DONE if error is None else self._judge(delivery, each, error, attempts)
             outcomes.append(outcome)
             envelope = each.envelope if isinstance(each, Passing) else None
-            self._tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._publisher))
+            self._tell(Finished(self._group.name, delivery, outcome, envelope, seconds, error, self._bus))
         return outcomes
 
     def _tell(self, finished: Finished) -> None:
@@ -107,7 +107,7 @@ class TapExecutor:
         each = _look(delivery)
         outcome = self._judge(delivery, each, error, delivery.attempt)
         envelope = each.envelope if isinstance(each, Passing) else None
-        self._tell(Finished(self._group.name, delivery, outcome, envelope, 0.0, error, self._publisher))
+        self._tell(Finished(self._group.name, delivery, outcome, envelope, 0.0, error, self._bus))
         return outcome
 
     def _outlived(self, task: "asyncio.Task[Any]", seconds: float, last: bool) -> None:
@@ -144,7 +144,7 @@ class TapExecutor:
         assert task is not None
         try:
             with limit(self._deadlines):
-                await self._tap.handler(passing, self._publisher)
+                await self._tap.handler(passing, self._bus)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure, sys.exit() too

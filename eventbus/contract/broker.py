@@ -9,7 +9,7 @@ from eventbus.contract.activity_stats import Tallies
 from eventbus.contract.broadcasting import Broadcasting
 from eventbus.contract.circuits import Circuits
 from eventbus.contract.controls import Controls
-from eventbus.contract.dead_letters import DeadLetters
+from eventbus.contract.dead_letters import DeadLetterStore
 from eventbus.contract.firings import Firings
 from eventbus.contract.inspection import Inspection
 from eventbus.contract.limiting import Limiting
@@ -21,7 +21,9 @@ from eventbus.contract.transport import Transport
 from eventbus.contract.upkeep import Upkeep
 
 
-class Broker(Transport, Outlet, Limiting, DeadLetters, Inspection, Upkeep, Controls, Firings, Broadcasting, Protocol):
+class Broker(
+    Transport, Outlet, Limiting, DeadLetterStore, Inspection, Upkeep, Controls, Firings, Broadcasting, Protocol
+):
     """The six verbs of a Transport, what operators and roles ask for, and the stores beside the streams."""
 
     @property

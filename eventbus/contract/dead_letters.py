@@ -23,7 +23,7 @@ class DeadLetter(NamedTuple):
     died_at: datetime
 
 
-class DeadLetters(Protocol):
+class DeadLetterStore(Protocol):
     """The dead letters of all streams."""
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:

@@ -3,7 +3,7 @@
     everything = Group("everything", concurrency=1, retry=RetryPolicy(attempts=None), crash_budget=None)
 
     @everything.tap(max_size=500, max_wait=0.1)
-    async def keep(events: Sequence[Passing], bus: Publisher) -> None:
+    async def keep(events: Sequence[Passing], bus: HandlerBus) -> None:
         await archive([(event.envelope.id, event.fields) for event in events])
 
 Nothing is opened or validated: `envelope.data` is what was published. Envelopes that were addressed to another group

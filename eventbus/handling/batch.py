@@ -15,7 +15,7 @@ from typing import Generic, TypeVar, overload
 
 import structlog
 
-from eventbus.context import Context, Publisher
+from eventbus.context import Context, HandlerBus
 from eventbus.contract.transaction import BatchInbox, Connection, Outbox
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
@@ -56,8 +56,8 @@ class Item(Generic[E_co]):
 class Batch(Sequence[Item[E_co]]):
     """Events that are handled together, in the order of their arrival. Never empty."""
 
-    def __init__(self, publisher: Publisher, items: Sequence[Item[E_co]]) -> None:
-        self._publisher = publisher
+    def __init__(self, bus: HandlerBus, items: Sequence[Item[E_co]]) -> None:
+        self._bus = bus
         self._items = items
         self.group = items[0].ctx.group
         self.log: structlog.stdlib.BoundLogger = get_logger("eventbus.handler", group=self.group, batch=len(items))
@@ -90,7 +90,7 @@ class Batch(Sequence[Item[E_co]]):
         for item in self._items:
             item.ctx.claim_transaction()
             by_id.setdefault(item.ctx.event_id, item)  # an event that was stored twice is done once
-        async with self._publisher.inbox_batch(self.group, list(by_id)) as inbox:
+        async with self._bus.transactions.inbox_batch(self.group, list(by_id)) as inbox:
             items = [item for event_id, item in by_id.items() if event_id in inbox.fresh]
             yield BatchTransaction(inbox, items)
             inbox.withdraw([item.ctx.event_id for item in items if item.error is not None])

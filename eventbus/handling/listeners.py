@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 from eventbus.errors import described
 from eventbus.event import Envelope
@@ -43,7 +43,7 @@ class Finished(NamedTuple):
     envelope: Envelope | None
     seconds: float
     error: BaseException | None
-    bus: Publisher | None = None
+    bus: HandlerBus | None = None
 
 
 # It must be quick, for it runs between the handler's end and the settlement. What takes longer must be asynchronous.

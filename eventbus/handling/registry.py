@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 from eventbus.checks.numbers import LONGEST
-from eventbus.context import Context, Publisher
+from eventbus.context import Context, HandlerBus
 from eventbus.contract.tap import Passing
 from eventbus.event import Event
 from eventbus.handling.batch import Batch
@@ -21,7 +21,7 @@ BatchHandler = Callable[[Batch[E]], Awaitable[None]]
 # A group holds handlers of many event types; each was checked against its own type where it was registered.
 AnyHandler = Callable[[Any, Context], Awaitable[None]]
 AnyBatchHandler = Callable[[Batch[Any]], Awaitable[None]]
-TapHandler = Callable[[Sequence[Passing], Publisher], Awaitable[None]]
+TapHandler = Callable[[Sequence[Passing], HandlerBus], Awaitable[None]]
 
 
 class Overrides(TypedDict, total=False):

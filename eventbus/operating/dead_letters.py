@@ -1,13 +1,13 @@
-"""Dead letters by filter, one page at a time, and what is done to many of them at a pace."""
+"""Dead letters: which there are, and what is done to one or to many of them: `bus.dead_letters`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from eventbus.contract.dead_letters import DeadLetter, DeadLetters
+from eventbus.contract.dead_letters import DeadLetter, DeadLetterStore
 from eventbus.errors import EventBusError
 
 PAGE = 200
@@ -78,53 +78,81 @@ class Reference(NamedTuple):
         return cls(letter.stream, letter.id)
 
 
-async def letters(transport: DeadLetters, wanted: Filter) -> AsyncIterator[DeadLetter]:
-    """Those that the filter means: oldest first within each stream."""
-    now = datetime.now(UTC)
-    for stream in await transport.streams():
-        after = ""
-        while page := await transport.dead_letters(stream, after=after, limit=PAGE):
-            for letter in page:
-                if wanted.means(letter, now):
-                    yield letter
-            after = page[-1].id
-
-
-async def find(transport: DeadLetters, reference: Reference) -> DeadLetter:
-    """Raises NotFound."""
-    letter = await transport.dead_letter(*reference)
-    if letter is None:
-        raise NotFound(f"there is no dead letter {str(reference)!r}: `eventbus dead list` shows those that there are")
-    return letter
-
-
 @dataclass(slots=True)
-class Sweep:
+class Swept:
     """What became of many: `done`, `gone` (somebody else was quicker), `left` (no envelope, so not to be replayed)."""
 
     done: int = 0
     gone: int = 0
     left: int = 0
 
-    async def run(
-        self,
-        transport: DeadLetters,
-        references: Sequence[Reference],
-        act: Callable[[DeadLetter], Awaitable[bool]],
-        *,
-        envelopes_only: bool,
-        rate: float | None,
-    ) -> None:
-        """Act on one after the other, at most `rate` a second. The counts are right when it is cut short, too."""
+
+class DeadLetters:
+    """The dead letters of a bus. Every call raises Unavailable."""
+
+    def __init__(self, store: DeadLetterStore) -> None:
+        self._store = store
+
+    async def select(self, wanted: Filter = Filter()) -> AsyncIterator[DeadLetter]:
+        """Those that the filter means: oldest first within each stream."""
+        now = datetime.now(UTC)
+        for stream in await self._store.streams():
+            after = ""
+            while page := await self._store.dead_letters(stream, after=after, limit=PAGE):
+                for letter in page:
+                    if wanted.means(letter, now):
+                        yield letter
+                after = page[-1].id
+
+    async def find(self, reference: Reference) -> DeadLetter:
+        """Raises NotFound."""
+        letter = await self._store.dead_letter(*reference)
+        if letter is None:
+            raise NotFound(
+                f"there is no dead letter {str(reference)!r}: `eventbus dead list` shows those that there are"
+            )
+        return letter
+
+    async def replay(
+        self, references: Iterable[Reference], *, rate: float | None = None, swept: Swept | None = None
+    ) -> Swept:
+        """Put dead letters back into their streams, one after the other and at most `rate` a second, each for the group
+        where it died. What is no envelope stays. `swept` is counted up meanwhile: it is right when this is cut short,
+        too."""
+        swept = swept or Swept()
+        async for letter in self._paced(references, rate, swept):
+            if letter.envelope is None:
+                swept.left += 1
+            else:
+                _count(swept, done=await self._store.replay(letter))
+        return swept
+
+    async def discard(
+        self, references: Iterable[Reference], *, rate: float | None = None, swept: Swept | None = None
+    ) -> Swept:
+        """Forget dead letters for good, as `replay` puts them back."""
+        swept = swept or Swept()
+        async for letter in self._paced(references, rate, swept):
+            _count(swept, done=await self._store.discard(letter))
+        return swept
+
+    async def _paced(
+        self, references: Iterable[Reference], rate: float | None, swept: Swept
+    ) -> AsyncIterator[DeadLetter]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         for number, reference in enumerate(references):
             if rate is not None and (wait := started + number / rate - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            letter = await transport.dead_letter(*reference)
-            if letter is not None and letter.envelope is None and envelopes_only:
-                self.left += 1
-            elif letter is not None and await act(letter):
-                self.done += 1
+            letter = await self._store.dead_letter(*reference)
+            if letter is None:
+                swept.gone += 1
             else:
-                self.gone += 1
+                yield letter
+
+
+def _count(swept: Swept, *, done: bool) -> None:
+    if done:
+        swept.done += 1
+    else:
+        swept.gone += 1

@@ -12,7 +12,7 @@ used and closed with the bus.
     async def tell_crm(event: LeadCreated, ctx: Context) -> None:
         session = await ctx.use(SESSION)
 
-A test, or a program that has one already, gives its own: `bus.provide(SESSION, session)`.
+A test, or a program that has one already, gives its own: `bus.resources.provide(SESSION, session)`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Counting what executions come to, for `bus.activity`: a few additions for an event, and a write a second.
+"""Counting what executions come to, for `bus.events.activity`: a few additions for an event, and a write a second.
 
 Counts wait in memory until they are written. A process that dies loses what it has counted within the last second.
 While Redis is away, the counts of 10,000 organizations wait; those of others are not kept. A write that may have

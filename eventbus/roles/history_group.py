@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.history import Recorder
 from eventbus.contract.tap import Passing
 from eventbus.errors import Unavailable
@@ -39,8 +39,8 @@ def recorder(*, lease: float = LEASE) -> Group:
     return group
 
 
-async def record(events: Sequence[Passing], bus: Publisher) -> None:
-    await bus.record(events)
+async def record(events: Sequence[Passing], bus: HandlerBus) -> None:
+    await bus.transactions.record(events)
 
 
 def is_recorder(group: Group) -> bool:

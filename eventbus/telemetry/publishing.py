@@ -1,13 +1,18 @@
 """What stands between a publish and the transport: counting, and spans where they are wanted."""
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from eventbus.contract.outgoing import Appender, Outgoing, fates_of
 from eventbus.errors import EventBusError
 from eventbus.event import Origin, Status
+from eventbus.handling.middleware import Middleware
 from eventbus.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 Append = Callable[[Sequence[Outgoing]], Awaitable[list[Status]]]
 
@@ -20,11 +25,27 @@ class Traces(Protocol):
 
 
 class Publishing:
-    """`tracing` may be set until something is published."""
+    """`tracer`: for spans; None takes that of an SDK which is set up when tracing begins."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracer: "Tracer | None" = None) -> None:
         self._metrics = metrics
+        self._tracer = tracer
         self.tracing: Traces | None = None
+
+    def begin_tracing(self) -> list[Middleware]:
+        """Trace from now on, if there is something to trace with; returns what goes around handlers then.
+
+        An SDK that is set up has imported `opentelemetry.trace`. Without it, and without a tracer, nothing is imported
+        and tracing costs nothing."""
+        if self.tracing is not None or (self._tracer is None and "opentelemetry.trace" not in sys.modules):
+            return []
+        from eventbus.telemetry.tracing import Tracing, find_tracing  # noqa: PLC0415 - opentelemetry-api is an extra
+
+        tracing = Tracing(self._tracer) if self._tracer is not None else find_tracing()
+        if tracing is None:
+            return []
+        self.tracing = tracing
+        return [tracing.process]
 
     async def append(self, outgoing: Sequence[Outgoing], append: Append) -> list[Status]:
         """Append as a publish: traced and counted. One that raises counts as failed."""

@@ -74,7 +74,7 @@ async def stage(settings: GatewaySettings, board: Board) -> AsyncIterator[Stage]
         await _migrate(settings, board)
         bus = await stack.enter_async_context(open_bus(settings))
         around, services = await stack.enter_async_context(outside(Services()))
-        bus.provide(SERVICES, services)
+        bus.resources.provide(SERVICES, services)
         board.seen("outside", _stand_ins(Services(), services))
         runner = make_runner(create_app(bus, settings), shutdown_timeout=2.0)
         await runner.setup()

@@ -87,7 +87,7 @@ class EventState(Answer):
 async def follow(bus: EventBus, tx: Transaction, caller: Caller, event_id: str) -> EventState:
     """The state of an event. Raises NotFound if it is not known, or not any more, or the caller may not see it."""
     traced = await trace(tx.connection, event_id)
-    standing = await bus.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
+    standing = await bus.events.locate(event_id, [stream_of(traced.type)] if traced.type else known_streams())
     envelope = await remembered(tx, event_id) or await held(bus, standing)
     if envelope is None or not is_visible(envelope, caller):
         raise NotFound("event")
@@ -211,7 +211,7 @@ def _order(entry: str) -> tuple[int, int]:
 
 
 async def _state(bus: EventBus, event_id: str, told: GroupStanding, traced: Trace) -> GroupState:
-    record = await bus.recorded(told.group, event_id)
+    record = await bus.groups.recorded(told.group, event_id)
     attempts, error = _attempts(told), told.error
     if record is not None:
         attempts, error = record.attempts if attempts is None else attempts, error or record.error

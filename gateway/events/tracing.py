@@ -80,7 +80,7 @@ async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
         return Found(recorded.envelope)
     envelope = await stored_envelope(tx.connection, event_id)
     if envelope is None:
-        envelope = await held(bus, await bus.locate(event_id, known_streams()))
+        envelope = await held(bus, await bus.events.locate(event_id, known_streams()))
     return None if envelope is None else Found(envelope, Place.STREAM)
 
 

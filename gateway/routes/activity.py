@@ -59,7 +59,7 @@ async def get_activity(call: Call, query: ActivityQuery) -> Activity:
     Within the last five minutes or the last hour, by the counts of all workers, which are a second old. The last 20
     failures are those of the last two hours, whichever window is asked for. Failures of events that are meant for one
     user are told to admins."""
-    found = await call.bus.activity(call.organization, _WINDOWS[query.window])
+    found = await call.bus.events.activity(call.organization, _WINDOWS[query.window])
     average = found.average_seconds
     return Activity(
         window=query.window,

@@ -12,7 +12,7 @@ callbacks = Routes("/api/callback-secret")
 @callbacks.get(roles=frozenset({"admin"}), problems={404})
 async def get_callback_secret(call: Call) -> CallbackSecret:
     """The organization's secret for signatures by Standard Webhooks; 404 where none is configured."""
-    secret = callback_secret(await call.bus.use(SERVICES), call.organization)
+    secret = callback_secret(await call.bus.resources.use(SERVICES), call.organization)
     if secret is None:
         raise NotFound("secret: CALLBACK_SIGNING_SECRET is not set")
     return CallbackSecret(secret=secret)

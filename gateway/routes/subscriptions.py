@@ -17,7 +17,7 @@ subscriptions = Routes("/api/push-subscriptions")
 @subscriptions.post(status=201, location="/api/push-subscriptions/{id}")
 async def create_subscription(call: Call, body: NewSubscription) -> Subscription:
     """Register a browser, as its PushSubscription.toJSON() describes it; again is the same subscription."""
-    services = await call.bus.use(SERVICES)
+    services = await call.bus.resources.use(SERVICES)
     return await service.create(call.tx, call.organization, call.caller.user, services, body)
 
 
@@ -31,7 +31,7 @@ async def list_subscriptions(call: Call, query: PageQuery) -> Page[Subscription]
 async def get_push_key(call: Call) -> PublicKey:
     """The key that a browser subscribes with; 404 where Web Push is not configured."""
     try:
-        return PublicKey(public_key=vapid.public_key(await call.bus.use(SERVICES)))
+        return PublicKey(public_key=vapid.public_key(await call.bus.resources.use(SERVICES)))
     except Reject:
         raise NotFound("key: Web Push is not configured") from None
 

@@ -118,7 +118,7 @@ async def _feed(app: web.Application) -> AsyncIterator[None]:
 async def _listen(bus: EventBus, sockets: Sockets, responses: Responses) -> None:
     while True:
         try:
-            async for message in bus.listen(PUSH_CHANNEL, responses.look_for_missed):
+            async for message in bus.shared.listen(PUSH_CHANNEL, responses.look_for_missed):
                 _hand_on(sockets, message)
         except Exception:  # one message or one server must not silence all sockets
             log.exception("pushes stopped, listening again")

@@ -204,7 +204,7 @@ async def tell_of_failure(finished: Finished) -> None:
         return
     if isinstance(event, MessageReceived):
         frame = {"messageId": event.message_id, "code": "MESSAGE_FAILED", "message": outcome.failure.error}
-        await _push(finished.bus, envelope.organization, event, "error", frame)
+        await _push(finished.bus.shared, envelope.organization, event, "error", frame)
 
 
 async def _push(to: Broadcaster, organization: str, event: MessageReceived, kind: str, data: dict[str, Any]) -> None:

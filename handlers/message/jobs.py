@@ -37,11 +37,11 @@ async def status(bus: EventBus, tx: Transaction, organization: str, user: str, m
     event_id = str(question["event_id"]) if question else await _event_of(bus, organization, user, message_id)
     if event_id is None:
         raise NotFound("message")
-    state = await bus.state(message, event_id)
+    state = await bus.groups.state(message, event_id)
     if state.phase is Phase.UNKNOWN:
         traced = await trace(tx.connection, event_id)
         if traced.committed is not None:  # and perhaps relayed while we looked
-            state = await bus.state(message, event_id)
+            state = await bus.groups.state(message, event_id)
         if state.phase is Phase.UNKNOWN:
             waits = traced.committed is not None and traced.published is None
             return Status(data=await _by_rows(tx, organization, user, message_id, waits=waits))
@@ -63,7 +63,7 @@ async def _event_of(bus: EventBus, organization: str, user: str, message_id: str
     held = await bus.transport.holder(scope, once_for(user, message_id))
     if held is not None or not _is_event_id(message_id):
         return held
-    envelope = (await bus.locate(message_id, [STREAM])).envelope
+    envelope = (await bus.events.locate(message_id, [STREAM])).envelope
     if envelope is None or envelope.organization != organization:
         return None
     with suppress(CodecError):
@@ -102,7 +102,7 @@ async def stats(bus: EventBus) -> Stats:
 async def health(bus: EventBus) -> Health:
     """Healthy: Redis answers, the queue is not paused, and if something waits there is a worker for it."""
     try:
-        found, paused = await _count(bus), message.name in await bus.paused()
+        found, paused = await _count(bus), message.name in await bus.groups.paused()
         waits = found.waiting + found.delayed + found.active
         healthy = not paused and (not waits or await _is_worked_for(bus))
     except EventBusError:
@@ -111,9 +111,9 @@ async def health(bus: EventBus) -> Health:
 
 
 async def _count(bus: EventBus) -> QueueStats:
-    counts = await bus.counts(message)
+    counts = await bus.groups.counts(message)
     waiting, paused = counts.waiting or 0, 0
-    if message.name in await bus.paused():
+    if message.name in await bus.groups.paused():
         waiting, paused = 0, waiting
     return QueueStats(
         waiting=waiting,

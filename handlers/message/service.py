@@ -67,7 +67,7 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
     assert organization is not None, "the gateway knows whose request it is"
     if new.channel is Channel.API:
         await _check_callback(bus, new)
-    known = await bus.use(KNOWN_AGENTS)
+    known = await bus.resources.use(KNOWN_AGENTS)
     if not await known.has(bus, organization, user, new.agent_id):
         raise Invalid("agentId", "there is no such agent")
     if new.conversation_id is None or conversations.belongs(new.conversation_id, organization, user):
@@ -90,7 +90,7 @@ async def accept_now(bus: EventBus, origin: Origin, user: str, tier: str, new: N
 async def _check_callback(bus: EventBus, new: NewMessage) -> None:
     """Check what the URL alone tells, before its name is resolved; the rest is refused when it is called."""
     try:
-        check_callback_url(str(new.channel_metadata["callbackUrl"]), (await bus.use(SERVICES)).callback_allow)
+        check_callback_url(str(new.channel_metadata["callbackUrl"]), (await bus.resources.use(SERVICES)).callback_allow)
     except ValueError as error:
         raise Invalid("channelMetadata", f"callbackUrl: {error}") from None
 
@@ -145,7 +145,7 @@ def _accepted(event: MessageReceived) -> Accepted:
 async def _check_first(bus: EventBus, organization: str, user: str, event: MessageReceived, event_id: str) -> None:
     """Raises Conflict if the first message with this id said something else. If neither Redis nor PostgreSQL knows that
     message any more, it is taken for the same."""
-    standing = await bus.locate(event_id, [STREAM])
+    standing = await bus.events.locate(event_id, [STREAM])
     if standing.envelope is not None:
         if orjson.loads(standing.envelope.data) != event.model_dump(mode="json", by_alias=True):
             raise Conflict(_OTHER)

@@ -18,13 +18,15 @@ from redis.asyncio import Redis
 
 from eventbus import Envelope, Event, EventBus, Finished
 from eventbus import event as events
-from eventbus.contract.delivery import Subscription
+from eventbus.contract.delivery import Dead, Failure, Subscription
 from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
+from eventbus.memory import MemoryTransport
 from eventbus.postgres import apply, load
 from eventbus.postgres.outbox import envelope_of
 from eventbus.redis.keys import stream_keys
 from tests.docs.pages import PAGES, Block, blocks
+from tests.samples import consumer, envelope, receive, settle
 from tests.stored import partition, record
 from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
@@ -39,7 +41,17 @@ PROGRAMS = {  # run as they are, until they have printed this
 }
 # No programs by themselves: each has a test below that drives it.
 PARTS = {
-    *("bill", "send_letter", "store_contact", "count_views", "open_carrier", "stamp", "send_again", "pay_in"),
+    *(
+        "bill",
+        "send_letter",
+        "store_contact",
+        "try_mail_again",
+        "count_views",
+        "open_carrier",
+        "stamp",
+        "send_again",
+        "pay_in",
+    ),
     *("tell_story", "on_record"),
 }
 # Files of services, which test_services.py writes and runs.
@@ -138,13 +150,27 @@ async def test_a_contact_ends_as_its_handler_says(capsys: pytest.CaptureFixture[
     ]
 
 
+async def test_mail_is_tried_again() -> None:
+    snippet = _module("try_mail_again")
+    transport = MemoryTransport()
+    await transport.append([Outgoing(envelope(n)) for n in range(3)])
+    refused = Dead(Failure("OSError: Connection refused"), 3)
+    await settle(transport, await receive(transport, consumer(group="email"), 2), refused)
+    await settle(transport, await receive(transport, consumer(group="email"), 1), Dead(Failure("no address"), 1))
+    async with EventBus("memory://") as bus:
+        bus.transport = transport
+        assert await snippet.try_mail_again(bus) == 2
+    [left] = await transport.dead_letters("order")
+    assert left.error == "no address"
+
+
 async def test_a_letter_is_sent_under_limits() -> None:
     snippet = _module("send_letter")
     told: list[Finished] = []
     snippet.letters.on_completed(told.append)
     async with EventBus("memory://") as bus:
         await snippet.announce(bus)
-        assert await bus.paused() == {}
+        assert await bus.groups.paused() == {}
         async with working(bus, snippet.letters):
             await until(lambda: told)
     [finished] = told
@@ -178,13 +204,13 @@ async def test_a_carrier_is_opened_once_and_left_alone_while_it_fails() -> None:
 
     carrier = Asleep()
     async with EventBus("memory://") as bus, working(bus, snippet.parcels):
-        bus.provide(snippet.CARRIER, carrier)
+        bus.resources.provide(snippet.CARRIER, carrier)
         await bus.publish_many([snippet.ParcelSent(parcel_id=str(number)) for number in range(20)])
         await until(lambda: carrier.called == snippet.CALLS.failures)
         [circuit] = await bus.transport.circuits.troubled()
         assert circuit.is_open
     async with EventBus("memory://") as bus:
-        assert await bus.use(snippet.CARRIER) is await bus.use(snippet.CARRIER)
+        assert await bus.resources.use(snippet.CARRIER) is await bus.resources.use(snippet.CARRIER)
 
 
 async def test_a_parcel_of_each_version_is_stamped(capsys: pytest.CaptureFixture[str]) -> None:

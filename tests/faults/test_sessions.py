@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 
 from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
+from eventbus.sessions import Recovery
 from gateway.callers.auth import make_token
 from tests.faults.crm import ORGANIZATION, SECRET, Crm
 from tests.servers import OwnRedis
@@ -140,7 +141,7 @@ class Deaths:
 async def recovering(url: str) -> AsyncIterator[None]:
     """Somebody lives, as in any house: this process."""
     async with EventBus(url) as bus:
-        role = asyncio.create_task(bus.recovery().run())
+        role = asyncio.create_task(Recovery(bus.transport, bus.metrics.count_collected).run())
         yield
         role.cancel()
         await asyncio.gather(role, return_exceptions=True)

@@ -39,7 +39,7 @@ async def bus(arena: Arena) -> AsyncIterator[EventBus]:
 
 async def recorded(bus: EventBus, event_id: str) -> Phase | None:
     """What is written down, right or wrong."""
-    state = await bus.recorded(GROUP, event_id)
+    state = await bus.groups.recorded(GROUP, event_id)
     return None if state is None else state.phase
 
 
@@ -56,7 +56,7 @@ async def left_behind(arena: Arena, bus: EventBus, behaviour: str, attempts: int
 
 async def ends_as(bus: EventBus, group: Group, event_id: str, phase: Phase) -> State:
     async def there() -> State | None:
-        state = await bus.state(group, event_id)
+        state = await bus.groups.state(group, event_id)
         return state if state.phase is phase else None
 
     found = await eventually(there)
@@ -70,7 +70,7 @@ async def test_what_was_acknowledged_is_completed(arena: Arena, bus: EventBus, g
     if trimmed:
         async with Redis.from_url(arena.redis_url, socket_timeout=PATIENCE) as client:
             await client.xtrim(KEY, maxlen=0, approximate=False)  # as housekeeping would, a while later
-        assert (await bus.locate(event_id)).stream is None
+        assert (await bus.events.locate(event_id)).stream is None
     done = await ends_as(bus, group, event_id, Phase.COMPLETED)
     assert (done.attempts, done.error) == (1, None)
     assert done.started is not None
@@ -78,15 +78,15 @@ async def test_what_was_acknowledged_is_completed(arena: Arena, bus: EventBus, g
     assert done.finished >= done.started
     assert await recorded(bus, event_id) is Phase.COMPLETED, "it was written down"
     for _ in range(3):
-        assert await bus.state(group, event_id) == done
-    assert (await bus.counts(group)).completed == 1, "and counted once"
+        assert await bus.groups.state(group, event_id) == done
+    assert (await bus.groups.counts(group)).completed == 1, "and counted once"
 
 
 async def test_asked_for_by_its_name_alone_it_is_completed_too(arena: Arena, bus: EventBus) -> None:
     event_id = await left_behind(arena, bus, "sleep:0.4")
 
     async def completed() -> bool:
-        return (await bus.state(GROUP, event_id)).phase is Phase.COMPLETED
+        return (await bus.groups.state(GROUP, event_id)).phase is Phase.COMPLETED
 
     await eventually(completed)
 
@@ -95,7 +95,7 @@ async def test_what_became_a_dead_letter_has_failed(arena: Arena, bus: EventBus,
     event_id = await left_behind(arena, bus, "fail-after:0.4", jobs.ATTEMPTS)
     failed = await ends_as(bus, group, event_id, Phase.FAILED)
     assert (failed.attempts, failed.error) == (jobs.ATTEMPTS, "ValueError: on purpose, and late")
-    counts = await bus.counts(group)
+    counts = await bus.groups.counts(group)
     assert (counts.completed, counts.failed) == (0, 1)
 
 
@@ -122,11 +122,11 @@ async def test_what_a_dead_worker_has_in_hand_waits_when_its_lease_has_run_out(
     await eventually(written)
     arena.fleet.kill(worker)
     await ends_as(bus, group, event_id, Phase.WAITING)
-    assert (await bus.counts(group)).completed == 0
+    assert (await bus.groups.counts(group)).completed == 0
     arena.fleet.start()
     await ends_as(bus, group, event_id, Phase.ACTIVE)
     await ends_as(bus, group, event_id, Phase.COMPLETED)
-    assert (await bus.counts(group)).completed == 1
+    assert (await bus.groups.counts(group)).completed == 1
 
 
 async def test_a_long_handler_that_says_nothing_is_active_until_it_ends(
@@ -137,9 +137,9 @@ async def test_a_long_handler_that_says_nothing_is_active_until_it_ends(
     assert event_id is not None
     await ends_as(bus, group, event_id, Phase.ACTIVE)
     seen = []
-    while (state := await bus.state(group, event_id)).phase is not Phase.COMPLETED:
+    while (state := await bus.groups.state(group, event_id)).phase is not Phase.COMPLETED:
         seen.append(state.phase)
         await asyncio.sleep(0.02)
     assert set(seen) == {Phase.ACTIVE}
     assert state.attempts == 1
-    assert (await bus.counts(group)).completed == 1
+    assert (await bus.groups.counts(group)).completed == 1

@@ -199,7 +199,7 @@ async def test_each_message_is_a_story_of_its_own(ann: Client, agent: str, bus: 
             ids.append((await receive(socket))["data"]["messageId"])
     correlations = set()
     for message_id in ids:
-        standing = await bus.locate(message_id, ["message"])
+        standing = await bus.events.locate(message_id, ["message"])
         assert standing.envelope is not None
         correlations.add(standing.envelope.correlation)
         assert dict(standing.envelope.metadata)["userId"] == "ann"

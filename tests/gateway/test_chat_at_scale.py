@@ -29,7 +29,7 @@ async def answering(bus: EventBus) -> AsyncIterator[None]:
 
     async with peer.serving() as n8n:
         n8n.answer = say_it_again
-        bus.provide(SERVICES, Services(n8n_base_url=n8n.url))
+        bus.resources.provide(SERVICES, Services(n8n_base_url=n8n.url))
         async with working(bus, *GROUPS):
             yield
 

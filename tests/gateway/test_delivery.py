@@ -51,7 +51,7 @@ def _services(url: str, **changes: Any) -> Services:
 
 @pytest.fixture
 async def at_work(bus: EventBus, outside: Peer) -> AsyncIterator[None]:
-    bus.provide(SERVICES, _services(outside.url))
+    bus.resources.provide(SERVICES, _services(outside.url))
     async with working(bus, delivery):
         yield
 
@@ -173,7 +173,7 @@ async def test_a_callback_is_signed_with_the_organizations_own_key(
 async def test_admins_are_told_their_organizations_key(
     bus: EventBus, admin: Client, stranger: Client, ann: Client
 ) -> None:
-    bus.provide(SERVICES, _services("http://127.0.0.1:1"))
+    bus.resources.provide(SERVICES, _services("http://127.0.0.1:1"))
     keys = [(await caller.get("/api/callback-secret")).body["secret"] for caller in (admin, stranger)]
     assert keys == [callback_secret(_services(""), name) for name in ("acme", "umbrella")]
     assert len(set(keys)) == 2
@@ -184,7 +184,9 @@ async def test_admins_are_told_their_organizations_key(
 async def test_the_workflows_secret_signs_where_there_is_no_other_and_is_told_to_nobody(
     bus: EventBus, outside: Peer, rows: Rows, admin: Client
 ) -> None:
-    bus.provide(SERVICES, _services(outside.url, callback_signing_secret=None, n8n_signing_secret="of the workflow"))
+    bus.resources.provide(
+        SERVICES, _services(outside.url, callback_signing_secret=None, n8n_signing_secret="of the workflow")
+    )
     assert (await admin.get("/api/callback-secret")).status == 404
     async with working(bus, delivery):
         await rows.until(await _publish(bus, _responded(Channel.API, {"callbackUrl": outside.url})), "sent")
@@ -199,7 +201,7 @@ def _is_signed(sent: Received, secret: str) -> bool:
 
 
 async def test_a_callback_into_the_house_is_a_dead_letter_at_once(bus: EventBus, outside: Peer, rows: Rows) -> None:
-    bus.provide(SERVICES, _services(outside.url, callback_allow="", n8n_signing_secret="s"))
+    bus.resources.provide(SERVICES, _services(outside.url, callback_allow="", n8n_signing_secret="s"))
     async with working(bus, delivery):
         event_id = await _publish(bus, _responded(Channel.API, {"callbackUrl": outside.url}))
         [row] = await rows.until(event_id, "failed")
@@ -219,7 +221,7 @@ async def test_a_callback_into_the_house_is_a_dead_letter_at_once(bus: EventBus,
 async def test_a_channel_that_is_not_configured_says_what_to_set(
     event: MessageResponded, missing: str, bus: EventBus, rows: Rows
 ) -> None:
-    bus.provide(SERVICES, Services())
+    bus.resources.provide(SERVICES, Services())
     async with working(bus, delivery):
         event_id = await _publish(bus, event)
         [row] = await rows.until(event_id, "failed")
@@ -260,7 +262,7 @@ async def test_a_refusal_is_a_dead_letter_at_once_and_repeats_no_token(
 
 
 async def test_a_service_that_is_away_is_tried_again_and_the_token_is_in_no_message(bus: EventBus, rows: Rows) -> None:
-    bus.provide(SERVICES, _services("http://127.0.0.1:1"))
+    bus.resources.provide(SERVICES, _services("http://127.0.0.1:1"))
     with structlog.testing.capture_logs() as logged:
         async with working(bus, delivery):
             event_id = await _publish(bus, TELEGRAM)
@@ -354,7 +356,7 @@ async def test_an_attempt_that_was_overtaken_writes_nothing(
         return answer(200, {"result": {"message_id": 9}})
 
     outside.answers = [overtake]
-    bus.provide(SERVICES, _services(outside.url))
+    bus.resources.provide(SERVICES, _services(outside.url))
     async with working(bus, delivery):
         event_id = await _publish(bus, TELEGRAM)
         await rows.until(event_id, "ambiguous")
@@ -367,7 +369,7 @@ async def test_a_message_that_was_sent_waits_for_postgresql_to_write_it_down(
 ) -> None:
     """Giving up on the record would send it twice."""
     async with Proxy(database_url) as proxy, EventBus(redis_url, database=proxy.url) as bus:
-        bus.provide(SERVICES, _services(outside.url))
+        bus.resources.provide(SERVICES, _services(outside.url))
         lost = proxy.lose_reply_to(b"UPDATE deliveries")
         async with working(bus, delivery):
             event_id = await _publish(bus, TELEGRAM)
@@ -384,11 +386,11 @@ async def test_an_attempt_that_is_cut_off_for_good_stays_unknown(bus: EventBus, 
         return answer(200)
 
     outside.answers = [hang]
-    bus.provide(SERVICES, _services(outside.url))
+    bus.resources.provide(SERVICES, _services(outside.url))
     async with working(bus, delivery):
         event_id = await _publish(bus, TELEGRAM)
         await outside.until_received(1)
-        await bus.abort(event_id, delivery.name)
+        await bus.events.abort(event_id, delivery.name)
         [row] = await rows.until(event_id, "ambiguous")
         release.set()
     assert (row["attempts"], row["unanswered"], row["sent_at"]) == (1, 1, None)

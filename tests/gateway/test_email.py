@@ -37,7 +37,7 @@ def services(server: MailServer, sender: str = "Sales <sales@acme.example>") -> 
 async def server(bus: EventBus) -> AsyncIterator[MailServer]:
     """The bus' own."""
     async with mail_server() as server:
-        bus.provide(SERVICES, services(server))
+        bus.resources.provide(SERVICES, services(server))
         yield server
 
 
@@ -80,7 +80,7 @@ async def test_each_kind_arrives_in_both_parts(bus: EventBus, server: MailServer
         assert "<b>" not in html
 
     async def completed() -> bool:
-        return all([(await bus.state(email, event_id)).phase is Phase.COMPLETED for event_id in ids])
+        return all([(await bus.groups.state(email, event_id)).phase is Phase.COMPLETED for event_id in ids])
 
     await eventually(completed)
 
@@ -148,11 +148,11 @@ async def test_what_it_may_take_later_is_sent_again(
 
 async def test_a_server_that_is_away_is_waited_for(bus: EventBus, worker: None) -> None:
     port = free_port()
-    bus.provide(SERVICES, Services(smtp_url=f"smtp://127.0.0.1:{port}", email_from="sales@acme.example"))
+    bus.resources.provide(SERVICES, Services(smtp_url=f"smtp://127.0.0.1:{port}", email_from="sales@acme.example"))
     event_id = await welcome(bus)
 
     async def failed() -> bool:
-        return "the mail server is away" in ((await bus.state(email, event_id)).error or "")
+        return "the mail server is away" in ((await bus.groups.state(email, event_id)).error or "")
 
     await eventually(failed)
     async with mail_server(port=port) as server:
@@ -162,13 +162,13 @@ async def test_a_server_that_is_away_is_waited_for(bus: EventBus, worker: None) 
 async def test_what_is_not_configured_is_named(bus: EventBus, worker: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMTP_URL", raising=False)
     monkeypatch.delenv("EMAIL_FROM", raising=False)
-    bus.provide(SERVICES, Services(_env_file=None))
+    bus.resources.provide(SERVICES, Services(_env_file=None))
     await welcome(bus)
     assert "E-mail is not configured: set SMTP_URL and EMAIL_FROM" in (await dead(bus)).error
 
 
 async def test_a_wrong_url_is_not_shown(bus: EventBus, worker: None) -> None:
-    bus.provide(SERVICES, Services(smtp_url="mail://ada:hush@mail", email_from="sales@acme.example"))
+    bus.resources.provide(SERVICES, Services(smtp_url="mail://ada:hush@mail", email_from="sales@acme.example"))
     await welcome(bus)
     error = (await dead(bus)).error
     assert "SMTP_URL is not smtp://" in error
@@ -199,7 +199,7 @@ async def test_no_recipient_can_be_added(bus: EventBus, server: MailServer, tabl
 
 async def test_a_sender_with_a_line_break_sends_nothing(bus: EventBus, worker: None) -> None:
     async with mail_server() as server:
-        bus.provide(SERVICES, services(server, "sales@acme.example\r\nBcc: eve@example.com"))
+        bus.resources.provide(SERVICES, services(server, "sales@acme.example\r\nBcc: eve@example.com"))
         await welcome(bus)
         assert "EMAIL_FROM holds control characters" in (await dead(bus)).error
         assert server.tries == []
@@ -227,7 +227,7 @@ async def _noted(tables: Tables, count: int) -> None:
 
 async def _at_rest(bus: EventBus) -> None:
     async def nothing_left() -> bool:
-        counts = await bus.counts(email)
+        counts = await bus.groups.counts(email)
         return not (counts.waiting or counts.active or counts.delayed)
 
     await eventually(nothing_left)

@@ -98,7 +98,7 @@ async def settled(bus: EventBus, event_ids: list[str]) -> None:
     unsettled = {Standing.WAITING, Standing.RUNNING, Standing.RESTING}
 
     async def all_settled() -> bool:
-        found = [told for event_id in event_ids for told in (await bus.locate(event_id)).groups]
+        found = [told for event_id in event_ids for told in (await bus.events.locate(event_id)).groups]
         return not any(told.standing in unsettled for told in found)
 
     await eventually(all_settled)
@@ -108,7 +108,7 @@ async def settled(bus: EventBus, event_ids: list[str]) -> None:
 
 
 async def test_what_the_lead_itself_tells(ann: Client, bus: EventBus, lead: Any) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=None))
+    bus.resources.provide(SERVICES, Services(enrichment_url=None))
     await jobs.enrich_lead(bus, lead=lead["id"], organization="acme")
     assert await enriched(ann, lead, "derived") == {
         "email": {"domain": "example.com", "kind": "company"},
@@ -123,7 +123,7 @@ async def test_what_the_lead_itself_tells(ann: Client, bus: EventBus, lead: Any)
 
 
 async def test_what_the_provider_tells(ann: Client, bus: EventBus, lead: Any, peer: Peer) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=peer.url))
+    bus.resources.provide(SERVICES, Services(enrichment_url=peer.url))
     receipt = await jobs.enrich_lead(bus, lead=lead["id"], organization="acme")
     assert await enriched(ann, lead, "provider") == peer.found
     [(headers, body)] = peer.asked
@@ -143,7 +143,7 @@ async def test_what_the_provider_tells(ann: Client, bus: EventBus, lead: Any, pe
 
 
 async def test_fields_narrow_it_down_and_what_was_found_stays(ann: Client, bus: EventBus, lead: Any) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=None))
+    bus.resources.provide(SERVICES, Services(enrichment_url=None))
     first = await jobs.enrich_lead(bus, lead=lead["id"], organization="acme", fields=["email"])
     assert (await enriched(ann, lead, "derived")).keys() == {"email"}
     await ann.patch(f"/api/leads/{lead['id']}", {"email": "lea@gmail.com", "phone": "030 1234567"})
@@ -171,7 +171,7 @@ async def test_fields_narrow_it_down_and_what_was_found_stays(ann: Client, bus: 
 async def test_an_answer_that_cannot_be_kept_is_dead_at_once(
     answer: web.Response, reason: str, bus: EventBus, lead: Any, peer: Peer
 ) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=peer.url))
+    bus.resources.provide(SERVICES, Services(enrichment_url=peer.url))
     peer.answers.append(answer)
     await jobs.enrich_lead(bus, lead=lead["id"], organization="acme")
     assert reason in await dead(bus)
@@ -179,7 +179,7 @@ async def test_an_answer_that_cannot_be_kept_is_dead_at_once(
 
 
 async def test_a_provider_that_is_busy_is_asked_again(ann: Client, bus: EventBus, lead: Any, peer: Peer) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=peer.url))
+    bus.resources.provide(SERVICES, Services(enrichment_url=peer.url))
     peer.answers.append(web.Response(status=503, headers={"Retry-After": "0.1"}))
     await jobs.enrich_lead(bus, lead=lead["id"], organization="acme")
     await enriched(ann, lead, "provider")
@@ -196,7 +196,7 @@ async def test_an_order_for_a_field_that_is_none(bus: EventBus, lead: Any) -> No
 async def test_nothing_is_done_for_a_lead_that_is_gone_or_another_organizations(
     bus: EventBus, lead: Any, peer: Peer, tables: Tables
 ) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=peer.url, crm_sync_url=peer.url))
+    bus.resources.provide(SERVICES, Services(enrichment_url=peer.url, crm_sync_url=peer.url))
     ordered = [
         (await order(bus, lead=lead_id, organization=organization)).id
         for order in (jobs.enrich_lead, jobs.sync_lead_to_crm, jobs.send_lead_follow_up)
@@ -210,7 +210,7 @@ async def test_nothing_is_done_for_a_lead_that_is_gone_or_another_organizations(
 
 
 async def test_an_event_delivered_again_asks_nobody_again(bus: EventBus, lead: Any, peer: Peer, tables: Tables) -> None:
-    bus.provide(SERVICES, Services(enrichment_url=peer.url, crm_sync_url=peer.url))
+    bus.resources.provide(SERVICES, Services(enrichment_url=peer.url, crm_sync_url=peer.url))
     async with bus.transaction() as tx:
         orders = [
             await jobs.enrich_lead(tx, lead=lead["id"], organization="acme"),
@@ -233,7 +233,7 @@ async def test_an_event_delivered_again_asks_nobody_again(bus: EventBus, lead: A
 async def test_the_crm_gets_the_lead_as_it_is_now(
     ann: Client, bus: EventBus, lead: Any, peer: Peer, tables: Tables
 ) -> None:
-    bus.provide(SERVICES, Services(crm_sync_url=peer.url, n8n_signing_secret=SECRET))
+    bus.resources.provide(SERVICES, Services(crm_sync_url=peer.url, n8n_signing_secret=SECRET))
     changed = (await ann.patch(f"/api/leads/{lead['id']}", {"company": "Ünlike"})).body
     peer.answers.append(web.Response(status=503, headers={"Retry-After": "0"}))
     receipt = await jobs.sync_lead_to_crm(bus, lead=lead["id"], organization="acme")
@@ -255,7 +255,7 @@ async def test_the_crm_gets_the_lead_as_it_is_now(
 async def test_without_a_secret_it_is_not_signed_and_fields_narrow_it_down(
     bus: EventBus, lead: Any, peer: Peer
 ) -> None:
-    bus.provide(SERVICES, Services(crm_sync_url=peer.url, n8n_signing_secret=None))
+    bus.resources.provide(SERVICES, Services(crm_sync_url=peer.url, n8n_signing_secret=None))
     receipt = await jobs.sync_lead_to_crm(bus, lead=lead["id"], organization="acme", fields=["email", "stepId"])
     await until(lambda: peer.asked)
     [(headers, body)] = peer.asked
@@ -270,7 +270,7 @@ async def test_without_a_secret_it_is_not_signed_and_fields_narrow_it_down(
 
 
 async def test_without_a_crm_it_is_dead_at_once(bus: EventBus, lead: Any) -> None:
-    bus.provide(SERVICES, Services(crm_sync_url=None))
+    bus.resources.provide(SERVICES, Services(crm_sync_url=None))
     await jobs.sync_lead_to_crm(bus, lead=lead["id"], organization="acme")
     assert "The CRM is not configured: set CRM_SYNC_URL" in await dead(bus)
 

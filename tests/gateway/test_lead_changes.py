@@ -104,7 +104,7 @@ async def scheduled(bus: EventBus, tables: Tables, kind: str) -> set[str]:
     return {
         event["subject"]
         for event in await tables.events(kind)
-        if (await bus.locate(str(event["event_id"]), [stream])).scheduled is not None
+        if (await bus.events.locate(str(event["event_id"]), [stream])).scheduled is not None
     }
 
 
@@ -131,7 +131,7 @@ async def test_what_is_scheduled_about_a_deleted_lead_is_taken_back(
 
 async def test_what_slips_through_does_nothing(bus: EventBus, ann: Client, tables: Tables, worker: None) -> None:
     """Deleted before the relay came by, or due later than the outbox remembers: these events arrive all the same."""
-    bus.provide(SERVICES, Services(enrichment_url="http://127.0.0.1:1/not-to-be-called"))
+    bus.resources.provide(SERVICES, Services(enrichment_url="http://127.0.0.1:1/not-to-be-called"))
     lead = (await ann.post("/api/leads", {"name": "Lea", "assignedTo": "ann"})).body
     task = (await ann.post("/api/tasks", {"title": "Call", "leadId": lead["id"]})).body
     await handled(tables, "lead.created", "lead-automation", 1)

@@ -195,7 +195,7 @@ async def test_what_is_no_message_is_refused_and_changes_nothing(
 
 
 async def test_an_address_inside_is_taken_where_the_house_allows_it(ann: Client, agent: str, bus: EventBus) -> None:
-    bus.provide(SERVICES, Services(callback_allow="127.0.0.1:8080"))
+    bus.resources.provide(SERVICES, Services(callback_allow="127.0.0.1:8080"))
 
     async def post(port: int) -> Answer:
         place = {"channel": "api", "channelMetadata": {"callbackUrl": f"http://127.0.0.1:{port}/hook"}}
@@ -380,7 +380,7 @@ async def test_the_queue_is_counted(ann: Client, agent: str, bus: EventBus) -> N
     for _ in range(3):
         await ann.post("/api/messages", {"agentId": agent, **WEB})
     assert await stats() == nothing | {"waiting": 3, "total": 3}
-    await bus.pause("message")
+    await bus.groups.pause("message")
     assert await stats() == nothing | {"paused": 3, "total": 3}
 
 
@@ -397,9 +397,9 @@ async def test_a_queue_is_healthy_if_somebody_works_for_it(
         return answer.status, answer.body["success"], answer.body["data"]["healthy"]
 
     assert await health() == (200, True, True), "nothing waits"
-    await bus.pause("message")
+    await bus.groups.pause("message")
     assert await health() == (503, False, False)
-    await bus.resume("message")
+    await bus.groups.resume("message")
     async with working(bus, group):
         await eventually(lambda: _has_group(bus))
     async with Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:

@@ -37,7 +37,7 @@ SECRET = "whsec_" + b64encode(b"a key of the tests").decode()
 @pytest.fixture
 async def n8n(bus: EventBus) -> AsyncIterator[N8N]:
     async with peer.serving() as n8n:
-        bus.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_signing_secret=SECRET, n8n_timeout=0.5))
+        bus.resources.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_signing_secret=SECRET, n8n_timeout=0.5))
         yield n8n
 
 
@@ -254,7 +254,7 @@ async def test_many_that_hang_hold_up_no_other(
     slow = (await ann.post("/api/agents", {"name": "Slow", "workflow": "slow"})).body["id"]
     async with peer.serving() as n8n, working(bus, group):
         n8n.answer = slow_until(release)
-        bus.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_timeout=30))
+        bus.resources.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_timeout=30))
         hanging = [await ask(ann, slow) for _ in range(3 * group.concurrency)]
         await until(lambda: len(n8n.asked) == group.concurrency)
         others = [await ask(ann, agent) for _ in range(10)]
@@ -268,7 +268,7 @@ async def test_many_that_hang_hold_up_no_other(
 
 
 async def test_nobody_configured_a_workflow_service(ann: Client, agent: str, bus: EventBus) -> None:
-    bus.provide(SERVICES, Services(n8n_base_url=None))
+    bus.resources.provide(SERVICES, Services(n8n_base_url=None))
     async with working(bus, group):
         found = await ended(ann, (await ask(ann, agent))["messageId"])
     assert (found["state"], found["attempts"]) == ("failed", 1)
@@ -424,7 +424,7 @@ async def test_the_response_goes_out_over_pub_sub(ann: Client, agent: str, answe
     heard: dict[str, bytes] = {}
 
     async def listen(channel: str) -> None:
-        async for message in bus.listen(channel):
+        async for message in bus.shared.listen(channel):
             if orjson.loads(message)["channel"] == "telegram":  # the first question came from the web
                 heard[channel] = message
                 return
@@ -573,7 +573,7 @@ async def _has(tables: Tables, kind: str) -> bool:
 
 async def _settled(bus: EventBus) -> bool:
     """Nothing waits, runs or rests."""
-    counts = await bus.counts(group)
+    counts = await bus.groups.counts(group)
     return counts[:3] == (0, 0, 0) and counts.completed > 0
 
 

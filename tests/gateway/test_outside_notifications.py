@@ -46,7 +46,7 @@ def services(outside: Peer, bus: EventBus) -> Services:
         email_from="crm@example.com",
         callback_allow=outside.url.removeprefix("http://"),
     )
-    bus.provide(SERVICES, services)
+    bus.resources.provide(SERVICES, services)
     return services
 
 
@@ -207,7 +207,7 @@ async def test_who_has_no_browser_gets_no_push(bus: EventBus, outside: Peer, at_
     ],
 )
 async def test_web_push_that_is_not_configured_says_so(key: str | None, reason: str, bus: EventBus) -> None:
-    bus.provide(SERVICES, Services(push_vapid_private_key=key))
+    bus.resources.provide(SERVICES, Services(push_vapid_private_key=key))
     async with working(bus, notification):
         await bus.publish(push())
         dead = await _dead(bus)
@@ -262,7 +262,7 @@ async def test_an_sms_that_cannot_be_sent(event: SendSms, reason: str, bus: Even
 
 
 async def test_sms_that_are_not_configured_say_what_to_set(bus: EventBus) -> None:
-    bus.provide(SERVICES, Services(sms_account_sid="AC1"))
+    bus.resources.provide(SERVICES, Services(sms_account_sid="AC1"))
     async with working(bus, notification):
         await bus.publish(sms())
         assert "SMS is not configured: set SMS_AUTH_TOKEN and SMS_FROM" in await _dead(bus)

@@ -78,13 +78,13 @@ async def test_no_second_task_comes_of_it(ann: Client, bus: EventBus, funnel: An
         before = await tables.number(FOLLOWED)
         wanted = Selection(organization="acme", subject=lead)
         # Twice at once, while the group works and other leads come in.
-        replays = [bus.replay("task-automation", wanted, why="test", by="ann") for _ in range(2)]
+        replays = [bus.events.replay("task-automation", wanted, why="test", by="ann") for _ in range(2)]
         first, second = await asyncio.gather(*replays)
         assert (first.done, second.done) == (first.total, second.total)
         assert first.matched.keys() >= {"lead.created", "lead.moved_to_step", "task.completed"}, first.matched
         await eventually(lambda: _settled(bus, "task-automation"))
     # And while it does not: what waits is handled when it comes back.
-    await bus.replay("task-automation", wanted, why="test", by="ann")
+    await bus.events.replay("task-automation", wanted, why="test", by="ann")
     async with working(bus, *GROUPS):
         await eventually(lambda: _settled(bus, "task-automation"))
     assert await _titles(ann, lead) == await _titles(ann, other) == TASKS
@@ -98,7 +98,7 @@ async def test_with_new_ids_it_is_done_once_more(
     lead = await _lead_with_a_past(ann, funnel)
     await _remembered(bus, tables, lead)
     wanted = Selection(organization="acme", subject=lead, types=["lead.created"])
-    await bus.replay("task-automation", wanted, why="test", new_ids=True)
+    await bus.events.replay("task-automation", wanted, why="test", new_ids=True)
     await _until(ann, lead, TASKS + Counter({"Call": 1, "Check credit": 1}))
 
 
@@ -108,9 +108,9 @@ async def test_an_organization_is_left_out_of_anothers_replay(
     """New ids, so that whatever is sent shows."""
     lead = await _lead_with_a_past(ann, funnel)
     await _remembered(bus, tables, lead)
-    done = await bus.replay("task-automation", Selection(organization="umbrella"), why="test", new_ids=True)
+    done = await bus.events.replay("task-automation", Selection(organization="umbrella"), why="test", new_ids=True)
     assert done.done == 0
-    done = await bus.replay(
+    done = await bus.events.replay(
         "task-automation", Selection(organization="umbrella", subject=lead), why="test", new_ids=True
     )
     assert done.done == 0

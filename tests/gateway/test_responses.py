@@ -222,7 +222,7 @@ async def test_a_push_that_comes_twice_is_told_once(bus: EventBus, ann: Client, 
 
             push = (await eventually(pushed))["data"]
             for _ in range(3):
-                await bus.broadcast(PUSH_CHANNEL, push)
+                await bus.shared.broadcast(PUSH_CHANNEL, push)
             assert await reading(socket, 0.3) == []
 
 

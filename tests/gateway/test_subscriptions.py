@@ -101,7 +101,7 @@ async def test_what_is_no_subscription(
 
 
 async def test_the_public_key_is_given_to_browsers(bus: EventBus, ann: Client) -> None:
-    bus.provide(SERVICES, Services(push_vapid_private_key=(private := private_key())))
+    bus.resources.provide(SERVICES, Services(push_vapid_private_key=(private := private_key())))
     found = await ann.get("/api/push-subscriptions/key")
     numbers = ec.derive_private_key(int.from_bytes(decode(private), "big"), ec.SECP256R1()).public_key()
     expected = numbers.public_numbers()
@@ -111,7 +111,7 @@ async def test_the_public_key_is_given_to_browsers(bus: EventBus, ann: Client) -
 
 @pytest.mark.parametrize("key", [None, "", "no key", "A" * 43 + "="])
 async def test_where_web_push_is_not_configured_there_is_no_key(key: str | None, bus: EventBus, ann: Client) -> None:
-    bus.provide(SERVICES, Services(push_vapid_private_key=key))
+    bus.resources.provide(SERVICES, Services(push_vapid_private_key=key))
     found = await ann.get("/api/push-subscriptions/key")
     assert found.status == 404
     assert not key or key not in str(found.body)

@@ -65,7 +65,9 @@ async def _notified(ann: Client, socket: ClientWebSocketResponse) -> tuple[Any, 
 
 async def test_a_lead_is_notified_scored_mailed_and_enriched_in_time(ann: Client, bus: EventBus, worker: None) -> None:
     async with mail_server() as server, ann.socket() as socket:
-        bus.provide(SERVICES, Services(smtp_url=server.url, email_from="sales@acme.example", enrichment_url=None))
+        bus.resources.provide(
+            SERVICES, Services(smtp_url=server.url, email_from="sales@acme.example", enrichment_url=None)
+        )
         await socket.receive_json(timeout=PATIENCE)
         with Stopwatch() as watch:
             found = [await _notified(ann, socket) for _ in range(LEADS)]

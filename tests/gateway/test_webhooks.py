@@ -30,7 +30,7 @@ WHATSAPP, TELEGRAM = "/webhooks/whatsapp", "/webhooks/telegram"
 @pytest.fixture
 def provider(bus: EventBus, gateway: Gateway) -> Client:
     """WhatsApp or Telegram: whoever has no token of ours."""
-    bus.provide(SERVICES, SECRETS)
+    bus.resources.provide(SERVICES, SECRETS)
     return gateway.bearer("")
 
 
@@ -154,7 +154,7 @@ async def test_a_webhook_that_is_not_configured_lets_nobody_in(
     bus: EventBus, gateway: Gateway, connections: str, tables: Tables
 ) -> None:
     """Not even who signs with the empty secret."""
-    bus.provide(SERVICES, Services(whatsapp_app_secret="", telegram_webhook_secret=""))
+    bus.resources.provide(SERVICES, Services(whatsapp_app_secret="", telegram_webhook_secret=""))
     provider = gateway.bearer("")
     with structlog.testing.capture_logs() as logged:
         assert (await whatsapp(provider, payload(said()), secret="")).status == 401

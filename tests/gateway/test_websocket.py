@@ -53,7 +53,7 @@ async def closed(socket: Any, within: float = 10) -> int:
 async def push(bus: EventBus, user: str = "ann", organization: str = "acme", **changes: Any) -> None:
     content: dict[str, Any] = {"organizationId": organization, "userId": user, "type": "notification"}
     content["data"] = {**PUSHED, **changes}
-    await bus.broadcast(PUSH_CHANNEL, json.dumps(content).encode())
+    await bus.shared.broadcast(PUSH_CHANNEL, json.dumps(content).encode())
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_a_push_reaches_every_socket_of_its_user_and_no_other(bus: EventBu
     async with own[0].socket() as a, own[1].socket() as b, others[0].socket() as c, others[1].socket() as d:
         for socket in (a, b, c, d):
             await receive(socket)
-        await bus.broadcast(PUSH_CHANNEL, b"no push at all")
+        await bus.shared.broadcast(PUSH_CHANNEL, b"no push at all")
         await push(bus)
         for socket in (a, b):
             assert await receive(socket) == {"type": "notification", "data": PUSHED}

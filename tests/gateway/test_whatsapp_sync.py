@@ -50,7 +50,7 @@ def history(provider: Peer, bus: EventBus) -> Peer:
     services = Services(
         whatsapp_base_url=f"{provider.url}/v21.0", whatsapp_access_token="token", whatsapp_app_secret="app secret"
     )
-    bus.provide(SERVICES, services)
+    bus.resources.provide(SERVICES, services)
     return provider
 
 
@@ -210,7 +210,7 @@ async def test_a_history_that_cannot_be_read_is_a_dead_letter(
 
 
 async def test_without_a_token_it_says_what_to_set(admin: Client, bus: EventBus) -> None:
-    bus.provide(SERVICES, Services())
+    bus.resources.provide(SERVICES, Services())
     await connect(admin)
     async with working(bus, whatsapp_sync):
         assert "set WHATSAPP_ACCESS_TOKEN" in await _dead(bus)

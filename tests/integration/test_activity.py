@@ -43,7 +43,7 @@ def teahouse(name: str = "teahouse") -> Group:
 
 async def ends(bus: EventBus, organization: str | None, processed: int) -> Activity:
     async def counted() -> Activity | None:
-        found = await bus.activity(organization)
+        found = await bus.events.activity(organization)
         assert found.processed <= processed
         return found if found.processed == processed else None
 
@@ -79,7 +79,7 @@ async def test_what_was_counted_is_written_when_a_worker_stops(redis_url: str) -
             await bus.publish(Poured(), organization="acme")
             [group] = await eventually(lambda: _settled(bus))
             assert group
-        assert (await bus.activity("acme")).processed == 1
+        assert (await bus.events.activity("acme")).processed == 1
 
 
 async def _settled(bus: EventBus) -> list[str]:
@@ -156,7 +156,7 @@ async def test_what_was_added_though_its_reply_was_lost_counts_once(redis_url: s
             await lost.wait()
             await bus.publish(Poured(), organization=f"sentinel-{total}")
             await ends(bus, f"sentinel-{total}", 1)  # so what was lost has been sent again
-            assert (await bus.activity("acme")).processed == total
+            assert (await bus.events.activity("acme")).processed == total
 
 
 async def test_a_server_that_was_away_has_all_counts_in_the_end(own_redis: OwnRedis) -> None:

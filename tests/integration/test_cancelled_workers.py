@@ -12,7 +12,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from eventbus import Batch, ConfigurationError, Context, Event, EventBus, Group, RateLimit, RetryPolicy, Worker
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.delivery import Refusal, Settlement
 from eventbus.contract.tap import Passing
 from eventbus.memory import MemoryTransport
@@ -287,7 +287,7 @@ async def test_a_cleanup_that_fails_at_a_stop_spends_nothing() -> None:
     seen: list[int] = []
 
     @tapped.tap("lamps", max_wait=0.01)
-    async def tap(events: Sequence[Passing], _bus: Publisher) -> None:
+    async def tap(events: Sequence[Passing], _bus: HandlerBus) -> None:
         seen.append(len(events))
         await lamps.shine()
 

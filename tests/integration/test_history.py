@@ -237,7 +237,7 @@ async def test_what_groups_made_of_an_event_is_recorded(bus: EventBus) -> None:
 
 async def test_what_a_dead_worker_did_not_write_down_is_told_from_the_inbox(bus: EventBus) -> None:
     event_id = uuid7()
-    async with bus.inbox("billing", event_id, Origin()) as tx:
+    async with bus.transactions.inbox("billing", event_id, Origin()) as tx:
         await tx.connection.execute("SELECT 1")
     [told] = await bus.history.executions([event_id])
     assert (told.group, told.outcome, told.seconds, told.attempt) == ("billing", Ending.COMPLETED, 0.0, 1)
@@ -419,7 +419,7 @@ async def test_a_stop_gives_back_what_waits_for_postgresql_and_an_abort_does_not
     with capture_logs() as logs:
         async with working(bus, recorder()):
             await asyncio.wait_for(tried.wait(), PATIENCE)
-            await bus.abort(receipts[0].id)
+            await bus.events.abort(receipts[0].id)
     assert len([line for line in logs if line["event"] == "failed, will retry"]) == 1, "once for all of them"
     assert await dead(bus, "invoice") == []
     monkeypatch.setattr(database.recorder, "record", right)

@@ -46,7 +46,7 @@ USES: dict[str, Use] = {
     "publish": lambda bus: bus.publish(Moved()),
     "publish later": lambda bus: bus.publish(Moved(), delay=5.0),
     "publish many": lambda bus: bus.publish_many([Moved(), Moved()]),
-    "broadcast": lambda bus: bus.broadcast("rooms", b"hello"),
+    "broadcast": lambda bus: bus.shared.broadcast("rooms", b"hello"),
     "cancel": lambda bus: bus.cancel("01a22c4a-21fb-7000-9ed5-8b986a16492c", Moved),
     "session": _collect,
     "worker": _work,

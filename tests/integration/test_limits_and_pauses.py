@@ -117,15 +117,15 @@ async def test_a_paused_group_takes_nothing_and_gives_back_what_waits(url: str) 
     async with working(url, emails(log, concurrency=2)) as bus:
         await bus.publish_many([Mail(number=number) for number in range(100)])
         await until(lambda: len(log.starts) >= 4)
-        assert await bus.pause("emails", reason="the provider is down")
-        assert not await bus.pause("emails")
-        assert (await bus.paused())["emails"].reason == "the provider is down"
+        assert await bus.groups.pause("emails", reason="the provider is down")
+        assert not await bus.groups.pause("emails")
+        assert (await bus.groups.paused())["emails"].reason == "the provider is down"
         await asyncio.sleep(1.0)  # as long as it may take
         started = len(log.starts)
         await asyncio.sleep(0.5)
         assert len(log.starts) == started
-        assert await bus.resume("emails")
-        assert not await bus.resume("emails")
+        assert await bus.groups.resume("emails")
+        assert not await bus.groups.resume("emails")
         await until(lambda: len(log.starts) == 100)
     assert log.attempts == {1}
 
@@ -133,10 +133,10 @@ async def test_a_paused_group_takes_nothing_and_gives_back_what_waits(url: str) 
 async def test_a_worker_that_starts_finds_its_group_paused(any_redis_url: str) -> None:
     log = Log()
     async with EventBus(any_redis_url) as bus:
-        await bus.pause("emails")
+        await bus.groups.pause("emails")
         await bus.publish(Mail(number=1))
         async with working(any_redis_url, emails(log)):
             await asyncio.sleep(0.3)
             assert log.starts == []
-            await bus.resume("emails")
+            await bus.groups.resume("emails")
             await until(lambda: len(log.starts) == 1)

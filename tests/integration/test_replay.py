@@ -78,7 +78,7 @@ async def kept(bus: EventBus) -> list[Replay]:
 
 
 async def test_it_goes_to_one_group_as_it_was_and_marked(bus: EventBus) -> None:
-    done = await bus.replay("accounts", Selection(subject="bill-1"), why="the books were wrong", by="ann")
+    done = await bus.events.replay("accounts", Selection(subject="bill-1"), why="the books were wrong", by="ann")
     assert (done.total, done.done, done.last) == (1, 1, PAID[1].id)
     [found] = await entries(bus.transport, "accounts")
     assert found == PAID[1]._replace(only="accounts", replayed=True)
@@ -97,7 +97,7 @@ async def test_no_other_group_handles_it(bus: EventBus) -> None:
         seen.append(("shipping", event.number))
 
     async with working(bus, accounts, shipping):
-        await bus.replay("accounts", Selection(types=["bill.paid"], organization="acme"), why="test")
+        await bus.events.replay("accounts", Selection(types=["bill.paid"], organization="acme"), why="test")
         await bus.publish(Paid(number=99))  # what both have handled stands behind what was replayed
         await until(lambda: {("accounts", 99), ("shipping", 99)} <= set(seen))
     assert [number for group, number in seen if group == "shipping"] == [99]
@@ -122,11 +122,11 @@ async def test_no_other_group_handles_it(bus: EventBus) -> None:
 async def test_what_is_wanted_is_sent_and_nothing_else(
     wanted: Selection, expected: list[Envelope], bus: EventBus
 ) -> None:
-    counted = await bus.replay("accounts", wanted, why="", dry_run=True)
+    counted = await bus.events.replay("accounts", wanted, why="", dry_run=True)
     assert (counted.total, counted.done) == (len(expected), 0)
     assert await entries(bus.transport, "accounts") == []
     assert await kept(bus) == [], "a dry run leaves no row"
-    done = await bus.replay("accounts", wanted, why="test")
+    done = await bus.events.replay("accounts", wanted, why="test")
     assert done.done == len(expected)
     assert [found.id for found in await entries(bus.transport, "accounts")] == [one.id for one in expected]
 
@@ -138,13 +138,15 @@ async def test_what_begins_the_same_is_not_the_same(bus: EventBus) -> None:
     async with bus.transaction() as tx:
         await record(tx.connection, [other, one])
         await tx.connection.execute("UPDATE eventbus_events SET subject = left(subject, 300)")
-    await bus.replay("accounts", Selection(subject=long + "1"), why="test")
+    await bus.events.replay("accounts", Selection(subject=long + "1"), why="test")
     assert [found.id for found in await entries(bus.transport, "accounts")] == [one.id]
 
 
 async def test_who_and_why_are_kept(bus: EventBus) -> None:
-    await bus.replay("accounts", Selection(subject="bill-1", types=["bill.*"]), why="wrong", by="ann", new_ids=True)
-    await bus.replay("shipping", Selection(ids=[SENT.id]), why="lost")
+    await bus.events.replay(
+        "accounts", Selection(subject="bill-1", types=["bill.*"]), why="wrong", by="ann", new_ids=True
+    )
+    await bus.events.replay("shipping", Selection(ids=[SENT.id]), why="lost")
     last, first = await kept(bus)
     assert (first.by, first.why, first.group, first.new_ids, first.source) == (
         "ann",
@@ -158,25 +160,25 @@ async def test_who_and_why_are_kept(bus: EventBus) -> None:
     assert first.ended_at is not None
     assert "@" in last.by, "the user of this process"
     with pytest.raises(ConfigurationError, match="reason"):
-        await bus.replay("accounts", Selection(), why=" ")
+        await bus.events.replay("accounts", Selection(), why=" ")
 
 
 async def test_a_group_that_would_never_take_it_is_refused(bus: EventBus) -> None:
     with pytest.raises(NoSuchGroup, match=r"'acounts'.*accounts, depot, shipping"):
-        await bus.replay("acounts", Selection(), why="typo")
+        await bus.events.replay("acounts", Selection(), why="typo")
     for wanted in (
         Selection(types=["parcel.lost"]),
         Selection(types=["bill.*", "parcel.*"]),
         Selection(ids=[ELSEWHERE.id]),
     ):
         with pytest.raises(NoSuchGroup, match="does not read parcel"):
-            await bus.replay("accounts", wanted, why="wrong group")
+            await bus.events.replay("accounts", wanted, why="wrong group")
     assert await entries(bus.transport, "accounts") == []
     assert await kept(bus) == []
 
 
 async def test_with_new_ids_they_are_other_events_that_the_old_ones_caused(bus: EventBus) -> None:
-    await bus.replay("accounts", Selection(subject="bill-1"), why="test", new_ids=True)
+    await bus.events.replay("accounts", Selection(subject="bill-1"), why="test", new_ids=True)
     [found] = await entries(bus.transport, "accounts")
     assert found.id > PAID[1].id
     assert found._replace(id=PAID[1].id, causation_id=None) == PAID[1]._replace(only="accounts", replayed=True)
@@ -196,7 +198,7 @@ async def test_copies_that_are_recorded_meanwhile_are_not_copied_again(
     monkeypatch.setattr(bus.transport, "append", recorded)
     monkeypatch.setattr("eventbus.operating.replaying.PAGE", 2)
     async with asyncio.timeout(PATIENCE):
-        done = await bus.replay("accounts", Selection(types=["bill.paid"]), why="test", new_ids=True)
+        done = await bus.events.replay("accounts", Selection(types=["bill.paid"]), why="test", new_ids=True)
     assert done.done == done.total == 6
 
 
@@ -204,12 +206,12 @@ async def test_no_more_a_second_than_was_said(bus: EventBus) -> None:
     async with bus.transaction() as tx:
         await record(tx.connection, [event(number) for number in range(100, 160)])
     began = time.monotonic()
-    done = await bus.replay("accounts", Selection(types=["bill.paid"]), why="test", rate=60)
+    done = await bus.events.replay("accounts", Selection(types=["bill.paid"]), why="test", rate=60)
     took = time.monotonic() - began
     assert done.done == 66
     assert took >= 60 / 60 - 0.1, "66 at 60 a second, the first six of them at once"
     with pytest.raises(ConfigurationError, match="rate"):
-        await bus.replay("accounts", Selection(), why="test", rate=0)
+        await bus.events.replay("accounts", Selection(), why="test", rate=0)
 
 
 async def test_one_that_is_cut_short_says_how_far_it_got_and_goes_on_from_there(
@@ -235,13 +237,13 @@ async def test_one_that_is_cut_short_says_how_far_it_got_and_goes_on_from_there(
     assert (replaying.result.done, replaying.result.last) == (4, PAID[3].id)
     [cut] = await kept(bus)
     assert (cut.matched, cut.replayed, cut.last, cut.ended_at) == (6, 4, PAID[3].id, None)
-    rest = await bus.replay("accounts", Selection(types=["bill.paid"], after=cut.last), why="the rest")
+    rest = await bus.events.replay("accounts", Selection(types=["bill.paid"], after=cut.last), why="the rest")
     assert rest.done == 2
     assert [found.id for found in await entries(bus.transport, "accounts")] == [one.id for one in [*PAID, THEIRS]]
 
 
 async def test_one_that_is_cancelled_is_on_record_too(bus: EventBus) -> None:
-    running = asyncio.create_task(bus.replay("accounts", Selection(types=["bill.paid"]), why="test", rate=9))
+    running = asyncio.create_task(bus.events.replay("accounts", Selection(types=["bill.paid"]), why="test", rate=9))
     await receive(bus.transport, consumer(group="accounts", stream="bill"), 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -272,11 +274,11 @@ async def test_an_effect_that_has_committed_is_not_repeated_and_with_new_ids_it_
 
     async with working(bus, accounts):
         # Twice at once while the group runs, and a third time.
-        await asyncio.gather(*(bus.replay("accounts", wanted, why="test") for _ in range(2)))
-        await bus.replay("accounts", wanted, why="test")
+        await asyncio.gather(*(bus.events.replay("accounts", wanted, why="test") for _ in range(2)))
+        await bus.events.replay("accounts", wanted, why="test")
         await until(lambda: len(handled) == 15)
         assert await booked() == [0, 1, 2, 3, 4]
-        await bus.replay("accounts", wanted, why="test", new_ids=True)
+        await bus.events.replay("accounts", wanted, why="test", new_ids=True)
         await until(lambda: len(handled) == 20)
         assert await booked() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -291,13 +293,13 @@ async def test_copies_are_none_of_what_happened(bus: EventBus) -> None:
     async with bus.transaction() as tx:
         await record(tx.connection, [original, *copies, newer])
     wanted = Selection(subject="bill-60")
-    done = await bus.replay("accounts", wanted, why="test")
+    done = await bus.events.replay("accounts", wanted, why="test")
     assert (done.matched, done.done) == ({"bill.paid": 2}, 2)
     assert {one.id for one in await entries(bus.transport, "accounts")} == {original.id, mine.id}
-    done = await bus.replay("accounts", wanted, why="test", new_ids=True)
+    done = await bus.events.replay("accounts", wanted, why="test", new_ids=True)
     assert (done.matched, done.done) == ({"bill.paid": 1}, 1), "two would be four the next time"
     assert [one.causation_id for one in await entries(bus.transport, "accounts")] == [original.id]
-    done = await bus.replay("shipping", wanted, why="test")
+    done = await bus.events.replay("shipping", wanted, why="test")
     given = [one.id for one in await entries(bus.transport, "shipping") if one.only == "shipping"]
     assert given == [original.id, newer.id]
 
@@ -322,13 +324,13 @@ async def test_what_the_inbox_has_forgotten_is_left_out_unless_it_is_asked_for(b
                 "INSERT INTO eventbus_inbox VALUES ($1, 'accounts', now() - make_interval(days => $2))", one.id, days
             )
     wanted = Selection(ids=[one.id for one in old])
-    done = await bus.replay("accounts", wanted, why="test")
+    done = await bus.events.replay("accounts", wanted, why="test")
     assert (done.matched, done.forgotten, done.done) == ({"bill.paid": 4}, 2, 2)
     assert {found.id for found in await entries(bus.transport, "accounts")} == {given_up.id, remembered.id}
-    done = await bus.replay("accounts", wanted, why="test", forgotten=True)
+    done = await bus.events.replay("accounts", wanted, why="test", forgotten=True)
     assert (done.forgotten, done.done) == (0, 4)
     assert unknown.id in {found.id for found in await entries(bus.transport, "accounts")}
-    done = await bus.replay("accounts", wanted, why="test", new_ids=True)
+    done = await bus.events.replay("accounts", wanted, why="test", new_ids=True)
     assert (done.forgotten, done.done) == (0, 4)
 
 
@@ -339,7 +341,7 @@ async def test_nothing_is_sent_that_is_not_on_record(bus: EventBus, monkeypatch:
     assert bus.database is not None
     monkeypatch.setattr(bus.database.replays, "keep", away)
     with pytest.raises(Unavailable):
-        await bus.replay("accounts", Selection(), why="test")
+        await bus.events.replay("accounts", Selection(), why="test")
     assert await entries(bus.transport, "accounts") == []
 
 
@@ -358,13 +360,13 @@ async def test_the_state_of_a_tracked_event_is_that_of_its_replay(bus: EventBus)
             await record(tx.connection, [event(70)._replace(id=receipt.id)])
         broken = True
         await asyncio.sleep(0.002)  # what was made in this very millisecond is not replayed
-        await bus.replay("accounts", Selection(ids=[receipt.id]), why="test")
+        await bus.events.replay("accounts", Selection(ids=[receipt.id]), why="test")
         assert await phase(bus, receipt.id, Phase.FAILED)
 
 
 async def phase(bus: EventBus, event_id: str, wanted: Phase) -> bool:
     async def reached() -> bool:
-        return (await bus.state("accounts", event_id)).phase is wanted
+        return (await bus.groups.state("accounts", event_id)).phase is wanted
 
     return await eventually(reached)
 
@@ -374,7 +376,7 @@ async def test_a_publish_that_is_repeated_behind_a_replay_is_still_stored_once(b
     await bus.transport.append([Outgoing(first)])
     async with bus.transaction() as tx:
         await record(tx.connection, [first])
-    await bus.replay("accounts", Selection(ids=[first.id]), why="test")
+    await bus.events.replay("accounts", Selection(ids=[first.id]), why="test")
     await bus.transport.append([Outgoing(first)], again=True)
     assert [one.only for one in await entries(bus.transport, "accounts")] == [None, "accounts"]
 
@@ -385,6 +387,6 @@ async def test_a_replay_is_no_repetition_of_a_publish(bus: EventBus) -> None:
     await bus.transport.append([Outgoing(first)])
     async with bus.transaction() as tx:
         await record(tx.connection, [first])
-    await bus.replay("accounts", Selection(ids=[first.id]), why="test")
+    await bus.events.replay("accounts", Selection(ids=[first.id]), why="test")
     found = [decode(one.fields) for one in await receive(bus.transport, consumer(group="accounts", stream="bill"), 2)]
     assert [(one.id, one.only) for one in found] == [(first.id, None), (first.id, "accounts")]

@@ -154,7 +154,7 @@ async def test_what_is_replayed_is_told_as_such(bus: EventBus, here: dict[str, s
     await bus.transport.append([Outgoing(PAID)])
     await settle(bus.transport, await receive(bus.transport, consumer()), Ack())
     await bus.transport.read(consumer(group="shipping"), 1, 0.0)
-    await bus.replay("billing", Selection(ids=[PAID.id]), why="test")
+    await bus.events.replay("billing", Selection(ids=[PAID.id]), why="test")
     told = " ".join(eventbus("explain", PAID.id, **here).stdout.split())
     assert "done or dead before, and replayed" in told
     assert "waiting, 0 of its priority before it" in told

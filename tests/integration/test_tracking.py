@@ -56,7 +56,7 @@ def bakery(**policy: Any) -> tuple[Group, list[str]]:
 
 async def reaches(bus: EventBus, event_id: str, *phases: Phase) -> State:
     async def reached() -> State | None:  # by its record: for a moment there is but what can be seen from outside
-        state = await bus.state("bakery", event_id)
+        state = await bus.groups.state("bakery", event_id)
         return state if state.phase in phases and state.attempts and state.started else None
 
     found = await eventually(reached)
@@ -67,9 +67,9 @@ async def reaches(bus: EventBus, event_id: str, *phases: Phase) -> State:
 async def test_a_state_from_the_beginning_to_the_end(bus: EventBus) -> None:
     group, _ = bakery()
     later = await bus.publish(Baked(), delay=60)
-    assert (await bus.state(group, later.id)).phase == Phase.DELAYED
+    assert (await bus.groups.state(group, later.id)).phase == Phase.DELAYED
     good, bad, dead = [await bus.publish(Baked(how=how)) for how in ("ok", "fail", "die")]
-    assert (await bus.state(group, good.id)).phase == Phase.WAITING
+    assert (await bus.groups.state(group, good.id)).phase == Phase.WAITING
     async with working(bus, group):
         done = await reaches(bus, good.id, Phase.COMPLETED)
         assert (done.type, done.attempts, done.progress, done.error) == ("bread.baked", 1, {"step": "oven"}, None)
@@ -81,12 +81,12 @@ async def test_a_state_from_the_beginning_to_the_end(bus: EventBus) -> None:
         assert (again.attempts, again.error) == (2, None)
         failed = await reaches(bus, dead.id, Phase.FAILED)
         assert (failed.attempts, failed.error) == (2, "ValueError: burnt")
-    counts = await bus.counts(group)
+    counts = await bus.groups.counts(group)
     assert (counts.waiting, counts.delayed, counts.active) == (0, 1, 0)
     assert (counts.completed, counts.failed) == (2, 1)
-    assert (await bus.state(group, uuid7())).phase == Phase.UNKNOWN
+    assert (await bus.groups.state(group, uuid7())).phase == Phase.UNKNOWN
     with pytest.raises(ValueError, match="invalid literal"):
-        await bus.state(group, "no id")
+        await bus.groups.state(group, "no id")
 
 
 async def test_what_happens_is_told_to_who_watches(bus: EventBus) -> None:
@@ -94,7 +94,7 @@ async def test_what_happens_is_told_to_who_watches(bus: EventBus) -> None:
     heard: list[Notice] = []
 
     async def watch() -> None:
-        async for notice in bus.watch(group):
+        async for notice in bus.groups.watch(group):
             heard.append(notice)  # noqa: PERF401 - it never ends
 
     watching = asyncio.create_task(watch())
@@ -124,8 +124,8 @@ async def test_an_untracked_group_writes_nothing_and_progress_goes_nowhere(redis
         async with working(bus, group):
             await until(lambda: seen)
         assert await bus.transport.records.find("bakery", receipt.id) == {}
-        assert (await bus.counts(group)).completed == 0
-        done = await bus.state(group, receipt.id)
+        assert (await bus.groups.counts(group)).completed == 0
+        done = await bus.groups.state(group, receipt.id)
         assert (done.phase, done.started) == (Phase.COMPLETED, None), "what can be seen from outside"
 
 
@@ -156,7 +156,7 @@ async def test_what_is_not_kept_can_be_seen_for_a_moment(redis_url: str, monkeyp
             return not await bus.transport.records.find("bakery", receipt.id)
 
         await eventually(forgotten)
-        assert (await bus.counts(group)).completed == 1
+        assert (await bus.groups.counts(group)).completed == 1
 
 
 # Aborting -------------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ async def test_a_running_handler_is_stopped_from_outside(bus: EventBus, how: str
     async with working(bus, group):
         receipt = await bus.publish(Baked(how=how))
         await until(lambda: seen)
-        await bus.abort(receipt.id, group if named else None, reason="it hangs")
+        await bus.events.abort(receipt.id, group if named else None, reason="it hangs")
         assert (await dead_error(bus)).startswith("Cancelled: by ")
         failed = await reaches(bus, receipt.id, Phase.FAILED)
         assert failed.error is not None
@@ -195,7 +195,7 @@ async def test_a_running_handler_is_stopped_from_outside(bus: EventBus, how: str
             await asyncio.sleep(0.01)
             assert await bus.transport.replay(letter)
             await until(lambda: len(seen) == 2)
-            await bus.abort(receipt.id)
+            await bus.events.abort(receipt.id)
 
 
 async def test_what_has_not_begun_does_not_begin(bus: EventBus) -> None:
@@ -207,7 +207,7 @@ async def test_what_has_not_begun_does_not_begin(bus: EventBus) -> None:
         seen.append("served")
 
     receipt = await bus.publish(Baked())
-    await bus.abort(receipt.id, "bakery")
+    await bus.events.abort(receipt.id, "bakery")
     async with working(bus, group, other):
         assert (await dead_error(bus)).startswith("Cancelled: by ")
         await until(lambda: seen)
@@ -224,4 +224,4 @@ async def test_a_worker_that_stops_still_gives_back_what_it_cancels(bus: EventBu
     await worker.stop()
     await running
     assert await bus.transport.dead_letters("bread") == []
-    assert (await bus.state(group, receipt.id)).phase == Phase.WAITING
+    assert (await bus.groups.state(group, receipt.id)).phase == Phase.WAITING

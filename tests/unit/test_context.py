@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from eventbus.context import Context, Publisher
+from eventbus.context import Context, HandlerBus
 from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.errors import ConfigurationError
 from eventbus.event import Envelope, Event, Origin, uuid7
@@ -16,13 +16,21 @@ class Poured(Event, type="glass.poured"):
 
 
 class Recorder:
-    """A publisher that remembers what it was asked."""
+    """A bus that remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
     async def publish(self, event: Event, **options: Any) -> None:
         self.asked.append((event, options))
+
+    @property
+    def shared(self) -> "Recorder":
+        return self
+
+    @property
+    def transactions(self) -> "Recorder":
+        return self
 
     async def broadcast(self, channel: str, message: bytes) -> None:
         self.asked.append((channel, message))
@@ -45,7 +53,7 @@ ORIGIN = Origin("c", ENVELOPE.id, "org", "t")
 
 
 def context_of(recorder: Recorder) -> Context:
-    return Context(cast(Publisher, recorder), ENVELOPE, "waiters", 2)
+    return Context(cast(HandlerBus, recorder), ENVELOPE, "waiters", 2)
 
 
 async def test_what_a_handler_publishes_descends_from_its_event() -> None:
@@ -100,7 +108,7 @@ def test_a_second_transaction_is_refused_and_not_silently_skipped() -> None:
 
 async def test_a_context_that_is_renewed_knows_all_that_it_knew() -> None:
     told: list[object] = []
-    ctx = Context(cast(Publisher, Recorder()), ENVELOPE, "waiters", 2, "5-0", suspect=True)
+    ctx = Context(cast(HandlerBus, Recorder()), ENVELOPE, "waiters", 2, "5-0", suspect=True)
     ctx.delivery = Delivery(Subscription("s", "waiters", "c", 10.0, 3), "5-0", {})
     ctx.on_progress = told.append
     ctx.claim_transaction()

@@ -254,7 +254,7 @@ def xclaim(db: Keyspace, args: list[bytes]) -> Reply:
         if entry not in stream.fields:  # it was deleted: nobody will handle it
             del group.pending[entry]
             continue
-        if now - pending.at < least:
+        if least and now - pending.at < least:  # 0 claims also what was given out in times to come
             continue
         group.consumer(consumer, now)
         pending.consumer, pending.at = consumer, now

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus import Batch, Context, Event, EventBus, Group, RetryPolicy, Worker
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.delivery import Ack, Dead, Release, Retry
 from eventbus.contract.tap import Passing
 from eventbus.handling.listeners import Finished
@@ -80,7 +80,7 @@ class Deaf:
         group = Group("deaf", concurrency=1, timeout=0.05, retry=ONCE_MORE)
 
         @group.tap("overruns", max_size=1)
-        async def hear(passing: Sequence[Passing], _publisher: Publisher) -> None:
+        async def hear(passing: Sequence[Passing], _publisher: HandlerBus) -> None:
             await self.hear(int(b'"number":0' not in passing[0].envelope.data))
 
         return group
@@ -189,7 +189,7 @@ async def test_one_that_swallows_its_abort_is_done_with_and_dead(monkeypatch: py
             running = asyncio.create_task(worker.run(signals=False))
             receipt = await bus.publish(Asked(number=0))
             await until(lambda: deaf.begun)
-            await bus.abort(receipt.id, reason="it is wrong")
+            await bus.events.abort(receipt.id, reason="it is wrong")
             async with asyncio.timeout(PATIENCE):
                 while not (letters := await bus.transport.dead_letters("overruns")):
                     await asyncio.sleep(0.005)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from eventbus import Backoff, ConfigurationError, Context, Event, EventBus, Group, Reject, RetryPolicy, Worker
 from eventbus.consuming import tap_executor
-from eventbus.context import Publisher
+from eventbus.context import HandlerBus
 from eventbus.contract.delivery import Ack, Dead, Release
 from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.tap import Passing
@@ -39,7 +39,7 @@ class Tapped:
         self.group = Group("tapped", retry=FAST, concurrency=how.pop("concurrency", 1), crash_budget=None)
 
         @self.group.tap(*streams, **how)
-        async def note(events: Sequence[Passing], bus: Publisher) -> None:
+        async def note(events: Sequence[Passing], bus: HandlerBus) -> None:
             self.batches.append([event.envelope.id for event in events])
             if answer is not None:
                 await answer(events)
@@ -199,7 +199,7 @@ async def test_what_waits_is_given_back_at_a_stop_and_at_a_pause(
     async with working(bus, tapped.group):
         await until(lambda: tapped.batches)
         if paused:
-            await bus.pause("tapped")
+            await bus.groups.pause("tapped")
             await until(lambda: len(finished) == 10)
     assert [type(each.outcome) for each in finished] == [Release] * 10
 
@@ -233,7 +233,7 @@ async def test_an_abort_of_one_event_does_not_reach_a_whole_batch(bus: EventBus,
     ids = await pour(bus, 10)
     async with working(bus, tapped.group):
         await until(lambda: tapped.batches)
-        await bus.abort(ids[3])
+        await bus.events.abort(ids[3])
         await asyncio.sleep(1.3)  # more than workers take to see it
         go_on.set()
         await settled(bus)
@@ -242,7 +242,7 @@ async def test_an_abort_of_one_event_does_not_reach_a_whole_batch(bus: EventBus,
 
 
 def test_a_tap_is_all_that_a_group_has() -> None:
-    async def note(events: Sequence[Passing], bus: Publisher) -> None:
+    async def note(events: Sequence[Passing], bus: HandlerBus) -> None:
         return
 
     async def work(event: Event, ctx: Context) -> None:

@@ -99,13 +99,13 @@ async def test_a_bus_has_circuits_and_recent_things() -> None:
     async with bus:
         for _ in range(2):
             with pytest.raises((Down, SnoozeFor)):
-                async with bus.guarded(CRM):
+                async with bus.shared.guarded(CRM):
                     raise Down
         with pytest.raises(SnoozeFor, match="is open"):
-            async with bus.guarded(CRM):
+            async with bus.shared.guarded(CRM):
                 raise AssertionError("nobody is called")
-        await bus.remember("searches", {b"umbrella": 1}, keep=2, seconds=1)
-        assert await bus.recall("searches") == [b"umbrella"]
+        await bus.shared.remember("searches", {b"umbrella": 1}, keep=2, seconds=1)
+        assert await bus.shared.recall("searches") == [b"umbrella"]
 
 
 async def test_so_many_slow_calls_keep_others_from_being_made() -> None:

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eventbus.cli.letters import Filter, Reference, Sweep, letters
 from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.delivery import Dead, Failure
 from eventbus.contract.outgoing import Outgoing
 from eventbus.memory import MemoryTransport
+from eventbus.operating.dead_letters import DeadLetters, Filter, Reference, Swept
 from tests.samples import consumer, envelope, receive, settle
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,26 +60,27 @@ def test_an_audit_line_says_what_was_asked_for() -> None:
     assert Filter(error="x", older_than=timedelta(hours=1)).described() == {"error": "x", "older_than": "3600s"}
 
 
-async def test_a_sweep_counts_what_became_of_each() -> None:
+async def test_a_replay_counts_what_became_of_each() -> None:
     transport = MemoryTransport()
     await transport.append([Outgoing(envelope(n)) for n in range(4)])
     await transport.append([Outgoing(envelope(id="no uuid"))])
     await settle(transport, await receive(transport, consumer(), 5), Dead(Failure("no"), 1))
-    references = [Reference.of(letter) async for letter in letters(transport, Filter())]
+    letters = DeadLetters(transport)
+    references = [Reference.of(letter) async for letter in letters.select()]
     await transport.discard((await transport.dead_letters("order"))[0])
-    swept, started = Sweep(), time.monotonic()
-    await swept.run(transport, references, transport.replay, envelopes_only=True, rate=100.0)
+    started = time.monotonic()
+    swept = await letters.replay(references, rate=100.0)
     assert (swept.done, swept.gone, swept.left) == (3, 1, 1)
     assert time.monotonic() - started >= 0.039, "five at 100 a second"
 
 
-async def test_a_sweep_that_is_cut_short_knows_how_far_it_came() -> None:
+async def test_a_discard_that_is_cut_short_knows_how_far_it_came() -> None:
     transport = MemoryTransport()
     await transport.append([Outgoing(envelope(n)) for n in range(3)])
     await settle(transport, await receive(transport, consumer(), 3), Dead(Failure("no"), 1))
-    references = [Reference.of(letter) async for letter in letters(transport, Filter())]
-    swept = Sweep()
+    letters, swept = DeadLetters(transport), Swept()
+    references = [Reference.of(letter) async for letter in letters.select()]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await swept.run(transport, references, transport.discard, envelopes_only=False, rate=0.1)
+            await letters.discard(references, rate=0.1, swept=swept)
     assert (swept.done, len(await transport.dead_letters("order"))) == (1, 2)

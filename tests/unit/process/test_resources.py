@@ -50,20 +50,20 @@ async def test_one_for_all_who_use_it_and_closed_with_the_bus() -> None:
     wire = journal.resource("wire")
     async with EventBus("memory://") as bus:
         assert journal.notes == []
-        assert await asyncio.gather(*(bus.use(wire) for _ in range(5))) == ["WIRE"] * 5
-        assert await bus.use(wire) == "WIRE"
+        assert await asyncio.gather(*(bus.resources.use(wire) for _ in range(5))) == ["WIRE"] * 5
+        assert await bus.resources.use(wire) == "WIRE"
         assert journal.notes == ["open wire"]
     assert journal.notes == ["open wire", "close wire"]
     with pytest.raises(ConfigurationError, match="wire cannot be opened: this bus is closed"):
-        await bus.use(wire)
+        await bus.resources.use(wire)
 
 
 async def test_what_a_resource_stands_on_is_opened_before_and_closed_behind_it() -> None:
     journal = Journal()
     pole = journal.resource("pole")
     async with EventBus("memory://") as bus:
-        await bus.use(journal.resource("wire", pole))
-        await bus.use(pole)
+        await bus.resources.use(journal.resource("wire", pole))
+        await bus.resources.use(pole)
     assert journal.notes == ["open pole", "open wire", "close wire", "close pole"]
 
 
@@ -72,9 +72,9 @@ async def test_a_failure_is_everybodys_who_waited_and_is_not_remembered() -> Non
     journal.fail = 1
     wire = journal.resource("wire")
     async with EventBus("memory://") as bus:
-        failures = await asyncio.gather(bus.use(wire), bus.use(wire), return_exceptions=True)
+        failures = await asyncio.gather(bus.resources.use(wire), bus.resources.use(wire), return_exceptions=True)
         assert [type(failure) for failure in failures] == [OSError, OSError]
-        assert await bus.use(wire) == "WIRE"
+        assert await bus.resources.use(wire) == "WIRE"
     assert journal.notes == ["open wire", "open wire", "close wire"]
 
 
@@ -83,7 +83,7 @@ async def test_who_is_cancelled_cancels_it_for_nobody_else() -> None:
     journal.gate.clear()
     wire = journal.resource("wire")
     async with EventBus("memory://") as bus:
-        first, second = asyncio.create_task(bus.use(wire)), asyncio.create_task(bus.use(wire))
+        first, second = asyncio.create_task(bus.resources.use(wire)), asyncio.create_task(bus.resources.use(wire))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait({first})
@@ -95,7 +95,7 @@ async def test_a_bus_that_closes_does_not_wait_for_an_opening() -> None:
     journal = Journal()
     journal.gate.clear()
     async with EventBus("memory://") as bus:
-        opening = asyncio.create_task(bus.use(journal.resource("wire")))
+        opening = asyncio.create_task(bus.resources.use(journal.resource("wire")))
         while not journal.notes:
             await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
@@ -105,8 +105,8 @@ async def test_a_bus_that_closes_does_not_wait_for_an_opening() -> None:
 async def test_one_that_does_not_close_keeps_no_other_open() -> None:
     journal = Journal()
     async with EventBus("memory://") as bus:
-        await bus.use(journal.resource("pole"))
-        await bus.use(journal.resource("wire", closes=False))
+        await bus.resources.use(journal.resource("pole"))
+        await bus.resources.use(journal.resource("wire", closes=False))
     assert journal.notes[-1] == "close pole"
 
 
@@ -114,10 +114,10 @@ async def test_a_value_that_is_provided_is_used_and_nothing_opened() -> None:
     journal = Journal()
     wire = journal.resource("wire")
     async with EventBus("memory://") as bus:
-        bus.provide(wire, "string")
-        assert await bus.use(wire) == "string"
+        bus.resources.provide(wire, "string")
+        assert await bus.resources.use(wire) == "string"
         with pytest.raises(ConfigurationError, match="wire is in use already"):
-            bus.provide(wire, "rope")
+            bus.resources.provide(wire, "rope")
     assert journal.notes == []
 
 
@@ -158,7 +158,7 @@ async def test_it_is_closed_in_the_task_and_the_context_in_which_it_was_opened()
 
     with structlog.testing.capture_logs() as lines:
         async with EventBus("memory://") as bus:
-            assert await asyncio.create_task(bus.use(Resource("scope", scoped))) == "scoped"
+            assert await asyncio.create_task(bus.resources.use(Resource("scope", scoped))) == "scoped"
     assert lines == []
     assert len(tasks) == 2
     assert tasks[0] is tasks[1]
@@ -184,10 +184,10 @@ async def test_one_that_ends_while_it_is_in_use_is_told_of_and_opened_again() ->
     cable = Resource("cable", cabled)
     with structlog.testing.capture_logs() as lines:
         async with EventBus("memory://") as bus:
-            await bus.use(cable)
+            await bus.resources.use(cable)
             fail.set()
             await until(lambda: lines)
             fail.clear()
-            assert await bus.use(cable) == "cable"
+            assert await bus.resources.use(cable) == "cable"
     assert [(line["event"], line["resource"]) for line in lines] == [("a resource ended while it was in use", "cable")]
     assert notes == ["open", "open", "close"]

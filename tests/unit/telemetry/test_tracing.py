@@ -233,7 +233,7 @@ async def test_without_tracing_a_traceparent_is_handed_from_event_to_event() -> 
 
 def test_events_of_a_transaction_descend_from_the_span_that_is_current(recorder: Recorder) -> None:
     bus = EventBus("memory://", tracer=recorder.tracer)
-    bus._begin_tracing()
+    bus._publishing.begin_tracing()
     with recorder.tracer.start_as_current_span("request"):
         origin = bus._publishing.descend(Origin(correlation_id="c", traceparent=OUTSIDE))
     [request] = recorder.spans

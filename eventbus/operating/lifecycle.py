@@ -1,0 +1,176 @@
+"""What a bus is made of, and how it is opened and closed: the part of `EventBus` that publishes nothing."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from eventbus.contract.broker import Broker
+from eventbus.contract.circuits import Calls
+from eventbus.contract.codec import MAX_PAYLOAD
+from eventbus.contract.retention import Retention
+from eventbus.contract.transaction import Database
+from eventbus.errors import ConfigurationError, hide_password
+from eventbus.handling.listeners import AnyListener
+from eventbus.handling.middleware import Middleware, find_faults
+from eventbus.memory import MemoryTransport
+from eventbus.process.closing import Closing
+from eventbus.process.home import Home
+from eventbus.process.resources import Resources
+from eventbus.publishing.breaker import Breaker
+from eventbus.publishing.inflight import Places
+from eventbus.publishing.publisher import MAX_PUBLISH_BYTES, Publisher
+from eventbus.publishing.spool import SPOOL_BYTES, Spool
+from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
+from eventbus.sessions import Contingency, Known
+from eventbus.settings import Settings
+from eventbus.telemetry import Metrics
+from eventbus.telemetry.publishing import Publishing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+PUBLISH_TIMEOUT = 5.0  # seconds
+MAX_PUBLISHES = 10_000
+
+_IN_MEMORY = "memory://"
+_NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # other characters have a meaning in patterns or hash tags
+
+
+class Lifecycle:
+    """A bus that can be opened and closed. The arguments: see EventBus."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        database: str | None = None,
+        publish_timeout: float = PUBLISH_TIMEOUT,
+        max_publishes: int = MAX_PUBLISHES,
+        max_publish_bytes: int = MAX_PUBLISH_BYTES,
+        spool: Path | str | None = None,
+        spool_bytes: int = SPOOL_BYTES,
+        max_payload: int = MAX_PAYLOAD,
+        retention: Retention = Retention(),
+        history: timedelta | None = None,
+        namespace: str = "eb",
+        middleware: Sequence[Middleware] = (),
+        listeners: Sequence[AnyListener] = (),
+        tracer: "Tracer | None" = None,
+    ) -> None:
+        counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
+        counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
+        _check(find_faults(middleware), namespace, counts, history, kept=database is not None)
+        target = url or Settings().require_redis_url()
+        self._max_payload = max_payload
+        self.retention = retention
+        self.history_kept = history
+        self.middleware = tuple(middleware)
+        self.metrics = Metrics()
+        self.listeners = tuple(listeners)
+        self._publishing = Publishing(self.metrics, tracer)
+        self.resources = Resources()
+        self.home = Home(must_be_open=not target.startswith(_IN_MEMORY))
+        self._transport = _broker_at(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.home)
+        self.closing = Closing()
+        self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
+        self._breaker = Breaker()
+        server = f"Redis at {hide_password(target)}"
+        self._publisher = Publisher(
+            self._transport,
+            self.spool,
+            self._breaker,
+            server=server,
+            timeout=publish_timeout,
+            limit=max_publishes,
+            most=max_publish_bytes,
+            home=self.home,
+        )
+        self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
+        self._known, self._calls = Known(), Calls()
+        self.database = _database_at(database, max_payload) if database else None
+
+    @property
+    def transport(self) -> Broker:
+        """What carries the events; another one may be put in its place before the bus is opened."""
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: Broker) -> None:
+        self._transport = self._publisher.transport = transport
+
+    @property
+    def in_flight(self) -> Places:
+        """Publishes that wait for Redis now: `len(bus.in_flight)`."""
+        return self._publisher.in_flight
+
+    async def __aenter__(self) -> Self:
+        self.home.enter()
+        try:
+            await self.transport.connect()
+            if self.database is not None:
+                await self.database.connect()
+        except BaseException:
+            await self.close()
+            raise
+        self.middleware = (*self._publishing.begin_tracing(), *self.middleware)
+        if self.spool is not None:
+            self.spool.start(self.transport, self._breaker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the bus, in the event loop that it was opened in; in another loop this raises ConfigurationError.
+
+        Workers that still run give back what they hold first. A second call does nothing. A call in a forked child
+        process does nothing either: the connections belong to the parent."""
+        if self.home.forked or self.home.closed or self.closing.begun:
+            return
+        if self.home.loop is not None:
+            self.home.check()
+        try:
+            await self.closing.begin()
+            await self.resources.close()
+            if self.spool is not None:
+                await self.spool.close()
+            if self.database is not None:
+                await self.database.close()
+            await self.transport.close()
+        finally:
+            self.home.leave()
+
+
+def _check(
+    wrong: Sequence[str], namespace: object, counts: Mapping[str, float], history: timedelta | None, *, kept: bool
+) -> None:
+    """Raises ConfigurationError naming all that is wrong with an EventBus' arguments. `wrong`: what was found before;
+    `kept`: it has a database."""
+    wrong = [*wrong, *(f"{name} {value} must be positive" for name, value in counts.items() if value <= 0)]
+    if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
+        wrong.append(f"namespace={namespace!r:.120} must be 1 to 100 letters, digits, '.', '_', ':' or '-'")
+    if history is not None and (not kept or history <= timedelta()):
+        wrong.append(f"history={history} needs database=…, and must be above 0, or None")
+    if wrong:
+        raise ConfigurationError("EventBus: " + "; ".join(wrong))
+
+
+def _broker_at(url: str, namespace: str, timeout: float, home: Home) -> Broker:
+    """The transport for a URL; not connected yet. `timeout`: seconds that a command may take."""
+    if url.startswith(_IN_MEMORY):
+        return MemoryTransport()
+    return RedisTransport(url, namespace=namespace, timeout=timeout, home=home)
+
+
+def _database_at(dsn: str, max_payload: int) -> Database:
+    """The database for an address; not connected yet. Raises ConfigurationError where asyncpg is not installed."""
+    try:
+        from eventbus.postgres import Database as Postgres  # noqa: PLC0415 - asyncpg is an extra
+    except ImportError:
+        raise ConfigurationError("database=… needs asyncpg: pip install 'eventbus[postgres]'") from None
+    return Postgres(dsn, max_payload=max_payload)
