@@ -11,7 +11,7 @@ import os
 import ssl
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -128,7 +128,7 @@ class Link:
         self.epoch = 0
         self.connected_at = 0.0
         self.client_id = 0
-        self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _end_predecessor
+        self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _greet
         self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
         _links.add(self)
 
@@ -305,35 +305,29 @@ class Link:
                 wired, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
             )
         try:
-            for command in self._greeting():
-                await self._send(wire, _pack(command))
-            self.client_id = await self._send(wire, _pack(("CLIENT", "ID")))
-            self._known_as = await self._end_predecessor(wire)
+            await self._greet(wire)
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()
             raise
         return wire
 
-    async def _end_predecessor(self, wire: _Wire) -> tuple[Argument, ...]:
-        """Ends the connection before this one: what it has sent is executed by now, or never will be. Else the server
-        might execute a command again after it was repeated over this connection, because the first try lay in the
-        socket of a frozen server or in a slow network. Returns a filter for CLIENT KILL that names this connection and
-        no other one, also after restarts.
+    async def _greet(self, wire: _Wire) -> None:
+        """Logs in, and ends the connection before this one: what it has sent is executed by now, or never will be. Else
+        the server might execute a command again after it was repeated over this connection, because the first try lay
+        in the socket of a frozen server or in a slow network.
 
-        A user who may not do that does without: then it returns ()."""
+        All in one round trip: on a slow network, several would take longer than CONNECT_TIMEOUT each time."""
+        ending = [("CLIENT", "KILL", *self._known_as)] if self._known_as else []
+        told = [self._send(wire, _pack(command)) for command in (*self._greeting(), ("CLIENT", "ID"))]
+        asked = [self._send(wire, _pack(command)) for command in (*ending, ("CLIENT", "INFO"))]
         try:
-            if self._known_as:
-                await self._send(wire, _pack(("CLIENT", "KILL", *self._known_as)))
-            told: bytes = await self._send(wire, _pack(("CLIENT", "INFO")))
-        except ReplyError:
-            return ()
-        names = dict(part.partition("=")[::2] for part in told.decode().split())
-        if names.get("addr", ":0").endswith(
-            ":0"
-        ):  # a Unix socket: all clients have the same address, and their numbers begin anew
-            return ()
-        return ("ID", names["id"], "ADDR", names["addr"])
+            for future in told:
+                self.client_id = await future
+            self._known_as = await _name_of(asked)
+        finally:
+            for future in (*told, *asked):
+                _forget(future)
 
     def _greeting(self) -> list[tuple[Argument, ...]]:
         options = self._options
@@ -361,6 +355,19 @@ class Link:
             tell = log.error if refused else log.warning
             tell("redis is away", server=self._server, connection=self._name, reason=detail)
             self._away = True
+
+
+async def _name_of(replies: Sequence[asyncio.Future[Reply]]) -> tuple[Argument, ...]:
+    """A filter for CLIENT KILL that names a connection and no other one, also after restarts. The last reply is that of
+    its CLIENT INFO. () for a user who may not do that, and does without."""
+    try:
+        *_, told = [await reply for reply in replies]
+    except ReplyError:
+        return ()
+    names = dict(part.partition("=")[::2] for part in told.decode().split())
+    if names.get("addr", ":0").endswith(":0"):  # a Unix socket: all have the same address, and numbers begin anew
+        return ()
+    return ("ID", names["id"], "ADDR", names["addr"])
 
 
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()

@@ -9,7 +9,8 @@ for its time several times in a lease, and learns two things from the answers:
 * what time the server has now. A command that is to take over leases says when it is meant to run. If it runs later,
   because it lay in the socket of a server that stood still or the clock was set, leases have to be older by as much.
 
-A clock that was set is noticed by comparing it with the loop's clock. Then all that was known before is forgotten.
+A clock that was set is noticed by comparing it with the loop's clock. Then all that was known before is forgotten, and
+no lease is over until a whole one has passed: by the server's clock, one renewed right before may look long over.
 """
 
 import asyncio
@@ -51,6 +52,7 @@ class Pulse:
             None  # the server's seconds; our clock's when we asked it, and when it had answered
         )
         self.steps_back = 0
+        self._set_at = -math.inf  # when its clock was seen to be set
 
     def watch(self, lease: float) -> None:
         """Look often enough for leases of so many seconds."""
@@ -67,6 +69,8 @@ class Pulse:
         """Seconds for which an entry must have gone without renewal, as of now, for its lease to be over. None if that
         is not known yet."""
         wanted, now = lease * SILENCE, self._clock()
+        if now - self._set_at < lease:
+            return None
         for begin, end in reversed(self._answered):
             if end - begin >= wanted:
                 return max(lease, now - (end - wanted))
@@ -116,6 +120,7 @@ class Pulse:
             return
         self._time = None
         self._answered.clear()
+        self._set_at = answered
         self.steps_back += behind > ahead
         log.warning(
             "the server's clock was set, or this machine slept: leases run anew, what is delayed moves with the clock",

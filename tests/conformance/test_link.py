@@ -238,6 +238,30 @@ async def test_a_server_without_a_free_connection_is_unavailable(own_redis: OwnR
         assert await eventually(lambda: answers(third)) == b"PONG"
 
 
+async def test_all_of_a_greeting_is_sent_before_the_first_answer() -> None:
+    """On a slow network, a round trip for each command would take longer than connecting may take, every time."""
+    heard = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = b""
+        while more := await reader.read(1000):
+            said += more
+            if all(word in said for word in (b"AUTH", b"SELECT", b"SETNAME", b"INFO")):
+                heard.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    link = Link(f"redis://:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/3", timeout=1.0, name="test")
+    connecting, hearing = asyncio.create_task(link.ready()), asyncio.create_task(heard.wait())
+    await asyncio.wait({connecting, hearing}, return_when=asyncio.FIRST_COMPLETED)
+    assert heard.is_set()
+    await link.close()
+    with pytest.raises(Unavailable):
+        await connecting
+    server.close()
+    await server.wait_closed()
+
+
 async def test_something_else_that_listens_there_is_unavailable() -> None:
     async def speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

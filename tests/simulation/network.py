@@ -111,6 +111,7 @@ class Network:
         self._cuts: dict[Process, _Cut] = {}
         self._lag, self._lags_until = 0.0, 0.0
         self.connections: list[Connection] = []
+        self.reached = 0.0  # when the last byte that was sent to the server arrives
         loop.connect = self.connect
 
     async def connect(self, process: Process, factory: Callable[[], asyncio.Protocol]) -> tuple[Any, asyncio.Protocol]:
@@ -178,6 +179,7 @@ class Network:
         if connection.lossy and data is not None:
             return
         connection.reached = arrival = max(arrival, connection.reached)
+        self.reached = max(self.reached, arrival)
         self.loop.at(arrival, partial(self._arrive_up, connection, data, self.loop.now))
 
     def _arrive_up(self, connection: Connection, data: bytes | None, sent: float) -> None:

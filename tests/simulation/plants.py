@@ -14,8 +14,7 @@ from eventbus.event import Status
 from eventbus.postgres import relay, relay_decisions
 from eventbus.postgres.relay_decisions import Relaying
 from eventbus.publishing.publisher import Publisher
-from eventbus.redis import scripts, transport
-from eventbus.redis.link import Link
+from eventbus.redis import link, scripts, transport
 from eventbus.redis.publishing import Publishing
 from eventbus.redis.pulse import Pulse
 from eventbus.redis.reading import Reader
@@ -216,10 +215,10 @@ def a_relay_that_slept_goes_on_where_it_was(stack: ExitStack) -> None:
     work=(QUICK,),
 )
 def a_connection_leaves_the_one_before_it_alone(stack: ExitStack) -> None:
-    async def end_predecessor(_self: Link, _wire: object) -> tuple[str, ...]:
+    async def name_of(_replies: object) -> tuple[str, ...]:
         return ()
 
-    stack.enter_context(mock.patch.object(Link, "_end_predecessor", end_predecessor))
+    stack.enter_context(mock.patch.object(link, "_name_of", name_of))
 
 
 @plant(ALONE, faults=(Fault("freeze", 0, 7.0, 13.0),), work=(QUICK._replace(seconds=25.0),))

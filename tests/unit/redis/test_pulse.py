@@ -124,6 +124,16 @@ def test_a_clock_that_was_set_is_told_once_and_leases_run_anew(clocks: Clocks, s
     assert clocks.pulse.steps_back == (1 if step < 0 else 0)
 
 
+def test_no_lease_is_over_before_a_whole_one_has_passed_since_the_clock_was_set(clocks: Clocks) -> None:
+    """A worker that was stopped right after it had taken an event may go on within its lease."""
+    clocks.answer_for(30.0)
+    clocks.server += 35.0
+    clocks.answer_for(LEASE - 0.5)
+    assert clocks.age_needed() is None
+    clocks.answer_for(1.0)
+    assert clocks.age_needed() == LEASE
+
+
 def test_a_clock_that_was_set_while_the_server_was_silent_is_seen_as_well(clocks: Clocks) -> None:
     clocks.answer_for(30.0)
     with capture_logs() as logs:
