@@ -71,6 +71,10 @@ class Proxy:
         self._wanted, self._lost = request, asyncio.Event()
         return self._lost
 
+    def lose_no_more(self) -> None:
+        """Take `lose_next_reply` back if nothing was lost since."""
+        self._losing = None
+
     def cut(self) -> None:
         """Reset every connection."""
         for end in self._ends:

@@ -8,6 +8,7 @@ from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Circuit, CircuitState
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
+from tests.waiting import in_a_span
 
 N8N = Circuit("n8n:ä:*", failures=3, pause=0.2, probe=0.3)
 
@@ -16,17 +17,26 @@ async def fail(transport: Broker, times: int, circuit: Circuit = N8N) -> list[bo
     return [await transport.circuits.failed(circuit) for _ in range(times)]
 
 
+def of(seconds: float) -> Circuit:
+    """A circuit for a test that takes some such spans; each of its tries has one of its own."""
+    return Circuit(f"{N8N.name} {seconds}", failures=3, pause=2 * seconds, probe=3 * seconds)
+
+
 async def test_failures_in_a_row_open_it(transport: Broker) -> None:
-    assert await transport.circuits.ask(N8N) == 0.0
-    assert await fail(transport, 2) == [False, False]
-    assert await transport.circuits.ask(N8N) == 0.0
-    assert await transport.circuits.troubled() == [CircuitState("n8n:ä:*", 2, False, 0.0)]
-    assert await fail(transport, 1) == [True]
-    assert 0.1 < await transport.circuits.ask(N8N) <= 0.2
-    [state] = await transport.circuits.troubled()
-    assert (state.name, state.failures, state.is_open) == ("n8n:ä:*", 3, True)
-    assert 0.0 < state.retry_in <= 0.25
-    assert await transport.circuits.ask(Circuit("other")) == 0.0
+    async def open_within(seconds: float) -> None:
+        circuit = of(seconds)
+        assert await transport.circuits.ask(circuit) == 0.0
+        assert await fail(transport, 2, circuit) == [False, False]
+        assert await transport.circuits.ask(circuit) == 0.0
+        assert CircuitState(circuit.name, 2, False, 0.0) in await transport.circuits.troubled()
+        assert await fail(transport, 1, circuit) == [True]
+        assert circuit.pause / 2 < await transport.circuits.ask(circuit) <= circuit.pause
+        [state] = [each for each in await transport.circuits.troubled() if each.name == circuit.name]
+        assert (state.failures, state.is_open) == (3, True)
+        assert 0.0 < state.retry_in <= circuit.pause + 0.05
+        assert await transport.circuits.ask(Circuit("other")) == 0.0
+
+    await in_a_span(open_within)
 
 
 async def test_an_answer_in_between_begins_the_row_anew(transport: Broker) -> None:
@@ -37,39 +47,58 @@ async def test_an_answer_in_between_begins_the_row_anew(transport: Broker) -> No
 
 
 async def test_one_is_let_through_after_the_pause_however_many_ask(transport: Broker) -> None:
-    await fail(transport, 3)
-    await asyncio.sleep(0.21)
-    waits = await asyncio.gather(*(transport.circuits.ask(N8N) for _ in range(10)))
-    assert sorted(waits)[0] == 0.0
-    assert len([wait for wait in waits if 0.2 < wait <= 0.3]) == 9, "for as long as the one may take"
+    async def let_through(seconds: float) -> None:
+        circuit = of(seconds)
+        await fail(transport, 3, circuit)
+        await asyncio.sleep(circuit.pause + 0.01)
+        waits = await asyncio.gather(*(transport.circuits.ask(circuit) for _ in range(10)))
+        assert sorted(waits)[0] == 0.0
+        assert len([wait for wait in waits if circuit.pause < wait <= circuit.probe]) == 9, (
+            "as long as the one may take"
+        )
+
+    await in_a_span(let_through)
 
 
 async def test_the_one_closes_it_or_opens_it_again(transport: Broker) -> None:
-    await fail(transport, 3)
-    await asyncio.sleep(0.21)
-    assert await transport.circuits.ask(N8N) == 0.0
-    assert await fail(transport, 1) == [True]
-    assert 0.1 < await transport.circuits.ask(N8N) <= 0.2, "another pause, and not the time that the one had"
-    await asyncio.sleep(0.21)
-    assert await transport.circuits.ask(N8N) == 0.0
-    await transport.circuits.succeeded(N8N)
-    assert await transport.circuits.ask(N8N) == await transport.circuits.ask(N8N) == 0.0
+    async def tells(seconds: float) -> None:
+        circuit = of(seconds)
+        await fail(transport, 3, circuit)
+        await asyncio.sleep(circuit.pause + 0.01)
+        assert await transport.circuits.ask(circuit) == 0.0
+        assert await fail(transport, 1, circuit) == [True]
+        wait = await transport.circuits.ask(circuit)
+        assert circuit.pause / 2 < wait <= circuit.pause, "another pause, and not the time that the one had"
+        await asyncio.sleep(circuit.pause + 0.01)
+        assert await transport.circuits.ask(circuit) == 0.0
+        await transport.circuits.succeeded(circuit)
+        assert await transport.circuits.ask(circuit) == await transport.circuits.ask(circuit) == 0.0
+
+    await in_a_span(tells)
 
 
 async def test_late_failures_do_not_make_the_pause_longer(transport: Broker) -> None:
-    await fail(transport, 3)
-    await asyncio.sleep(0.15)
-    assert await fail(transport, 2) == [True, True]
-    assert await transport.circuits.ask(N8N) <= 0.06
+    async def fail_late(seconds: float) -> None:
+        circuit = of(seconds)
+        await fail(transport, 3, circuit)
+        await asyncio.sleep(0.75 * circuit.pause)
+        assert await fail(transport, 2, circuit) == [True, True]
+        assert await transport.circuits.ask(circuit) <= 0.3 * circuit.pause
+
+    await in_a_span(fail_late)
 
 
 async def test_who_was_let_through_and_never_tells_is_not_waited_for(transport: Broker) -> None:
-    await fail(transport, 3)
-    await asyncio.sleep(0.21)
-    assert await transport.circuits.ask(N8N) == 0.0
-    assert await transport.circuits.ask(N8N) > 0.0
-    await asyncio.sleep(0.31)
-    assert await transport.circuits.ask(N8N) == 0.0
+    async def never_tells(seconds: float) -> None:
+        circuit = of(seconds)
+        await fail(transport, 3, circuit)
+        await asyncio.sleep(circuit.pause + 0.01)
+        assert await transport.circuits.ask(circuit) == 0.0
+        assert await transport.circuits.ask(circuit) > 0.0
+        await asyncio.sleep(circuit.probe + 0.01)
+        assert await transport.circuits.ask(circuit) == 0.0
+
+    await in_a_span(never_tells)
 
 
 async def test_failures_long_ago_are_in_no_row_and_all_is_forgotten_in_the_end(

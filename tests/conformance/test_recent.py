@@ -5,6 +5,7 @@ import asyncio
 from eventbus.contract.broker import Broker
 from eventbus.redis import RedisTransport
 from eventbus.redis.link import Link
+from tests.waiting import eventually, in_a_span
 
 
 async def test_the_last_ones_are_kept_by_position(transport: Broker) -> None:
@@ -31,13 +32,20 @@ async def test_nothing_is_added_by_nothing(transport: Broker) -> None:
 
 
 async def test_it_is_not_kept_for_ever(transport: Broker) -> None:
-    await transport.recent.add("talk", {b"a": 1}, keep=5, seconds=0.2)
-    await asyncio.sleep(0.12)
-    await transport.recent.add("talk", {b"b": 2}, keep=5, seconds=0.2)
-    await asyncio.sleep(0.12)
-    assert await transport.recent.read("talk") == [b"a", b"b"], "each addition keeps all for longer"
-    await asyncio.sleep(0.1)
-    assert await transport.recent.read("talk") == []
+    async def kept_for(seconds: float) -> None:
+        name = f"talk {seconds}"
+
+        async def forgotten() -> bool:
+            return await transport.recent.read(name) == []
+
+        await transport.recent.add(name, {b"a": 1}, keep=5, seconds=2 * seconds)
+        await asyncio.sleep(1.2 * seconds)
+        await transport.recent.add(name, {b"b": 2}, keep=5, seconds=2 * seconds)
+        await asyncio.sleep(1.2 * seconds)
+        assert await transport.recent.read(name) == [b"a", b"b"], "each addition keeps all for longer"
+        await eventually(forgotten)
+
+    await in_a_span(kept_for)
 
 
 async def test_positions_far_up_keep_their_order(redis_transport: RedisTransport, raw: Link) -> None:

@@ -49,6 +49,8 @@ async def test_each_event_is_stored_once_and_done_once_though_the_network_is_bad
                 trouble(ours)
                 await asyncio.sleep(0.25)
             theirs.latency, theirs.slice_size = 0.0, None
+            theirs.lose_no_more()
+            ours.lose_no_more()
             observed = await arena.settled(bus, warm_up + 200)
         check(observed, attempts=ATTEMPTS)
         assert all(process.poll() is None for process in arena.fleet.processes)

@@ -16,7 +16,7 @@ from eventbus.errors import Unavailable
 from eventbus.group import Group
 from tests.samples import consumer
 from tests.stopwatch import Stopwatch
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, in_a_span, until
 
 LEASE = 0.2
 
@@ -43,13 +43,13 @@ class Renewals:
 class Hands:
     """One consumer."""
 
-    def __init__(self, name: str = "gardener", timeout: float | None = 60.0) -> None:
-        self.group = Group(name, lease=LEASE, timeout=timeout)
+    def __init__(self, name: str = "gardener", timeout: float | None = 60.0, lease: float = LEASE) -> None:
+        self.group = Group(name, lease=lease, timeout=timeout)
         self.held: dict[Delivery, float] = {}
         self.running: dict[Delivery, asyncio.Task[None]] = {}
 
     def take(self, entry_id: str) -> Delivery:
-        subscription = consumer(group=self.group.name, lease=LEASE)
+        subscription = consumer(group=self.group.name, lease=self.group.lease)
         delivery = Delivery(subscription, entry_id, {b"id": f"event-{entry_id}".encode()})
         self.held[delivery] = 0.0
         return delivery
@@ -65,7 +65,7 @@ def renewals() -> Renewals:
 
 @asynccontextmanager
 async def guarding(renewals: Renewals, *hands: Hands) -> AsyncIterator[None]:
-    lifeline = asyncio.create_task(Lifeline(renewals, [h.in_hand for h in hands], LEASE).run())
+    lifeline = asyncio.create_task(Lifeline(renewals, [h.in_hand for h in hands], hands[0].group.lease).run())
     await asyncio.sleep(0)
     try:
         yield
@@ -96,28 +96,32 @@ async def test_where_nothing_is_held_nobody_asks(renewals: Renewals) -> None:
     assert renewals.asked == []
 
 
-async def test_a_blocked_loop_keeps_its_leases(renewals: Renewals) -> None:
-    hands = [Hands("gardener"), Hands("watchman")]
-    hands[0].take("1-0")
-    hands[1].take("2-0")
-    async with guarding(renewals, *hands):
-        await asyncio.sleep(LEASE / 3)
-        with Stopwatch() as watch:
-            blocked_at = time.monotonic()
-            block(LEASE * 4)
-            back_at = time.monotonic()
-            await until(lambda: renewals.closed)
-    moments = [blocked_at, *(at for at, _ in renewals.asked)]
-    gaps = [after - before for before, after in pairwise(moments)]
-    late = watch.kept_waiting
-    assert gaps[0] < LEASE / 3 + 0.1 + late, "what the loop would have renewed next has a third of its lease left"
-    assert max(gaps) < LEASE * 2 / 3 + late
-    assert len(gaps) <= (back_at - blocked_at) / (LEASE / 3) + 2, (
-        "no more often than the loop would, and one to begin with"
-    )
-    assert moments[-1] < back_at + 0.01 + late
-    assert {tuple(asked) for _, asked in renewals.asked} == {("1-0", "2-0")}
-    assert threading.get_ident() not in renewals.threads
+async def test_a_blocked_loop_keeps_its_leases() -> None:
+    async def blocked_for_four_leases(seconds: float) -> None:
+        lease, renewals = 2 * seconds, Renewals()
+        hands = [Hands("gardener", lease=lease), Hands("watchman", lease=lease)]
+        hands[0].take("1-0")
+        hands[1].take("2-0")
+        async with guarding(renewals, *hands):
+            await asyncio.sleep(lease / 3)
+            with Stopwatch() as watch:
+                blocked_at = time.monotonic()
+                block(lease * 4)
+                back_at = time.monotonic()
+                await until(lambda: renewals.closed)
+        moments = [blocked_at, *(at for at, _ in renewals.asked)]
+        gaps = [after - before for before, after in pairwise(moments)]
+        late = watch.kept_waiting
+        assert gaps[0] < lease / 3 + 0.1 + late, "what the loop would have renewed next has a third of its lease left"
+        assert max(gaps) < lease * 2 / 3 + late
+        assert len(gaps) <= (back_at - blocked_at) / (lease / 3) + 2, (
+            "no more often than the loop would, and one to begin with"
+        )
+        assert moments[-1] < back_at + 0.01 + late
+        assert {tuple(asked) for _, asked in renewals.asked} == {("1-0", "2-0")}
+        assert threading.get_ident() not in renewals.threads
+
+    await in_a_span(blocked_for_four_leases)
 
 
 async def test_the_log_says_once_who_blocks_and_where_and_once_that_it_is_over(renewals: Renewals) -> None:
