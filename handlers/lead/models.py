@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from eventbus.contract.history import Ending
 from handlers.common.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
 from handlers.common.paging import DEFAULT_LIMIT, Limit, PageQuery
-from handlers.lead.place import PlaceCursor
+from handlers.lead.timeline_cursor import PlaceCursor
 
 UNREACHABLE = "a lead needs at least one of name, email, phone"
 

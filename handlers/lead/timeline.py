@@ -21,7 +21,7 @@ from handlers.common.paging import Page
 from handlers.lead import store
 from handlers.lead.facts import LeadFacts
 from handlers.lead.models import Handled, LeadEvent, TimelineQuery
-from handlers.lead.place import Place
+from handlers.lead.timeline_cursor import Place
 
 CLOCKS = timedelta(days=1)  # by which clocks may differ: no event about a lead is older than the lead by more than this
 

@@ -13,7 +13,7 @@ from eventbus.contract.codec import encode
 from eventbus.event import Envelope, unix_ms, uuid7
 from eventbus.postgres.history import made
 from handlers.lead.facts import LeadFacts
-from handlers.lead.place import LATE
+from handlers.lead.timeline_cursor import LATE
 from tests.gateway.client import Client
 from tests.gateway.conftest import Tables
 

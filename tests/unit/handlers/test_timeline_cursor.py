@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from eventbus.event import uuid7
 from handlers.lead.models import TimelineQuery
-from handlers.lead.place import LATE, MOST_SEEN, Place
+from handlers.lead.timeline_cursor import LATE, MOST_SEEN, Place
 
 NOW = 1_800_000_000.0
 
