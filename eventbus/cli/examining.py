@@ -10,7 +10,7 @@ from eventbus.contract.codec import Fields
 from eventbus.contract.priorities import LANES
 from eventbus.contract.transaction import Connection
 from eventbus.event import stream_of
-from eventbus.operating.schemas import Examination, Place
+from eventbus.operating.schemas import Examination, Storage
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.link import Link
 from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
@@ -19,11 +19,11 @@ from eventbus.settings import Settings
 # In the order in which events go through these places: one that moves on meanwhile may be met twice, and is never
 # missed.
 TABLES = {
-    Place.OUTBOX: "eventbus_outbox",
-    Place.STORED: "eventbus_events",
-    Place.AGGREGATE: "eventbus_aggregate_events",
+    Storage.OUTBOX: "eventbus_outbox",
+    Storage.STORED: "eventbus_events",
+    Storage.AGGREGATE: "eventbus_aggregate_events",
 }
-IN_REDIS = (Place.SCHEDULED, Place.STREAM, Place.DEAD)
+IN_REDIS = (Storage.SCHEDULED, Storage.STREAM, Storage.DEAD)
 
 Named = tuple[str | None, Fields]  # what it is known by, if not by its id
 
@@ -37,15 +37,15 @@ class Looked:
     not_at: list[str] = field(default_factory=list)
 
 
-async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: int) -> Looked:
+async def look(places: Sequence[Storage], streams: Sequence[str] | None, limit: int) -> Looked:
     """Look at the events of these streams, or of all. Raises Unavailable if a server is away that is configured."""
     looked = Looked()
     in_database = [place for place in TABLES if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
-    if Place.SESSION in places:
+    if Storage.SESSION in places:
         async with reach.redis() as link:
             source = _unnamed(in_sessions(link, reach.NAMESPACE), streams)
-            await _take(looked, Place.SESSION, source, limit, "some of all")
+            await _take(looked, Storage.SESSION, source, limit, "some of all")
     if in_database:
         await _look_into_database(looked, in_database, streams, limit)
     if in_redis:
@@ -56,12 +56,12 @@ async def look(places: Sequence[Place], streams: Sequence[str] | None, limit: in
     return looked
 
 
-async def _look_at_stream(looked: Looked, link: Link, place: Place, stream: str, limit: int) -> None:
+async def _look_at_stream(looked: Looked, link: Link, place: Storage, stream: str, limit: int) -> None:
     match place:
-        case Place.SCHEDULED:
+        case Storage.SCHEDULED:
             source = _unnamed(scheduled(link, reach.NAMESPACE, stream))
             await _take(looked, place, source, limit, f"some of {stream}")
-        case Place.DEAD:
+        case Storage.DEAD:
             await _take(looked, place, dead_letters(link, reach.NAMESPACE, stream), limit, f"the oldest of {stream}")
         case _:
             for priority in LANES:
@@ -76,7 +76,7 @@ async def _unnamed(source: AsyncIterator[Fields], streams: Sequence[str] | None 
             yield None, fields
 
 
-async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None], limit: int, part: str) -> None:
+async def _take(looked: Looked, place: Storage, source: AsyncGenerator[Named, None], limit: int, part: str) -> None:
     count = 0
     async with aclosing(source) as found:
         async for name, fields in found:
@@ -91,7 +91,7 @@ async def _take(looked: Looked, place: Place, source: AsyncGenerator[Named, None
 
 
 async def _look_into_database(
-    looked: Looked, places: Sequence[Place], streams: Sequence[str] | None, limit: int
+    looked: Looked, places: Sequence[Storage], streams: Sequence[str] | None, limit: int
 ) -> None:
     if Settings().database_url is None or not find_spec("asyncpg"):
         lacks = "no database is configured" if Settings().database_url is None else "asyncpg is not installed"
@@ -103,7 +103,7 @@ async def _look_into_database(
         for place in places:
             if not await has(connection, TABLES[place]):
                 looked.not_at.append(f"{place}: there is no table {TABLES[place]}; see `eventbus migrate`")
-            elif place is Place.OUTBOX:
+            elif place is Storage.OUTBOX:
                 await _take(looked, place, _unnamed(unpublished(connection), streams), limit, "the oldest of all")
             else:
                 await _look_at_stored(looked, place, connection, streams, limit)
@@ -123,7 +123,7 @@ async def _connected() -> AsyncIterator[Connection]:
 
 
 async def _look_at_stored(
-    looked: Looked, place: Place, connection: Connection, streams: Sequence[str] | None, limit: int
+    looked: Looked, place: Storage, connection: Connection, streams: Sequence[str] | None, limit: int
 ) -> None:
     from eventbus.postgres.sampling import sample, stored_types  # noqa: PLC0415 - asyncpg is an extra
 

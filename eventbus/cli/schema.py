@@ -14,7 +14,7 @@ from eventbus.cli.source import AppOption, find_apps
 from eventbus.contract.upcasting import find_gaps, opens_from
 from eventbus.event import event_class, event_types
 from eventbus.group import Group
-from eventbus.operating.schemas import Examined, Fault, Place
+from eventbus.operating.schemas import Examined, Fault, Storage
 from eventbus.process.loop import run
 
 LIMIT = 1_000
@@ -49,7 +49,7 @@ def check(
     app: AppOption = None,
     *,
     places: Annotated[
-        list[Place] | None, typer.Option("--in", help="Look there alone; may be repeated. Default: everywhere.")
+        list[Storage] | None, typer.Option("--in", help="Look there alone; may be repeated. Default: everywhere.")
     ] = None,
     stream: Annotated[list[str] | None, typer.Option("--stream", "-s", help="Only this one; may be repeated.")] = None,
     limit: Annotated[
@@ -59,7 +59,7 @@ def check(
 ) -> None:
     """Can this code open what is in flight, delayed, dead and stored? Ask before a deploy. Exit code 1 if not."""
     find_apps(app)
-    gaps, looked = _gaps(), run(look(places or list(Place), stream, limit))
+    gaps, looked = _gaps(), run(look(places or list(Storage), stream, limit))
     found = looked.examination.found
     typer.echo(json.dumps(_told(found, gaps, looked), indent=2) if as_json else _screen(found, gaps, looked))
     if gaps or any(one.faults for one in found):
@@ -122,7 +122,7 @@ def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> s
 
 def _table(found: Sequence[Examined]) -> list[str]:
     """The table of types, with a column for each place where there was something."""
-    places = [place for place in Place if any(place in one.looked_at for one in found)]
+    places = [place for place in Storage if any(place in one.looked_at for one in found)]
     room = screen_width() - sum(len(f"  {name}") for name in ("version", *places))
     rows = [
         (cut(one.type, max(room, LEAST)), _versions(one), *(one.looked_at.get(place, "-") for place in places), "")

@@ -14,7 +14,7 @@ from eventbus.cli.columns import printable, screen_width
 from eventbus.cli.durations import ago, spoken
 from eventbus.contract.history import Ending, Execution
 from eventbus.contract.inspection import Related
-from eventbus.contract.traces import LIMIT, Found, Node, Place, Tree, carried, unfold
+from eventbus.contract.traces import LIMIT, Found, FoundIn, Node, Tree, carried, unfold
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
 from eventbus.postgres import executions, find, gather, stored_envelope
@@ -26,10 +26,10 @@ DEEPEST = 12  # levels that are drawn; what is deeper stands there with its dept
 
 _BAD = {Ending.DEAD: "bold red", Ending.FAILED: "yellow"}
 _PLACES = {
-    Place.RECORDED: "",
-    Place.OUTBOX: "waits in the outbox",
-    Place.SCHEDULED: "scheduled",
-    Place.STREAM: "not recorded yet",
+    FoundIn.RECORDED: "",
+    FoundIn.OUTBOX: "waits in the outbox",
+    FoundIn.SCHEDULED: "scheduled",
+    FoundIn.STREAM: "not recorded yet",
 }
 
 
@@ -63,7 +63,7 @@ async def _look(event_id: str) -> Tree:
             raise NoTrace(f"nobody knows {event_id}: `eventbus explain {event_id}` says where else it may be")
         found, complete = await gather(connection, first, None, LIMIT)
         found += carried(await _carried(first.correlation))
-        found.append(Found(first, Place.STREAM))
+        found.append(Found(first, FoundIn.STREAM))
         done = await executions(connection, list({one.envelope.id for one in found}))
     return unfold(first.correlation, found, done, complete=complete)
 
@@ -131,7 +131,7 @@ def _screen(tree: Tree, asked: str) -> Iterator[Text]:
         for execution in node.executions:
             told = Text(f"{below}   ").append(_line(tree, execution), _BAD.get(execution.outcome, "dim"))
             yield told
-        if not node.executions and node.place is Place.RECORDED:
+        if not node.executions and node.place is FoundIn.RECORDED:
             yield Text(f"{below}   ").append("nothing is known of any handler", "dim")
     yield Text(_sum(tree))
 

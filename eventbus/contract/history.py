@@ -77,7 +77,7 @@ class History(Protocol):
         them even if its worker has not written it down (or died before): with `seconds` 0.0."""
 
 
-class Recorder(Protocol):
+class HistoryWriter(Protocol):
     """Writes of the event store. All raise Unavailable while PostgreSQL is away."""
 
     async def record(self, events: Sequence[Passing]) -> None:

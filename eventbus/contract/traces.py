@@ -17,7 +17,7 @@ from eventbus.event import Envelope
 LIMIT = 10_000  # events of one trace
 
 
-class Place(StrEnum):
+class FoundIn(StrEnum):
     """Where an event was found.
 
     RECORDED   in the event store
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     """An event of a trace. `due`: the moment before which it is not delivered, if one was asked for and is known."""
 
     envelope: Envelope
-    place: Place = Place.RECORDED
+    place: FoundIn = FoundIn.RECORDED
     due: datetime | None = None
 
 
@@ -44,9 +44,9 @@ def carried(related: Iterable[Related]) -> list[Found]:
     """Events that Redis has told of: from streams, or with the seconds until they are due from schedules."""
     now = datetime.now(UTC)
     return [
-        Found(envelope, Place.STREAM)
+        Found(envelope, FoundIn.STREAM)
         if seconds is None
-        else Found(envelope, Place.SCHEDULED, now + timedelta(seconds=seconds))
+        else Found(envelope, FoundIn.SCHEDULED, now + timedelta(seconds=seconds))
         for envelope, seconds in related
     ]
 
@@ -57,7 +57,7 @@ class Node:
     cause, which was not found, or is one of its own effects. `executions` in the order in which they ended."""
 
     envelope: Envelope
-    place: Place
+    place: FoundIn
     due: datetime | None
     depth: int
     orphan: bool

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from eventbus.contract.aggregates import Aggregate
 from eventbus.contract.dedupe import WINDOW, Dedupe
-from eventbus.contract.history import History, Recorder
+from eventbus.contract.history import History, HistoryWriter
 from eventbus.contract.inspection import OutboxStanding
 from eventbus.contract.outgoing import Appender
 from eventbus.contract.replays import Replays
@@ -130,7 +130,7 @@ class Database(Protocol):
     @property
     def history(self) -> History: ...
     @property
-    def recorder(self) -> Recorder: ...
+    def recorder(self) -> HistoryWriter: ...
 
     @property
     def replays(self) -> Replays: ...

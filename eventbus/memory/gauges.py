@@ -123,7 +123,7 @@ class Starts:
             self._log.append((stamp, 1))
 
 
-class Places:
+class InFlightGauge:
     """The gauge of a bound in flight: what runs, and until when its place is kept without being renewed. Nobody knows
     when a place comes free: the more recently somebody started, the sooner the first in the line look again."""
 

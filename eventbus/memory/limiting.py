@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from eventbus.contract.inspection import InLine
 from eventbus.contract.limiting import Answer, Request, Spent
 from eventbus.contract.limits import RateLimit, in_words
-from eventbus.memory.gauges import Places
+from eventbus.memory.gauges import InFlightGauge
 from eventbus.memory.limits import Turnstile
 
 
@@ -43,11 +43,11 @@ class MemoryLimits:
             if member in gauge.line.dues
         )
 
-    def _places(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Places]]:
+    def _places(self, requests: Sequence[Request]) -> Iterator[tuple[Request, InFlightGauge]]:
         for request in requests:
             for bound in request.bounds:
                 gauge = self._turnstile(request).gauge(bound)
-                if isinstance(gauge, Places):
+                if isinstance(gauge, InFlightGauge):
                     yield request, gauge
 
     def _turnstile(self, request: Request) -> Turnstile:

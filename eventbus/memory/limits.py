@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from eventbus.contract.limiting import Answer, Bound, Request, Scope
 from eventbus.contract.limits import Limit, RateLimit
-from eventbus.memory.gauges import Gauge, Places, Starts
+from eventbus.memory.gauges import Gauge, InFlightGauge, Starts
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Turnstile:
         gauge = self.gauges.get(bound.scope)
         if gauge is None:
             limit = bound.limit
-            gauge = Starts(limit) if isinstance(limit, RateLimit) else Places(limit.count)
+            gauge = Starts(limit) if isinstance(limit, RateLimit) else InFlightGauge(limit.count)
             self.gauges[bound.scope], self.limits[bound.scope] = gauge, limit
         return gauge
 

@@ -20,7 +20,7 @@ from eventbus.process.closing import Closing
 from eventbus.process.home import Home
 from eventbus.process.resources import Resources
 from eventbus.publishing.breaker import Breaker
-from eventbus.publishing.inflight import Places
+from eventbus.publishing.inflight import PublishSlots
 from eventbus.publishing.publisher import MAX_PUBLISH_BYTES, Publisher
 from eventbus.publishing.spool import SPOOL_BYTES, Spool
 from eventbus.redis import COMMAND_TIMEOUT, RedisTransport
@@ -102,7 +102,7 @@ class Lifecycle:
         self._transport = self._publisher.transport = transport
 
     @property
-    def in_flight(self) -> Places:
+    def in_flight(self) -> PublishSlots:
         """Publishes that wait for Redis now: `len(bus.in_flight)`."""
         return self._publisher.in_flight
 

@@ -14,7 +14,7 @@ NO_TYPE = "?"  # the type of what is no envelope
 REASON_LIMIT, TYPE_LIMIT = 500, 200  # characters
 
 
-class Place(StrEnum):
+class Storage(StrEnum):
     """Where an event is found: in a session, in the outbox, delayed, in a stream and not settled, dead, in the event
     store, among those of an aggregate."""
 
@@ -31,7 +31,7 @@ class Place(StrEnum):
 class Fault:
     """Why some events cannot be opened; `ids` are those of the first few."""
 
-    place: Place
+    place: Storage
     reason: str
     count: int = 0
     ids: list[str] = field(default_factory=list)
@@ -44,14 +44,14 @@ class Examined:
     type: str
     version: int
     known: int | None
-    looked_at: dict[Place, int] = field(default_factory=dict)
-    faults: dict[tuple[Place, str], Fault] = field(default_factory=dict)
+    looked_at: dict[Storage, int] = field(default_factory=dict)
+    faults: dict[tuple[Storage, str], Fault] = field(default_factory=dict)
 
     @property
     def failing(self) -> int:
         return sum(fault.count for fault in self.faults.values())
 
-    def fault(self, place: Place, reason: str) -> Fault:
+    def fault(self, place: Storage, reason: str) -> Fault:
         """The fault for this reason, or for OTHERS beyond REASONS: a reason may quote the event, and so differ for
         each."""
         if (place, reason) not in self.faults and len(self.faults) >= REASONS:
@@ -70,7 +70,7 @@ class Examination:
         """By type and version; what does not open first."""
         return sorted(self._found.values(), key=lambda one: (not one.faults, one.type, one.version))
 
-    def look(self, place: Place, fields: Fields, name: str | None = None) -> None:
+    def look(self, place: Storage, fields: Fields, name: str | None = None) -> None:
         """Open one event. `name`: what it is known by in this place, if not by its id."""
         event_type, version, reason = NO_TYPE, 0, None
         try:

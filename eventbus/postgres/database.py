@@ -22,7 +22,7 @@ from eventbus.postgres import aggregates, driver
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.outbox_status import standing
-from eventbus.postgres.recording import Recorder
+from eventbus.postgres.recording import PostgresHistoryWriter
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
 from eventbus.process import crash_points
@@ -61,7 +61,7 @@ class Database:
         self._home = Home()
         self.history = EventStore(self.connection)
         self.replays = PostgresReplays(self.connection)
-        self.recorder = Recorder(self.connection)
+        self.recorder = PostgresHistoryWriter(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""

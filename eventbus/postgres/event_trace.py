@@ -9,7 +9,7 @@ import orjson
 
 from eventbus.contract.history import Selection
 from eventbus.contract.inspection import Trace
-from eventbus.contract.traces import Found, Place
+from eventbus.contract.traces import Found, FoundIn
 from eventbus.contract.transaction import Connection, Row
 from eventbus.event import Envelope, unix_ms
 from eventbus.postgres.history import conditions
@@ -113,9 +113,9 @@ async def _recorded(connection: Connection, correlation_id: str, organization: s
 def _moving(row: Row) -> Found:
     due: datetime | None = row["due_at"]
     if row["published_at"] is None:
-        place = Place.OUTBOX
+        place = FoundIn.OUTBOX
     else:
-        place = Place.SCHEDULED if due is not None and due > datetime.now(UTC) else Place.STREAM
+        place = FoundIn.SCHEDULED if due is not None and due > datetime.now(UTC) else FoundIn.STREAM
     return Found(envelope_of(row), place, due)
 
 

@@ -57,8 +57,8 @@ _COLLISION = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
 log = get_logger("eventbus.history")
 
 
-class Recorder:
-    """eventbus.contract.history.Recorder, on a pool."""
+class PostgresHistoryWriter:
+    """eventbus.contract.history.HistoryWriter, on a pool."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect

@@ -4,7 +4,7 @@ import asyncio
 import math
 
 
-class Places:
+class PublishSlots:
     """At most `limit` taken at a time, of `most` bytes together: `take(size)` or `await take_in_turn(size)`, and a
     `give_back(size)` for each. One that is larger than all of that has its turn when nothing else is under way.
 

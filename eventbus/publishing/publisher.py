@@ -14,7 +14,7 @@ from eventbus.event import Status
 from eventbus.process.home import Home
 from eventbus.process.timeouts import Deadlines
 from eventbus.publishing.breaker import Breaker
-from eventbus.publishing.inflight import Places
+from eventbus.publishing.inflight import PublishSlots
 from eventbus.publishing.spool import Spool, patience, refused_by_both
 
 MAX_PUBLISH_BYTES = 64 * 2**20
@@ -49,7 +49,7 @@ class Publisher:
         self._timeout = timeout
         self._limit = limit
         self._patience = patience(timeout, spool)
-        self.in_flight = Places(limit, most)
+        self.in_flight = PublishSlots(limit, most)
         self._most = most
         self._in_line = 0  # bytes of those that wait for their turn
         self._deadlines = Deadlines(self._patience)

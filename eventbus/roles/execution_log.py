@@ -11,7 +11,7 @@ from itertools import islice
 from time import time
 
 from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Snooze
-from eventbus.contract.history import Ending, Execution, Recorder
+from eventbus.contract.history import Ending, Execution, HistoryWriter
 from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.handling.listeners import Finished
@@ -41,7 +41,7 @@ log = get_logger("eventbus.history")
 class Executions:
     """Listener of all groups without a tap, and the role that writes."""
 
-    def __init__(self, store: Recorder) -> None:
+    def __init__(self, store: HistoryWriter) -> None:
         self._store = store
         self._waiting: deque[_Ended] = deque()
         self._unwritten: list[tuple[str, Execution]] = []  # in the write that is under way, or has failed

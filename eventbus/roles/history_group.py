@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from eventbus.context import HandlerBus
-from eventbus.contract.history import Recorder
+from eventbus.contract.history import HistoryWriter
 from eventbus.contract.tap import Passing
 from eventbus.errors import Unavailable
 from eventbus.group import Group
@@ -50,7 +50,7 @@ def is_recorder(group: Group) -> bool:
 class Expiry:
     """A Role: `run()` for ever. Makes the next partitions in time, and drops months that were kept for long enough."""
 
-    def __init__(self, store: Recorder, keep: timedelta) -> None:
+    def __init__(self, store: HistoryWriter, keep: timedelta) -> None:
         self._store = store
         self._keep = keep
 

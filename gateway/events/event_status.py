@@ -31,7 +31,7 @@ _PHASES = {
 OVERSEERS = frozenset({"admin", "system"})  # roles that see what is meant for any user
 
 
-class Place(StrEnum):
+class EventLocation(StrEnum):
     """OUTBOX: committed, and on its way to its stream. GONE: trimmed when all were done with it, or never stored,
     because another one held its dedupe key."""
 
@@ -75,7 +75,7 @@ class EventState(Answer):
     """`not_known`: in sentences, for people."""
 
     event_id: str
-    status: Place
+    status: EventLocation
     due_at: datetime | None
     envelope: ShownEnvelope
     groups: list[GroupState]
@@ -147,12 +147,12 @@ def is_visible(envelope: Envelope, caller: Caller) -> bool:
     return user is None or user == caller.user
 
 
-def _place(standing: EventStanding, traced: Trace) -> Place:
+def _place(standing: EventStanding, traced: Trace) -> EventLocation:
     if standing.scheduled is not None:
-        return Place.SCHEDULED
+        return EventLocation.SCHEDULED
     if standing.stream is not None:
-        return Place.STORED
-    return Place.OUTBOX if traced.committed and not traced.published else Place.GONE
+        return EventLocation.STORED
+    return EventLocation.OUTBOX if traced.committed and not traced.published else EventLocation.GONE
 
 
 def _due(standing: EventStanding, traced: Trace) -> datetime | None:
@@ -238,13 +238,13 @@ def _attempts(told: GroupStanding) -> int | None:
             return None
 
 
-def _unknown(place: Place, groups: Sequence[GroupState]) -> list[str]:
+def _unknown(place: EventLocation, groups: Sequence[GroupState]) -> list[str]:
     told = []
-    if place is Place.GONE:
+    if place is EventLocation.GONE:
         told.append(
             "groups: the event is in its stream no more; those that wrote nothing in a transaction are not named"
         )
-    if place in {Place.OUTBOX, Place.SCHEDULED}:
+    if place in {EventLocation.OUTBOX, EventLocation.SCHEDULED}:
         told.append("groups: it has not been given to any yet")
     if any(state.attempts is None for state in groups):
         told.append("attempts: how many a group needed is kept for tracked groups only, once it has completed")

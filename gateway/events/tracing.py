@@ -8,7 +8,7 @@ from datetime import datetime
 
 from eventbus import Envelope, EventBus, Transaction, Unavailable
 from eventbus.contract.history import Ending, Execution
-from eventbus.contract.traces import Found, Node, Place, Tree, carried, unfold
+from eventbus.contract.traces import Found, FoundIn, Node, Tree, carried, unfold
 from eventbus.postgres import executions, find, gather, stored_envelope
 from gateway.callers.auth import Caller
 from gateway.events.event_status import OVERSEERS, held, is_visible, known_streams, remembered
@@ -45,7 +45,7 @@ class TracedEvent(Answer):
     caused_by: str | None
     orphan: bool
     replayed: bool
-    place: Place
+    place: FoundIn
     due_at: datetime | None
     failed: bool
     executions: list[TracedExecution]
@@ -81,7 +81,7 @@ async def _find(bus: EventBus, tx: Transaction, event_id: str) -> Found | None:
     envelope = await stored_envelope(tx.connection, event_id)
     if envelope is None:
         envelope = await held(bus, await bus.events.locate(event_id, known_streams()))
-    return None if envelope is None else Found(envelope, Place.STREAM)
+    return None if envelope is None else Found(envelope, FoundIn.STREAM)
 
 
 async def _is_visible(tx: Transaction, envelope: Envelope, caller: Caller) -> bool:

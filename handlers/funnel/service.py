@@ -14,7 +14,7 @@ from handlers.funnel.models import Funnel, NewFunnel, Step, TaskTemplate
 from handlers.funnel.store import StepRow, TemplateRow
 
 
-class Place(NamedTuple):
+class StepId(NamedTuple):
     """A step of a funnel."""
 
     funnel_id: UUID
@@ -48,7 +48,7 @@ async def page(tx: Transaction, organization: str, query: PageQuery) -> Page[Fun
 
 async def locate(
     connection: Connection, organization: str, funnel_id: UUID | None, step_id: UUID | None
-) -> Place | None:
+) -> StepId | None:
     """Where a lead belongs: in the step, else in the first step of the funnel, else nowhere.
 
     Raises Invalid if there is no such step or funnel, or the step is another funnel's."""
@@ -64,7 +64,7 @@ async def locate(
             raise Invalid("funnelId", "there is no such funnel")
     else:
         return None
-    return Place(row["funnel_id"], row["id"])
+    return StepId(row["funnel_id"], row["id"])
 
 
 async def _with_steps(connection: Connection, organization: str, funnels: Sequence[Row]) -> list[Funnel]:

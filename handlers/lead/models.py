@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from eventbus.contract.history import Ending
 from handlers.common.fields import Answer, Email, Label, Line, Phone, Query, Request, UserId, without_default
 from handlers.common.paging import DEFAULT_LIMIT, Limit, PageQuery
-from handlers.lead.timeline_cursor import PlaceCursor
+from handlers.lead.timeline_cursor import CursorParameter
 
 UNREACHABLE = "a lead needs at least one of name, email, phone"
 
@@ -81,7 +81,7 @@ class Lead(Answer):
 
 class TimelineQuery(Query):
     limit: Limit = DEFAULT_LIMIT
-    cursor: PlaceCursor | None = None
+    cursor: CursorParameter | None = None
 
 
 class Handled(Answer):

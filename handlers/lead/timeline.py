@@ -21,7 +21,7 @@ from handlers.common.paging import Page
 from handlers.lead import store
 from handlers.lead.facts import LeadFacts
 from handlers.lead.models import Handled, LeadEvent, TimelineQuery
-from handlers.lead.timeline_cursor import Place
+from handlers.lead.timeline_cursor import TimelineCursor
 
 CLOCKS = timedelta(days=1)  # by which clocks may differ: no event about a lead is older than the lead by more than this
 
@@ -32,14 +32,14 @@ async def page(tx: Transaction, organization: str, lead_id: UUID, query: Timelin
     lead = await store.find(tx.connection, organization, lead_id)
     if lead is None:
         raise NotFound("lead")
-    place = query.cursor or Place()
+    cursor = query.cursor or TimelineCursor()
     found = await about(
         tx.connection,
         organization,
         str(lead_id),
         LeadFacts,
-        behind=place.behind,
-        but=place.seen,
+        behind=cursor.behind,
+        but=cursor.seen,
         since=lead["created_at"] - CLOCKS,
         limit=query.limit + 1,
     )
@@ -48,7 +48,7 @@ async def page(tx: Transaction, organization: str, lead_id: UUID, query: Timelin
     handled = _last_of_each(await executions(tx.connection, ids))
     return Page[LeadEvent](
         items=[_event(known, handled.get(known.envelope.id, {}).values()) for known in shown],
-        next_cursor=place.after([UUID(each) for each in ids], time.time()).encode() if more else None,
+        next_cursor=cursor.after([UUID(each) for each in ids], time.time()).encode() if more else None,
     )
 
 

@@ -20,14 +20,14 @@ _BYTES = 16  # of an id
 _LAST = UUID(int=1 << 124)  # in the year 2527: no event has a larger id
 
 
-class Place(NamedTuple):
+class TimelineCursor(NamedTuple):
     """`behind`: no event up to this id is shown any more. `seen`: larger ids that are not shown any more, either."""
 
     behind: UUID = UUID(int=0)
     seen: frozenset[UUID] = frozenset()
 
     def after(self, page: Sequence[UUID], now: float) -> Self:
-        """The place once this page has been seen, too. The page is not empty; `now`: seconds since the epoch."""
+        """The cursor once this page has been seen, too. The page is not empty; `now`: seconds since the epoch."""
         behind = max(self.behind, min(page[-1], _first_id(now - LATE)))
         seen = sorted(each for each in self.seen.union(page) if each > behind)
         if len(seen) > MOST_SEEN:
@@ -40,7 +40,7 @@ class Place(NamedTuple):
         return urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _decode(cursor: object) -> Place:
+def _decode(cursor: object) -> TimelineCursor:
     try:
         packed = urlsafe_b64decode(f"{cursor}==")
         behind, *seen = [UUID(bytes=packed[at : at + _BYTES]) for at in range(0, len(packed), _BYTES)]
@@ -48,10 +48,10 @@ def _decode(cursor: object) -> Place:
         raise ValueError("not a cursor of this list") from None
     if len(seen) > MOST_SEEN or behind >= _LAST:
         raise ValueError("not a cursor of this list")
-    return Place(behind, frozenset(seen))
+    return TimelineCursor(behind, frozenset(seen))
 
 
-PlaceCursor = Annotated[Place, PlainValidator(_decode), WithJsonSchema({"type": "string"})]
+CursorParameter = Annotated[TimelineCursor, PlainValidator(_decode), WithJsonSchema({"type": "string"})]
 
 
 def _first_id(seconds: float) -> UUID:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from eventbus.contract.limiting import Answer, Request
 from eventbus.contract.limits import InFlight
-from eventbus.memory.gauges import Places
+from eventbus.memory.gauges import InFlightGauge
 from eventbus.memory.limits import Turnstile
 from eventbus.redis import limiting, scripts
 from eventbus.redis.keys import limit_keys
@@ -54,7 +54,7 @@ class Rule:
         for request in requests:
             for bound in request.bounds:
                 gauge = self.turnstile.gauge(bound)
-                if isinstance(gauge, Places):
+                if isinstance(gauge, InFlightGauge):
                     gauge.running.pop(request.member, None)
 
 

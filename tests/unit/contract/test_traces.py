@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from eventbus.contract.history import Ending, Execution
-from eventbus.contract.traces import Found, Place, Tree, unfold
+from eventbus.contract.traces import Found, FoundIn, Tree, unfold
 from eventbus.event import Envelope, uuid7
 
 
@@ -73,8 +73,8 @@ def test_a_long_chain_is_no_deep_recursion() -> None:
 
 
 def test_of_an_event_that_was_found_twice_the_first_counts() -> None:
-    [node] = unfold("c-1", [Found(ROOT), Found(ROOT, Place.OUTBOX)]).nodes
-    assert node.place is Place.RECORDED
+    [node] = unfold("c-1", [Found(ROOT), Found(ROOT, FoundIn.OUTBOX)]).nodes
+    assert node.place is FoundIn.RECORDED
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 from eventbus.contract.codec import Fields, encode, pairs
 from eventbus.event import Envelope, Event, uuid7
-from eventbus.operating.schemas import NAMED, NO_TYPE, OTHERS, REASONS, Examination, Place
+from eventbus.operating.schemas import NAMED, NO_TYPE, OTHERS, REASONS, Examination, Storage
 
 
 class Signed(Event, type="schemas.signed", version=2):
@@ -23,24 +23,24 @@ def fields(data: bytes = b"{}", version: int = 1, event_type: str = "schemas.sig
 
 def test_what_opens_is_counted_by_type_version_and_place() -> None:
     examination = Examination()
-    for place in (Place.STREAM, Place.STREAM, Place.DEAD):
+    for place in (Storage.STREAM, Storage.STREAM, Storage.DEAD):
         examination.look(place, fields(b'{"contract": "c"}'))
-    examination.look(Place.STORED, fields(b'{"contractId": "c"}', 2))
+    examination.look(Storage.STORED, fields(b'{"contractId": "c"}', 2))
     first, second = examination.found
     assert (first.type, first.version, first.known, first.failing) == ("schemas.signed", 1, 2, 0)
-    assert first.looked_at == {Place.STREAM: 2, Place.DEAD: 1}
-    assert (second.version, second.looked_at) == (2, {Place.STORED: 1})
+    assert first.looked_at == {Storage.STREAM: 2, Storage.DEAD: 1}
+    assert (second.version, second.looked_at) == (2, {Storage.STORED: 1})
 
 
 def test_what_does_not_open_comes_first_with_reasons_and_the_first_few_ids() -> None:
     examination = Examination()
-    examination.look(Place.STREAM, fields(b'{"contractId": "c"}', 2))
+    examination.look(Storage.STREAM, fields(b'{"contractId": "c"}', 2))
     bad = [fields(b'{"kontrakt": "c"}') for _ in range(5)]
     for one in bad:
-        examination.look(Place.STREAM, one)
-    examination.look(Place.DEAD, bad[0], "schemas/1-0")
-    examination.look(Place.DEAD, fields(event_type="schemas.nobody_knows"))
-    examination.look(Place.DEAD, {b"id": b"1"}, "schemas/2-0")
+        examination.look(Storage.STREAM, one)
+    examination.look(Storage.DEAD, bad[0], "schemas/1-0")
+    examination.look(Storage.DEAD, fields(event_type="schemas.nobody_knows"))
+    examination.look(Storage.DEAD, {b"id": b"1"}, "schemas/2-0")
     found = examination.found
     assert [(one.type, one.version, one.known, one.failing) for one in found] == [
         (NO_TYPE, 0, None, 1),
@@ -49,10 +49,10 @@ def test_what_does_not_open_comes_first_with_reasons_and_the_first_few_ids() -> 
         ("schemas.signed", 2, 2, 0),
     ]
     in_stream, dead = found[2].faults.values()
-    assert (in_stream.place, in_stream.count) == (Place.STREAM, 5)
+    assert (in_stream.place, in_stream.count) == (Storage.STREAM, 5)
     assert in_stream.ids == [one[b"id"].decode() for one in bad[:NAMED]]
     assert "KeyError: 'contract'" in in_stream.reason
-    assert (dead.place, dead.ids) == (Place.DEAD, ["schemas/1-0"])
+    assert (dead.place, dead.ids) == (Storage.DEAD, ["schemas/1-0"])
     assert "imported" in next(iter(found[1].faults.values())).reason
 
 
@@ -66,7 +66,7 @@ def test_reasons_are_bounded() -> None:
 
     examination = Examination()
     for n in range(100):
-        examination.look(Place.STREAM, fields(b'{"n": %d}' % n, 1, "schemas.quoting"))
+        examination.look(Storage.STREAM, fields(b'{"n": %d}' % n, 1, "schemas.quoting"))
     [found] = examination.found
     assert (found.failing, len(found.faults)) == (100, REASONS + 1)
-    assert found.faults[Place.STREAM, OTHERS].count == 100 - REASONS
+    assert found.faults[Storage.STREAM, OTHERS].count == 100 - REASONS

@@ -1,14 +1,14 @@
-"""Places: bounded, and given in turn."""
+"""PublishSlots: bounded, and given in turn."""
 
 import asyncio
 import random
 from collections.abc import Callable
 
-from eventbus.publishing.inflight import Places
+from eventbus.publishing.inflight import PublishSlots
 from tests.waiting import PATIENCE
 
 
-async def work(places: Places, seconds: float, begun: Callable[[], None] = lambda: None) -> None:
+async def work(places: PublishSlots, seconds: float, begun: Callable[[], None] = lambda: None) -> None:
     if not places.take():
         await places.take_in_turn()
     try:
@@ -19,7 +19,7 @@ async def work(places: Places, seconds: float, begun: Callable[[], None] = lambd
 
 
 async def test_no_more_than_the_limit_and_first_come_first_served() -> None:
-    places = Places(3)
+    places = PublishSlots(3)
     order: list[int] = []
     most: list[int] = []
 
@@ -37,7 +37,7 @@ async def test_no_more_than_the_limit_and_first_come_first_served() -> None:
 
 
 async def test_nobody_overtakes_those_who_wait() -> None:
-    places = Places(1)
+    places = PublishSlots(1)
     assert places.take()
     waiting = asyncio.create_task(places.take_in_turn())
     await asyncio.sleep(0)
@@ -49,7 +49,7 @@ async def test_nobody_overtakes_those_who_wait() -> None:
 
 
 async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
-    places, chance = Places(2), random.Random(1)
+    places, chance = PublishSlots(2), random.Random(1)
     for _ in range(50):
         tasks = [asyncio.create_task(work(places, 0.0001 * chance.randrange(3))) for _ in range(20)]
         for _ in range(chance.randrange(8)):
@@ -62,7 +62,7 @@ async def test_cancelled_at_any_point_nobody_takes_a_place_along() -> None:
 
 
 async def test_one_that_does_not_fit_lets_those_behind_it_in_when_it_goes() -> None:
-    places = Places(10, 100)
+    places = PublishSlots(10, 100)
     assert places.take(60)
     large, small = (asyncio.create_task(places.take_in_turn(size)) for size in (50, 40))
     await asyncio.sleep(0)

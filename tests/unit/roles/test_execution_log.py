@@ -21,7 +21,7 @@ AWAY = Unavailable("PostgreSQL", "no answer")
 
 
 class Store:
-    """An eventbus.contract.history.Recorder that fails as it is told to; `reached` when it does so after it has
+    """An eventbus.contract.history.HistoryWriter that fails as it is told to; `reached` when it does so after it has
     written."""
 
     def __init__(self) -> None:
