@@ -1,0 +1,1 @@
+"""A run in words and pictures: tables, plots, goals, and their place in benchmarks/README.md."""
