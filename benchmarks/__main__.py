@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks import contenders, provenance, report, runner, tables
-from benchmarks.contenders import Contender
-from benchmarks.outcome import LATEST, PARTIAL, Absence, Outcome
-from benchmarks.screen import Screen
-from benchmarks.servers import server
+from benchmarks.contenders import registry as contenders
+from benchmarks.contenders.registry import Contender
+from benchmarks.reporting import report, tables
+from benchmarks.running import provenance, runner
+from benchmarks.running.outcome import LATEST, PARTIAL, Absence, Outcome
+from benchmarks.running.screen import Screen
+from benchmarks.running.servers import server
 from benchmarks.suites import Plan, Suite, suites
 from eventbus.process.logs import configure
 

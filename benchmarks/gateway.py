@@ -28,10 +28,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bare
-from benchmarks.load import NUMBER, Answered, Job, load
-from benchmarks.processes import cpu_seconds
-from benchmarks.servers import machine, server
+from benchmarks.programs import bare
+from benchmarks.programs.load import NUMBER, Answered, Job, load
+from benchmarks.running.processes import cpu_seconds
+from benchmarks.running.servers import machine, server
 from eventbus.embedded import EmbeddedPostgres
 from gateway.callers.auth import make_token
 
@@ -175,7 +175,7 @@ class Target:
 @contextmanager
 def bare_process() -> Iterator[Target]:
     """The bare handler, which is sent the same bytes as the gateway, token included."""
-    with module_process("benchmarks.bare", stdout=subprocess.PIPE) as process:
+    with module_process("benchmarks.programs.bare", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         headers = {"Authorization": f"Bearer {_token('x' * 32)}"}

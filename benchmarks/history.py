@@ -24,8 +24,8 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import cpu_seconds
-from benchmarks.servers import flush, machine, server
+from benchmarks.running.processes import cpu_seconds
+from benchmarks.running.servers import flush, machine, server
 from eventbus import Context, Event, EventBus, Group, Worker
 from eventbus.embedded import EmbeddedPostgres
 from eventbus.postgres import apply, load

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import cpu_seconds
-from benchmarks.servers import flush, machine, server
+from benchmarks.running.processes import cpu_seconds
+from benchmarks.running.servers import flush, machine, server
 from eventbus import Context, Event, EventBus, Group, Worker
 from eventbus.process.logs import configure
 from eventbus.process.loop import run
@@ -157,7 +157,7 @@ async def priority(url: str) -> list[Row]:
 async def rate(url: str) -> list[Row]:
     """1,000 events through three worker processes that share a limit of 100/s; then a pause under load."""
     async with EventBus(url) as bus:
-        fleet = [_process("benchmarks.limited", url) for _ in range(3)]
+        fleet = [_process("benchmarks.programs.limited", url) for _ in range(3)]
         try:
             async with Redis.from_url(url) as client:
                 await asyncio.sleep(2)  # they are up, and wait
@@ -194,7 +194,7 @@ async def idle(url: str, seconds: float = 20.0) -> list[Row]:
 
 async def idle_costs(url: str, seconds: float) -> tuple[float, float]:
     """Share of a core, and commands per second to the server."""
-    process = _process("benchmarks.idle", url)
+    process = _process("benchmarks.programs.idle", url)
     try:
         async with Redis.from_url(url) as client:
             await asyncio.sleep(4)

@@ -10,9 +10,9 @@ What an event costs in commands and writes is exact, and guarded in tests/integr
 import time
 from collections.abc import Awaitable, Callable
 
-from benchmarks import ours, raw
-from benchmarks.measure import Figure, Tick
-from benchmarks.servers import flush, server
+from benchmarks.contenders import ours, raw
+from benchmarks.running.measure import Figure, Tick
+from benchmarks.running.servers import flush, server
 from eventbus.process.logs import configure
 from eventbus.process.loop import run
 

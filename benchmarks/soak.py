@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.ours import Measured, example
-from benchmarks.processes import resident_bytes
-from benchmarks.servers import machine, server
+from benchmarks.contenders.ours import Measured, example
+from benchmarks.running.processes import resident_bytes
+from benchmarks.running.servers import machine, server
 from eventbus import Context, EventBus, Group, Retention, Worker
 from eventbus.process.logs import configure
 from eventbus.process.loop import run

@@ -27,11 +27,11 @@ import asyncpg
 import typer
 from rich.console import Console
 
-from benchmarks import workflow
-from benchmarks.chatting import Client, Crowd
 from benchmarks.gateway import module_process, port_of
-from benchmarks.processes import cpu_seconds, resident_bytes
-from benchmarks.servers import machine, server
+from benchmarks.programs import workflow
+from benchmarks.programs.chatting import Client, Crowd
+from benchmarks.running.processes import cpu_seconds, resident_bytes
+from benchmarks.running.servers import machine, server
 from eventbus.embedded import EmbeddedPostgres
 from eventbus.process.loop import run
 from gateway.callers.auth import make_token
@@ -158,7 +158,7 @@ def house(folder: Path, workers: int) -> Iterator[House]:
     """Servers, migrated, and the processes; logs go into files in the folder."""
     with ExitStack() as stack:
         redis_url, postgres = stack.enter_context(server()), stack.enter_context(EmbeddedPostgres(folder / "postgres"))
-        stand_in = stack.enter_context(module_process("benchmarks.workflow", stdout=subprocess.PIPE))
+        stand_in = stack.enter_context(module_process("benchmarks.programs.workflow", stdout=subprocess.PIPE))
         assert stand_in.stdout is not None
         environment = {
             "EVENTBUS_REDIS_URL": redis_url,

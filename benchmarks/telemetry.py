@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ours
-from benchmarks.servers import flush, server
+from benchmarks.contenders import ours
+from benchmarks.running.servers import flush, server
 from eventbus import EventBus
 from eventbus.process.logs import configure
 from eventbus.process.loop import run

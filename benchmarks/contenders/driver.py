@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks.measure import Figure, Latency, Tick
+from benchmarks.running.measure import Figure, Latency, Tick
 from eventbus.process.logs import configure
 from eventbus.process.loop import run
 

@@ -1,7 +1,7 @@
 """This project, through its public names, with its default policy on: retries, leases, timeouts, validation, metrics.
 
-`python -m benchmarks.ours TASK …` is its driver, see benchmarks.driver. Beyond the tasks that every contender has,
-`work` is a worker process that runs until SIGTERM.
+`python -m benchmarks.contenders.ours TASK …` is its driver, see benchmarks.contenders.driver. Beyond the tasks that
+every contender has, `work` is a worker process that runs until SIGTERM.
 """
 
 import argparse
@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from uuid import uuid4
 
-from benchmarks import driver
-from benchmarks.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
+from benchmarks.contenders import driver
+from benchmarks.running.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
 from eventbus import Context, Event, EventBus, Group, Origin, Worker
 
 PUBLISHERS = 500

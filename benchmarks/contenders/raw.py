@@ -1,6 +1,6 @@
 """The limit: redis-py with nothing around it. No envelope, no validation, no retries, no leases.
 
-`python -m benchmarks.raw TASK …` is its driver, see benchmarks.driver.
+`python -m benchmarks.contenders.raw TASK …` is its driver, see benchmarks.contenders.driver.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from benchmarks import driver
-from benchmarks.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
+from benchmarks.contenders import driver
+from benchmarks.running.measure import Figure, Latency, OpenLoop, Stopwatch, Tick
 
 PIPELINE = 500
 READ = 200

@@ -1,5 +1,5 @@
 """Who takes part: this project, the raw client, and the peers of benchmarks/peers, each a program that speaks the
-drivers' protocol (benchmarks.driver)."""
+drivers' protocol (benchmarks.contenders.driver)."""
 
 import importlib
 import json
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from benchmarks.outcome import Absence, Competitor
+from benchmarks.running.outcome import Absence, Competitor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OURS, RAW = "eventbus", "raw"
 DESCRIBE_TIMEOUT = 60.0  # seconds
 

@@ -6,7 +6,7 @@ import typer
 
 from benchmarks.peers.check import Broken, check
 from benchmarks.peers.environments import PEERS, NotPrepared, commands
-from benchmarks.servers import server
+from benchmarks.running.servers import server
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[PEER]...", help=f"Of {', '.join(PEERS)}; default: all.")]
 program = typer.Typer(help=__doc__, no_args_is_help=True)

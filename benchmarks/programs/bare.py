@@ -1,4 +1,4 @@
-"""The limit of the gateway: aiohttp with nothing around it. `python -m benchmarks.bare` prints its port, and serves.
+"""The limit of the gateway: aiohttp with nothing around it. `python -m benchmarks.programs.bare` prints its port.
 
 A POST is read, parsed and answered with 202 and a little JSON: no token, no validation, nothing stored, no log.
 """

@@ -1,4 +1,4 @@
-"""A worker process whose handler holds its first event for long: `python -m benchmarks.holding URL`.
+"""A worker process whose handler holds its first event for long: `python -m benchmarks.programs.holding URL`.
 
 It notes in Redis that it is up, and each start of the event: which process, and when."""
 
@@ -9,7 +9,7 @@ import time
 
 from redis.asyncio import Redis
 
-from benchmarks.ours import GROUP, Measured
+from benchmarks.contenders.ours import GROUP, Measured
 from eventbus import Context, EventBus, Group, Worker
 from eventbus.process.loop import run
 

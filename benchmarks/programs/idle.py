@@ -1,4 +1,4 @@
-"""A worker process of six groups with nothing to do: `python -m benchmarks.idle URL`."""
+"""A worker process of six groups with nothing to do: `python -m benchmarks.programs.idle URL`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A worker process under a limit of 100/s that it shares with others: `python -m benchmarks.limited URL`."""
+"""A worker process under a limit of 100/s that it shares with others: `python -m benchmarks.programs.limited URL`."""
 
 import sys
 import time

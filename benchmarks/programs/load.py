@@ -1,4 +1,4 @@
-"""HTTP load from a process of its own: `python -m benchmarks.load <job.json`; how it went is a line of JSON on stdout.
+"""HTTP load from a process of its own: `python -m benchmarks.programs.load <job.json`; how it went is a line of JSON.
 
 closed  a number of connections, each of which sends as soon as it is answered: how much the server can take
 open    request i is due at start + i/rate and is sent then, whatever became of those before; its latency counts from
@@ -71,7 +71,7 @@ class Answered:
 def load(job: Job) -> Answered:
     """Run the generator, and wait for it. Blocks. Raises CalledProcessError if it fails: stderr says why."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load"],
+        [sys.executable, "-m", "benchmarks.programs.load"],
         input=json.dumps(asdict(job)),
         stdout=subprocess.PIPE,
         text=True,

@@ -1,5 +1,5 @@
-"""A stand-in for N8N as a process: `python -m benchmarks.workflow`. Prints its port, and answers each question with the
-question's text after 20 ms, until it is ended."""
+"""A stand-in for N8N as a process: `python -m benchmarks.programs.workflow`. Prints its port, and answers each question
+with the question's text after 20 ms, until it is ended."""
 
 import asyncio
 

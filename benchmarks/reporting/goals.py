@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.contenders import OURS, RAW
-from benchmarks.outcome import Competitor, Outcome
+from benchmarks.contenders.registry import OURS, RAW
+from benchmarks.running.outcome import Competitor, Outcome
 
 BULLMQ = "bullmq"
 CEILING = 20_000  # events per second of handlers that wait 5 ms, 100 at a time

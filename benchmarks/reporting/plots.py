@@ -10,9 +10,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import OURS, RAW
-from benchmarks.outcome import Metric, Outcome
-from benchmarks.tables import shared, show, single, suites_of
+from benchmarks.contenders.registry import OURS, RAW
+from benchmarks.reporting.tables import shared, show, single, suites_of
+from benchmarks.running.outcome import Metric, Outcome
 
 INK = "#7d8288"  # 4:1 against white, and 5:1 against GitHub's dark
 COLOURS = {OURS: "#e8590c", RAW: "#a9afb6"}

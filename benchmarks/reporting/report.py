@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from benchmarks.outcome import FOLDER, Outcome
-from benchmarks.tables import markdown
+from benchmarks.reporting.tables import markdown
+from benchmarks.running.outcome import FOLDER, Outcome
 
 README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- results: written by `python -m benchmarks report` -->", "<!-- /results -->"
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- results: written by `python -m benchmarks report` -->", "<!--
 
 def draw(outcome: Outcome, folder: Path) -> list[Path]:
     """The pictures; raises ModuleNotFoundError where matplotlib is not installed."""
-    from benchmarks import plots  # noqa: PLC0415 - measuring does without matplotlib
+    from benchmarks.reporting import plots  # noqa: PLC0415 - measuring does without matplotlib
 
     return plots.draw(outcome, folder)
 

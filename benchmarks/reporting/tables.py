@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.contenders import OURS
-from benchmarks.goals import judge
-from benchmarks.outcome import Competitor, Metric, Outcome
+from benchmarks.contenders.registry import OURS
+from benchmarks.reporting.goals import judge
+from benchmarks.running.outcome import Competitor, Metric, Outcome
 
 NOTHING = "-"
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from benchmarks.contenders import ROOT
-from benchmarks.driver import Unsupported
+from benchmarks.contenders.driver import Unsupported
+from benchmarks.contenders.registry import ROOT
 
 Result = Mapping[str, Any]
 

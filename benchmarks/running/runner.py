@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol
 
-from benchmarks import servers
-from benchmarks.driver import Unsupported
-from benchmarks.outcome import Absence, Outcome, Reading
+from benchmarks.contenders.driver import Unsupported
+from benchmarks.running import servers
+from benchmarks.running.outcome import Absence, Outcome, Reading
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 STEP_TIMEOUT = 900.0  # seconds

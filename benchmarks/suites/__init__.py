@@ -10,10 +10,10 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from benchmarks import servers
-from benchmarks.child import Result, drive
-from benchmarks.contenders import Contender
-from benchmarks.outcome import Competitor, Metric
+from benchmarks.contenders.registry import Contender
+from benchmarks.running import servers
+from benchmarks.running.child import Result, drive
+from benchmarks.running.outcome import Competitor, Metric
 
 MODULES = (
     "benchmarks.suites.throughput",

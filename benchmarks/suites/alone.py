@@ -1,6 +1,6 @@
 """How long one publish takes while nothing else goes on."""
 
-from benchmarks.outcome import Metric
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
 PROBE = 200

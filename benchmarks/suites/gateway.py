@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import aiohttp
 
 from benchmarks import gateway
-from benchmarks.goals import BARE, EVENTS, GATEWAY, LEADS_P99, MESSAGES, MESSAGES_P99
-from benchmarks.outcome import Competitor, Metric
+from benchmarks.reporting.goals import BARE, EVENTS, GATEWAY, LEADS_P99, MESSAGES, MESSAGES_P99
+from benchmarks.running.outcome import Competitor, Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 METRICS = (

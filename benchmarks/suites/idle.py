@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from benchmarks.outcome import Metric
 from benchmarks.promises import idle_costs
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 NAME = "idle"

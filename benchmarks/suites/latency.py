@@ -1,6 +1,6 @@
 """From the moment at which an event is due to be published to the start of its handler, at a steady 500/s."""
 
-from benchmarks.outcome import Metric
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
 RATE = 500

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from benchmarks import servers
-from benchmarks.outcome import Metric
+from benchmarks.running import servers
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
 EVENTS, FEWER_EVENTS = 20_000, 5_000

@@ -10,9 +10,9 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from benchmarks.child import DriverFailed, started
-from benchmarks.ours import GROUP, STREAM
-from benchmarks.outcome import Metric
+from benchmarks.contenders.ours import GROUP, STREAM
+from benchmarks.running.child import DriverFailed, started
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 WAIT_MS, CONCURRENCY = 5, 100

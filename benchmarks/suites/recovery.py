@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
-from benchmarks.child import started
-from benchmarks.holding import STARTS, UP
-from benchmarks.outcome import Metric
+from benchmarks.programs.holding import STARTS, UP
+from benchmarks.running.child import started
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 NAME = "recovery"
@@ -28,7 +28,7 @@ PROCESSES = 2
 
 
 async def _measure(stage: Stage) -> None:
-    argv = [sys.executable, "-m", "benchmarks.holding", stage.url]
+    argv = [sys.executable, "-m", "benchmarks.programs.holding", stage.url]
     async with started(argv) as _, started(argv) as _, stage.redis() as client, asyncio.timeout(TIMEOUT):
         while int(await client.get(UP) or 0) < PROCESSES:
             await asyncio.sleep(0.05)

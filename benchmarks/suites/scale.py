@@ -5,8 +5,8 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.ours import GROUP, STREAM
-from benchmarks.outcome import Metric
+from benchmarks.contenders.ours import GROUP, STREAM
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Plan, Stage, Step, Suite
 
 BACKLOGS = (10_000, 100_000, 1_000_000)

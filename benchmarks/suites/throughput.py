@@ -1,6 +1,6 @@
 """How many events a second: published, consumed, and both at once in one process."""
 
-from benchmarks.outcome import Metric
+from benchmarks.running.outcome import Metric
 from benchmarks.suites import Stage, Suite, by_contender
 
 PROBES = (2_000, 20_000)  # events of the trials that find out how many events a step has

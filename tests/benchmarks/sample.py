@@ -1,6 +1,6 @@
 """A small run, as if it had been measured: figures of the size that they have."""
 
-from benchmarks.outcome import Absence, Competitor, Environment, Metric, Outcome, Reading
+from benchmarks.running.outcome import Absence, Competitor, Environment, Metric, Outcome, Reading
 from benchmarks.suites import alone, latency, memory, processes, recovery, scale, throughput
 
 OURS = Competitor(key="eventbus", name="eventbus", version="0.1.0", language="Python", guarantees="at least once")

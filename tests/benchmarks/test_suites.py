@@ -5,15 +5,15 @@ import sys
 import pytest
 from redis.asyncio import Redis
 
-from benchmarks.contenders import Contender, chosen
-from benchmarks.ours import GROUP, STREAM
-from benchmarks.outcome import Competitor
+from benchmarks.contenders.ours import GROUP, STREAM
+from benchmarks.contenders.registry import Contender, chosen
+from benchmarks.running.outcome import Competitor
 from benchmarks.suites import Plan, Stage, memory, processes, scale, suites
 from tests.waiting import PATIENCE
 
 OURS = Contender(
     "eventbus",
-    (sys.executable, "-m", "benchmarks.ours"),
+    (sys.executable, "-m", "benchmarks.contenders.ours"),
     Competitor(key="eventbus", name="eventbus", language="Python"),
 )
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from benchmarks.chatting import Client, Crowd
+from benchmarks.programs.chatting import Client, Crowd
 from eventbus import EventBus
 from eventbus.event import uuid7
 from gateway.callers.auth import make_token

@@ -1,4 +1,5 @@
-"""The command line of a driver, and what it says: JSON lines on stdout. benchmarks.driver tells what is in them."""
+"""The command line of a driver, and what it says: JSON lines on stdout. benchmarks.contenders.driver tells what is in
+them."""
 
 import argparse
 import json

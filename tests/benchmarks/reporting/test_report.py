@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import plots, report, tables
-from benchmarks.contenders import ROOT
-from benchmarks.outcome import Outcome
+from benchmarks.contenders.registry import ROOT
+from benchmarks.reporting import plots, report, tables
+from benchmarks.running.outcome import Outcome
 from tests.benchmarks.sample import sample
 from tests.waiting import PATIENCE
 

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import contenders
-from benchmarks.contenders import Contender
-from benchmarks.driver import Unsupported
-from benchmarks.outcome import Absence, Competitor, Metric, Outcome
-from benchmarks.runner import run
+from benchmarks.contenders import registry as contenders
+from benchmarks.contenders.driver import Unsupported
+from benchmarks.contenders.registry import Contender
+from benchmarks.running.outcome import Absence, Competitor, Metric, Outcome
+from benchmarks.running.runner import run
 from benchmarks.suites import Plan, Stage, Step, Suite, by_contender
 from benchmarks.suites.throughput import SUITE as THROUGHPUT
 from tests.benchmarks.sample import ENVIRONMENT
@@ -86,7 +86,7 @@ async def test_a_contender_that_fails_is_a_row_and_the_others_go_on(redis_url: s
 
 
 async def test_a_driver_that_dies_does_not_end_a_run_of_throughput(redis_url: str) -> None:
-    ours = contender("eventbus", sys.executable, "-m", "benchmarks.ours")
+    ours = contender("eventbus", sys.executable, "-m", "benchmarks.contenders.ours")
     dying = contender("dying", sys.executable, "-c", "import sys; sys.exit('it was too much')")
     outcome = await perform(THROUGHPUT, Plan([ours, dying], rounds=1, seconds=0.05), redis_url, Watcher())
     assert {r.metric for r in outcome.readings if r.contender == "eventbus"} == {"publish", "consume", "both"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.goals import CEILING, GOALS, judge
+from benchmarks.reporting.goals import CEILING, GOALS, judge
 from benchmarks.suites import suites
 from tests.benchmarks.sample import VALUES, sample
 

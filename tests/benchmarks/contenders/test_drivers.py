@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import redis
 
-from benchmarks import ours, raw
-from benchmarks.child import DriverFailed, drive
-from benchmarks.driver import Unsupported
+from benchmarks.contenders import ours, raw
+from benchmarks.contenders.driver import Unsupported
+from benchmarks.running.child import DriverFailed, drive
 from tests.waiting import PATIENCE
 
-MODULES = ("benchmarks.ours", "benchmarks.raw")
+MODULES = ("benchmarks.contenders.ours", "benchmarks.contenders.raw")
 COUNT = 1_503  # no multiple of the tasks, nor of a pipeline
 
 
@@ -22,13 +22,13 @@ async def perform(module: str, task: str, url: str, *options: object) -> dict[st
 
 def stored(url: str, module: str) -> int:
     with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
-        return int(client.xlen(raw.STREAM if module == "benchmarks.raw" else ours.STREAM))
+        return int(client.xlen(raw.STREAM if module == "benchmarks.contenders.raw" else ours.STREAM))
 
 
 def pending(url: str, module: str) -> list[tuple[int, int]]:
     """Of each group: how many are pending, and how many have been read."""
     with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
-        groups = client.xinfo_groups(raw.STREAM if module == "benchmarks.raw" else ours.STREAM)
+        groups = client.xinfo_groups(raw.STREAM if module == "benchmarks.contenders.raw" else ours.STREAM)
         return [(group["pending"], group["entries-read"]) for group in groups]
 
 
@@ -72,42 +72,44 @@ async def test_describe_says_who_it_is(module: str) -> None:
 
 
 async def test_handlers_that_wait_hold_up_no_more_than_their_share(redis_url: str) -> None:
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 200)
+    await perform("benchmarks.contenders.ours", "publish", redis_url, "--count", 200)
     result = await perform(
-        "benchmarks.ours", "consume", redis_url, "--count", 200, "--wait-ms", 50, "--concurrency", 20
+        "benchmarks.contenders.ours", "consume", redis_url, "--count", 200, "--wait-ms", 50, "--concurrency", 20
     )
     assert 0.5 <= result["seconds"] < 5  # ten times fifty milliseconds, and not 200 times
 
 
 async def test_the_raw_loop_has_no_handlers_that_could_wait(redis_url: str) -> None:
     with pytest.raises(Unsupported, match="without handlers"):
-        await perform("benchmarks.raw", "consume", redis_url, "--count", 1, "--wait-ms", 5)
+        await perform("benchmarks.contenders.raw", "consume", redis_url, "--count", 1, "--wait-ms", 5)
 
 
 async def test_every_group_handles_all(redis_url: str) -> None:
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 100)
-    result = await perform("benchmarks.ours", "consume", redis_url, "--count", 100, "--groups", 3)
+    await perform("benchmarks.contenders.ours", "publish", redis_url, "--count", 100)
+    result = await perform("benchmarks.contenders.ours", "consume", redis_url, "--count", 100, "--groups", 3)
     assert result["events"] == 300
-    assert pending(redis_url, "benchmarks.ours") == [(0, 100)] * 3
+    assert pending(redis_url, "benchmarks.contenders.ours") == [(0, 100)] * 3
 
 
 async def test_delayed_events_wait_beside_the_stream(redis_url: str) -> None:
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 100, "--delay", 1000)
+    await perform("benchmarks.contenders.ours", "publish", redis_url, "--count", 100, "--delay", 1000)
     with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         assert (client.zcard("eb:{bench}:due"), client.exists(ours.STREAM)) == (100, 0)
 
 
 async def test_only_events_from_a_number_on_count(redis_url: str) -> None:
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 100)
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 50, "--first", 100)
-    result = await perform("benchmarks.ours", "consume", redis_url, "--count", 50, "--first", 100)
+    await perform("benchmarks.contenders.ours", "publish", redis_url, "--count", 100)
+    await perform("benchmarks.contenders.ours", "publish", redis_url, "--count", 50, "--first", 100)
+    result = await perform("benchmarks.contenders.ours", "consume", redis_url, "--count", 50, "--first", 100)
     assert result["events"] == 50
-    assert pending(redis_url, "benchmarks.ours") == [(0, 150)]
+    assert pending(redis_url, "benchmarks.contenders.ours") == [(0, 150)]
 
 
 @pytest.mark.parametrize("descended", [False, True])
 async def test_the_envelope_is_full(descended: bool, redis_url: str) -> None:
-    await perform("benchmarks.ours", "publish", redis_url, "--count", 1, *(["--descended"] if descended else []))
+    await perform(
+        "benchmarks.contenders.ours", "publish", redis_url, "--count", 1, *(["--descended"] if descended else [])
+    )
     with redis.Redis.from_url(redis_url, socket_timeout=PATIENCE) as client:
         [(_, fields)] = client.xrange(ours.STREAM)
     assert b'"subject":"lead-00000000"' in fields[b"meta"]
@@ -122,4 +124,4 @@ def test_all_publish_the_same_number_of_bytes() -> None:
 
 async def test_a_server_that_is_away_is_a_failure_with_its_reason() -> None:
     with pytest.raises(DriverFailed, match=r"publish: exit code 1: .*Connection"):
-        await perform("benchmarks.raw", "publish", "redis://127.0.0.1:1/0", "--count", 1)
+        await perform("benchmarks.contenders.raw", "publish", "redis://127.0.0.1:1/0", "--count", 1)

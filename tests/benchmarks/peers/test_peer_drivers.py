@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE
 
 DRIVER = [sys.executable, "-m", "tests.benchmarks.lists"]
 BLOCKING = [sys.executable, "-m", "tests.benchmarks.blocking_lists"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from benchmarks.measure import WARM_UP, Latency, OpenLoop, percentile
+from benchmarks.running.measure import WARM_UP, Latency, OpenLoop, percentile
 from tests import virtual
 
 

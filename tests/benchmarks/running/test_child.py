@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.child import DriverFailed, drive
-from benchmarks.driver import Unsupported
+from benchmarks.contenders.driver import Unsupported
+from benchmarks.running.child import DriverFailed, drive
 from tests.stopwatch import Stopwatch
 from tests.waiting import until
 
