@@ -181,7 +181,7 @@ class Settler:
             if not refusals:
                 self._aside.remove(aside)
                 if aside.told:
-                    log.info("settled after all", tries=aside.tries, **aside.settlement.delivery.named())
+                    log.info("a refused outcome is settled now", tries=aside.tries, **aside.settlement.delivery.named())
                 self._let_go([aside.settlement])
                 return
             error = refusals[0].error

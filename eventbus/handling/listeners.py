@@ -122,7 +122,7 @@ class Announcer:
             await asyncio.wait(self._under_way, timeout=seconds)
         if not self._under_way:
             return
-        log.warning("listeners are cut short", group=self._group, count=len(self._under_way))
+        log.warning("listeners are cancelled: the time to stop is over", group=self._group, count=len(self._under_way))
         for task in self._under_way:
             task.cancel()
         await asyncio.wait(self._under_way, timeout=_CANCEL_GRACE)

@@ -109,7 +109,7 @@ class Watch:
         try:
             controls = await self._transport.controls()
         except EventBusError as error:
-            log.debug("looking again soon", reason=str(error))
+            log.debug("controls cannot be read; trying again", reason=str(error))
             return
         self._tell_strange(controls)
         self._heed(controls)

@@ -235,9 +235,9 @@ class Relay:
         if trouble is not None and not self._away:
             foreseen = isinstance(trouble, (EventBusError, *driver.ERRORS))
             reason = str(trouble) or type(trouble).__name__
-            log.warning("the outbox waits", reason=reason, exc_info=None if foreseen else trouble)
+            log.warning("the outbox is not relayed", reason=reason, exc_info=None if foreseen else trouble)
         elif trouble is None and self._away:
-            log.info("the outbox flows again")
+            log.info("the outbox is relayed again")
         self._away = trouble is not None
 
 
@@ -260,9 +260,9 @@ def _tell(rows: Sequence[Row], failed: Mapping[int, str], judged: Judged) -> Non
             log.error("a row of the outbox is set aside", **named, reason=reason, mend="eventbus outbox list")
     for place, (position, reason, new) in judged.refusing.items():
         if new:
-            log.warning("the outbox leaves a stream alone", stream=place, position=position, reason=reason)
+            log.warning("a stream refuses the outbox' events", stream=place, position=position, reason=reason)
     for place in judged.healed:
-        log.info("a stream takes events of the outbox again", stream=place)
+        log.info("a stream takes the outbox' events again", stream=place)
 
 
 async def at_work(connection: Connection) -> bool:

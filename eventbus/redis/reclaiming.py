@@ -97,7 +97,7 @@ class Reclaiming:
             restarted = await restart_leases(self._link, self._namespace, reader.subscription)
             reader.brought_back = seen
             if restarted and seen:
-                log.info("leases of times to come run from now on", group=reader.subscription.group, count=restarted)
+                log.info("leases dated in the future begin now", group=reader.subscription.group, count=restarted)
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
         """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""

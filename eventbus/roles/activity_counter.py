@@ -143,7 +143,7 @@ class Counter:
 
     def _note(self, reason: str) -> None:
         if not self._trouble:  # once, until it works again
-            log.warning("not all is counted for `activity`", reason=reason)
+            log.warning("activity counts are incomplete", reason=reason)
         self._trouble = True
 
 

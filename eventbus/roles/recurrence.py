@@ -49,7 +49,12 @@ class Recurrence:
                 fired = due is not None and await self._fire(recurring, due)
             except EventBusError as error:
                 if not away:
-                    log.warning("nothing recurs", group=recurring.group, function=recurring.name, reason=str(error))
+                    log.warning(
+                        "recurring functions are not fired",
+                        group=recurring.group,
+                        function=recurring.name,
+                        reason=str(error),
+                    )
                 away = True
                 await asyncio.sleep(RETRY_PAUSE)
                 continue

@@ -115,7 +115,7 @@ class PublishedKeys:
         except jwt.PyJWKClientConnectionError as error:
             raise Unavailable(f"JWKS at {self._url}", str(error)) from error
         except jwt.PyJWTError as error:
-            log.warning("no keys for tokens", url=self._url, reason=str(error))
+            log.warning("keys for tokens cannot be fetched", url=self._url, reason=str(error))
             found = []
         self._keys = {key.key_id: key for key in found if key.key_id}
         self._fetched_at = time.monotonic()

@@ -83,7 +83,7 @@ def _explain(error: Exception, request: web.Request) -> Problem:
             log.warning("request refused", path=request.path, reason=str(error) or "the deadline has passed")
             return Problem(503, "a server is away, try again", headers={"Retry-After": str(RETRY_AFTER)})
         case Conflict():
-            log.warning("request lost to another", path=request.path, reason=str(error))
+            log.warning("request failed: another one changed the same rows", path=request.path, reason=str(error))
             return Problem(503, "another request was in the way, try again", headers={"Retry-After": "1"})
         case web.HTTPException() if error.status >= 400:
             return _of_aiohttp(error)

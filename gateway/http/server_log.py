@@ -17,7 +17,7 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError | web.RequestPayloadError):
-            log.info("not HTTP", reason=type(error).__name__)
+            log.info("invalid HTTP request", reason=type(error).__name__)
         else:
             log.error("server error", detail=record.getMessage(), exc_info=error)
 

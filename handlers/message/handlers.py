@@ -90,7 +90,7 @@ async def _begin(event: MessageReceived, ctx: Context) -> Job | None:
             response = await _find(tx.connection, organization, user, conversation, event.message_id)
     assert question is not None, "it was in the way"
     if str(question["event_id"]) != ctx.event_id:
-        ctx.log.info("a message came twice", message_id=event.message_id, first=str(question["event_id"]))
+        ctx.log.info("duplicate message ignored", message_id=event.message_id, first=str(question["event_id"]))
         return None
     return Job(organization, user, conversation, event, question["position"], agent, begun.new, response)
 

@@ -32,7 +32,7 @@ async def send(event: SendPush, ctx: Context) -> None:
     async with ctx.side_transaction() as tx:
         browsers = await store.of_user(tx.connection, event.organization_id, event.user_id)
     if not browsers:
-        ctx.log.info("no browser to push to", user_id=event.user_id)
+        ctx.log.info("no push subscription", user_id=event.user_id)
     body = _body(event, ctx.event_id)
     later: list[Exception] = []
     refused: list[Reject] = []
@@ -85,5 +85,5 @@ async def _forgotten(event: SendPush, ctx: Context, browser: Row, error: Reject)
         return False
     async with ctx.side_transaction() as tx:
         await store.delete(tx.connection, event.organization_id, event.user_id, browser["id"])
-    ctx.log.info("a browser is gone", subscription_id=str(browser["id"]), status=error.answer.status)
+    ctx.log.info("push subscription expired", subscription_id=str(browser["id"]), status=error.answer.status)
     return True

@@ -193,7 +193,7 @@ async def test_who_has_no_browser_gets_no_push(bus: EventBus, outside: Peer, at_
         await bus.publish(push())
 
         async def told() -> bool:
-            return any(line["event"] == "no browser to push to" for line in logged)
+            return any(line["event"] == "no push subscription" for line in logged)
 
         await eventually(told)
     assert outside.received == []

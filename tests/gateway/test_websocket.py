@@ -323,7 +323,7 @@ async def test_no_token_reaches_a_log(ann: Client, gateway: Gateway, caplog: pyt
         await ann.get(f"/nowhere%0a?token={ann.token}")
         malformed = await say(gateway, f"GET /ws/chat?token={ann.token} HTTP/9.9\r\nHost: x\r\n\r\n")
         assert b" 400 " in malformed
-    assert [line["reason"] for line in logs if line["event"] == "not HTTP"] == ["BadStatusLine"]
+    assert [line["reason"] for line in logs if line["event"] == "invalid HTTP request"] == ["BadStatusLine"]
     paths = [line["path"] for line in logs if line["event"] == "request"]
     assert paths == ["/ws/chat", "/ws/chat", "/ws/chat", "/nowhere", "/api/leads", "/nowhere%0A"]
     written = str(logs) + caplog.text

@@ -181,7 +181,7 @@ async def test_the_outbox_waits_for_redis_and_says_so_once(
             assert await read(transport, 2) == [1, 2]
             await eventually(lambda: nothing_waits(database))
     told = [line["event"] for line in lines if line["log_level"] != "debug" and "outbox" in line["event"]]
-    assert told == ["the outbox waits", "the outbox flows again"]
+    assert told == ["the outbox is not relayed", "the outbox is relayed again"]
 
 
 async def test_a_terminated_session_is_opened_again(
@@ -214,10 +214,10 @@ async def test_a_relay_outlives_what_nobody_has_foreseen(
     with capture_logs() as lines:
         async with relaying(migrated_url, transport):
             await file(database, 1)
-            await until(lambda: any(line["event"] == "the outbox waits" for line in lines))
+            await until(lambda: any(line["event"] == "the outbox is not relayed" for line in lines))
             monkeypatch.undo()
             assert await read(transport, 1) == [1]
-    [told] = [line for line in lines if line["event"] == "the outbox waits"]
+    [told] = [line for line in lines if line["event"] == "the outbox is not relayed"]
     assert isinstance(told["exc_info"], KeyError), "what is not foreseen is told with its traceback"
 
 

@@ -157,7 +157,7 @@ class Replayer:
         if self._failures % _NOTE_EVERY == 0:
             foreseen = isinstance(error, (EventBusError, OSError))
             exc_info = None if foreseen else error
-            log.error("the spool waits", path=str(self._file.path), error=str(error), exc_info=exc_info)
+            log.error("the spool is not replayed", path=str(self._file.path), error=str(error), exc_info=exc_info)
         self._failures += 1
 
 

@@ -154,7 +154,9 @@ async def test_the_drain_cuts_short_what_takes_longer(lines: list[Any]) -> None:
     announcer.tell(finished())
     await announcer.drain(0.01)
     assert ended == ["cancelled"]
-    assert [(line["event"], line["count"]) for line in lines] == [("listeners are cut short", 1)]
+    assert [(line["event"], line["count"]) for line in lines] == [
+        ("listeners are cancelled: the time to stop is over", 1)
+    ]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

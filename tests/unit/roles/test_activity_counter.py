@@ -139,7 +139,7 @@ async def test_what_waits_is_bounded(tallies: FlakyTallies, monkeypatch: pytest.
     with capture_logs() as logs:
         for number in range(100):
             count(counter, organization=str(number))
-    assert [line["event"] for line in logs] == ["not all is counted for `activity`"]
+    assert [line["event"] for line in logs] == ["activity counts are incomplete"]
     for _ in range(100):
         count(counter, Dead(NO, 1), organization="0")
         count(counter, Dead(NO, 1), organization="1")

@@ -148,4 +148,4 @@ async def test_a_server_in_trouble_is_waited_for_and_told_once(
             assert clock.heard == []
             transport.trouble = None
             await until(lambda: clock.heard)
-    assert [line["reason"] for line in logs if line["event"] == "nothing recurs"] == [str(trouble)]
+    assert [line["reason"] for line in logs if line["event"] == "recurring functions are not fired"] == [str(trouble)]
