@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -203,12 +204,12 @@ async def test_its_time_is_over_and_later_nobody_knows_it(transport: Broker) -> 
         assert await status(transport, session) is SessionStatus.EXPIRED
         note = await transport.sessions.register(session)
         for step in (
-            transport.sessions.add(session, "a", events(2)),
-            transport.sessions.begin(session, note),
-            transport.sessions.roll_back(session),
+            partial(transport.sessions.add, session, "a", events(2)),
+            partial(transport.sessions.begin, session, note),
+            partial(transport.sessions.roll_back, session),
         ):
             with pytest.raises(WrongState) as refused:
-                await step
+                await step()
             assert refused.value.status == "EXPIRED"
         assert await transport.sessions.active("acme") == 0
         in_time = await transport.sessions.add(session, "b", events(2), acknowledged)
