@@ -322,8 +322,7 @@ class Link:
         told = [self._send(wire, _pack(command)) for command in (*self._greeting(), ("CLIENT", "ID"))]
         asked = [self._send(wire, _pack(command)) for command in (*ending, ("CLIENT", "INFO"))]
         try:
-            for future in told:
-                self.client_id = await future
+            *_, self.client_id = [await future for future in told]
             self._known_as = await _name_of(asked)
         finally:
             for future in (*told, *asked):

@@ -16,6 +16,8 @@ from typing import Any
 from tests.simulation.loop import Loop, Process, current
 from tests.simulation.server.server import Client, Server
 
+USUAL = 0.5  # seconds; no command takes longer without a fault
+
 
 class Connection(asyncio.Transport):
     """The client's end of a connection, and both ways of its bytes."""
@@ -111,7 +113,7 @@ class Network:
         self._cuts: dict[Process, _Cut] = {}
         self._lag, self._lags_until = 0.0, 0.0
         self.connections: list[Connection] = []
-        self.reached = 0.0  # when the last byte that was sent to the server arrives
+        self.late_until = 0.0  # when the last arrives of what takes longer to the server than it usually does
         loop.connect = self.connect
 
     async def connect(self, process: Process, factory: Callable[[], asyncio.Protocol]) -> tuple[Any, asyncio.Protocol]:
@@ -179,7 +181,8 @@ class Network:
         if connection.lossy and data is not None:
             return
         connection.reached = arrival = max(arrival, connection.reached)
-        self.reached = max(self.reached, arrival)
+        if arrival - self.loop.now > USUAL:
+            self.late_until = max(self.late_until, arrival)
         self.loop.at(arrival, partial(self._arrive_up, connection, data, self.loop.now))
 
     def _arrive_up(self, connection: Connection, data: bytes | None, sent: float) -> None:

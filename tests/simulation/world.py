@@ -30,7 +30,6 @@ from tests.simulation.server.streams import Stream
 
 PATIENCE = 45.0  # seconds from the healing on until all must be drained, beside what handlers take
 LOOK = 0.5  # seconds between looks whether it is
-SOON = 0.5  # seconds; what takes longer to the server once all is healed was sent before, over a network that was slow
 STOP_PATIENCE = 25.0  # seconds in which workers that are told to stop must end
 LONGEST_STEP = 100.0  # seconds, of the server's clock
 NAMESPACE = "eb"
@@ -140,7 +139,7 @@ class World:
             publish.ended is None and (work.through == "outbox" or self._publishers[work.publisher].alive)
             for publish, work in zip(self.history.publishes, self.plan.work, strict=True)
         )
-        publishing = publishing or self.network.reached > self.loop.now + SOON
+        publishing = publishing or self.network.late_until > self.loop.now
         return not publishing and not (left.pending or left.undelivered or left.due or left.waiting)
 
     def _added(self, key: bytes, entry: bytes, fields: list[bytes]) -> None:
