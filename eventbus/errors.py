@@ -161,7 +161,7 @@ class Reject(EventBusError):
 
 
 class Cancelled(Reject):
-    """The handler was stopped, or did not begin, because somebody called EventBus.abort."""
+    """The handler was stopped, or did not begin, because somebody called `bus.events.abort`."""
 
 
 def _check_delay(verdict: str, delay: float) -> None:
