@@ -28,16 +28,18 @@ async def spooling(arena: Arena, timeout: float) -> AsyncIterator[EventBus]:
         yield bus
 
 
-async def drained(arena: Arena, bus: EventBus, count: int, warm_up: int = 0) -> None:
-    """The spool is empty, and every event has run once."""
+async def drained(arena: Arena, bus: EventBus, count: int, warm_up: int = 0, *, late: bool = False) -> None:
+    """The spool is empty, and every event has run once. `late`: the machine kept publishers waiting, so that some may
+    have run out of their time before the spool could take the event; those know nothing."""
     assert bus.spool is not None
     spool = bus.spool
     await until(lambda: spool.file.size() == 0, timeout=2 * PATIENCE)
-    await arena.effects(count + warm_up)
-    observed = await arena.settled(bus, count + warm_up)
+    unknown = set(arena.history_of_publishers().tokens("publish unknown")) if late else set[int]()
+    await arena.effects(count + warm_up - len(unknown))
+    observed = await arena.settled(bus, count + warm_up - len(unknown))
     check(observed, attempts=ATTEMPTS)
     taken = set(observed.tokens("publish ok")) | set(observed.tokens("publish spooled"))
-    assert {token for token in taken if token < WARM_UP} == set(range(count))
+    assert {token for token in taken if token < WARM_UP} == set(range(count)) - unknown
 
 
 @pytest.mark.timeout(600)  # some ten thousand transactions: half a minute on an idle machine of two cores
@@ -106,7 +108,7 @@ async def test_frozen(
             await asyncio.sleep(max(0.0, 3.0 - publishing.passed))
         if stop is freeze:
             redis.resume()
-        await drained(arena, bus, 401)
+        await drained(arena, bus, 401, late=publishing.kept_waiting >= 0.5)
     observed = arena.history_of_publishers()
     if publishing.kept_waiting < 0.5:  # else the pause may have been over before the last had been published
         assert observed.tokens("publish spooled").total() >= 300
