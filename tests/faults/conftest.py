@@ -103,12 +103,13 @@ class Arena:
         return Observed(await self._effects(), dead, undecodable, stored_twice, pending, self.written.lines())
 
     async def effects(self, count: int) -> None:
-        """Wait until so many events have had their effect. Costs less than to look at everything."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        """Wait until so many events have had their effect, for as long as there are more and more. Costs less than to
+        look at everything."""
+        loop, most, deadline = asyncio.get_running_loop(), -1, 0.0
         while (found := (await self._effects()).total()) < count:
-            assert asyncio.get_running_loop().time() < deadline, (
-                f"{found} of {count} in {PATIENCE} s\n{self.fleet.log()}"
-            )
+            if found > most:
+                most, deadline = found, loop.time() + PATIENCE
+            assert loop.time() < deadline, f"{found} of {count}, and no more for {PATIENCE} s\n{self.fleet.log()}"
             await asyncio.sleep(0.1)
 
     def history_of_publishers(self) -> Observed:
@@ -116,15 +117,18 @@ class Arena:
         return Observed(Counter(), Counter(), 0, set(), 0, self.written.lines())
 
     async def settled(self, bus: EventBus, count: int) -> Observed:
-        """Wait until so many are done or dead, their events are out and nothing is pending; then what is there."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        """Wait until so many are done or dead, their events are out and nothing is pending, for as long as there are
+        more and more; then what is there."""
+        loop, most, deadline = asyncio.get_running_loop(), -1, 0.0
         while True:
             observed = await self.observe(bus)
             noted = len(observed.tokens("noted"))
             finished = len(observed.effects) + len(observed.dead) + observed.undecodable
             if finished >= count and noted >= len(observed.effects) and not observed.pending:
                 return observed
-            if asyncio.get_running_loop().time() > deadline:
+            if finished + noted > most:
+                most, deadline = finished + noted, loop.time() + PATIENCE
+            if loop.time() > deadline:
                 return observed
             await asyncio.sleep(0.1)
 
