@@ -1,7 +1,7 @@
 """The façade: what a program holds in its hands, as a table of contents.
 
-It publishes by itself. All else is short for a part with a page of its own: `groups`, `dead_letters`, `sessions`,
-`transactions`, `history`, `shared`, `resources`, `spool`, `metrics`.
+It publishes by itself. All else is short for a part with a page of its own: `events`, `groups`, `dead_letters`,
+`sessions`, `transactions`, `history`, `shared`, `resources`, `spool`, `metrics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -188,35 +188,23 @@ class EventBus(Lifecycle, FormerNames):
 
     # Parts, each with a page of its own -------------------------------------------------------------------------------
 
-    @property
-    def events(self) -> Events:
-        """Find an event, abort its handlers, replay what the store has; what became of an organization's events."""
-        return Events(self.transport, self.transactions)
+    events: Events  # find an event, abort its handlers, replay what the store has; what became of an organization's
+    groups: Groups  # pause and resume groups; counts, and the state of their events
+    dead_letters: DeadLetters  # find dead letters, replay or discard them
+    shared: Shared  # what all processes share beside events: circuits, recent things, messages to all
+    transactions: Transactions  # transactions, outbox, inbox and relay, for a bus with a database
 
-    @property
-    def groups(self) -> Groups:
-        """Pause and resume groups; counts, and the state of their events."""
-        return Groups(self.transport)
-
-    @property
-    def dead_letters(self) -> DeadLetters:
-        """Find dead letters, replay or discard them."""
-        return DeadLetters(self.transport)
-
-    @property
-    def shared(self) -> Shared:
-        """What all processes share beside events: circuits, recent things, messages to all."""
-        return Shared(self.transport, self._calls)
+    def _assemble(self) -> None:
+        transport = self.transport
+        self.transactions = Transactions(self.database, self._publishing)
+        self.events = Events(transport, self.transactions)
+        self.groups, self.dead_letters = Groups(transport), DeadLetters(transport)
+        self.shared = Shared(transport, self._calls)
 
     @property
     def sessions(self) -> Sessions:
         """For eventbus.sessions.commands and queries: sessions that last longer than a block."""
         return Sessions(self.transport.sessions, self._contingency, self._known, self.metrics.count_collected)
-
-    @property
-    def transactions(self) -> Transactions:
-        """Transactions, outbox, inbox and relay, for a bus with a database."""
-        return Transactions(self.database, self._publishing)
 
     @property
     def history(self) -> History:

@@ -48,7 +48,7 @@ class Using(Protocol):
 
 
 class HandlerBus(Protocol):
-    """The part of a bus that handlers are given, through a context or, those of taps and batches, as it is."""
+    """The part of a bus that handlers use: through a Context or a Batch, or as it is, those of taps and listeners."""
 
     @property
     def shared(self) -> Sharing: ...
@@ -74,6 +74,9 @@ class HandlerBus(Protocol):
 
     async def cancel(self, event_id: str, event_type: type[Event] | str | None = None) -> bool: ...
     def transaction(self, origin: Origin = Origin()) -> OpenTransaction: ...
+
+
+Publisher = HandlerBus  # its name until 1.0
 
 
 class Context:

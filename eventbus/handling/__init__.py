@@ -1,1 +1,2 @@
-"""What an author of handlers writes against, beside `Group` and `Context`: batches, middleware, listeners, verdicts."""
+"""What an author of handlers writes against, beside `Group` and `Context`: batches, middleware, listeners, verdicts,
+transactions, and what all processes share."""

@@ -1,7 +1,7 @@
 """Dead letters: which there are, and what is done to one or to many of them: `bus.dead_letters`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -88,7 +88,7 @@ class Swept:
 
 
 class DeadLetters:
-    """The dead letters of a bus. Every call raises Unavailable."""
+    """The dead letters of a bus. Every call may raise Unavailable, and `replay` Full."""
 
     def __init__(self, store: DeadLetterStore) -> None:
         self._store = store
@@ -119,40 +119,33 @@ class DeadLetters:
         """Put dead letters back into their streams, one after the other and at most `rate` a second, each for the group
         where it died. What is no envelope stays. `swept` is counted up meanwhile: it is right when this is cut short,
         too."""
-        swept = swept or Swept()
-        async for letter in self._paced(references, rate, swept):
-            if letter.envelope is None:
-                swept.left += 1
-            else:
-                _count(swept, done=await self._store.replay(letter))
-        return swept
+        return await self._sweep(references, self._store.replay, rate, swept or Swept(), envelopes_only=True)
 
     async def discard(
         self, references: Iterable[Reference], *, rate: float | None = None, swept: Swept | None = None
     ) -> Swept:
         """Forget dead letters for good, as `replay` puts them back."""
-        swept = swept or Swept()
-        async for letter in self._paced(references, rate, swept):
-            _count(swept, done=await self._store.discard(letter))
-        return swept
+        return await self._sweep(references, self._store.discard, rate, swept or Swept(), envelopes_only=False)
 
-    async def _paced(
-        self, references: Iterable[Reference], rate: float | None, swept: Swept
-    ) -> AsyncIterator[DeadLetter]:
+    async def _sweep(
+        self,
+        references: Iterable[Reference],
+        act: Callable[[DeadLetter], Awaitable[bool]],
+        rate: float | None,
+        swept: Swept,
+        *,
+        envelopes_only: bool,
+    ) -> Swept:
         loop = asyncio.get_running_loop()
         started = loop.time()
         for number, reference in enumerate(references):
             if rate is not None and (wait := started + number / rate - loop.time()) > 0:
                 await asyncio.sleep(wait)
             letter = await self._store.dead_letter(*reference)
-            if letter is None:
-                swept.gone += 1
+            if letter is not None and letter.envelope is None and envelopes_only:
+                swept.left += 1
+            elif letter is not None and await act(letter):
+                swept.done += 1
             else:
-                yield letter
-
-
-def _count(swept: Swept, *, done: bool) -> None:
-    if done:
-        swept.done += 1
-    else:
-        swept.gone += 1
+                swept.gone += 1
+        return swept

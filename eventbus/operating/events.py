@@ -18,7 +18,7 @@ from eventbus.operating.replaying import Replayed, Replaying, replay
 
 
 class Events:
-    """The events of a bus. Every call raises Unavailable."""
+    """The events of a bus. Every call may raise Unavailable."""
 
     def __init__(self, transport: Broker, transactions: Transactions) -> None:
         self._transport = transport

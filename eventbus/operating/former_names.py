@@ -1,10 +1,12 @@
 """Names that methods of a bus had before its parts became objects. They stay until 1.0, and do what the new ones do."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from eventbus.handling.sharing import Shared
+from eventbus.handling.transactions import Transactions
 from eventbus.operating.events import Events
 from eventbus.operating.groups import Groups
 from eventbus.process.resources import Resources
@@ -20,8 +22,14 @@ def _former(part: str, method: Callable[Concatenate[Any, P], R]) -> Callable[Con
     def call(bus: object, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(getattr(bus, part), *args, **kwargs)
 
-    call.__doc__ = f"Deprecated: `bus.{part}.{method.__name__}` now. {method.__doc__}"
-    return call
+    @functools.wraps(method)
+    async def call_async(bus: object, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await cast(Awaitable[Any], call(bus, *args, **kwargs))
+
+    # One that is asynchronous stays so for whoever looks: a mock made after it, for example.
+    former = cast("Callable[Concatenate[Any, P], R]", call_async if inspect.iscoroutinefunction(method) else call)
+    former.__doc__ = f"Deprecated: `bus.{part}.{method.__name__}` now. {method.__doc__}"
+    return former
 
 
 class FormerNames:
@@ -38,6 +46,9 @@ class FormerNames:
     state = _former("groups", Groups.state)
     recorded = _former("groups", Groups.recorded)
     watch = _former("groups", Groups.watch)
+    inbox = _former("transactions", Transactions.inbox)
+    inbox_batch = _former("transactions", Transactions.inbox_batch)
+    record = _former("transactions", Transactions.record)
     guarded = _former("shared", Shared.guarded)
     remember = _former("shared", Shared.remember)
     recall = _former("shared", Shared.recall)

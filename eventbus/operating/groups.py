@@ -11,7 +11,7 @@ from eventbus.operating.control import Pause
 
 
 class Groups:
-    """The groups of a bus. A group is named by itself, or by its name. Every call raises Unavailable."""
+    """The groups of a bus. A group is named by itself, or by its name. Every call may raise Unavailable."""
 
     def __init__(self, transport: Broker) -> None:
         self._transport = transport

@@ -1,6 +1,7 @@
 """What a bus is made of, and how it is opened and closed: the part of `EventBus` that publishes nothing."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +40,7 @@ _IN_MEMORY = "memory://"
 _NAMESPACE = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # other characters have a meaning in patterns or hash tags
 
 
-class Lifecycle:
+class Lifecycle(ABC):
     """A bus that can be opened and closed. The arguments: see EventBus."""
 
     def __init__(
@@ -91,6 +92,11 @@ class Lifecycle:
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known, self._calls = Known(), Calls()
         self.database = _database_at(database, max_payload) if database else None
+        self._assemble()
+
+    @abstractmethod
+    def _assemble(self) -> None:
+        """Make the parts, for the transport of now."""
 
     @property
     def transport(self) -> Broker:
@@ -100,6 +106,7 @@ class Lifecycle:
     @transport.setter
     def transport(self, transport: Broker) -> None:
         self._transport = self._publisher.transport = transport
+        self._assemble()
 
     @property
     def in_flight(self) -> PublishSlots:

@@ -10,7 +10,8 @@ for its time several times in a lease, and learns two things from the answers:
   because it lay in the socket of a server that stood still or the clock was set, leases have to be older by as much.
 
 A clock that was set is noticed by comparing it with the loop's clock. Then all that was known before is forgotten, and
-no lease is over until a whole one has passed: by the server's clock, one renewed right before may look long over.
+for this process no lease is over until a whole one has passed: by the server's clock, one that was renewed right before
+may look long over.
 """
 
 import asyncio

@@ -46,7 +46,7 @@ class Challenge(Query):
 @webhooks.raw("GET", "/whatsapp", answers={200: {"text/plain": str}}, token=False, problems={400, 401, 403})
 async def subscribe_whatsapp(request: web.Request, query: Challenge) -> web.Response:
     """Answer the challenge with which WhatsApp checks that the webhook is ours."""
-    services = await request.app[BUS].use(SERVICES)
+    services = await request.app[BUS].resources.use(SERVICES)
     expected = _configured(services.whatsapp_verify_token, "WHATSAPP_VERIFY_TOKEN")
     if query.mode != "subscribe" or not _same(query.verify_token, expected):
         raise Problem(403, "the verify token is another one")
@@ -66,7 +66,7 @@ async def subscribe_whatsapp(request: web.Request, query: Challenge) -> web.Resp
 )
 async def receive_whatsapp(request: web.Request) -> web.Response:
     """Take in what was said on WhatsApp."""
-    services = await request.app[BUS].use(SERVICES)
+    services = await request.app[BUS].resources.use(SERVICES)
     secret = _configured(services.whatsapp_app_secret, "WHATSAPP_APP_SECRET")
     raw = await read(request)
     expected = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
@@ -86,7 +86,7 @@ async def receive_whatsapp(request: web.Request) -> web.Response:
 )
 async def receive_telegram(request: web.Request) -> web.Response:
     """Take in what was said on Telegram."""
-    services = await request.app[BUS].use(SERVICES)
+    services = await request.app[BUS].resources.use(SERVICES)
     secret = _configured(services.telegram_webhook_secret, "TELEGRAM_WEBHOOK_SECRET")
     if not _same(request.headers.get("X-Telegram-Bot-Api-Secret-Token", ""), secret):
         raise Problem(401, "the secret in X-Telegram-Bot-Api-Secret-Token is another one")

@@ -26,7 +26,7 @@ class Push(Answer):
 
 
 class Broadcaster(Protocol):
-    """A Context, or an EventBus."""
+    """A Context, or `bus.shared`."""
 
     async def broadcast(self, channel: str, message: bytes) -> None: ...
 

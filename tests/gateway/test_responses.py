@@ -300,7 +300,7 @@ async def test_a_push_that_failed_is_tried_again(
     bus: EventBus, ann: Client, monkeypatch: pytest.MonkeyPatch, tables: Tables
 ) -> None:
     """The row alone would wait for a socket that is open already."""
-    broadcast, failures = bus.broadcast, iter(range(2))
+    broadcast, failures = bus.shared.broadcast, iter(range(2))
 
     async def unsteady(channel: str, message: bytes) -> None:
         if next(failures, None) is not None:
@@ -309,10 +309,11 @@ async def test_a_push_that_failed_is_tried_again(
 
     async with ann.socket() as socket:
         await receive(socket)
-        monkeypatch.setattr(bus, "broadcast", unsteady)
+        monkeypatch.setattr(bus.shared, "broadcast", unsteady)
         message_id = await respond(bus)
         assert (await receive(socket))["data"]["messageId"] == message_id
         await reading_until(socket, all_taken(tables))
+    assert next(failures, None) is None, "it has failed twice"
     assert len(await tables.fetch("SELECT * FROM responses_waiting ORDER BY 1, 2, 3")) == 1
 
 

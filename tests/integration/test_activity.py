@@ -1,4 +1,4 @@
-"""`bus.activity`: what several workers have counted, by organization, as their application asks for it."""
+"""`bus.events.activity`: what several workers have counted, by organization, as their application asks for it."""
 
 import asyncio
 import os
