@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import hiredis
 import pytest
 
 from eventbus.contract.codec import envelop
@@ -169,8 +170,11 @@ async def old_server() -> AsyncIterator[str]:
     info = b"# Server\r\nredis_version:6.2.14\r\nmaxmemory_policy:noeviction\r\n"
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while command := await reader.read(1000):
-            writer.write(b"$%d\r\n%b\r\n" % (len(info), info) if b"INFO" in command else b"+OK\r\n")
+        commands = hiredis.Reader()
+        while said := await reader.read(1000):
+            commands.feed(said)
+            while command := commands.gets():
+                writer.write(b"$%d\r\n%b\r\n" % (len(info), info) if command[0] == b"INFO" else b"+OK\r\n")
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
