@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from eventbus.consuming.overruns import tell
+from eventbus.consuming.stubborn_handlers import tell
 from eventbus.context import Context, HandlerBus
 from eventbus.event import Event
 from eventbus.handling.batch import Batch, Item
@@ -23,7 +23,7 @@ from eventbus.handling.registry import BatchRegistration
 from eventbus.handling.verdict import GivenBack
 from eventbus.process.ending import Ending
 from eventbus.process.loop import abandon, begin
-from eventbus.process.timeouts import TaskDeadlines, limit
+from eventbus.process.task_deadlines import TaskDeadlines, limit
 
 
 class Slots:

@@ -23,11 +23,11 @@ from eventbus.consuming.heartbeat import InHand
 from eventbus.consuming.lease_renewal import Hand, Renewal
 from eventbus.consuming.limit_gate import Admission
 from eventbus.consuming.limit_queue import Gate
-from eventbus.consuming.overruns import Overruns
 from eventbus.consuming.prefetch import Pace
 from eventbus.consuming.runner import Runners
 from eventbus.consuming.settler import Settler
 from eventbus.consuming.slow_lane import Slow
+from eventbus.consuming.stubborn_handlers import Overruns
 from eventbus.consuming.suspects import Isolation
 from eventbus.consuming.tap_executor import TapExecutor
 from eventbus.consuming.tap_runner import Gathering

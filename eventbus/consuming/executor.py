@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from eventbus.consuming.batch_executor import Collector, Slots
-from eventbus.consuming.overruns import Overruns
+from eventbus.consuming.stubborn_handlers import Overruns
 from eventbus.consuming.undecodable import bury_undecodable
 from eventbus.context import Context, HandlerBus
 from eventbus.contract.codec import decode, open_event
@@ -23,8 +23,8 @@ from eventbus.handling.verdict import GivenBack, failure_of, judge, leaves
 from eventbus.operating.aborting import Aborting
 from eventbus.policy import RetryPolicy
 from eventbus.process.ending import Ending
+from eventbus.process.task_deadlines import TaskDeadlines, limit
 from eventbus.process.telling import get_logger
-from eventbus.process.timeouts import TaskDeadlines, limit
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, before each new run after a Conflict
 _DONE = Ack()

@@ -2,7 +2,7 @@
 
 Such a handler is logged, cancelled again a few times, and at last given up: its place is free, its event has failed
 with a TimeoutError, or Cancelled if it was aborted, and its later result is ignored. When this happens is said in
-eventbus.process.timeouts.
+eventbus.process.task_deadlines.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from eventbus.consuming.executor import Count
-from eventbus.consuming.overruns import Overruns
+from eventbus.consuming.stubborn_handlers import Overruns
 from eventbus.consuming.undecodable import bury_undecodable
 from eventbus.context import HandlerBus
 from eventbus.contract.codec import decode
@@ -17,8 +17,8 @@ from eventbus.group import Group
 from eventbus.handling.listeners import Announcer, AnyListener, Finished
 from eventbus.handling.verdict import GivenBack, failure_of, judge, leaves
 from eventbus.process.ending import Ending
+from eventbus.process.task_deadlines import TaskDeadlines, limit
 from eventbus.process.telling import get_logger
-from eventbus.process.timeouts import TaskDeadlines, limit
 
 UNAVAILABLE_PAUSE = 1.0  # seconds until another try, while a server is away
 _DONE, _RELEASED = Ack(), Release()

@@ -37,7 +37,7 @@ class Delivery:
     `failures`   attempts that ended in an exception
     `crashes`    times that a consumer died while it held this entry
     `aborted`    why its handler was told to stop: see eventbus.operating.aborting
-    `given_up`   its handler went on after its time was up, and its result is ignored: see eventbus.consuming.overruns
+    `given_up`   its handler went on after its time was up, its result is ignored: see consuming.stubborn_handlers
     `together`   of a suspect, how many run at that time, it included: see eventbus.consuming.suspects
     `again`      the later delivery, if the same consumer was handed this entry again: see `catch_up`
     """

@@ -12,7 +12,7 @@ from eventbus.contract.outgoing import NotBegun, Outgoing, Outlet
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
 from eventbus.process.home import Home
-from eventbus.process.timeouts import Deadlines
+from eventbus.process.task_deadlines import Deadlines
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import PublishSlots
 from eventbus.publishing.spool import Spool, patience, refused_by_both

@@ -156,7 +156,7 @@ class Metrics:
             histogram.total += max(age, 0.0)  # clocks differ between machines
 
     def count_overdue(self, group: str) -> None:
-        """A handler goes on though its time was up some seconds ago: see eventbus.consuming.overruns."""
+        """A handler goes on though its time was up some seconds ago: see eventbus.consuming.stubborn_handlers."""
         self.overdue[group] += 1
 
     def _begin(self, group: str, envelope: Envelope | None) -> Executions:

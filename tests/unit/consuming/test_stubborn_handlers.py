@@ -24,8 +24,8 @@ class Asked(Event, type="overruns.asked"):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.process.timeouts.PATIENCE", 0.05)
-    monkeypatch.setattr("eventbus.process.timeouts.AGAIN", 0.01)
+    monkeypatch.setattr("eventbus.process.task_deadlines.PATIENCE", 0.05)
+    monkeypatch.setattr("eventbus.process.task_deadlines.AGAIN", 0.01)
 
 
 class Other(Event, type="overruns.other"):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from eventbus.process.timeouts import Deadlines, TaskDeadlines
+from eventbus.process.task_deadlines import Deadlines, TaskDeadlines
 from tests.virtual import in_virtual_time, loop
 
 
