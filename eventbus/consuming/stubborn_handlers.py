@@ -11,7 +11,7 @@ from typing import Any
 
 from eventbus.contract.delivery import Delivery, Outcome
 from eventbus.errors import Cancelled
-from eventbus.process import timeouts
+from eventbus.process import task_deadlines
 from eventbus.process.loop import abandon
 from eventbus.process.telling import get_logger
 
@@ -68,9 +68,9 @@ class Overruns:
         self._aborted = {delivery: self._aborted.get(delivery, (now, 0)) for delivery in aborted}
         for delivery, (since, pressed) in list(self._aborted.items()):
             seconds, task = now - since, self._running.get(delivery)
-            if task is None or seconds < timeouts.PATIENCE + pressed * timeouts.AGAIN:
+            if task is None or seconds < task_deadlines.PATIENCE + pressed * task_deadlines.AGAIN:
                 continue
-            last = pressed >= timeouts.TIMES
+            last = pressed >= task_deadlines.TIMES
             if last or not pressed:
                 self.outlived(task, seconds, last)
             if not last:
