@@ -91,7 +91,7 @@ class Lifecycle(ABC):
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known, self._calls = Known(), Calls()
-        self.database = _database_at(database, max_payload) if database else None
+        self._database = _database_at(database, max_payload) if database else None
         self._assemble()
 
     @abstractmethod
@@ -106,6 +106,16 @@ class Lifecycle(ABC):
     @transport.setter
     def transport(self, transport: Broker) -> None:
         self._transport = self._publisher.transport = transport
+        self._assemble()
+
+    @property
+    def database(self) -> Database | None:
+        """The database of outbox and inbox, if there is one; another one may be put in its place, too."""
+        return self._database
+
+    @database.setter
+    def database(self, database: Database | None) -> None:
+        self._database = database
         self._assemble()
 
     @property
