@@ -19,7 +19,7 @@ from eventbus.contract.transaction import OpenBatchInbox, OpenTransaction
 from eventbus.errors import ConfigurationError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin, Receipt
 from eventbus.process.resources import Resource
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 T = TypeVar("T")
 

@@ -31,9 +31,9 @@ from eventbus.operating import control
 from eventbus.operating.aborting import Aborting
 from eventbus.operating.control import Watch
 from eventbus.process.ending import CANCEL_GRACE, cancel_all
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.signals import told
 from eventbus.process.supervision import supervise
-from eventbus.process.telling import get_logger
 from eventbus.roles.activity_counter import Counter
 from eventbus.roles.execution_log import Executions
 from eventbus.roles.history_group import Expiry, is_recorder
@@ -102,7 +102,7 @@ class Worker:
 
         When cancelled, it gives back what runs and raises CancelledError after a second or two; cancelled a second
         time, it ends at once. If the bus is closed meanwhile, it ends in the same way and raises ConfigurationError."""
-        self._bus.home.check()
+        self._bus.affinity.check()
         with self._bus.closing.using(), told(self._on_signal) if signals else nullcontext():
             await self._run()
 

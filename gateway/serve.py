@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from consumers.runtime import open_bus
+from consumers.bus import open_bus
 from eventbus import ConfigurationError
 from eventbus.process import loop
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.signals import told
-from eventbus.process.telling import get_logger
 from gateway.app import create_app
 from gateway.http.server_log import server_logger
 from gateway.settings import GatewaySettings

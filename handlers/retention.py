@@ -9,7 +9,7 @@ KEPT is far longer than both. Runs once a day, over all organizations together: 
 from datetime import timedelta
 
 from eventbus import Context, Tick
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from handlers.delivery.handlers import delivery
 
 KEPT = timedelta(days=90)

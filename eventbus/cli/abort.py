@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from eventbus.bus import EventBus
-from eventbus.cli import reach
+from eventbus.cli import connections
 from eventbus.cli.actions import audit
 from eventbus.cli.durations import duration
 from eventbus.operating.aborting import WITHIN
@@ -15,7 +15,7 @@ from eventbus.process.loop import run
 
 
 def abort(
-    event_id: Annotated[str, typer.Argument(help="The event's id.", parser=reach.event_id)],
+    event_id: Annotated[str, typer.Argument(help="The event's id.", parser=connections.event_id)],
     *,
     group: Annotated[str | None, typer.Option("--group", "-g", help="In this group only.")] = None,
     reason: Annotated[str, typer.Option("--reason", help="For those who come after.")] = "",

@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from eventbus.cli.source import AppOption, find_apps
+from eventbus.cli.app_option import AppOption, find_apps
 from eventbus.operating.apps import INSTALLED, App
 from eventbus.operating.asyncapi import document
 

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from eventbus.cli import reach
+from eventbus.cli import connections
 from eventbus.cli.accounts import as_told, in_both, since_when, uncounted
 from eventbus.cli.columns import columns
 from eventbus.cli.screen import FAILED
@@ -56,7 +56,7 @@ def audit(
 
 
 async def _audit(streams: Sequence[str] | None) -> Found:
-    async with reach.redis() as link:
+    async with connections.redis() as link:
         first = await _look(link, streams)
         if not _missing(first.balances, first.schedules) and not uncounted(first.accounts):
             return first
@@ -67,8 +67,8 @@ async def _audit(streams: Sequence[str] | None) -> Found:
 
 
 async def _look(link: Link, streams: Sequence[str] | None) -> Found:
-    balances, schedules = await audit_in_redis(link, reach.NAMESPACE, streams)
-    counted = [await accounts(link, reach.NAMESPACE, schedule.stream) for schedule in schedules]
+    balances, schedules = await audit_in_redis(link, connections.NAMESPACE, streams)
+    counted = [await accounts(link, connections.NAMESPACE, schedule.stream) for schedule in schedules]
     return Found(balances, schedules, [account for each in counted for account in each])
 
 
@@ -135,7 +135,7 @@ def _screen(found: Found, missing: Sequence[str]) -> str:
     delayed = ", ".join(f"{count} on {name}" for name, count in scheduled.items() if count) or "none"
     verdict = [f"MISSING  {line}" for line in missing] or ["nothing is missing"]
     return "\n".join(
-        [reach.redis_name(), "", table, "", f"scheduled: {delayed}", *since_when(found.accounts), *verdict]
+        [connections.redis_name(), "", table, "", f"scheduled: {delayed}", *since_when(found.accounts), *verdict]
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from eventbus.bus import EventBus
-from eventbus.cli import reach
+from eventbus.cli import connections
 from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns, printable
 from eventbus.cli.durations import ago, duration
@@ -271,5 +271,5 @@ async def _sweep(verb: str, names: Sequence[Reference], wanted: Filter, rate: fl
                     replayed=swept.done,
                     ended_at=ended_at,
                 )
-                await reach.keep(replay)
+                await connections.keep(replay)
     return swept

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eventbus.cli import checks, reach
+from eventbus.cli import checks, connections
 from eventbus.cli.columns import hanging
 from eventbus.cli.screen import AWAY, FAILED
 from eventbus.contract.inspection import Finding, Severity
@@ -37,21 +37,21 @@ def doctor(
 
 
 async def _examine(watch: float) -> list[Finding]:
-    async with reach.redis() as link:
-        found = await health.examine(link, reach.NAMESPACE)
-        before = await read_streams(link, reach.NAMESPACE)
+    async with connections.redis() as link:
+        found = await health.examine(link, connections.NAMESPACE)
+        before = await read_streams(link, connections.NAMESPACE)
         await asyncio.sleep(watch)
-        now, pauses = await read_streams(link, reach.NAMESPACE), await reach.paused(link)
+        now, pauses = await read_streams(link, connections.NAMESPACE), await connections.paused(link)
         found += checks.examine(before, now, pauses)
         streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
-        found += await dated_ahead.examine(link, reach.NAMESPACE, streams)
+        found += await dated_ahead.examine(link, connections.NAMESPACE, streams)
     settings = Settings()
     return [*found, *checks.examine_spool(settings), *await checks.examine_database(settings)]
 
 
 def _screen(findings: Sequence[Finding]) -> str:
     """The worst first, each with what to do; what is in order on one line."""
-    lines, width = [reach.redis_name()], max(map(len, Severity))
+    lines, width = [connections.redis_name()], max(map(len, Severity))
     for severity in _ORDER:
         for finding in findings:
             if finding.severity is severity:

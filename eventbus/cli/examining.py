@@ -5,7 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from eventbus.cli import reach
+from eventbus.cli import connections
 from eventbus.contract.codec import Fields
 from eventbus.contract.priorities import LANES
 from eventbus.contract.transaction import Connection
@@ -43,14 +43,14 @@ async def look(places: Sequence[Storage], streams: Sequence[str] | None, limit: 
     in_database = [place for place in TABLES if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
     if Storage.SESSION in places:
-        async with reach.redis() as link:
-            source = _unnamed(in_sessions(link, reach.NAMESPACE), streams)
+        async with connections.redis() as link:
+            source = _unnamed(in_sessions(link, connections.NAMESPACE), streams)
             await _take(looked, Storage.SESSION, source, limit, "some of all")
     if in_database:
         await _look_into_database(looked, in_database, streams, limit)
     if in_redis:
-        async with reach.redis() as link:
-            for stream in sorted(streams) if streams else await find_streams(link, reach.NAMESPACE):
+        async with connections.redis() as link:
+            for stream in sorted(streams) if streams else await find_streams(link, connections.NAMESPACE):
                 for place in in_redis:
                     await _look_at_stream(looked, link, place, stream, limit)
     return looked
@@ -59,13 +59,14 @@ async def look(places: Sequence[Storage], streams: Sequence[str] | None, limit: 
 async def _look_at_stream(looked: Looked, link: Link, place: Storage, stream: str, limit: int) -> None:
     match place:
         case Storage.SCHEDULED:
-            source = _unnamed(scheduled(link, reach.NAMESPACE, stream))
+            source = _unnamed(scheduled(link, connections.NAMESPACE, stream))
             await _take(looked, place, source, limit, f"some of {stream}")
         case Storage.DEAD:
-            await _take(looked, place, dead_letters(link, reach.NAMESPACE, stream), limit, f"the oldest of {stream}")
+            letters = dead_letters(link, connections.NAMESPACE, stream)
+            await _take(looked, place, letters, limit, f"the oldest of {stream}")
         case _:
             for priority in LANES:
-                source = _unnamed(in_flight(link, reach.NAMESPACE, stream, priority))
+                source = _unnamed(in_flight(link, connections.NAMESPACE, stream, priority))
                 await _take(looked, place, source, limit, f"the oldest of {stream}, priority {priority}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eventbus.cli import reach, status
+from eventbus.cli import connections, status
 from eventbus.cli.columns import cut, hanging, printable, screen_width
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel
@@ -33,14 +33,14 @@ _SETTLED = {
 
 def explain(
     event_id: Annotated[
-        str, typer.Argument(help="The event's id, as receipts and logs have it.", parser=reach.event_id)
+        str, typer.Argument(help="The event's id, as receipts and logs have it.", parser=connections.event_id)
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Where an event is, and for each group: done, dead, in hand, resting or waiting, and why."""
     standing, groups, pauses = run(_look(event_id))
-    trace = run(reach.traced(event_id))
+    trace = run(connections.traced(event_id))
     lines = [
         (told.group, told.entry, _reason(told, groups.get(told.group), pauses.get(told.group)))
         for told in standing.groups
@@ -64,10 +64,10 @@ def _fields(standing: EventStanding) -> dict[str, Any]:
 
 
 async def _look(event_id: str) -> tuple[EventStanding, Mapping[str, GroupState], Mapping[str, Pause]]:
-    async with reach.redis() as link:
-        standing = await find(link, reach.NAMESPACE, event_id)
-        states = await read_streams(link, reach.NAMESPACE, [standing.stream]) if standing.stream else []
-        pauses = await reach.paused(link)
+    async with connections.redis() as link:
+        standing = await find(link, connections.NAMESPACE, event_id)
+        states = await read_streams(link, connections.NAMESPACE, [standing.stream]) if standing.stream else []
+        pauses = await connections.paused(link)
     return standing, {group.name: group for state in states for group in state.groups}, pauses
 
 

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from eventbus.bus import EventBus
-from eventbus.cli.source import AppOption, find_apps
+from eventbus.cli.app_option import AppOption, find_apps
 from eventbus.errors import UnknownEventType
 from eventbus.event import NORMAL_PRIORITY, Event, Receipt, event_class, event_types
 from eventbus.process.loop import run

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eventbus.bus import EventBus
-from eventbus.cli import reach, store
+from eventbus.cli import connections, store
 from eventbus.cli.actions import audit, confirm
 from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, moment
@@ -45,7 +45,7 @@ SubjectOption = Annotated[str | None, typer.Option("--subject", "-s", help="Abou
 OrganizationOption = Annotated[str | None, typer.Option("--organization", "-o", help="Of this one; else of all.")]
 CorrelationOption = Annotated[str | None, typer.Option("--correlation", help="Of the request with this id.")]
 EventsOption = Annotated[
-    list[str] | None, typer.Option("--event", parser=reach.event_id, metavar="ID", help="This one. Repeatable.")
+    list[str] | None, typer.Option("--event", parser=connections.event_id, metavar="ID", help="This one. Repeatable.")
 ]
 SinceOption = Annotated[
     datetime | None,
@@ -56,7 +56,9 @@ UntilOption = Annotated[
 ]
 AfterOption = Annotated[
     str | None,
-    typer.Option("--after", parser=reach.event_id, metavar="ID", help="Behind this one: goes on where one stopped."),
+    typer.Option(
+        "--after", parser=connections.event_id, metavar="ID", help="Behind this one: goes on where one stopped."
+    ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the group reads.")]
 RateOption = Annotated[float | None, typer.Option("--rate", min=0.1, metavar="N", help="At most so many a second.")]

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from eventbus.cli import reach
+from eventbus.cli import connections
+from eventbus.cli.app_option import AppOption, find_apps
 from eventbus.cli.columns import columns, cut, hanging, printable, screen_width
 from eventbus.cli.examining import Looked, look
 from eventbus.cli.screen import FAILED
-from eventbus.cli.source import AppOption, find_apps
 from eventbus.contract.upcasting import find_gaps, opens_from
 from eventbus.event import event_class, event_types
 from eventbus.group import Group
@@ -108,7 +108,7 @@ def _told(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> dic
 def _screen(found: Sequence[Examined], gaps: Sequence[str], looked: Looked) -> str:
     faults = [(one, fault) for one in found for fault in one.faults.values()]
     lines = [
-        reach.redis_name(),
+        connections.redis_name(),
         *(_table(found) if found else []),
         *(line for one, fault in faults[:FAULTS] for line in _fault(one, fault)),
         *_more(len(faults) - FAULTS, "reasons (--json tells)"),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventbus.cli import reach
+from eventbus.cli import connections
 from eventbus.cli.columns import columns
 from eventbus.cli.durations import ago, spoken
 from eventbus.cli.shapes import camel, camel_values
@@ -45,8 +45,12 @@ def status(
 async def _read(
     names: Sequence[str] | None,
 ) -> tuple[list[StreamState], dict[str, Pause], OutboxStanding | None]:
-    async with reach.redis() as link:
-        return await read_streams(link, reach.NAMESPACE, names), await reach.paused(link), await reach.outbox()
+    async with connections.redis() as link:
+        return (
+            await read_streams(link, connections.NAMESPACE, names),
+            await connections.paused(link),
+            await connections.outbox(),
+        )
 
 
 def _counts(outbox: OutboxStanding) -> dict[str, object]:
@@ -60,7 +64,7 @@ def _of_groups(state: StreamState, names: Sequence[str]) -> StreamState:
 
 def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:
     if not streams:
-        return f"{reach.redis_name()}: no streams\n(nothing has been published, or it was published elsewhere)"
+        return f"{connections.redis_name()}: no streams\n(nothing has been published, or it was published elsewhere)"
     numbers = ("entries", "delayed", "dead")
     logs = columns(
         ("stream", *numbers, "groups"),
@@ -77,7 +81,7 @@ def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:
         for group in state.groups
     ]
     rows.sort()
-    return f"{reach.redis_name()}\n\n{logs}\n\n{columns(('group', 'stream', *heads, ''), rows, right=heads)}"
+    return f"{connections.redis_name()}\n\n{logs}\n\n{columns(('group', 'stream', *heads, ''), rows, right=heads)}"
 
 
 def _cells(group: GroupState) -> tuple[str, int, int, str, str]:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from eventbus.cli import reach, store
+from eventbus.cli import connections, store
 from eventbus.cli.columns import printable, screen_width
 from eventbus.cli.durations import ago, spoken
 from eventbus.contract.history import Ending, Execution
@@ -39,7 +39,7 @@ class NoTrace(EventBusError):
 
 def trace(
     event_id: Annotated[
-        str, typer.Argument(help="The event's id, as receipts and logs have it.", parser=reach.event_id)
+        str, typer.Argument(help="The event's id, as receipts and logs have it.", parser=connections.event_id)
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -69,15 +69,15 @@ async def _look(event_id: str) -> Tree:
 
 
 async def _in_redis(event_id: str) -> Envelope | None:
-    async with reach.redis() as link:
-        return (await explain(link, reach.NAMESPACE, event_id)).envelope
+    async with connections.redis() as link:
+        return (await explain(link, connections.NAMESPACE, event_id)).envelope
 
 
 async def _carried(correlation_id: str) -> list[Related]:
     """What Redis has of the request. Nothing if Redis is away, which is said on stderr: the store can still be read."""
     try:
-        async with reach.redis() as link:
-            return await related(link, reach.NAMESPACE, correlation_id)
+        async with connections.redis() as link:
+            return await related(link, connections.NAMESPACE, correlation_id)
     except Unavailable as error:
         typer.echo(f"what is in Redis alone is not looked at: {error}", err=True)
         return []

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eventbus.cli.source import AppOption, find_apps, find_groups, open_bus
+from eventbus.cli.app_option import AppOption, find_apps, find_groups, open_bus
 from eventbus.errors import ConfigurationError
 from eventbus.group import Group
 from eventbus.operating.apps import App

@@ -21,7 +21,7 @@ from time import monotonic
 from eventbus.consuming.executor import Executor
 from eventbus.consuming.heartbeat import InHand
 from eventbus.consuming.lease_renewal import Hand, Renewal
-from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_admission import Admission
 from eventbus.consuming.limit_queue import Gate
 from eventbus.consuming.prefetch import Pace
 from eventbus.consuming.runner import Runners
@@ -39,8 +39,8 @@ from eventbus.handling.verdict import judge_unforeseen
 from eventbus.process import crash_points, ending
 from eventbus.process.ending import cancel_all
 from eventbus.process.loop import abandon
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background, Run, supervise
-from eventbus.process.telling import get_logger
 
 READ_WAIT = 3.0  # seconds that a read waits; a half-open connection is noticed a little later
 TAP_READ_WAIT = 15.0  # seconds that a read of a tap waits, which reads many streams and is in no hurry

@@ -23,8 +23,8 @@ from eventbus.handling.verdict import GivenBack, failure_of, judge, leaves
 from eventbus.operating.aborting import Aborting
 from eventbus.policy import RetryPolicy
 from eventbus.process.ending import Ending
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.task_deadlines import TaskDeadlines, limit
-from eventbus.process.telling import get_logger
 
 CONFLICT_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, before each new run after a Conflict
 _DONE = Ack()

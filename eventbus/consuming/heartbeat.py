@@ -22,7 +22,7 @@ from typing import NamedTuple
 from eventbus.contract.delivery import Delivery
 from eventbus.contract.transport import LeaseKeeper
 from eventbus.group import Group
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 LOOKS = 8  # a lease. The loop renews at a third of a lease, two looks find it blocked: five twelfths are left then
 STACK_LIMIT = 20  # frames

@@ -14,11 +14,11 @@ import math
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
-from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_admission import Admission
 from eventbus.contract.delivery import Delivery, Outcome, Release
 from eventbus.contract.transport import Transport
 from eventbus.errors import Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 ROUNDS = 4  # in a lease
 FRESH = 1 / 12  # of a lease: what was read so recently can wait for the next round. 1/12 + 1/4 = a third

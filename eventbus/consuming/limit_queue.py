@@ -9,10 +9,10 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 
-from eventbus.consuming.limit_gate import Admission, Verdict
+from eventbus.consuming.limit_admission import Admission, Verdict
 from eventbus.contract.delivery import Delivery, Snooze
 from eventbus.errors import Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 LOOK_AHEAD = 500  # deliveries that are read at once to find others behind those of a key that has reached its limit
 RESTING_LIMIT = 250_000  # deliveries that limits by key may have put off in one process before it reads no more

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_admission import Admission
 from eventbus.contract.delivery import Refusal, Settlement
 from eventbus.contract.transport import Transport
 from eventbus.errors import Full, Unavailable
 from eventbus.process import crash_points
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 UNSETTLED_LIMIT = 1_000  # outcomes that may wait to be settled before nothing more is taken
 ASIDE_LIMIT = 1_000  # settlements that may be set aside; what is refused beyond that is left to its lease

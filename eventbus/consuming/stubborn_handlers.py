@@ -13,7 +13,7 @@ from eventbus.contract.delivery import Delivery, Outcome
 from eventbus.errors import Cancelled
 from eventbus.process import task_deadlines
 from eventbus.process.loop import abandon
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 Task = asyncio.Task[Any]
 TOLD = 10  # event ids of a batch that the log names

@@ -17,8 +17,8 @@ from eventbus.group import Group
 from eventbus.handling.listeners import Announcer, AnyListener, Finished
 from eventbus.handling.verdict import GivenBack, failure_of, judge, leaves
 from eventbus.process.ending import Ending
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.task_deadlines import TaskDeadlines, limit
-from eventbus.process.telling import get_logger
 
 UNAVAILABLE_PAUSE = 1.0  # seconds until another try, while a server is away
 _DONE, _RELEASED = Ack(), Release()

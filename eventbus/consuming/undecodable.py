@@ -2,7 +2,7 @@
 
 from eventbus.contract.delivery import Dead, Delivery, Failure
 from eventbus.errors import CodecError
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 log = get_logger("eventbus.executor")
 

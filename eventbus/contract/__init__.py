@@ -1,1 +1,4 @@
-"""What the wings say to each other: protocols and plain data. Imports events, errors, checks and `process.telling`."""
+"""What the wings say to each other: protocols and plain data.
+
+Imports events, errors, checks and `process.safe_logging`.
+"""

@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from eventbus.checks.numbers import count_faults, seconds_faults
 from eventbus.errors import ConfigurationError, EventBusError, RetryLater, SnoozeFor
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from eventbus.context import Context, HandlerBus
 from eventbus.contract.transaction import BatchInbox, Connection, Outbox
 from eventbus.errors import ConfigurationError
 from eventbus.event import Event
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 

@@ -16,7 +16,7 @@ from eventbus.context import HandlerBus
 from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Retry, Snooze
 from eventbus.errors import described
 from eventbus.event import Envelope
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 LISTENER_TIMEOUT = 30.0  # seconds that one call of an asynchronous listener may take
 _COMPLAINT_INTERVAL = 60.0  # seconds; a listener that fails may fail at every event

@@ -45,7 +45,7 @@ from eventbus.memory.log import Cursor, Log, Pending, claimable, half_of_the_sus
 from eventbus.memory.records import MemoryRecords
 from eventbus.memory.sessions import MemoryLedger
 from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 told = get_logger("eventbus.memory")
 

@@ -15,8 +15,8 @@ from eventbus.contract.controls import Controls
 from eventbus.contract.delivery import Delivery
 from eventbus.errors import EventBusError
 from eventbus.operating.control import read_note, whoami
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background
-from eventbus.process.telling import get_logger
 
 WITHIN = timedelta(hours=1)
 LIMIT = 1_000  # every worker reads all of them twice a second

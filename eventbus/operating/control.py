@@ -17,7 +17,7 @@ import orjson
 
 from eventbus.contract.controls import Controls
 from eventbus.errors import EventBusError
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 INTERVAL = 0.5  # seconds between looks; a pause is promised to be seen within one second
 

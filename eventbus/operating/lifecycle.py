@@ -17,8 +17,8 @@ from eventbus.errors import ConfigurationError, hide_password
 from eventbus.handling.listeners import AnyListener
 from eventbus.handling.middleware import Middleware, find_faults
 from eventbus.memory import MemoryTransport
+from eventbus.process.affinity import Affinity
 from eventbus.process.closing import Closing
-from eventbus.process.home import Home
 from eventbus.process.resources import Resources
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import PublishSlots
@@ -73,8 +73,8 @@ class Lifecycle(ABC):
         self.listeners = tuple(listeners)
         self._publishing = Publishing(self.metrics, tracer)
         self.resources = Resources()
-        self.home = Home(must_be_open=not target.startswith(_IN_MEMORY))
-        self._transport = _broker_at(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.home)
+        self.affinity = Affinity(must_be_open=not target.startswith(_IN_MEMORY))
+        self._transport = _broker_at(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.affinity)
         self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
@@ -87,7 +87,7 @@ class Lifecycle(ABC):
             timeout=publish_timeout,
             limit=max_publishes,
             most=max_publish_bytes,
-            home=self.home,
+            affinity=self.affinity,
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known, self._calls = Known(), Calls()
@@ -124,7 +124,7 @@ class Lifecycle(ABC):
         return self._publisher.in_flight
 
     async def __aenter__(self) -> Self:
-        self.home.enter()
+        self.affinity.enter()
         try:
             await self.transport.connect()
             if self.database is not None:
@@ -147,10 +147,10 @@ class Lifecycle(ABC):
 
         Workers that still run give back what they hold first. A second call does nothing. A call in a forked child
         process does nothing either: the connections belong to the parent."""
-        if self.home.forked or self.home.closed or self.closing.begun:
+        if self.affinity.forked or self.affinity.closed or self.closing.begun:
             return
-        if self.home.loop is not None:
-            self.home.check()
+        if self.affinity.loop is not None:
+            self.affinity.check()
         try:
             await self.closing.begin()
             await self.resources.close()
@@ -160,7 +160,7 @@ class Lifecycle(ABC):
                 await self.database.close()
             await self.transport.close()
         finally:
-            self.home.leave()
+            self.affinity.leave()
 
 
 def _check(
@@ -177,11 +177,11 @@ def _check(
         raise ConfigurationError("EventBus: " + "; ".join(wrong))
 
 
-def _broker_at(url: str, namespace: str, timeout: float, home: Home) -> Broker:
+def _broker_at(url: str, namespace: str, timeout: float, affinity: Affinity) -> Broker:
     """The transport for a URL; not connected yet. `timeout`: seconds that a command may take."""
     if url.startswith(_IN_MEMORY):
         return MemoryTransport()
-    return RedisTransport(url, namespace=namespace, timeout=timeout, home=home)
+    return RedisTransport(url, namespace=namespace, timeout=timeout, affinity=affinity)
 
 
 def _database_at(dsn: str, max_payload: int) -> Database:

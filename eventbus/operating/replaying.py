@@ -17,7 +17,7 @@ from eventbus.contract.replays import Replay, Replays, Source
 from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Envelope, stream_of, uuid7
 from eventbus.operating.control import whoami
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 PAGE = 200  # events that are read at a time, and written in one go; each may be a megabyte
 STEPS = 10  # writes a second, with a rate

@@ -26,8 +26,8 @@ from eventbus.postgres.recording import PostgresHistoryWriter
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
 from eventbus.process import crash_points
-from eventbus.process.home import Home
-from eventbus.process.telling import get_logger
+from eventbus.process.affinity import Affinity
+from eventbus.process.safe_logging import get_logger
 
 log = get_logger("eventbus.postgres")
 
@@ -58,15 +58,15 @@ class Database:
         self._max_payload = max_payload
         self._pool: asyncpg.Pool | None = None
         self._away = False
-        self._home = Home()
+        self._affinity = Affinity()
         self.history = EventStore(self.connection)
         self.replays = PostgresReplays(self.connection)
         self.recorder = PostgresHistoryWriter(self.connection)
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""
-        if self._home.loop is None:
-            self._home.enter()
+        if self._affinity.loop is None:
+            self._affinity.enter()
         try:
             self._pool = await asyncpg.create_pool(
                 self._dsn,
@@ -84,7 +84,7 @@ class Database:
             raise ConfigurationError(f"{self._server}: {error}") from None
 
     async def close(self) -> None:
-        if self._home.forked:
+        if self._affinity.forked:
             return  # these are the parent's connections
         pool, self._pool = self._pool, None
         if pool is None:
@@ -101,7 +101,7 @@ class Database:
         pool = self._pool
         if pool is None:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
-        self._home.check()
+        self._affinity.check()
         try:
             connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
         except driver.AWAY as error:

@@ -12,7 +12,7 @@ import asyncpg
 
 from eventbus.contract.transaction import Connection
 from eventbus.postgres import driver
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 TABLES = ("eventbus_events", "eventbus_executions")
 MONTHS_BACK, MONTHS_AHEAD = 12, 2

@@ -20,7 +20,7 @@ from eventbus.postgres import partitions
 from eventbus.postgres.history import column, made
 from eventbus.postgres.partitions import month_of
 from eventbus.process import crash_points
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 Connect = Callable[[], AbstractAsyncContextManager[asyncpg.pool.PoolConnectionProxy]]
 Record = tuple[Any, ...]  # a row: what PostgreSQL holds

@@ -28,7 +28,7 @@ from eventbus.postgres import driver
 from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relay_decisions import HAND_OVER, Judged, Relaying, Sent
 from eventbus.process import crash_points
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one row at least
 IN_DOUBT = 4  # times BATCH: rows taken at a time while some may be in their streams, to share one look there

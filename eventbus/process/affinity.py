@@ -19,7 +19,7 @@ class _Elsewhere(NamedTuple):
     loop: str
 
 
-class Home:
+class Affinity:
     """Of one bus, or of a part of one. The hot path compares `loop` with the running one; if it is another, `check`
     says why that cannot work. `admitted`: whether the server has accepted the login once.
 
@@ -31,7 +31,7 @@ class Home:
         self.admitted = False
         self._must_be_open = must_be_open
         self._process = os.getpid()
-        _homes.add(self)
+        _all.add(self)
 
     @property
     def forked(self) -> bool:
@@ -76,14 +76,14 @@ def _named(loop: asyncio.AbstractEventLoop) -> str:
     return f"{type(loop).__name__} {id(loop):#x}{' (closed)' if loop.is_closed() else ''}"
 
 
-_homes: "weakref.WeakSet[Home]" = weakref.WeakSet()
+_all: "weakref.WeakSet[Affinity]" = weakref.WeakSet()
 
 
 def _move_out() -> None:
-    for home in _homes:
-        if not home.forked:
-            process = home._process
-            home.loop = _Elsewhere(process, "" if home.loop is None else _named(home.loop))  # type: ignore[arg-type]
+    for one in _all:
+        if not one.forked:
+            process = one._process
+            one.loop = _Elsewhere(process, "" if one.loop is None else _named(one.loop))  # type: ignore[arg-type]
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from eventbus.errors import ConfigurationError
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 GRACE = 5.0  # seconds that they have; a worker that is cancelled takes two
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from eventbus.errors import ConfigurationError
 from eventbus.process.loop import begin
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from eventbus.errors import TaskFailed, described
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds between an end and the next beginning; three times as long each time
 STEADY = 60.0  # seconds; what has run for so long is begun again as if it had never ended

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from eventbus.process import signals
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background
-from eventbus.process.telling import get_logger
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between a death and the next start
 STEADY = 10.0  # seconds; a process that has lived so long did not die young

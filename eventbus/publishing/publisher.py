@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eventbus.contract.outgoing import NotBegun, Outgoing, Outlet
 from eventbus.errors import Full, Unavailable
 from eventbus.event import Status
-from eventbus.process.home import Home
+from eventbus.process.affinity import Affinity
 from eventbus.process.task_deadlines import Deadlines
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.inflight import PublishSlots
@@ -26,7 +26,7 @@ class Publisher:
     server  what messages call the transport
     limit   how many calls may wait for the transport at a time; others wait for one of them to end
     most    bytes of events that these may have, and as many again those that wait for them; more are refused
-    home    where the bus is open
+    affinity where the bus is open
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Publisher:
         timeout: float,
         limit: int,
         most: int = MAX_PUBLISH_BYTES,
-        home: Home | None = None,
+        affinity: Affinity | None = None,
     ) -> None:
         self.transport = transport
-        self._home = home or Home()
+        self._affinity = affinity or Affinity()
         self._spool = spool
         self._breaker = breaker
         self._server = server
@@ -59,8 +59,8 @@ class Publisher:
         be), when the spool, if there is one, cannot take them either; ConfigurationError if the bus is not open, or
         belongs to another event loop or process."""
         loop = asyncio.get_running_loop()
-        if loop is not self._home.loop:
-            self._home.check()
+        if loop is not self._affinity.loop:
+            self._affinity.check()
         began = loop.time()
         size = len(outgoing[0].envelope.data) if len(outgoing) == 1 else _size(outgoing)
         try:

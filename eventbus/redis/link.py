@@ -20,8 +20,8 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 
 from eventbus.contract.outgoing import NotBegun
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
-from eventbus.process.home import Home
-from eventbus.process.telling import get_logger
+from eventbus.process.affinity import Affinity
+from eventbus.process.safe_logging import get_logger
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
 Reply = Any
@@ -107,12 +107,12 @@ class Link:
 
     timeout: seconds without any reply, while commands wait for one, after which the connection is given up. It may be
     changed, and the change holds for commands that wait already.
-    home: the process and event loop in which the link may be used; by default those of its first use.
+    affinity: the process and event loop in which the link may be used; by default those of its first use.
     `epoch` counts connections: when it has changed, replies may have been lost. `client_id`: the server's number for
     the present connection.
     """
 
-    def __init__(self, url: str, *, timeout: float, name: str, home: Home | None = None) -> None:
+    def __init__(self, url: str, *, timeout: float, name: str, affinity: Affinity | None = None) -> None:
         try:
             self._options = parse_url(url)
         except ValueError as error:
@@ -120,7 +120,7 @@ class Link:
         self._server = f"Redis at {hide_password(url)}"
         self.timeout = timeout
         self._name = name
-        self._home = home or Home()
+        self._affinity = affinity or Affinity()
         self._wire: _Wire | None = None
         self._attempt: asyncio.Task[_Wire] | None = None
         self._away = False
@@ -198,7 +198,7 @@ class Link:
     def _send(self, wire: _Wire, packed: bytes) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
         if loop is not wire.loop:  # the caller's loop would never see the reply
-            self._home.check()
+            self._affinity.check()
         future = loop.create_future()
         if wire.transport is None:  # lost after _connect, before its caller went on
             future.set_exception(self._named(wire.ending))
@@ -250,11 +250,11 @@ class Link:
 
     async def _connect(self) -> _Wire:
         """One attempt at a time, and all who need it wait for the same one."""
-        if self._closed and not self._home.closed:
+        if self._closed and not self._affinity.closed:
             raise Unavailable(self._server, "this connection is closed")
-        self._home.check()
-        if self._home.loop is None:  # a home that nobody opens: its first use does
-            self._home.enter()
+        self._affinity.check()
+        if self._affinity.loop is None:  # nobody opened it: its first use does
+            self._affinity.enter()
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.create_task(self._connect_once())
             self._attempt.add_done_callback(_forget)  # all who wait for it may be cancelled
@@ -278,12 +278,12 @@ class Link:
             self._note_away(error.detail)
             raise
         except ReplyError as error:
-            if not self._home.admitted:
+            if not self._affinity.admitted:
                 raise ConfigurationError(f"{self._server} refused the login: {error}") from None
             # The login was right once: a password is being changed, or an ACL file is late. That passes, as an outage.
             self._note_away(f"it refuses the login: {error}", refused=True)
             raise Unavailable(self._server, f"it refuses the login: {error}") from None
-        self._home.admitted = True
+        self._affinity.admitted = True
         self._wire = wire
         self.told.clear()
         self.epoch += 1

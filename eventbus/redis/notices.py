@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 RETRY_PAUSE = 1.0  # seconds
 SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it

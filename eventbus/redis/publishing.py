@@ -8,8 +8,8 @@ from contextlib import suppress
 from eventbus.contract.outgoing import Outgoing, statuses
 from eventbus.errors import EventBusError
 from eventbus.event import Status
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background
-from eventbus.process.telling import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.append_again import Repeating
 from eventbus.redis.commands import command, xadd

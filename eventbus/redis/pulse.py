@@ -21,8 +21,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from eventbus.errors import EventBusError
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import supervise
-from eventbus.process.telling import get_logger
 from eventbus.redis.link import Link
 
 LOOKS = 8  # in a lease

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eventbus.contract.codec import pairs
 from eventbus.contract.delivery import Delivery, Release, Settlement, Subscription
 from eventbus.contract.priorities import LANES, shares
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eventbus.contract.codec import pairs
 from eventbus.contract.delivery import Delivery, Reclaimed, Subscription
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
 from eventbus.redis.link import Link, Reply, ReplyError

@@ -23,8 +23,8 @@ from eventbus.contract.states import Records
 from eventbus.contract.upkeep import Tidied
 from eventbus.errors import ConfigurationError, EventBusError, hide_password
 from eventbus.event import Envelope, Status
-from eventbus.process.home import Home
-from eventbus.process.telling import get_logger
+from eventbus.process.affinity import Affinity
+from eventbus.process.safe_logging import get_logger
 from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
@@ -55,12 +55,12 @@ class RedisTransport:
     """One connection for all writes, and one for the blocking reads of each subscription."""
 
     def __init__(
-        self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, home: Home | None = None
+        self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, affinity: Affinity | None = None
     ) -> None:
         self._url = url
-        self._home = home or Home()
+        self._affinity = affinity or Affinity()
         self._namespace = namespace
-        self._link = Link(url, timeout=timeout, name="eventbus-write", home=self._home)
+        self._link = Link(url, timeout=timeout, name="eventbus-write", affinity=self._affinity)
         self._readers: dict[Subscription, Reader] = {}
         self._pulse = Pulse(self._link, hide_password(url))
         self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
@@ -276,14 +276,14 @@ class RedisTransport:
         await self._link.execute("PUBLISH", channel, message)
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
-        self._home.check()
+        self._affinity.check()
         return listen(self._url, channel, joined)
 
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
             name = f"eventbus-read-{subscription.group}"
-            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=name, home=self._home)
+            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
             self._pulse.watch(subscription.lease)
         return reader

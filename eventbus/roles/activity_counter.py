@@ -16,7 +16,7 @@ from eventbus.contract.activity_stats import ERROR_LIMIT, FAILURES, TYPE_LIMIT, 
 from eventbus.contract.delivery import Ack, Dead, Outcome, Retry
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import Envelope
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 INTERVAL = 1.0  # seconds between writes
 CLOSE_GRACE = 2.0  # seconds that the last write may take

@@ -16,7 +16,7 @@ from eventbus.errors import Unavailable
 from eventbus.event import uuid7
 from eventbus.handling.listeners import Finished
 from eventbus.handling.verdict import GivenBack, failure_of, leaves
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 INTERVAL = 0.25  # seconds between writes
 AWAY_PAUSE = 1.0  # seconds until another try, while PostgreSQL is away

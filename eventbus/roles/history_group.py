@@ -15,7 +15,7 @@ from eventbus.contract.tap import Passing
 from eventbus.errors import Unavailable
 from eventbus.group import Group
 from eventbus.policy import Backoff, RetryPolicy
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 NAME = "history"
 LEASE = 60.0  # seconds; long, because the group looks after leases on every stream

@@ -10,8 +10,8 @@ from eventbus.contract.inspection import SCHEDULE
 from eventbus.contract.retention import Retention
 from eventbus.contract.upkeep import Upkeep
 from eventbus.errors import EventBusError, Unavailable
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import supervise
-from eventbus.process.telling import get_logger
 
 FIRST_INTERVAL = 20.0  # seconds until the first round
 BUSY_INTERVAL, EMPTY_INTERVAL = 5.0, 60.0  # seconds until the next round, if there are entries and if not

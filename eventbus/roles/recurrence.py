@@ -16,8 +16,8 @@ from eventbus.contract.recurring import Recurring
 from eventbus.errors import EventBusError
 from eventbus.group import Group
 from eventbus.process import crash_points
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import supervise
-from eventbus.process.telling import get_logger
 
 LONGEST_SLEEP = 60.0  # seconds; clocks may be set, and machines sleep
 RETRY_PAUSE = 1.0  # seconds, while the server is away

@@ -19,7 +19,7 @@ from eventbus.event import Envelope, Event, unix_ms
 from eventbus.group import Group
 from eventbus.handling.listeners import Finished
 from eventbus.handling.middleware import CallNext
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 AWAY_PAUSE = 1.0  # seconds until another try, while the server is away
 CLOSE_GRACE = 2.0  # seconds that the last write may take

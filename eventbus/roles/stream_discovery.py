@@ -8,7 +8,7 @@ from time import perf_counter
 from eventbus.contract.inspection import Inspection
 from eventbus.errors import EventBusError, Unavailable
 from eventbus.event import event_types, stream_of
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 INTERVAL = 15.0  # seconds between looks; less than a new worker's housekeeping waits before it trims
 REST = 100  # a look goes through all keys: the pause after it is at least so many times as long as it took

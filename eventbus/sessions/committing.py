@@ -21,7 +21,7 @@ from eventbus.contract.session_store import (
 from eventbus.errors import EventBusError, Full, NoSuchSession, Unavailable, WrongState
 from eventbus.event import Envelope
 from eventbus.process import crash_points
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 BATCH = 250  # events that are read at a time; those of one stream among them are appended in one step
 TRIES = 3

@@ -10,7 +10,7 @@ import random
 from eventbus.contract.broker import Broker
 from eventbus.contract.session_store import NOTE_STANDS, Note, SessionStatus
 from eventbus.errors import EventBusError, Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.sessions.committing import Count, commit
 
 INTERVAL = 5.0  # seconds between looks

@@ -9,7 +9,7 @@ from eventbus.contract.codec import check_origin, envelop
 from eventbus.contract.session_store import SessionId
 from eventbus.errors import EventBusError
 from eventbus.event import NORMAL_PRIORITY, Event, Origin
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.sessions import commands
 from eventbus.sessions.commands import Answer, Sessions
 

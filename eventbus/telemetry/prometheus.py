@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from eventbus.contract.inspection import GroupState, StreamState
 from eventbus.errors import ConfigurationError
+from eventbus.process.safe_logging import lost_lines
 from eventbus.process.supervision import deaths
-from eventbus.process.telling import lost_lines
 from eventbus.telemetry.metrics import DEFINITIONS, OUTCOMES, Histogram, Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

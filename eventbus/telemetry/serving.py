@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eventbus.errors import ConfigurationError
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.settings import Settings
 from eventbus.telemetry.metrics import Metrics
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from eventbus.contract.broker import Broker
 from eventbus.contract.transaction import Database
 from eventbus.errors import EventBusError
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.telemetry.metrics import Metrics
 
 INTERVAL = 10.0  # seconds

@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eventbus import ConfigurationError, Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.http.problems import Problem
 from handlers.common.fields import UserId
 

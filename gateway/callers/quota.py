@@ -18,7 +18,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from eventbus import EventBus, EventBusError, RateLimit
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.callers.auth import Caller
 from gateway.callers.rates import EVERYBODY, Rate, Rates
 from gateway.http.problems import Problem

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from consumers.runtime import open_bus
+from consumers.bus import open_bus
 from eventbus import Backoff, ConfigurationError, Context, Group, RetryPolicy, Worker
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
 from eventbus.errors import hide_password

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 log = get_logger("gateway.access")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from eventbus import Conflict, Full, NoSuchSession, SessionFull, SessionRefused, Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.http.correlation import correlation_id
 from handlers.common.errors import Invalid, NotFound, Refused
 

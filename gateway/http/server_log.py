@@ -8,7 +8,7 @@ import logging
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 log = get_logger("gateway.http")
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import Field, JsonValue
 
 from eventbus import Origin
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.endpoints.api import JSON, Routes
 from gateway.endpoints.dispatch import BUS, DEADLINE
 from gateway.http.bodies import read

@@ -8,7 +8,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from eventbus import EventBus, Full, Origin, Unavailable
 from eventbus.event import uuid7
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.callers.auth import Caller
 from gateway.endpoints.dispatch import DEADLINE
 from gateway.socket import frames

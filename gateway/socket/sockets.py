@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aiohttp import WSCloseCode, web
 
 from eventbus.event import uuid7
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 
 QUEUE_FRAMES = 256
 QUEUE_SIZE = 16 * 1024 * 1024  # characters; larger than a page of waiting answers can be: see waiting_answers

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from eventbus import Conflict, EventBus, Transaction, Unavailable
 from eventbus.contract.transaction import Row
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from gateway.socket import frames
 from gateway.socket.sockets import Owner, Sockets
 

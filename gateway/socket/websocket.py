@@ -9,8 +9,8 @@ from aiohttp import WSCloseCode, web
 from pydantic import ValidationError
 
 from eventbus import EventBus, Unavailable
+from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background, supervise
-from eventbus.process.telling import get_logger
 from gateway.callers import tickets
 from gateway.callers.auth import Caller
 from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY

@@ -14,7 +14,7 @@ from pydantic import JsonValue, ValidationError
 
 from eventbus import EventBus, Origin, Transaction
 from eventbus.contract.transaction import Row
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from handlers.channel import store
 from handlers.common.errors import Refused
 from handlers.common.fields import without_control

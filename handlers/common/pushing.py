@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from eventbus import Unavailable
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from handlers.common.fields import Answer
 
 PUSH_CHANNEL = "pubsub:push"

@@ -8,7 +8,7 @@ import orjson
 
 from eventbus import Context, Full
 from eventbus.contract.transaction import Row
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from handlers.message import store
 
 KEPT = 50  # messages

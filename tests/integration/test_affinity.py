@@ -110,7 +110,7 @@ _FORKING = """
 import asyncio, os, sys
 import uvloop
 from eventbus import EventBus
-from tests.integration.test_home import IN_MEMORY, USES, Moved, _refused, _write
+from tests.integration.test_affinity import IN_MEMORY, USES, Moved, _refused, _write
 
 redis, postgres, spool = sys.argv[1:]
 

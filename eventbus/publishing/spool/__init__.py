@@ -15,7 +15,7 @@ from pathlib import Path
 from eventbus.contract.broker import Broker
 from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import ConfigurationError, Full, Unavailable
-from eventbus.process.home import Home
+from eventbus.process.affinity import Affinity
 from eventbus.process.supervision import supervise
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.spool.file import SpoolFile, SpoolStatus
@@ -81,11 +81,11 @@ class Spool:
         # Of its own: the loop's other threads may all be busy when this one is needed most.
         self._threads = ThreadPoolExecutor(1, "eventbus-spool")
         self._replaying: asyncio.Task[None] | None = None
-        self._home = Home()
+        self._affinity = Affinity()
 
     def start(self, transport: Broker, breaker: Breaker) -> None:
         """Replay what is there, and what will be, whenever the transport takes it."""
-        self._home.enter()
+        self._affinity.enter()
         name = "eventbus-spool-replay"
         self._replaying = asyncio.create_task(supervise(name, Replayer(self.file, transport, breaker).run), name=name)
 
@@ -108,8 +108,9 @@ class Spool:
         Raises Full (nothing is kept), Unavailable if the disk fails (nothing is kept), CodecError."""
         lines = [pack(operation) for operation in operations]
         loop = asyncio.get_running_loop()
-        if loop is not self._home.loop:  # the thread that writes is that loop's, and no process that is forked has it
-            self._home.check()
+        # The thread that writes is that loop's, and no process that is forked has it.
+        if loop is not self._affinity.loop:
+            self._affinity.check()
         written = loop.create_future()
         self._waiting.append((lines, written))
         if self._writing is None or self._writing.done():

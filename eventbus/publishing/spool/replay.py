@@ -13,7 +13,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from eventbus.contract.broker import Broker
 from eventbus.errors import CodecError, EventBusError, Full, Unavailable
 from eventbus.process import crash_points
-from eventbus.process.telling import get_logger
+from eventbus.process.safe_logging import get_logger
 from eventbus.publishing.breaker import Breaker
 from eventbus.publishing.spool.file import BATCH, SpoolFile
 from eventbus.publishing.spool.record import Mark, Operation, Refused, pack, unpack

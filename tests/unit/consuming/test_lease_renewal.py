@@ -7,7 +7,7 @@ from itertools import pairwise
 from structlog.testing import capture_logs
 
 from eventbus.consuming.lease_renewal import Hand, Renewal
-from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_admission import Admission
 from eventbus.contract.delivery import Ack, Delivery, Outcome, Release
 from eventbus.errors import Unavailable
 from eventbus.group import Group

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from eventbus.consuming import limit_queue
-from eventbus.consuming.limit_gate import Admission
+from eventbus.consuming.limit_admission import Admission
 from eventbus.consuming.limit_queue import LOOK_AHEAD, Gate
 from eventbus.context import Context
 from eventbus.contract.codec import encode, pairs

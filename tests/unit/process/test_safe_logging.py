@@ -17,7 +17,7 @@ import structlog
 from eventbus.consuming.heartbeat import Lifeline
 from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.process import logs
-from eventbus.process.telling import get_logger, lost_lines
+from eventbus.process.safe_logging import get_logger, lost_lines
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("eventbus", "gateway", "handlers", "consumers")
@@ -250,6 +250,6 @@ def test_all_loggers_are_such() -> None:
         if isinstance(node, ast.Attribute)
         and node.attr in {"get_logger", "getLogger"}
         and ast.unparse(node.value) in {"structlog", "structlog.stdlib", "logging"}
-        and path.name not in {"logs.py", "telling.py", "server_log.py"}
+        and path.name not in {"logs.py", "safe_logging.py", "server_log.py"}
     ]
     assert found == []

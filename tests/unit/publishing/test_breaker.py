@@ -6,10 +6,12 @@ import pytest
 
 from eventbus.errors import Unavailable
 from eventbus.publishing.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
+from tests.virtual import in_virtual_time
 
 AWAY = Unavailable("Redis", "refused")
 
 
+@in_virtual_time
 async def test_it_admits_everybody_until_somebody_fails_and_again_when_somebody_succeeds() -> None:
     breaker = Breaker()
     assert all(breaker.admits() for _ in range(3))
@@ -22,6 +24,7 @@ async def test_it_admits_everybody_until_somebody_fails_and_again_when_somebody_
     assert all(breaker.admits() for _ in range(3))
 
 
+@in_virtual_time
 async def test_tries_become_rarer() -> None:
     breaker = Breaker()
     breaker.failed(AWAY, away=False)
@@ -37,6 +40,7 @@ async def test_tries_become_rarer() -> None:
     assert LONGEST_PAUSE == 1.0
 
 
+@in_virtual_time
 async def test_a_turn_comes_to_the_youngest_and_if_it_goes_away_to_another() -> None:
     breaker = Breaker()
     breaker.failed(AWAY, away=False)
@@ -56,6 +60,7 @@ async def test_a_turn_comes_to_the_youngest_and_if_it_goes_away_to_another() -> 
 
 
 @pytest.mark.parametrize("news", ["away", "back"])
+@in_virtual_time
 async def test_news_wake_everybody(news: str) -> None:
     breaker = Breaker()
     breaker.failed(AWAY, away=False)
