@@ -31,7 +31,7 @@ def event_id(text: str) -> str:
 @asynccontextmanager
 async def redis() -> AsyncIterator[Link]:
     """Raises ConfigurationError if no server is configured or the login is refused, Unavailable if it is away."""
-    link = Link(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator")
+    link = Link(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator", primary=False)
     try:
         await link.ready()
         yield link

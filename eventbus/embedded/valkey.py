@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from eventbus.embedded.ports import LOOPBACK
 from eventbus.embedded.processes import Process
@@ -45,6 +46,7 @@ class EmbeddedRedis(EmbeddedServer):
 
     name = "Valkey"
     stop_signal = signal.SIGTERM
+    arguments: ClassVar[tuple[str, ...]] = ()  # behind the configuration
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class EmbeddedRedis(EmbeddedServer):
         log = self.directory.open_log()
         try:
             return subprocess.Popen(
-                [self.binary, self._configuration],
+                [self.binary, self._configuration, *self.arguments],
                 cwd=self.directory.path,
                 env={"PATH": os.defpath, "LC_ALL": "C"},
                 stdin=subprocess.DEVNULL,
@@ -105,7 +107,7 @@ class EmbeddedRedis(EmbeddedServer):
             return False
 
     def _owns(self, process: Process) -> bool:
-        return process.command.endswith(f"-server {self._configuration}")
+        return process.command.endswith(" ".join((f"-server {self._configuration}", *self.arguments)))
 
 
 def _quoted(value: str) -> str:

@@ -8,7 +8,8 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from eventbus.contract.delivery import Delivery
-from eventbus.errors import Unavailable, hide_password
+from eventbus.errors import Unavailable
+from eventbus.redis.address import Where
 from eventbus.redis.scripts import Command, by_text
 
 TIMEOUT = 1.0  # seconds for connecting, and for each reply
@@ -18,8 +19,9 @@ class Keeper:
     """See eventbus.contract.transport.LeaseKeeper. `renewals` makes the commands that renew deliveries; it touches no
     state."""
 
-    def __init__(self, url: str, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
-        self._url = url
+    def __init__(self, where: Where, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
+        self._where = where
+        self._url = ""  # where the client is connected
         self._renewals = renewals
         self._client: Redis | None = None
 
@@ -33,14 +35,18 @@ class Keeper:
             replies += self._execute([by_text(command) for command in unknown])
         except (RedisError, OSError) as error:
             self.close()
-            raise Unavailable(f"Redis at {hide_password(self._url)}", str(error)) from error
+            raise Unavailable(self._where.name, str(error)) from error
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, NoScriptError):
-                raise Unavailable(f"Redis at {hide_password(self._url)}", str(reply))
+                self.close()  # it may be the primary no more
+                raise Unavailable(self._where.name, str(reply))
 
     def _execute(self, commands: Sequence[Command]) -> list[object]:
         """All in one write; replies in order, a refusal in its place."""
+        if self._url != self._where.url:
+            self.close()
         if self._client is None:
+            self._url = self._where.url
             self._client = Redis.from_url(
                 self._url,
                 protocol=2,

@@ -8,7 +8,6 @@ Longer than other files: connecting, writing, matching replies and losing a conn
 
 import asyncio
 import os
-import ssl
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,12 +15,13 @@ from functools import partial
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from eventbus.contract.outgoing import NotBegun
-from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable, hide_password
+from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
+from eventbus.redis.address import Address, Where
+from eventbus.redis.where import locate
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
 Reply = Any
@@ -30,10 +30,14 @@ Argument = str | bytes | int | float
 CONNECT_TIMEOUT = 2.0  # seconds
 LATE = 0.1  # seconds; a timer that comes later than this tells that the loop itself stood still
 FLUSH_AT = 100  # commands; so many are written at once, before the loop's tick ends
-# Errors of a server that is there but not ready: it loads its AOF, is a replica that lost its master, is failing over,
-# cannot write to its disk, lacks the replicas that it needs, has no connection left.
+IDLE = 3.0  # seconds without a word after which a connection is kept in memory by what lies between, with a PING
+_PING = hiredis.pack_command(("PING",))
+# Errors of a server that is the primary no more. It may stay so for good, while the address leads to another by now.
+_DEMOTED = ("READONLY", "MASTERDOWN", "UNBLOCKED force unblock from blocking operation")
+# Errors of a server that is there but not ready: it loads its AOF, is failing over, cannot write to its disk, lacks the
+# replicas that it needs, has no connection left.
 _NOT_READY = (
-    *("LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS"),
+    *("LOADING", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", *_DEMOTED),
     "ERR max number of clients",
 )
 
@@ -74,9 +78,7 @@ class _Wire(asyncio.Protocol):
         try:
             self._hand_out()
         except hiredis.ProtocolError as error:
-            self.ending = f"it does not speak Redis' protocol: {error}"
-            if self.transport is not None:
-                self.transport.abort()
+            self.give_up(f"it does not speak Redis' protocol: {error}")
 
     def _hand_out(self) -> None:
         waiting = self.waiting
@@ -85,12 +87,20 @@ class _Wire(asyncio.Protocol):
                 self.ending = str(reply)
                 continue
             future = waiting.popleft()
-            if future.done():
-                continue
             if isinstance(reply, ReplyError):
-                future.set_exception(self._name(reply))
-            else:
+                error = self._name(reply)
+                if str(reply).startswith(_DEMOTED):
+                    self.give_up(str(reply))
+                if not future.done():
+                    future.set_exception(error)
+            elif not future.done():
                 future.set_result(reply)
+
+    def give_up(self, reason: str) -> None:
+        """What waits for a reply is told so; a reply that comes later is not looked at."""
+        self.ending = reason
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -105,19 +115,21 @@ class _Wire(asyncio.Protocol):
 class Link:
     """`await link.execute("XADD", …)`. Connects by itself, again and again; fails fast while the server is away.
 
+    where: a URL, or what was made of it (see eventbus.redis.where).
     timeout: seconds without any reply, while commands wait for one, after which the connection is given up. It may be
     changed, and the change holds for commands that wait already.
+    primary: whoever answers as a replica counts as away.
     affinity: the process and event loop in which the link may be used; by default those of its first use.
     `epoch` counts connections: when it has changed, replies may have been lost. `client_id`: the server's number for
     the present connection.
     """
 
-    def __init__(self, url: str, *, timeout: float, name: str, affinity: Affinity | None = None) -> None:
-        try:
-            self._options = parse_url(url)
-        except ValueError as error:
-            raise ConfigurationError(f"{hide_password(url)!r} is not a Redis URL: {error}") from None
-        self._server = f"Redis at {hide_password(url)}"
+    def __init__(
+        self, where: str | Where, *, timeout: float, name: str, affinity: Affinity | None = None, primary: bool = True
+    ) -> None:
+        self._where = locate(where) if isinstance(where, str) else where
+        self._server = self._where.name
+        self._primary = primary
         self.timeout = timeout
         self._name = name
         self._affinity = affinity or Affinity()
@@ -182,6 +194,11 @@ class Link:
                 _forget(future)
         return replies
 
+    def leave(self, reason: str) -> None:
+        """End the connection, as if it were lost for that reason. The next command connects anew."""
+        if self._wire is not None:
+            self._wire.give_up(reason)
+
     async def close(self) -> None:
         """In a process that was forked from the link's, this sends nothing and leaves the parent's connection alone."""
         self._closed = True
@@ -231,8 +248,7 @@ class Link:
         if left > 0:
             loop.call_later(left, self._watch, wire, now + left)
         else:
-            wire.ending = f"no answer for {self.timeout:g} s"
-            wire.transport.abort()
+            wire.give_up(f"no answer for {self.timeout:g} s")
 
     def _named(self, reason: ReplyError | str) -> EventBusError:
         """The bus's error for a refusal (a ReplyError), or for why the connection ended (a text)."""
@@ -240,6 +256,8 @@ class Link:
         if isinstance(reason, str):
             self._note_away(text)
             return Unavailable(self._server, text)
+        if text.startswith(_DEMOTED):
+            self._note_away(text)
         if text.startswith("OOM"):
             return Full(f"{self._server} is full: {text}")
         if text.startswith("NOSCRIPT"):
@@ -287,57 +305,59 @@ class Link:
         self._wire = wire
         self.told.clear()
         self.epoch += 1
-        self.connected_at = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.connected_at = loop.time()
+        loop.call_later(IDLE, self._keep_alive, wire)
         if self._away:
             log.info("redis is back", server=self._server, connection=self._name)
             self._away = False
         return wire
 
     async def _open(self) -> _Wire:
-        loop, options = asyncio.get_running_loop(), self._options
-        kind = options.get("connection_class")
-        wired = partial(_Wire, self._named)
-        if kind is UnixDomainSocketConnection:
-            _, wire = await loop.create_unix_connection(wired, options["path"])
-        else:
-            tls = _tls(dict(options)) if kind is SSLConnection else None
-            _, wire = await loop.create_connection(
-                wired, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
-            )
+        moves, address = self._where.moves, await self._where.find()
+        wire = await address.open(partial(_Wire, self._named))
         try:
-            await self._greet(wire)
+            await self._greet(wire, address)
         except BaseException:
             if wire.transport is not None:
                 wire.transport.abort()
             raise
+        if self._where.moves != moves:
+            wire.give_up("the primary has moved meanwhile")
+            raise Unavailable(self._server, wire.ending)
         return wire
 
-    async def _greet(self, wire: _Wire) -> None:
+    async def _greet(self, wire: _Wire, address: Address) -> None:
         """Logs in, and ends the connection before this one: what it has sent is executed by now, or never will be. Else
         the server might execute a command again after it was repeated over this connection, because the first try lay
         in the socket of a frozen server or in a slow network.
 
         All in one round trip: on a slow network, several would take longer than CONNECT_TIMEOUT each time."""
         ending = [("CLIENT", "KILL", *self._known_as)] if self._known_as else []
-        told = [self._send(wire, _pack(command)) for command in (*self._greeting(), ("CLIENT", "ID"))]
+        greeting = (*address.login, ("CLIENT", "SETNAME", self._name), ("CLIENT", "ID"))
+        told = [self._send(wire, _pack(command)) for command in greeting]
         asked = [self._send(wire, _pack(command)) for command in (*ending, ("CLIENT", "INFO"))]
+        role = self._send(wire, _pack(("INFO", "replication")))
         try:
             *_, self.client_id = [await future for future in told]
             self._known_as = await _name_of(asked)
+            if self._primary and await _is_replica(role):
+                raise Unavailable(self._server, "it is a replica, and refuses writes")
         finally:
-            for future in (*told, *asked):
+            for future in (*told, *asked, role):
                 _forget(future)
 
-    def _greeting(self) -> list[tuple[Argument, ...]]:
-        options = self._options
-        greeting: list[tuple[Argument, ...]] = []
-        if options.get("password"):
-            user = (options["username"],) if options.get("username") else ()
-            greeting.append(("AUTH", *user, options["password"]))
-        if options.get("db"):
-            greeting.append(("SELECT", options["db"]))
-        greeting.append(("CLIENT", "SETNAME", self._name))
-        return greeting
+    def _keep_alive(self, wire: _Wire) -> None:
+        """What lies between (NAT, a balancer, a firewall) forgets a connection without a word on it, and tells nobody:
+        the next command would wait a whole timeout for nothing."""
+        if wire.transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        silent = 0.0 if wire.waiting else loop.time() - wire.quiet_since
+        if silent >= IDLE:
+            self._send(wire, _PING).add_done_callback(_forget)
+            silent = 0.0
+        loop.call_later(IDLE - silent, self._keep_alive, wire)
 
     def disown(self) -> None:
         """This process was forked from the one that the connection belongs to."""
@@ -354,6 +374,14 @@ class Link:
             tell = log.error if refused else log.warning
             tell("redis is away", server=self._server, connection=self._name, reason=detail)
             self._away = True
+
+
+async def _is_replica(told: asyncio.Future[Reply]) -> bool:
+    """As an INFO says. False for a user who may not ask: the first write tells."""
+    try:
+        return b"role:slave" in await told
+    except ReplyError:
+        return False
 
 
 async def _name_of(replies: Sequence[asyncio.Future[Reply]]) -> tuple[Argument, ...]:
@@ -397,15 +425,3 @@ def _forget(future: asyncio.Future[Reply]) -> None:
     """Nobody will await this one: keep asyncio from reporting its exception."""
     if not future.cancel() and not future.cancelled():
         future.exception()
-
-
-def _tls(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
-    if options.get("ssl_check_hostname") is False:
-        context.check_hostname = False
-    if options.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

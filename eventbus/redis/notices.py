@@ -2,50 +2,74 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from eventbus.errors import EventBusError
 from eventbus.process.safe_logging import get_logger
+from eventbus.redis.address import Where
 
 RETRY_PAUSE = 1.0  # seconds
+LOOK = 1.0  # seconds between looks whether the primary has moved
 SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it
 
 log = get_logger("eventbus.redis")
 
 
-async def listen(url: str, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+async def listen(where: Where, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
     """Messages of a channel, for ever. What is sent while the server is away is lost: that is pub/sub's promise.
 
     `joined` is called whenever the server has confirmed the subscription: in the beginning, and behind every gap."""
     while True:
-        client = Redis.from_url(url, protocol=2, socket_timeout=SILENCE)
+        moves = where.moves
         try:
-            async with client.pubsub() as pubsub:
-                await pubsub.subscribe(channel)
+            async with _subscribed(where, channel) as pubsub:
                 while True:
-                    message = await _next(pubsub)
+                    message = await _next(pubsub, where, moves)
                     match message["type"]:
                         case "message":
                             yield message["data"]
                         case "subscribe" if joined is not None:  # again when the client has reconnected by itself
                             joined()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, EventBusError) as error:
             log.debug("listening again soon", channel=channel, reason=str(error))
             await asyncio.sleep(RETRY_PAUSE)
-        finally:
-            await client.aclose()
 
 
-async def _next(pubsub: PubSub) -> dict[str, Any]:
+@asynccontextmanager
+async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
+    """The client tries a lost connection again once; then its address is asked for anew."""
+    retry = Retry(NoBackoff(), 1)
+    client = Redis.from_url((await where.find()).url, protocol=2, socket_timeout=SILENCE, retry=retry)
+    try:
+        async with client.pubsub() as pubsub:
+            await pubsub.subscribe(channel)
+            yield pubsub
+    finally:
+        await client.aclose()
+
+
+async def _next(pubsub: PubSub, where: Where, moves: int) -> dict[str, Any]:
     """The next message from the server. redis-py sends pings of its own, but does not notice that no answer comes: on a
-    half-open connection it would listen for ever. Raises TimeoutError."""
-    message = await pubsub.get_message(timeout=SILENCE)
-    if message is None:
-        await pubsub.ping()
-        message = await pubsub.get_message(timeout=SILENCE)
-    if message is None:
-        raise TimeoutError(f"no sign of life within {SILENCE:g} s")
-    return dict(message)
+    half-open connection it would listen for ever. Raises OSError, also when the primary has moved since `moves`."""
+    loop = asyncio.get_running_loop()
+    for asked in (False, True):
+        if asked:
+            await pubsub.ping()
+        deadline = loop.time() + SILENCE
+        while True:
+            left = deadline - loop.time()
+            message = await pubsub.get_message(timeout=max(0.0, min(left, LOOK)))
+            if message is not None:
+                return dict(message)
+            if where.moves != moves:
+                raise OSError("the primary has moved")
+            if left <= 0:
+                break
+    raise TimeoutError(f"no sign of life within {SILENCE:g} s")

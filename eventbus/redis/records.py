@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from eventbus.contract.codec import pairs
 from eventbus.contract.states import Keep, Update
 from eventbus.redis import scripts
+from eventbus.redis.address import Where
 from eventbus.redis.keys import tracking_keys
 from eventbus.redis.link import Argument, Link
 from eventbus.redis.notices import listen
@@ -18,9 +19,9 @@ ENDED_TTL = 60_000  # ms for which an event's end can still be seen if the group
 class RedisRecords:
     """See eventbus.contract.states.Records."""
 
-    def __init__(self, link: Link, url: str, namespace: str) -> None:
+    def __init__(self, link: Link, where: Where, namespace: str) -> None:
         self._link = link
-        self._url = url
+        self._where = where
         self._namespace = namespace
 
     async def track(self, group: str, keep: Keep, updates: Sequence[Update]) -> None:
@@ -38,7 +39,7 @@ class RedisRecords:
         return int(completed or 0), int(failed or 0)
 
     def watch(self, group: str) -> AsyncIterator[bytes]:
-        return listen(self._url, tracking_keys(self._namespace, group).channel)
+        return listen(self._where, tracking_keys(self._namespace, group).channel)
 
     def _command(self, group: str, keep: Keep, update: Update) -> Command:
         keys = tracking_keys(self._namespace, group)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from eventbus.contract.activity_stats import Tallies
@@ -21,10 +22,11 @@ from eventbus.contract.retention import Retention
 from eventbus.contract.session_store import Ledger
 from eventbus.contract.states import Records
 from eventbus.contract.upkeep import Tidied
-from eventbus.errors import ConfigurationError, EventBusError, hide_password
+from eventbus.errors import ConfigurationError, EventBusError
 from eventbus.event import Envelope, Status
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
+from eventbus.process.supervision import supervise
 from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
@@ -37,9 +39,12 @@ from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.records import RedisRecords
+from eventbus.redis.replication import warn_unguarded
 from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.sentinels import Sentinels
 from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
+from eventbus.redis.where import locate
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 GIVE_BACK_TIMEOUT = 1.0  # seconds that a cancelled worker may take to give back what it has not seen
@@ -57,15 +62,16 @@ class RedisTransport:
     def __init__(
         self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, affinity: Affinity | None = None
     ) -> None:
-        self._url = url
+        self._where = locate(url)
+        self._watching: asyncio.Task[None] | None = None
         self._affinity = affinity or Affinity()
         self._namespace = namespace
-        self._link = Link(url, timeout=timeout, name="eventbus-write", affinity=self._affinity)
+        self._link = Link(self._where, timeout=timeout, name="eventbus-write", affinity=self._affinity)
         self._readers: dict[Subscription, Reader] = {}
-        self._pulse = Pulse(self._link, hide_password(url))
+        self._pulse = Pulse(self._link, self._where.name)
         self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
         self._publishing = Publishing(self._link, namespace)
-        self.records: Records = RedisRecords(self._link, url, namespace)
+        self.records: Records = RedisRecords(self._link, self._where, namespace)
         self.circuits: Circuits = RedisCircuits(self._link, namespace)
         self.recent: Recent = RedisRecent(self._link, namespace)
         self.tallies: Tallies = RedisTallies(self._link, namespace)
@@ -84,7 +90,20 @@ class RedisTransport:
                 "Set it with: redis-cli CONFIG SET maxmemory-policy noeviction"
             )
 
+        if isinstance(self._where, Sentinels):
+            await warn_unguarded(self._link, self._where.name)
+            watch = partial(self._where.watch, self._leave)
+            self._watching = asyncio.create_task(supervise("sentinels", watch), name="sentinels")
+
+    def _leave(self) -> None:
+        """The primary has moved: what the old one still acknowledges, it will lose."""
+        for link in (self._link, *(reader.link for reader in self._readers.values())):
+            link.leave("the primary has moved")
+
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         self._publishing.close()
         await self._pulse.close()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
@@ -155,7 +174,7 @@ class RedisTransport:
         return [delivery for delivery in deliveries if (delivery.subscription, delivery.entry_id) in gone]
 
     def keeper(self) -> Keeper:
-        return Keeper(self._url, self._renewals)
+        return Keeper(self._where, self._renewals)
 
     def _renewals(self, deliveries: Sequence[Delivery]) -> list[Command]:
         """Called from the keeper's thread as well: it reads nothing that changes."""
@@ -277,13 +296,13 @@ class RedisTransport:
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         self._affinity.check()
-        return listen(self._url, channel, joined)
+        return listen(self._where, channel, joined)
 
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
             name = f"eventbus-read-{subscription.group}"
-            link = Link(self._url, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
+            link = Link(self._where, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
             reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
             self._pulse.watch(subscription.lease)
         return reader

@@ -1,0 +1,84 @@
+"""Where one Redis server is, how it is reached, and how one logs in there."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+from eventbus.errors import ConfigurationError, hide_password
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Where(Protocol):
+    """Where the primary is: at an address for good, or wherever the sentinels say.
+
+    name   what messages call it: without secrets
+    moves  how often the primary has moved, as far as known
+    url    the primary's, with all secrets, for other clients; raises Unavailable while it is not known
+    """
+
+    name: str
+    moves: int
+
+    @property
+    def url(self) -> str: ...
+
+    async def find(self) -> "Address":
+        """Raises Unavailable, or ConfigurationError if there can be none."""
+
+
+class Address:
+    """`redis://[user:password@]host[:port][/db]`; `rediss://` is over TLS, `unix:///path` a socket. Raises
+    ConfigurationError for what is no such URL."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._options = parse_url(url)
+        except ValueError as error:
+            raise ConfigurationError(f"{hide_password(url)!r} is not a Redis URL: {error}") from None
+        self.url = url
+        self.moves = 0
+        self.name = f"Redis at {hide_password(url)}"
+
+    async def find(self) -> "Address":
+        """This one, whatever server answers there."""
+        return self
+
+    async def open(self, protocol: Callable[[], P]) -> P:
+        """A connection. Raises OSError."""
+        loop, options = asyncio.get_running_loop(), self._options
+        kind = options.get("connection_class")
+        if kind is UnixDomainSocketConnection:
+            _, opened = await loop.create_unix_connection(protocol, options["path"])
+        else:
+            tls = _tls(dict(options)) if kind is SSLConnection else None
+            host, port = options.get("host", "localhost"), options.get("port", 6379)
+            _, opened = await loop.create_connection(protocol, host, port, ssl=tls)
+        return opened
+
+    @property
+    def login(self) -> list[tuple[str | int, ...]]:
+        """The commands that a connection begins with."""
+        options = self._options
+        commands: list[tuple[str | int, ...]] = []
+        if options.get("password"):
+            user = (options["username"],) if options.get("username") else ()
+            commands.append(("AUTH", *user, options["password"]))
+        if options.get("db"):
+            commands.append(("SELECT", options["db"]))
+        return commands
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password"))
+    if options.get("ssl_check_hostname") is False:
+        context.check_hostname = False
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
