@@ -1,6 +1,7 @@
 """A TCP proxy with the faults of a network, to be put in front of a real server."""
 
 import asyncio
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ class Proxy:
     latency      seconds that everything is late, in either direction
     linger       seconds until a client learns that the server has hung up
     frozen       nothing passes, and nobody is told: `freeze()`, `thaw()`
+    memory       seconds of silence after which a connection is forgotten: what comes on it is swallowed; None for never
     """
 
     def __init__(self, url: str) -> None:
@@ -32,6 +34,7 @@ class Proxy:
         self.slice_size: int | None = None
         self.latency = 0.0
         self.linger = 0.0
+        self.memory: float | None = None
         self.connections = 0
 
     @property
@@ -46,6 +49,10 @@ class Proxy:
 
     def thaw(self) -> None:
         self._thawed.set()
+
+    def lead_to(self, url: str) -> None:
+        """New connections go to another server; those of now stay where they are."""
+        self._target = urlsplit(url)
 
     def blackhole(self) -> None:
         """Swallow whatever comes on the connections of now, and tell nobody; new ones are as good as ever."""
@@ -112,8 +119,12 @@ class Proxy:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, origin: asyncio.StreamWriter, *, replies: bool
     ) -> None:
+        silent = time.monotonic()
         with suppress(OSError):
             while passing := await source.read(65536):
+                if self.memory is not None and time.monotonic() - silent > self.memory:
+                    self._swallowed |= {sink, origin}
+                silent = time.monotonic()
                 await self._thawed.wait()
                 if sink in self._held:
                     await self._let_go.wait()

@@ -91,19 +91,29 @@ class Service:
 
 
 @contextmanager
-def sentinel_service(folder: Path, binary: Path, options: dict[str, str]) -> Iterator[Service]:
-    """`options` of the servers."""
+def pair_of_servers(folder: Path, binary: Path, options: dict[str, str]) -> Iterator[list[EmbeddedRedis]]:
+    """A primary and its replica, with one password. `options` of both."""
     with ExitStack() as running:
-        for name in ("a", "b", "s0", "s1", "s2"):
-            (folder / name).mkdir(mode=0o700)
-            DataDirectory(folder / name).remember("password", PASSWORD)
         options = {"masterauth": PASSWORD, "repl-diskless-sync-delay": "0", **options}
-        first = EmbeddedRedis(folder / "a", binary=binary, options=options)
+        first = EmbeddedRedis(_with_password(folder / "a"), binary=binary, options=options)
         running.enter_context(first)
         follow = {**options, "replicaof": f"{LOOPBACK} {first.port}"}
-        second = EmbeddedRedis(folder / "b", binary=binary, options=follow)
+        second = EmbeddedRedis(_with_password(folder / "b"), binary=binary, options=follow)
         running.enter_context(second)
-        sentinels = [EmbeddedSentinel(folder / f"s{number}", first) for number in range(3)]
+        yield [first, second]
+
+
+@contextmanager
+def sentinel_service(folder: Path, binary: Path, options: dict[str, str]) -> Iterator[Service]:
+    """`options` of the servers."""
+    with pair_of_servers(folder, binary, options) as servers, ExitStack() as running:
+        sentinels = [EmbeddedSentinel(_with_password(folder / f"s{number}"), servers[0]) for number in range(3)]
         for sentinel in sentinels:
             running.enter_context(sentinel)
-        yield Service([first, second], sentinels)
+        yield Service(servers, sentinels)
+
+
+def _with_password(folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    DataDirectory(folder).remember("password", PASSWORD)
+    return folder

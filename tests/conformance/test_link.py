@@ -17,7 +17,7 @@ from eventbus.redis.link import CONNECT_TIMEOUT, Link, ReplyError
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch
-from tests.waiting import PATIENCE, eventually, until
+from tests.waiting import PATIENCE, eventually, in_a_span, until
 
 
 @asynccontextmanager
@@ -337,3 +337,21 @@ async def answers(link: Link) -> object:
         return await link.execute("PING")
     except Unavailable:
         return None
+
+
+async def test_a_quiet_connection_is_not_forgotten_by_what_lies_between(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall or a balancer drops what comes on a connection that was silent, and tells nobody."""
+
+    async def quiet_for(memory: float) -> None:
+        monkeypatch.setattr("eventbus.redis.link.IDLE", memory / 4)
+        async with Proxy(redis_url) as proxy, linked(proxy.url, timeout=PATIENCE) as link:
+            await link.ready()
+            proxy.memory = memory
+            await asyncio.sleep(2 * memory)
+            async with asyncio.timeout(memory):
+                assert await link.execute("PING") == b"PONG"
+            assert proxy.connections == 1
+
+    await in_a_span(quiet_for)
