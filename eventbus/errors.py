@@ -26,7 +26,7 @@ EventBusError
 import re
 
 LONGEST_DELAY = 365 * 86_400.0  # seconds that an event may rest between two attempts
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|([?&](?:ssl_)?password=)[^&\s]+")
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|([?&](?:ssl_|sentinel_)?password=)[^&\s]+")
 
 
 class EventBusError(Exception):

@@ -12,8 +12,10 @@ from eventbus.contract.inspection import OutboxStanding, Trace
 from eventbus.contract.replays import Replay
 from eventbus.errors import EventBusError, hide_password
 from eventbus.operating.control import Pause, pauses
+from eventbus.redis.address import Where
 from eventbus.redis.keys import control_key
 from eventbus.redis.link import Link
+from eventbus.redis.where import locate
 from eventbus.settings import Settings
 
 NAMESPACE = "eb"
@@ -37,6 +39,11 @@ async def redis() -> AsyncIterator[Link]:
         yield link
     finally:
         await link.close()
+
+
+def redis_url() -> Where:
+    """What the configured URL means. Raises ConfigurationError if none is configured."""
+    return locate(Settings().require_redis_url())
 
 
 async def paused(link: Link) -> dict[str, Pause]:

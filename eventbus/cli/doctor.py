@@ -38,7 +38,8 @@ def doctor(
 
 async def _examine(watch: float) -> list[Finding]:
     async with connections.redis() as link:
-        found = await health.examine(link, connections.NAMESPACE)
+        found = await connections.redis_url().examine()
+        found += await health.examine(link, connections.NAMESPACE)
         before = await read_streams(link, connections.NAMESPACE)
         await asyncio.sleep(watch)
         now, pauses = await read_streams(link, connections.NAMESPACE), await connections.paused(link)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
+from eventbus.contract.inspection import Finding
 from eventbus.errors import ConfigurationError, hide_password
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -29,6 +30,9 @@ class Where(Protocol):
     async def find(self) -> "Address":
         """Raises Unavailable, or ConfigurationError if there can be none."""
 
+    async def examine(self) -> list[Finding]:
+        """What is to be said about those who know where it is."""
+
 
 class Address:
     """`redis://[user:password@]host[:port][/db]`; `rediss://` is over TLS, `unix:///path` a socket. Raises
@@ -46,6 +50,10 @@ class Address:
     async def find(self) -> "Address":
         """This one, whatever server answers there."""
         return self
+
+    async def examine(self) -> list[Finding]:
+        """Nobody has to know more than the URL."""
+        return []
 
     async def open(self, protocol: Callable[[], P]) -> P:
         """A connection. Raises OSError."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import Full
+from eventbus.redis import replication
 from eventbus.redis.link import Argument, Link, Reply, ReplyError
 
 MINIMUM = 7  # the major version of Redis; every Valkey calls itself 7 or above
@@ -30,6 +31,7 @@ async def examine(link: Link, namespace: str) -> list[Finding]:
         *_persistence(info, config),
         *_connections(info, config),
         _clock(skew),
+        *(replication.examine(info, await replication.needed_replicas(link)) if info.get("role") == "master" else ()),
         *([await _permissions(link, namespace)] if info.get("role") == "master" else []),
     ]
 

@@ -4,6 +4,10 @@ Replication is asynchronous. A primary that is cut off from its replicas, or is 
 acknowledge, and all of that is gone when it comes back as a replica. With `min-replicas-to-write 1` it refuses instead.
 """
 
+import re
+from collections.abc import Iterator, Mapping
+
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import EventBusError
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.link import Link
@@ -13,7 +17,33 @@ REMEDY = (
     "the same in their configuration files"
 )
 
+LAG = 5  # seconds since a replica has acknowledged anything, above which it counts as behind
+_REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),state=(?P<state>\w+),offset=\d+,lag=(?P<lag>-?\d+)")
+
 log = get_logger("eventbus.redis")
+
+
+def examine(info: Mapping[str, str], needed: int | None) -> Iterator[Finding]:
+    """What a primary's INFO says of its replicas; `needed`: see `needed_replicas`. Nothing, where it has none."""
+    replicas = [found for name, text in info.items() if name[:5] == "slave" and (found := _REPLICA.match(text))]
+    if not replicas and not needed:
+        return
+    if needed and len(replicas) < needed:
+        told = f"{needed} must be there for it to take writes (min-replicas-to-write), and {len(replicas)} are"
+        yield Finding("replicas", Severity.ERROR, told, "bring the replicas back: publishes are refused meanwhile")
+    behind = [one for one in replicas if one["state"] != "online" or int(one["lag"]) > LAG]
+    for one in behind:
+        told = f"{one['ip']}:{one['port']} is {one['state']}, and has acknowledged nothing for {one['lag']} s"
+        yield Finding("replicas", Severity.WARNING, told, "what it lacks is lost in a failover to it: see its log")
+    if needed == 0:
+        told = "the primary takes writes that no replica has: a failover can lose what was acknowledged"
+        yield Finding("failover", Severity.WARNING, told, REMEDY)
+    elif needed is None:
+        yield Finding("failover", Severity.OK, "min-replicas-to-write is unknown: CONFIG is not allowed")
+    else:
+        yield Finding("failover", Severity.OK, f"no write without {needed} replicas")
+    if replicas and not behind:
+        yield Finding("replicas", Severity.OK, f"{len(replicas)}, in step")
 
 
 async def needed_replicas(link: Link) -> int | None:

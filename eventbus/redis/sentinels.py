@@ -10,7 +10,7 @@ grows with each failover, tells an old answer from a new one.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -20,11 +20,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Address
 from eventbus.redis.notices import listen
 
+ENOUGH = 3  # sentinels: of two, one alone cannot agree on anything
 SCHEMES = ("redis+sentinel", "rediss+sentinel")
 PORT = 26379
 ANSWER_TIMEOUT = 1.0  # seconds for a sentinel's answer
@@ -49,14 +51,14 @@ class Sentinels:
     moves  how often the primary has moved since the first look"""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # brackets that do not match
+            raise _not_named(url) from None
         path = parts.path.strip("/").split("/")
         login, at, hosts = parts.netloc.rpartition("@")
         if not all(hosts.split(",")) or not path[0] or len(path) > 2:
-            raise ConfigurationError(
-                f"{hide_password(url)!r} does not name sentinels and their service: "
-                "redis+sentinel://host:port,host:port/service/db, for example redis+sentinel://a:26379,b:26379/main/0"
-            )
+            raise _not_named(url)
         self._service = unquote(path[0])
         self._parts, self._login, self._database = parts, login + at, path[1] if len(path) == 2 else "0"
         self._query, own = _divided(parts)
@@ -123,6 +125,29 @@ class Sentinels:
                 now=f"{told[1]}:{told[2]}",
             )
 
+    async def examine(self) -> list[Finding]:
+        """Whether they answer, and agree."""
+        told = await asyncio.gather(*map(self._ask_one, self._sentinels), return_exceptions=True)
+        return list(self._judge(told))
+
+    def _judge(self, told: Sequence[_Told | BaseException]) -> Iterator[Finding]:
+        answers = [answer for answer in told if isinstance(answer, _Told)]
+        named = {f"{answer.host}:{answer.port}" for answer in answers}
+        for sentinel, answer in zip(self._sentinels, told, strict=True):
+            if isinstance(answer, BaseException):
+                most = 2 * len(answers) > len(told)
+                severity = Severity.WARNING if most else Severity.ERROR
+                why = f"{sentinel.name} does not answer: {answer}"
+                yield Finding("sentinels", severity, why, "no failover takes place without most of them")
+        if len(named) > 1:
+            why = f"they name different primaries: {', '.join(sorted(named))}"
+            yield Finding("sentinels", Severity.WARNING, why, "a failover is under way, or they do not see each other")
+        if len(named) == 1 and len(answers) == len(told):
+            yield Finding("sentinels", Severity.OK, f"{len(answers)} name {named.pop()}")
+        if len(told) < ENOUGH:
+            why = f"only {len(told)} are named in the URL: what they do not see is not seen"
+            yield Finding("sentinels", Severity.WARNING, why, "run three at least, and name them all")
+
     # Asking -----------------------------------------------------------------------------------------------------------
 
     async def _ask(self) -> _Told:
@@ -184,6 +209,13 @@ class Sentinels:
         login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
         port = "" if host.rpartition("]")[2].rpartition(":")[1] else f":{PORT}"
         return f"{self._scheme}://{login}{host}{port}{self._query}"
+
+
+def _not_named(url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{hide_password(url)!r} does not name sentinels and their service: "
+        "redis+sentinel://host:port,host:port/service/db, for example redis+sentinel://a:26379,b:26379/main/0"
+    )
 
 
 def _divided(parts: SplitResult) -> tuple[str, dict[str, str]]:
