@@ -7,33 +7,41 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from eventbus import EventBus, EventBusError
+from eventbus import EventBus, EventBusError, Full, RateLimit
 from eventbus.contract.inspection import StreamState
 from eventbus.event import event_types, stream_of
 from eventbus.postgres import standing
+from gateway.endpoints.dispatch import MAX_BODY
 from handlers.common.deadline import within
 
 CHECK_TIMEOUT = 2.0  # seconds
-READY_CHANNEL = "pubsub:ready"
+SHORT_TIMEOUT = 0.5  # seconds, where something stands in: Kubernetes gives a probe one second, balancers two
+READY_KEY, READY_LIMIT = "gateway\0ready", RateLimit(1_000_000, 1.0)
+ROOM = 2 * MAX_BODY  # bytes: the largest that a client may send, as a record of the spool
 
 Details = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`ask` returns details for people; it raises an EventBusError if the dependency is away. `decides`: then this
-    process is unfit for traffic. A check that does not decide runs only when details are asked for."""
+    """`ask` returns details for people, which `judge` makes a state of; it raises an EventBusError if the dependency is
+    away. `decides`: then this process is unfit for traffic, unless the check that `stand_in` names is `ok`: that of
+    what does the work meanwhile. A check that does not decide runs when it has to stand in for another, or details are
+    asked for."""
 
     ask: Callable[[EventBus], Coroutine[Any, Any, Details]]
     decides: bool = True
+    judge: Callable[[Details], str] = lambda _details: "ok"
+    stand_in: Callable[[EventBus], str | None] = lambda _bus: None
 
 
 async def _redis(bus: EventBus) -> Details:
-    await bus.shared.broadcast(READY_CHANNEL, b"")
+    """A write: a server without memory, or one that has become a replica, still answers a PING."""
+    await bus.transport.spend(READY_KEY, READY_LIMIT, 1)
     return {}
 
 
@@ -54,8 +62,14 @@ async def _spool(bus: EventBus) -> Details:
     """What this machine's disk keeps until Redis is back."""
     if bus.spool is None:
         return {"configured": False}
-    records, rejected = await asyncio.to_thread(lambda spool: (spool.records, spool.rejected), bus.spool)
-    return {"records": records, "bytes": bus.spool.size, "rejected": rejected}
+    spool = bus.spool
+    room, records, rejected = await asyncio.to_thread(lambda: (spool.room, spool.records, spool.rejected))
+    full = room < min(ROOM, spool.limit // 2)
+    return {"records": records, "bytes": spool.size, "room": room, "full": full, "rejected": rejected}
+
+
+def _spool_state(details: Details) -> str:
+    return "full" if details.get("full") else "ok"
 
 
 async def _streams(bus: EventBus) -> Details:
@@ -85,10 +99,10 @@ async def _circuits(bus: EventBus) -> Details:
 
 
 CHECKS: dict[str, Check] = {
-    "redis": Check(_redis),
+    "redis": Check(_redis, stand_in=lambda bus: None if bus.spool is None else "spool"),
     "postgres": Check(_postgres),
     "outbox": Check(_outbox, decides=False),
-    "spool": Check(_spool, decides=False),
+    "spool": Check(_spool, decides=False, judge=_spool_state),
     "streams": Check(_streams, decides=False),
     "circuits": Check(_circuits, decides=False),
 }
@@ -96,13 +110,36 @@ CHECKS: dict[str, Check] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`state`: `ok`, `away` or `no answer`. `seconds`: how long it took to find out."""
+    """`state`: `ok`, `away`, `no answer` or `full`. `seconds`: how long it took to find out."""
 
     name: str
     decides: bool
     state: str
     seconds: float
     details: Details
+
+
+class Assessment(NamedTuple):
+    """`status`: `ready`; `degraded`, if something is away and what stands in for it does its work; `not ready`.
+    `states`: of what decided that, by name. `found`: all that was looked at."""
+
+    status: str
+    states: dict[str, str]
+    found: list[Found]
+
+
+async def assess(bus: EventBus, *, all_of_them: bool = False) -> Assessment:
+    """Whether this process can take what clients send. `all_of_them`: look also at what does not decide."""
+    found = await look(bus, [name for name, check in CHECKS.items() if check.decides or all_of_them])
+    states = {one.name: one.state for one in found if one.decides}
+    troubled = [name for name, state in states.items() if state != "ok"]
+    stand_ins = [name for name in (CHECKS[name].stand_in(bus) for name in troubled) if name is not None]
+    found += await look(bus, [name for name in stand_ins if name not in {one.name for one in found}])
+    states |= {one.name: one.state for one in found if one.name in stand_ins}
+    if not troubled:
+        return Assessment("ready", states, found)
+    taken_over = len(stand_ins) == len(troubled) and all(states[name] == "ok" for name in stand_ins)
+    return Assessment("degraded" if taken_over else "not ready", states, found)
 
 
 async def look(bus: EventBus, names: Iterable[str]) -> list[Found]:
@@ -113,9 +150,13 @@ async def look(bus: EventBus, names: Iterable[str]) -> list[Found]:
 async def _look(bus: EventBus, name: str, check: Check) -> Found:
     began, state, details = time.perf_counter(), "ok", {}
     try:
-        details = dict(await within(CHECK_TIMEOUT, check.ask(bus)))
+        timeout = CHECK_TIMEOUT if check.stand_in(bus) is None else SHORT_TIMEOUT
+        details = dict(await within(timeout, check.ask(bus)))
+        state = check.judge(details)
     except TimeoutError:
         state = "no answer"
+    except Full:
+        state = "full"
     except EventBusError:
         state = "away"
     return Found(name, check.decides, state, time.perf_counter() - began, details)

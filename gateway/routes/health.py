@@ -1,15 +1,17 @@
 """/livez and /readyz: for whoever decides whether this process gets traffic, or is restarted. No token."""
 
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
 from gateway.endpoints.api import JSON, Routes
 from gateway.endpoints.dispatch import BUS
-from gateway.readiness import CHECKS, Found, look
+from gateway.readiness import Found, assess
 from handlers.common.fields import Answer, Query
 
 health = Routes("", tag="health")
+
+FIT = frozenset({"ready", "degraded"})
 
 
 class Alive(Answer):
@@ -17,9 +19,10 @@ class Alive(Answer):
 
 
 class Readiness(Answer):
-    """`checks`: by name, `ok`, `away` or `no answer`. `details` with `?verbose` only."""
+    """`checks`: by name, `ok`, `away`, `no answer` or `full`, of what decides; of the spool while Redis is not `ok`.
+    `details` with `?verbose` only."""
 
-    status: str
+    status: Literal["ready", "degraded", "not ready"]
     checks: dict[str, str]
     details: dict[str, dict[str, Any]] | None = None
 
@@ -40,18 +43,14 @@ async def livez(_request: web.Request) -> web.Response:
 
 @health.raw("GET", "/readyz", token=False, answers={200: {JSON: Readiness}, 503: {JSON: Readiness}})
 async def readyz(request: web.Request, query: ReadinessQuery) -> web.Response:
-    """Whether every dependency answers; which does not is told by name."""
+    """Whether this process can take what clients send: 200 if `ready`, or `degraded`, which means that Redis takes
+    nothing and the spool does; 503 if `not ready`."""
     verbose = query.verbose is not None
-    found = await look(request.app[BUS], [name for name, check in CHECKS.items() if check.decides or verbose])
-    deciding = [one for one in found if one.decides]
-    ready = all(one.state == "ok" for one in deciding)
-    told: dict[str, object] = {
-        "status": "ready" if ready else "not ready",
-        "checks": {one.name: one.state for one in deciding},
-    }
+    assessment = await assess(request.app[BUS], all_of_them=verbose)
+    told: dict[str, object] = {"status": assessment.status, "checks": assessment.states}
     if verbose:
-        told["details"] = {one.name: _details(one) for one in found}
-    return web.json_response(told, status=200 if ready else 503)
+        told["details"] = {one.name: _details(one) for one in assessment.found}
+    return web.json_response(told, status=200 if assessment.status in FIT else 503)
 
 
 def _details(found: Found) -> dict[str, object]:

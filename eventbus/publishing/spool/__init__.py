@@ -146,6 +146,21 @@ class Spool:
         return self.file.size()
 
     @property
+    def limit(self) -> int:
+        """Bytes that the file may grow to."""
+        return self.file.limit
+
+    @property
+    def room(self) -> int:
+        """Bytes that it can take yet: within its limit, and on its disk. Any thread may ask.
+
+        Raises Unavailable if it cannot be written."""
+        try:
+            return self.file.room()
+        except OSError as error:
+            raise Unavailable(self.name, str(error)) from None
+
+    @property
     def waits(self) -> bool:
         """Whether anything is in it that may not be in Redis: of this process, and of those that share the file."""
         return self.file.size() > 0

@@ -69,6 +69,14 @@ class SpoolFile:
         except FileNotFoundError:
             return 0
 
+    def room(self) -> int:
+        """Bytes that it can take yet: within the limit, and on the disk. Raises OSError if it cannot be written."""
+        where = self.path if self.path.exists() else self.path.parent
+        if not os.access(where, os.W_OK):
+            raise PermissionError(f"{where} must not be written by this process, or is not there")
+        disk = os.statvfs(where)
+        return max(0, min(self.limit - self.size(), disk.f_bavail * disk.f_frsize))
+
     def waiting(self) -> int:
         """How many records wait, for a gauge: what stands behind the last mark is counted, and not looked into. Reads
         what has come since it was last asked."""

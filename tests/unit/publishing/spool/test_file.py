@@ -1,5 +1,6 @@
 """The file of the spool: shared by processes, bounded, and never in need of repair."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def test_it_takes_what_there_is_room_for_and_no_more(tmp_path: Path) -> None:
     assert file.append(records[:1]) == 0
     assert file.size() <= file.limit
     assert numbers(file) == [1, 2]
+
+
+def test_it_tells_what_room_there_is(tmp_path: Path) -> None:
+    folder = tmp_path / "spools"
+    file = SpoolFile(folder / "log", LIMIT)
+    with pytest.raises(OSError, match="spools"):
+        file.room()
+    folder.mkdir()
+    assert file.room() == LIMIT
+    file.append(lines(1))
+    assert file.room() == LIMIT - file.size()
+    assert SpoolFile(file.path, 1).room() == 0
+    assert SpoolFile(file.path, 2**60).room() <= shutil.disk_usage(folder).total, "the disk is smaller than that"
 
 
 def test_a_record_behind_a_torn_line_is_whole(file: SpoolFile) -> None:
