@@ -194,6 +194,7 @@ def gateway_process(folder: Path) -> Iterator[Target]:
             "EVENTBUS_SPOOL_PATH": str(folder / "contingency-log.jsonl"),
             "EVENTBUS_LOG_FORMAT": "json",
             "EVENTBUS_PORT": "0",
+            "EVENTBUS_DRAIN_SECONDS": "0",
             "EVENTBUS_RATE_LIMIT": "off",  # one user sends all requests
         }
         migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]

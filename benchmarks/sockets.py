@@ -167,6 +167,7 @@ def house(folder: Path, workers: int) -> Iterator[House]:
             "EVENTBUS_SPOOL_PATH": str(folder / "contingency-log.jsonl"),
             "EVENTBUS_LOG_FORMAT": "json",
             "EVENTBUS_PORT": "0",
+            "EVENTBUS_DRAIN_SECONDS": "0",
             "N8N_BASE_URL": f"http://127.0.0.1:{int(stand_in.stdout.readline())}",
         }
         migrate = [sys.executable, "-m", "eventbus.cli", "migrate"]

@@ -14,7 +14,8 @@ from gateway.callers.auth import Authenticator, PublishedKeys, SharedSecret
 from gateway.callers.quota import Quotas
 from gateway.callers.rates import parse
 from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, MAX_BODY, QUOTAS, mount
-from gateway.http import correlation
+from gateway.http import correlation, draining
+from gateway.http.draining import DRAIN, Drain
 from gateway.http.middleware import surroundings
 from gateway.http.traffic import TRAFFIC, Traffic
 from gateway.routes import ENDPOINTS
@@ -31,8 +32,9 @@ def create_app(bus: EventBus, settings: GatewaySettings) -> web.Application:
     app[BUS] = bus
     app[AUTHENTICATOR] = authenticator(settings)
     app[TRAFFIC] = Traffic()
+    app[DRAIN] = Drain()
     app[QUOTAS] = Quotas(bus, parse(settings.rate_limit))
-    app.on_response_prepare.extend((correlation.stamp, quota.stamp))
+    app.on_response_prepare.extend((correlation.stamp, quota.stamp, draining.stamp))
     mount(app, ENDPOINTS)
     describe(app, ENDPOINTS)
     websocket.mount(app, bus)

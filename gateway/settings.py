@@ -21,6 +21,7 @@ class GatewaySettings(Settings):
     port: int = Field(default=8080, ge=0, le=65_535)
     jwt_secret: str | None = Field(default=None, repr=False)
     jwt_jwks_url: str | None = None
+    drain_seconds: float = Field(default=5.0, ge=0, le=3_600)  # see gateway.serve; 0: none
     rate_limit: str = "60/1m"  # of each user: see gateway.callers.rates
 
     @field_validator("rate_limit")

@@ -31,6 +31,7 @@ def environment(redis_url: str, database_url: str) -> dict[str, str]:
         "EVENTBUS_JWT_SECRET": SECRET,
         "EVENTBUS_LOG_FORMAT": "json",
         "EVENTBUS_PORT": "0",
+        "EVENTBUS_DRAIN_SECONDS": "0",
     }
 
 

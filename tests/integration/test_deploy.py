@@ -16,7 +16,12 @@ from typer.testing import CliRunner
 
 from eventbus.cli import build
 from eventbus.telemetry import DEFINITIONS
+from gateway.readiness import CHECK_TIMEOUT
+from gateway.serve import SHUTDOWN_TIMEOUT
+from gateway.settings import GatewaySettings
+from gateway.socket.sockets import CLOSE_TIMEOUT
 from handlers import GROUPS
+from tests.docs.pages import blocks
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -75,6 +80,27 @@ def test_units_wait_for_units_that_exist() -> None:
     for path in UNITS:
         needed = unit(path)["Unit"].get("Requires")
         assert needed is None or needed in names
+
+
+def test_a_gateway_is_given_the_time_that_it_takes_to_stop() -> None:
+    """The drain; the sockets; requests, and once more those that are cancelled. What it closes then takes a moment."""
+    needed = GatewaySettings().drain_seconds + CLOSE_TIMEOUT + 2 * SHUTDOWN_TIMEOUT
+    service = unit(ROOT / "deploy" / "systemd" / "eventbus-gateway@.service")["Service"]
+    assert int(service["TimeoutStopSec"]) >= needed + 5
+    assert int(compose()["gateway"]["stop_grace_period"].removesuffix("s")) >= needed + 5
+    [pod] = [
+        yaml.safe_load(block.text)
+        for block in blocks(ROOT / "docs" / "deploying.md")
+        if "terminationGracePeriodSeconds" in block.text
+    ]
+    assert pod["terminationGracePeriodSeconds"] >= needed + 5
+    [container] = pod["containers"]
+    assert all(
+        entry["name"].removeprefix("EVENTBUS_").lower() in GatewaySettings.model_fields for entry in container["env"]
+    )
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["readinessProbe"]["timeoutSeconds"] > CHECK_TIMEOUT
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
 def alerts() -> list[Any]:

@@ -11,7 +11,7 @@ SECRET = "s" * 32
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOST", "PORT", "JWT_SECRET", "JWT_JWKS_URL"):
+    for name in ("HOST", "PORT", "JWT_SECRET", "JWT_JWKS_URL", "DRAIN_SECONDS"):
         monkeypatch.delenv(f"EVENTBUS_{name}", raising=False)
 
 
@@ -27,6 +27,14 @@ def test_what_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTBUS_PORT", "70000")
     monkeypatch.setenv("EVENTBUS_LOG_FORMAT", "xml")
     with pytest.raises(ConfigurationError, match=r"log_format: .*port: "):
+        GatewaySettings.read()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "3601", "soon", "5s"])
+def test_a_drain_that_cannot_be_is_refused(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert GatewaySettings.read().drain_seconds == 5
+    monkeypatch.setenv("EVENTBUS_DRAIN_SECONDS", seconds)
+    with pytest.raises(ConfigurationError, match="drain_seconds: "):
         GatewaySettings.read()
 
 
