@@ -18,6 +18,7 @@ async def open_bus(settings: Settings) -> AsyncIterator[EventBus]:
         database=settings.require_database_url(),
         spool=settings.spool_path,
         history=settings.history,
+        min_replicas=settings.min_replicas,
     )
     async with bus:
         assert isinstance(bus.database, Database), "opened with a database"

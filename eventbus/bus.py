@@ -10,6 +10,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
+from eventbus.checks.validation import replicas as check_replicas
 from eventbus.contract.codec import envelop
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
 from eventbus.contract.history import History
@@ -42,6 +43,7 @@ class EventBus(Lifecycle, FormerNames):
               Redis automatically, by this bus or by another one with the same file
     spool_bytes  how large that file may grow
     max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
+    min_replicas  how many replicas each publish waits for: see `publish`
     retention  how long workers keep what is settled, and dead letters
     history    how long the database keeps every event, and what groups made of it; None keeps nothing. See
                eventbus.roles.history_group
@@ -70,6 +72,7 @@ class EventBus(Lifecycle, FormerNames):
         dedupe_window: float = WINDOW,
         dedupe: Dedupe = "keep",
         organization: str | None = None,
+        replicas: int | None = None,
         origin: Origin = Origin(),
     ) -> Receipt:
         """Publish an event. Returns when it is stored or scheduled in Redis; or, if Redis cannot take it, when it is in
@@ -81,6 +84,8 @@ class EventBus(Lifecycle, FormerNames):
         key           what the event is about (CloudEvents' subject), for example the lead's id
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
+        replicas      so many are waited for, a second at most, before this returns: the receipt says how many had the
+                      event. Default: the bus' `min_replicas`
         origin        what the event descends from; a handler uses ctx.publish instead
         dedupe_key    of the events of one type and organization with the same key, the first alone is stored; the
                       receipts of the others say `duplicate`, with the id of the first
@@ -94,6 +99,7 @@ class EventBus(Lifecycle, FormerNames):
         Raises CodecError if the event is larger than `max_payload` or cannot be written as JSON that can be read again.
         Raises WrongType (a CodecError and TypeError) or WrongValue (a CodecError and ValueError) for an argument with a
         type or value that it cannot have: nothing was stored. See eventbus.checks.validation."""
+        wanted = self._min_replicas if replicas is None else check_replicas("replicas", replicas)
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
@@ -105,7 +111,10 @@ class EventBus(Lifecycle, FormerNames):
         [status] = await self._publishing.append((item,), self._publisher.append)
         crash_points.point("publish.stored")
         event_id = envelope.id if status is not Status.DUPLICATE else await self._first(item)
-        return tuple.__new__(Receipt, (event_id, status))
+        receipt = tuple.__new__(Receipt, (event_id, status))
+        if wanted:
+            receipt.replicas = await self._replicated(wanted, (status,))
+        return receipt
 
     async def publish_many(
         self,
@@ -116,12 +125,14 @@ class EventBus(Lifecycle, FormerNames):
         at: datetime | None = None,
         dedupe_keys: Sequence[str | None] | None = None,
         dedupe_window: float = WINDOW,
+        replicas: int | None = None,
         origin: Origin = Origin(),
     ) -> list[Receipt]:
         """Publish several events as `publish` does, in one write and in their order. If an event or argument is refused
         (CodecError), none of them is stored. When this raises Unavailable or Full, some may be stored.
 
         dedupe_keys: one for each event, None for those that have none."""
+        wanted = self._min_replicas if replicas is None else check_replicas("replicas", replicas)
         limit = self._max_payload
         keys = [None] * len(events) if dedupe_keys is None else dedupe_keys
         return await self._publish(
@@ -133,22 +144,34 @@ class EventBus(Lifecycle, FormerNames):
                     once(dedupe_key, dedupe_window, "keep"),
                 )
                 for event, dedupe_key in zip(events, keys, strict=True)
-            ]
+            ],
+            wanted,
         )
 
     async def forward(self, items: Sequence[Outgoing]) -> list[Receipt]:
         """Publish envelopes that were made elsewhere, as `publish_many` does. For gateways and bridges, which know more
         of an event than `publish` can be told, such as its source. If one of them is refused, all are."""
         checked = [check_outgoing(item, self._max_payload) for item in items]
-        return await self._publish(checked) if checked else []
+        return await self._publish(checked, self._min_replicas) if checked else []
 
-    async def _publish(self, items: list[Outgoing]) -> list[Receipt]:
+    async def _publish(self, items: list[Outgoing], wanted: int) -> list[Receipt]:
         statuses = await self._publishing.append(items, self._publisher.append)
         crash_points.point("publish.stored")
-        return [
+        receipts = [
             Receipt(item.envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
             for item, status in zip(items, statuses, strict=True)
         ]
+        if wanted:
+            got = await self._replicated(wanted, statuses)
+            for receipt in receipts:
+                receipt.replicas = got
+        return receipts
+
+    async def _replicated(self, wanted: int, statuses: Sequence[Status]) -> int:
+        """How many replicas have what was published just now; 0 where some of it is in the spool."""
+        if Status.SPOOLED in statuses:
+            return 0
+        return await self.transport.replicated(wanted, self.transport.primary)
 
     async def _first(self, item: Outgoing) -> str:
         """The id for a duplicate's receipt: that of the event that holds its dedupe key; its own if none holds it."""

@@ -240,11 +240,18 @@ class Status(StrEnum):
     SPOOLED = "spooled"
 
 
-class Receipt(NamedTuple):
-    """The answer to a publish: the event's id, and what became of it."""
-
+class _Pair(NamedTuple):
     id: str
     status: Status
+
+
+class Receipt(_Pair):
+    """The answer to a publish: the event's id, and what became of it.
+
+    replicas  how many of them had the event within a second; None if nobody asked. It is no item of the pair: who takes
+              a receipt apart goes on to get two"""
+
+    replicas: int | None = None
 
 
 _ms, _count = 0, 0  # of the last id: its Unix millisecond, and how many ids were made in it before

@@ -47,6 +47,7 @@ class Settings(Environment):
     log_format: Literal["console", "json"] = "console"
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     metrics_host: str = "127.0.0.1"
+    min_replicas: int = Field(default=0, ge=0, le=100)  # that are waited for behind each publish
     history_days: float | None = Field(default=365.0, ge=0, le=1_000_000)  # the empty text, and 0: nothing is kept
 
     @field_validator("spool_path", mode="before")

@@ -21,6 +21,7 @@ from eventbus.errors import WrongType, WrongValue
 
 LONGEST_TYPE = 200  # characters; PostgreSQL has it in an index
 LONGEST = 4_096  # characters of an attribute
+MOST_REPLICAS = 100
 MOST_METADATA = 65_536  # characters of all names and texts of the metadata
 
 EVENT_ID = r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"  # a UUIDv7, until the year 2527
@@ -55,6 +56,13 @@ def priority(name: str, value: object) -> int:
     found = _whole(name, value)
     if not 1 <= found <= 10:
         raise WrongValue(f"{name}={_shown(value)} is not 1 (first) to 10 (last)")
+    return found
+
+
+def replicas(name: str, value: object) -> int:
+    found = _whole(name, value)
+    if not 0 <= found <= MOST_REPLICAS:
+        raise WrongValue(f"{name}={_shown(value)} is not 0 to {MOST_REPLICAS}")
     return found
 
 

@@ -76,7 +76,8 @@ async def open_bus(settings: Settings, apps: Sequence[App]) -> AsyncIterator[Eve
     needed = names & {entry.name for entry in entry_points(group=MIGRATIONS)}
     database = settings.require_database_url() if needed else settings.database_url
     recorded = database is not None and any(is_recorder(group) for app in apps for group in app.groups)
-    async with EventBus(url, database=database, history=settings.history if recorded else None) as bus:
+    history = settings.history if recorded else None
+    async with EventBus(url, database=database, history=history, min_replicas=settings.min_replicas) as bus:
         await _check_migrated(bus, {"eventbus", *names})
         yield bus
 

@@ -15,6 +15,7 @@ from eventbus.contract.inspection import Inspection
 from eventbus.contract.limiting import Limiting
 from eventbus.contract.outgoing import Outlet
 from eventbus.contract.recent_cache import Recent
+from eventbus.contract.replication import Replication
 from eventbus.contract.session_store import Ledger
 from eventbus.contract.states import Records
 from eventbus.contract.transport import Transport
@@ -22,7 +23,17 @@ from eventbus.contract.upkeep import Upkeep
 
 
 class Broker(
-    Transport, Outlet, Limiting, DeadLetterStore, Inspection, Upkeep, Controls, Firings, Broadcasting, Protocol
+    Transport,
+    Outlet,
+    Limiting,
+    DeadLetterStore,
+    Inspection,
+    Upkeep,
+    Controls,
+    Firings,
+    Broadcasting,
+    Replication,
+    Protocol,
 ):
     """The six verbs of a Transport, what operators and roles ask for, and the stores beside the streams."""
 

@@ -413,6 +413,13 @@ class MemoryTransport:
     async def discard(self, letter: DeadLetter) -> bool:
         return self._log(letter.stream).dead.pop(letter.id, None) is not None
 
+    @property
+    def primary(self) -> str:
+        return "memory"
+
+    async def replicated(self, count: int, primary: str) -> int:  # noqa: ARG002 - there are none
+        return 0
+
     async def broadcast(self, channel: str, message: bytes) -> None:
         for queue in self._listeners.get(channel, ()):
             queue.put_nowait(message)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from eventbus.checks.numbers import count_faults
 from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Calls
 from eventbus.contract.codec import MAX_PAYLOAD
@@ -54,6 +55,7 @@ class Lifecycle(ABC):
         spool: Path | str | None = None,
         spool_bytes: int = SPOOL_BYTES,
         max_payload: int = MAX_PAYLOAD,
+        min_replicas: int = 0,
         retention: Retention = Retention(),
         history: timedelta | None = None,
         namespace: str = "eb",
@@ -63,9 +65,11 @@ class Lifecycle(ABC):
     ) -> None:
         counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
         counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
-        _check(find_faults(middleware), namespace, counts, history, kept=database is not None)
+        wrong = [*find_faults(middleware), *count_faults("min_replicas", min_replicas, least=0)]
+        _check(wrong, namespace, counts, history, kept=database is not None)
         target = url or Settings().require_redis_url()
         self._max_payload = max_payload
+        self._min_replicas = min_replicas
         self.retention = retention
         self.history_kept = history
         self.middleware = tuple(middleware)

@@ -121,7 +121,8 @@ class Link:
     primary: whoever answers as a replica counts as away.
     affinity: the process and event loop in which the link may be used; by default those of its first use.
     `epoch` counts connections: when it has changed, replies may have been lost. `client_id`: the server's number for
-    the present connection.
+    the present connection. `server_id`: names the primary that it leads to, and the time since it became one; '' for a
+    user who may not know.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Link:
         self.epoch = 0
         self.connected_at = 0.0
         self.client_id = 0
+        self.server_id = ""
         self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _greet
         self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
         _links.add(self)
@@ -341,8 +343,10 @@ class Link:
         try:
             *_, self.client_id = [await future for future in told]
             self._known_as = await _name_of(asked)
-            if self._primary and await _is_replica(role):
+            replication = await _told(role)
+            if self._primary and b"role:slave" in replication:
                 raise Unavailable(self._server, "it is a replica, and refuses writes")
+            self.server_id = replication.partition(b"master_replid:")[2][:40].decode(errors="replace")
         finally:
             for future in (*told, *asked, role):
                 _forget(future)
@@ -376,12 +380,12 @@ class Link:
             self._away = True
 
 
-async def _is_replica(told: asyncio.Future[Reply]) -> bool:
-    """As an INFO says. False for a user who may not ask: the first write tells."""
+async def _told(info: asyncio.Future[Reply]) -> bytes:
+    """Nothing, for a user who may not ask."""
     try:
-        return b"role:slave" in await told
+        return bytes(await info)
     except ReplyError:
-        return False
+        return b""
 
 
 async def _name_of(replies: Sequence[asyncio.Future[Reply]]) -> tuple[Argument, ...]:

@@ -4,23 +4,62 @@ Replication is asynchronous. A primary that is cut off from its replicas, or is 
 acknowledge, and all of that is gone when it comes back as a replica. With `min-replicas-to-write 1` it refuses instead.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import EventBusError
+from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
-from eventbus.redis.link import Link
+from eventbus.redis.address import Where
+from eventbus.redis.link import CONNECT_TIMEOUT, Link
 
 REMEDY = (
     "on the primary and each replica: redis-cli CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2; "
     "the same in their configuration files"
 )
 
+WAIT = 1.0  # seconds for which replicas are waited for
 LAG = 5  # seconds since a replica has acknowledged anything, above which it counts as behind
 _REPLICA = re.compile(r"ip=(?P<ip>[^,]*),port=(?P<port>\d+),state=(?P<state>\w+),offset=\d+,lag=(?P<lag>-?\d+)")
 
 log = get_logger("eventbus.redis")
+
+
+class Replicas:
+    """Waits until replicas have what was written before, on a connection of its own: WAIT keeps a connection from all
+    else. One wait at a time; those who come meanwhile share the next.
+
+    channel  where something is sent right before: a wait is for what its own connection has written, and for all that
+             was written before that"""
+
+    def __init__(self, where: Where, channel: str, affinity: Affinity) -> None:
+        self.link = Link(where, timeout=WAIT + CONNECT_TIMEOUT, name="eventbus-replicas", affinity=affinity)
+        self._channel = channel
+        self._turn = asyncio.Lock()
+        self._next: dict[int, asyncio.Task[tuple[int, str]]] = {}  # by what is wanted: not begun yet
+
+    async def have(self, count: int, primary: str) -> int:
+        """How many replicas of this primary have it: `count`, or fewer after WAIT seconds; 0 if nobody can say."""
+        if count not in self._next:
+            self._next[count] = asyncio.create_task(self._wait(count))
+        got, asked = await asyncio.shield(self._next[count])
+        return got if asked == primary else 0
+
+    async def _wait(self, count: int) -> tuple[int, str]:
+        async with self._turn:
+            del self._next[count]  # who comes from now on may have written later than this asks for
+            try:
+                _, got = await self.link.pipeline([("PUBLISH", self._channel, ""), ("WAIT", count, round(WAIT * 1000))])
+            except EventBusError:
+                return 0, ""
+            return (0, "") if isinstance(got, EventBusError) else (got, self.link.server_id)
+
+    async def close(self) -> None:
+        for waiting in self._next.values():
+            waiting.cancel()
+        await self.link.close()
 
 
 def examine(info: Mapping[str, str], needed: int | None) -> Iterator[Finding]:

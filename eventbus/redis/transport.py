@@ -39,7 +39,7 @@ from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.records import RedisRecords
-from eventbus.redis.replication import warn_unguarded
+from eventbus.redis.replication import Replicas, warn_unguarded
 from eventbus.redis.scripts import Command, moment, ms, unix
 from eventbus.redis.sentinels import Sentinels
 from eventbus.redis.sessions import RedisLedger
@@ -77,6 +77,8 @@ class RedisTransport:
         self.tallies: Tallies = RedisTallies(self._link, namespace)
         self.sessions: Ledger = RedisLedger(self._link, namespace)
 
+        self._replicas = Replicas(self._where, f"{namespace}:waits", self._affinity)
+
     async def connect(self) -> None:
         server = await self._link.execute("INFO", "server")
         memory = await self._link.execute("INFO", "memory")
@@ -89,7 +91,6 @@ class RedisTransport:
                 f"maxmemory-policy is {policy!r}: Redis would drop whole streams without a word. "
                 "Set it with: redis-cli CONFIG SET maxmemory-policy noeviction"
             )
-
         if isinstance(self._where, Sentinels):
             await warn_unguarded(self._link, self._where.name)
             watch = partial(self._where.watch, self._leave)
@@ -97,7 +98,7 @@ class RedisTransport:
 
     def _leave(self) -> None:
         """The primary has moved: what the old one still acknowledges, it will lose."""
-        for link in (self._link, *(reader.link for reader in self._readers.values())):
+        for link in (self._link, self._replicas.link, *(reader.link for reader in self._readers.values())):
             link.leave("the primary has moved")
 
     async def close(self) -> None:
@@ -107,6 +108,7 @@ class RedisTransport:
         self._publishing.close()
         await self._pulse.close()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
+        await self._replicas.close()
 
     # Publishing -------------------------------------------------------------------------------------------------------
 
@@ -125,6 +127,13 @@ class RedisTransport:
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
         return await self._publishing.cancel(event_id, stream)
+
+    @property
+    def primary(self) -> str:
+        return self._link.server_id
+
+    async def replicated(self, count: int, primary: str) -> int:
+        return await self._replicas.have(count, primary)
 
     # Consuming --------------------------------------------------------------------------------------------------------
 

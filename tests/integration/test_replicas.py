@@ -1,0 +1,75 @@
+"""Publishing that waits for replicas: the receipt says how many had the event."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eventbus import ConfigurationError, Event, EventBus, Status
+from eventbus.errors import WrongValue
+from eventbus.embedded import EmbeddedRedis
+from eventbus.redis.link import Link
+from tests.sentinels import pair_of_servers
+from tests.servers import redis_binaries
+from tests.waiting import eventually
+
+
+class Noted(Event, type="replicas.noted"):
+    number: int
+
+
+@pytest.fixture(params=sorted(redis_binaries()))
+def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[EmbeddedRedis]]:
+    with pair_of_servers(tmp_path, redis_binaries()[request.param], {}) as pair:
+        yield pair
+
+
+async def in_step(replica: EmbeddedRedis) -> bool:
+    link = Link(replica.url, timeout=5, name="test", primary=False)
+    try:
+        return b"master_link_status:up" in await link.execute("INFO", "replication")
+    finally:
+        await link.close()
+
+
+async def test_the_receipt_tells_how_many_replicas_had_it(servers: list[EmbeddedRedis]) -> None:
+    primary, replica = servers
+    await eventually(lambda: in_step(replica))
+    async with EventBus(primary.url) as bus, EventBus(primary.url, min_replicas=1) as careful:
+        assert (await bus.publish(Noted(number=1))).replicas is None
+        event_id, status = first = await bus.publish(Noted(number=2), replicas=1)
+        assert (first.replicas, status, event_id) == (1, Status.STORED, first.id)
+        assert [receipt.replicas for receipt in await bus.publish_many([Noted(number=3)] * 2, replicas=1)] == [1, 1]
+        assert (await careful.publish(Noted(number=4), delay=60)).replicas == 1
+        replica.pause()
+        for late in (await careful.publish(Noted(number=5)), *await bus.publish_many([Noted(number=6)], replicas=1)):
+            assert (late.status, late.replicas) == (Status.STORED, 0), "it waits no longer than a second"
+        assert (await careful.publish(Noted(number=7), replicas=0)).replicas is None
+        replica.resume()
+
+
+async def test_a_server_without_replicas_and_a_spool_have_none(redis_url: str, tmp_path: Path) -> None:
+    async with EventBus(redis_url) as bus:
+        assert (await bus.publish(Noted(number=1), replicas=1)).replicas == 0
+    async with EventBus("memory://", min_replicas=1) as bus:
+        assert (await bus.publish(Noted(number=1))).replicas == 0
+
+
+async def test_a_number_that_cannot_be_is_refused_and_nothing_is_stored(redis_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="min_replicas=-1"):
+        EventBus(redis_url, min_replicas=-1)
+    async with EventBus(redis_url) as bus:
+        for wrong in (-1, 101):
+            with pytest.raises(WrongValue, match=f"replicas={wrong}"):
+                await bus.publish(Noted(number=1), replicas=wrong)
+        assert await bus.transport.find_streams() == []
+
+
+async def test_a_primary_that_took_over_meanwhile_is_not_counted(servers: list[EmbeddedRedis]) -> None:
+    """What it and its replicas have says nothing about what was stored at the one before."""
+    primary, replica = servers
+    await eventually(lambda: in_step(replica))
+    async with EventBus(primary.url) as bus:
+        await bus.publish(Noted(number=1))
+        assert await bus.transport.replicated(1, bus.transport.primary) == 1
+        assert await bus.transport.replicated(1, "another") == 0
