@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from eventbus import ConfigurationError, Event, EventBus, Status
-from eventbus.errors import WrongValue
 from eventbus.embedded import EmbeddedRedis
+from eventbus.errors import WrongValue
 from eventbus.redis.link import Link
 from tests.sentinels import pair_of_servers
 from tests.servers import redis_binaries
