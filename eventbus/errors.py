@@ -3,6 +3,8 @@
 EventBusError
 ├── ConfigurationError      the program or its environment asks for what cannot work
 ├── Unavailable             Redis or PostgreSQL is away, or did not answer in time: the same call may succeed later
+│   └── PoolExhausted       all connections of this process to PostgreSQL are in use
+├── SessionEnded            PostgreSQL ended the session of a transaction because of what was done in it
 ├── Full                    Redis refuses writes because its memory is used up
 ├── Conflict                PostgreSQL rolled a transaction back in favour of another: run again, it may succeed
 │   └── WrongVersion        an aggregate has had events meanwhile that its writer has not seen
@@ -42,12 +44,30 @@ class Unavailable(EventBusError):
 
     What was sent may or may not have been applied. A handler that lets this pass spends no attempt:
     its delivery is put off until the server is back.
+
+    `lost`: the session broke in the middle of a transaction. That may be the doing of what ran in it: see
+    eventbus.consuming.lost_sessions.
     """
 
-    def __init__(self, server: str, detail: str) -> None:
+    def __init__(self, server: str, detail: str, *, lost: bool = False) -> None:
         super().__init__(f"{server} is unavailable: {detail}")
         self.server = server
         self.detail = detail
+        self.lost = lost
+
+
+class PoolExhausted(Unavailable):
+    """No connection to PostgreSQL became free in time: all that this process may have are in use. The server is
+    well."""
+
+    def __init__(self, server: str, detail: str) -> None:
+        super().__init__(server, detail)
+        self.args = (detail,)
+
+
+class SessionEnded(EventBusError):
+    """PostgreSQL ended a session because of what was done in it: it stood idle in its transaction for longer than
+    `idle_in_transaction_session_timeout` allows, or a statement ends the server's process each time it is run."""
 
 
 class Full(EventBusError):

@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventbus.errors import ConfigurationError
 
+POOL_SIZE = 10
+
 
 class Environment(BaseSettings):
     """Settings read from the environment; every field can be given to the constructor instead.
@@ -26,6 +28,18 @@ class Environment(BaseSettings):
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise ConfigurationError(f"the settings do not work: {faults}") from None
+
+
+class DatabaseSettings(Environment):
+    """How a process uses PostgreSQL. A text that is empty stands for the default."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTBUS_DATABASE_", env_ignore_empty=True)
+
+    pool_size: int = Field(default=POOL_SIZE, ge=1, le=10_000)
+    statement_cache: int | None = Field(default=None, ge=0, le=100_000)
+    schema_name: str | None = Field(
+        default=None, min_length=1, max_length=63, validation_alias="EVENTBUS_DATABASE_SCHEMA"
+    )
 
 
 class Settings(Environment):

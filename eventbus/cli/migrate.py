@@ -17,17 +17,23 @@ def migrate(
 
 
 async def _migrate(dsn: str, sql: bool) -> None:
-    database = Database(dsn)
+    database = Database(dsn, command_timeout=None)
     await database.connect()
     try:
+        if not sql:
+            await database.provide_schema()
         async with database.connection() as connection:
             if sql:
                 for migration in await pending(connection, installed()):
                     typer.echo(f"-- {migration.name}\n{migration.sql}")
                 return
-            applied = await apply(connection, installed())
+            applied = await apply(connection, installed(), waits=_tell)
     finally:
         await database.close()
     for migration in applied:
         typer.echo(f"applied {migration.name}")
     typer.echo(f"{len(applied)} applied, the database is up to date")
+
+
+def _tell() -> None:
+    typer.echo("another `eventbus migrate` is at work on this database: waiting until it has ended", err=True)

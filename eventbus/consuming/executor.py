@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from eventbus.consuming.batch_executor import Collector, Slots
+from eventbus.consuming.lost_sessions import LostSessions
 from eventbus.consuming.stubborn_handlers import Overruns
 from eventbus.consuming.undecodable import bury_undecodable
 from eventbus.context import Context, HandlerBus
@@ -79,6 +80,7 @@ class Executor:
         told = [*listeners, *group.listeners]
         self._announcer = Announcer(group.name, told) if told else None
         self._abandoned = False
+        self._lost = LostSessions()
 
     async def execute(self, delivery: Delivery) -> Outcome:
         """The outcome: a handler that returns has succeeded, one that raises has failed. This itself raises nothing,
@@ -195,6 +197,8 @@ class Executor:
     ) -> Outcome:
         if error is not None and envelope is not None and self._aborting is not None and isinstance(error, Cancelled):
             self._aborting.ended(self._group.name, envelope.id)
+        if self._lost and error is None and envelope is not None:
+            self._lost.forget(envelope.id)
         seconds = 0.0 if started is None else perf_counter() - started
         try:
             for count in self._counts:
@@ -222,7 +226,7 @@ class Executor:
             return Release()  # it has failed already, and this outcome is ignored
         if failure is None:
             return self._conclude(delivery, _DONE, envelope, started)
-        failure = _meaning(failure, task, delivery, late=late)
+        failure = self._lost.meant(envelope.id, _meaning(failure, task, delivery, late=late))
         return self._conclude(delivery, self._judge_raised(route, context, failure, task), envelope, started, failure)
 
     def _refusal(self, envelope: Envelope) -> Cancelled | None:

@@ -1,13 +1,15 @@
 """A pool of connections and the transactions that the bus makes with it: outbox and inbox."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import asyncpg.pool
+import asyncpg.transaction
 import orjson
 
 from eventbus.contract.aggregates import Aggregate, Key, key_of
@@ -16,25 +18,25 @@ from eventbus.contract.dedupe import WINDOW, Dedupe, once
 from eventbus.contract.inspection import OutboxStanding
 from eventbus.contract.outgoing import Appender, Outgoing, outgoing
 from eventbus.contract.transaction import Connection
-from eventbus.errors import ConfigurationError, Conflict, Unavailable, hide_password
+from eventbus.errors import ConfigurationError, Conflict, EventBusError, SessionEnded, Unavailable, hide_password
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.postgres import aggregates, driver
+from eventbus.postgres.connecting import Connector, quoted
 from eventbus.postgres.history import EventStore
+from eventbus.postgres.lending import Lending
 from eventbus.postgres.outbox import Outbox, insert
 from eventbus.postgres.outbox_status import standing
 from eventbus.postgres.recording import PostgresHistoryWriter
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
+from eventbus.postgres.server_condition import ServerCondition, why_ended
 from eventbus.process import crash_points
 from eventbus.process.affinity import Affinity
-from eventbus.process.safe_logging import get_logger
-
-log = get_logger("eventbus.postgres")
+from eventbus.settings import DatabaseSettings
 
 A = TypeVar("A", bound=Aggregate)
 
 PooledConnection = asyncpg.pool.PoolConnectionProxy
-POOL_SIZE = 10
 ACQUIRE_TIMEOUT = 5.0  # seconds
 COMMAND_TIMEOUT = 30.0  # seconds
 
@@ -49,15 +51,36 @@ _WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND gro
 
 
 class Database:
-    """Reconnects by itself; every call raises Unavailable while PostgreSQL is away."""
+    """Reconnects by itself; every call raises Unavailable while PostgreSQL is away.
 
-    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE, max_payload: int = MAX_PAYLOAD) -> None:
-        self._dsn = dsn
+    pool_size        connections that it may have; the relay has two of its own
+    statement_cache  statements that each keeps prepared; default: 100, and none behind a pooler such as PgBouncer
+    schema           where all tables are; default: the search_path of the login
+    command_timeout  seconds that a statement may take; None: no bound
+
+    What is None is taken from the environment: see eventbus.settings.DatabaseSettings."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pool_size: int | None = None,
+        statement_cache: int | None = None,
+        schema: str | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        command_timeout: float | None = COMMAND_TIMEOUT,
+    ) -> None:
+        given: dict[str, Any] = {"pool_size": pool_size, "statement_cache": statement_cache, "schema_name": schema}
+        settings = DatabaseSettings(**{name: value for name, value in given.items() if value is not None})
         self._server = f"PostgreSQL at {hide_password(dsn)}"
-        self._pool_size = pool_size
+        self._connector = Connector(dsn, cache=settings.statement_cache, schema=settings.schema_name)
+        self._schema = settings.schema_name
+        self._pool_size = settings.pool_size
         self._max_payload = max_payload
+        self._command_timeout = command_timeout
         self._pool: asyncpg.Pool | None = None
-        self._away = False
+        self._condition = ServerCondition(self._server)
+        self._lending = Lending(self._server, self._pool_size)
         self._affinity = Affinity()
         self.history = EventStore(self.connection)
         self.replays = PostgresReplays(self.connection)
@@ -69,14 +92,14 @@ class Database:
             self._affinity.enter()
         try:
             self._pool = await asyncpg.create_pool(
-                self._dsn,
                 min_size=1,
                 max_size=self._pool_size,
                 timeout=ACQUIRE_TIMEOUT,
-                command_timeout=COMMAND_TIMEOUT,
+                command_timeout=self._command_timeout,
                 init=_set_codecs,
                 reset=_leave_as_it_is,
                 connection_class=driver.HonestConnection,
+                connect=self._connector,
             )
         except driver.AWAY as error:
             raise Unavailable(self._server, str(error) or "no answer") from None
@@ -97,37 +120,49 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PooledConnection]:
-        """A connection of the pool. Raises Unavailable if there is none, or if it breaks inside the block."""
+        """A connection of the pool. Raises Unavailable if there is none, or if it breaks inside the block; SessionEnded
+        if the server ended it for what was done in the block."""
         pool = self._pool
         if pool is None:
             raise ConfigurationError("the bus is not connected: use `async with EventBus(…)`")
         self._affinity.check()
+        connection = await self._acquire(pool)
+        began = time.monotonic()
         try:
-            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT)
-        except driver.AWAY as error:
-            raise self._unavailable(str(error) or "no connection in time") from error
-        self._note(None)
-        try:
-            yield connection
+            with self._lending.lent():
+                yield connection
         except driver.ERRORS as error:
-            # What the caller raises for its own reasons passes; only a broken connection becomes Unavailable.
-            if await driver.broken(connection, error):
-                raise self._unavailable(str(error) or "no answer") from error
+            # What the caller raises for its own reasons passes; only the server's trouble becomes Unavailable.
+            trouble = await driver.trouble(connection, error)
+            if trouble is not driver.Trouble.NONE:
+                if not driver.is_closed(connection):
+                    connection.terminate()  # the next one may find another server
+                raise await self._failed(pool, trouble, error, time.monotonic() - began) from error
             raise
+        else:
+            self._condition.well()
         finally:
             await _release(pool, connection)
 
-    def _unavailable(self, detail: str) -> Unavailable:
-        self._note(detail)
-        return Unavailable(self._server, detail)
+    async def _acquire(self, pool: asyncpg.Pool) -> PooledConnection:
+        self._lending.check(pool)
+        try:
+            return await pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        except driver.AWAY as error:
+            if isinstance(error, TimeoutError) and self._lending.is_exhausted(pool):
+                raise self._lending.exhausted(f"none became free in {ACQUIRE_TIMEOUT:g} s") from error
+            raise self._condition.away(str(error) or "no connection in time") from error
 
-    def _note(self, trouble: str | None) -> None:
-        """Log one line when PostgreSQL goes away and one when it is back, however many callers try meanwhile."""
-        if trouble is not None and not self._away:
-            log.warning("postgresql is away", server=self._server, reason=trouble)
-        elif trouble is None and self._away:
-            log.info("postgresql is back", server=self._server)
-        self._away = trouble is not None
+    async def _failed(
+        self, pool: asyncpg.Pool, trouble: driver.Trouble, error: BaseException, seconds: float
+    ) -> EventBusError:
+        """What to raise for a connection that was used for so long and has met this trouble."""
+        if trouble is driver.Trouble.AWAY:
+            await pool.expire_connections()  # the others lead to the same server
+            return self._condition.away(str(error) or "no answer", writes=True)
+        if reason := await why_ended(pool, error, seconds):
+            return SessionEnded(f"{self._server} ended the session: {reason}")
+        return self._condition.away(str(error) or "no answer", lost=True)
 
     @asynccontextmanager
     async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
@@ -177,12 +212,19 @@ class Database:
             try:
                 try:
                     yield connection
-                except BaseException:
-                    await transaction.rollback()
+                except BaseException as error:
+                    await _roll_back(transaction, error)
                     raise
                 await transaction.commit()
             except driver.CONFLICTS as error:
                 raise Conflict(f"{self._server} rolled back in favour of another transaction: {error}") from error
+
+    async def provide_schema(self) -> None:
+        """Make the schema that the tables are to be in, if one is set and is not there yet."""
+        if self._schema is not None:
+            async with self.connection() as connection:
+                if await connection.fetchval("SELECT to_regnamespace($1)", quoted(self._schema)) is None:
+                    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
 
     def outbox(self, connection: Connection, origin: Origin = Origin()) -> Outbox:
         return Outbox(connection, origin, self._max_payload)
@@ -200,7 +242,7 @@ class Database:
                 return None
 
     def relay(self, appender: Appender) -> Relay:
-        return Relay(self._dsn, appender)
+        return Relay(self._connector, appender)
 
 
 class _CommittedBefore(BaseException):
@@ -316,6 +358,16 @@ class PostgresBatchInbox:
             await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
         kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
         await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
+
+
+async def _roll_back(transaction: asyncpg.transaction.Transaction, error: BaseException) -> None:
+    """If that fails, the session is gone: what was raised because of it tells more than that."""
+    try:
+        await transaction.rollback()
+    except driver.ERRORS as another:
+        if isinstance(error, driver.ERRORS):
+            raise error from error.__cause__ or another
+        raise
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:

@@ -4,12 +4,14 @@ A migration is known by `source/file name` and the checksum of its text. A file 
 error, not a surprise: whatever is new goes into a new file.
 """
 
+import asyncio
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from asyncpg import Connection
 from asyncpg.pool import PoolConnectionProxy
@@ -17,7 +19,17 @@ from asyncpg.pool import PoolConnectionProxy
 from eventbus.errors import ConfigurationError
 from eventbus.postgres.database import Database
 
-_LOCK = 0x6576_6275_7301  # any number that nobody else uses: 'evbus' and a serial
+# The high half of the lock's number; the low half is the oid of the schema.
+_LOCK = 0x6576_0001_0000_0000
+# What former builds hold, for all schemas of a database. Those of this build share it.
+_FORMER = 0x6576_6275_7301
+_TRY = """
+SELECT pg_try_advisory_xact_lock_shared($1)
+   AND pg_try_advisory_xact_lock($2 + to_regnamespace(quote_ident(current_schema()))::oid::bigint)
+"""
+_NO_SCHEMA = "SELECT current_schema() IS NULL"
+_APPLIED = "SELECT EXISTS (SELECT FROM eventbus_migrations WHERE name = $1 AND checksum = $2)"
+_PAUSE = 0.2  # seconds between looks whether another one has ended
 _TABLE = """
 CREATE TABLE IF NOT EXISTS eventbus_migrations (
     name       text PRIMARY KEY,
@@ -25,6 +37,8 @@ CREATE TABLE IF NOT EXISTS eventbus_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
+
+T = TypeVar("T")
 
 AnyConnection = Connection | PoolConnectionProxy
 
@@ -81,20 +95,51 @@ async def require(database: Database, migrations: Sequence[Migration]) -> None:
         raise ConfigurationError(f"the database lacks migrations ({names}): run `eventbus migrate` first")
 
 
-async def apply(connection: AnyConnection, migrations: Sequence[Migration]) -> list[Migration]:
-    """Apply what is pending, each in a transaction of its own, and return it. Others who try wait until we are done."""
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
+async def apply(
+    connection: AnyConnection, migrations: Sequence[Migration], *, waits: Callable[[], object] = lambda: None
+) -> list[Migration]:
+    """Apply what is pending, each in a transaction of its own, and return what this call has applied. The transaction
+    holds a lock: of several who try at once, each takes the next one that is pending, and waits until there is none
+    under way. `waits` is called once if this has to wait.
+
+    The connection must not bound the time of a statement: a migration takes as long as it takes. Raises
+    ConfigurationError if there is no schema to put tables into."""
+    if await connection.fetchval(_NO_SCHEMA):
+        raise ConfigurationError(
+            "there is no schema for the tables: the search_path of this login names none that exists. "
+            "Create it, or set EVENTBUS_DATABASE_SCHEMA"
+        )
+    waits = functools.cache(waits)  # once
+
+    async def find() -> list[Migration]:
         await connection.execute(_TABLE)
-        todo = await pending(connection, migrations)
-        for migration in todo:
-            async with connection.transaction():
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO eventbus_migrations (name, checksum) VALUES ($1, $2)",
-                    migration.name,
-                    migration.checksum,
-                )
-        return todo
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+        return await pending(connection, migrations)
+
+    todo = await _alone(connection, find, waits)
+    return [
+        migration
+        for migration in todo
+        if await _alone(connection, functools.partial(_apply_one, connection, migration), waits)
+    ]
+
+
+async def _alone(connection: AnyConnection, work: Callable[[], Awaitable[T]], waits: Callable[[], object]) -> T:
+    """Do it in a transaction, while nobody else migrates this schema. The lock is asked for and not waited for: how
+    long a statement may wait is for the server's settings to say."""
+    while True:
+        async with connection.transaction():
+            if await connection.fetchval(_TRY, _FORMER, _LOCK):
+                return await work()
+        waits()
+        await asyncio.sleep(_PAUSE)
+
+
+async def _apply_one(connection: AnyConnection, migration: Migration) -> bool:
+    """False if somebody else has applied it meanwhile."""
+    if await connection.fetchval(_APPLIED, migration.name, migration.checksum):
+        return False
+    await connection.execute(migration.sql)
+    await connection.execute(
+        "INSERT INTO eventbus_migrations (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
+    )
+    return True

@@ -11,11 +11,12 @@ from eventbus.contract.transaction import Connection, Row
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 
-CHANNEL = "eventbus_outbox"
+# One channel and one lock for each outbox there is: the oid of its table is a part of their names.
+CHANNEL = "eventbus_outbox_"
 # A lock that a sleeping relay holds. Each transaction that writes events while no relay sleeps shares it. Notifications
 # make commits wait for one another, so one is sent only when a relay sleeps. A relay falls asleep only while no such
 # transaction is open, and then looks once more: what it does not see then, it will be notified of.
-ASLEEP = 0x6576_6275_7303
+ASLEEP = 0x6576_0003_0000_0000
 _DAY = 86_400.0  # seconds
 _INSERT = f"""
 WITH written AS (
@@ -28,7 +29,8 @@ WITH written AS (
          WITH ORDINALITY AS event (id, type, subject, organization, meta, data, delay, at, key, span, replace, place)
     ORDER BY place
 )
-SELECT pg_notify('{CHANNEL}', '') WHERE NOT pg_try_advisory_xact_lock_shared({ASLEEP})
+SELECT pg_notify('{CHANNEL}' || outbox, '') FROM (SELECT 'eventbus_outbox'::regclass::oid::bigint AS outbox) AS the
+WHERE NOT pg_try_advisory_xact_lock_shared({ASLEEP} + outbox)
 """  # noqa: S608 - constants
 
 

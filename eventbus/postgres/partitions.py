@@ -18,7 +18,8 @@ TABLES = ("eventbus_events", "eventbus_executions")
 MONTHS_BACK, MONTHS_AHEAD = 12, 2
 PATIENCE = "2s"  # then give up until another time: a statement that waits for a lock stops all that come behind it
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('eventbus_history', 0))"
+# The high half of the number stands for what is locked, the low half is the oid of the table.
+_LOCK = f"SELECT pg_advisory_xact_lock({0x6576_0004_0000_0000} + 'eventbus_events'::regclass::oid::bigint)"
 _NOW = "SELECT now()"
 _DEFAULT = (
     "SELECT partdefid::regclass::text FROM pg_partitioned_table WHERE partrelid = $1::regclass AND partdefid <> 0"

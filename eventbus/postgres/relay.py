@@ -14,8 +14,8 @@ commit: see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itsel
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import asyncpg
@@ -25,8 +25,10 @@ from eventbus.contract.transaction import Connection, Row
 from eventbus.errors import CodecError, EventBusError
 from eventbus.event import is_event_type
 from eventbus.postgres import driver
-from eventbus.postgres.outbox import ASLEEP, CHANNEL, delay_of, envelope_of, once_of
+from eventbus.postgres.connecting import Connector
+from eventbus.postgres.outbox import CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relay_decisions import HAND_OVER, Judged, Relaying, Sent
+from eventbus.postgres.relay_lock import RELAY, RelayLock
 from eventbus.process import crash_points
 from eventbus.process.safe_logging import get_logger
 
@@ -42,14 +44,13 @@ PRUNE_PAUSE = 0.5  # seconds between full batches
 RETENTION = timedelta(days=7)  # how long published events and inbox rows are kept
 
 _REASON = 1_000  # characters of why a row was set aside
-_LOCK = 0x6576_6275_7302
 _AT_WORK = """
 SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
-   AND (classid::bigint << 32) + objid::bigint = $1
+   AND (classid::bigint << 32) + objid::bigint = $1 + 'eventbus_outbox'::regclass::oid::bigint
    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-# A host that vanishes says no goodbye: without these its session would hold the lock for hours.
-_NOTICE_LOST_HOSTS = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+_OUTBOX = "SELECT 'eventbus_outbox'::regclass::oid::bigint"
+_REFUSES_WRITES = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool"
 # A place is a part of a stream that may refuse rows for a reason of its own: its lanes, its schedule, its dedupe keys.
 _SELECT = f"""
 SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace, place,
@@ -57,7 +58,8 @@ SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_r
 FROM (
     SELECT *, sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS before
     FROM (
-        SELECT * FROM eventbus_outbox, LATERAL (SELECT split_part(type, '.', 1) || CASE
+        SELECT position, event_id, type, meta, data, dedupe_key, dedupe_window, dedupe_replace, due_at, place
+        FROM eventbus_outbox, LATERAL (SELECT split_part(type, '.', 1) || CASE
             WHEN dedupe_key IS NOT NULL THEN ' once' WHEN due_at IS NOT NULL THEN ' later' ELSE '' END AS place) AS p
         WHERE published_at IS NULL AND failed_at IS NULL AND place <> ALL($2::text[]) AND position <> ALL($3::bigint[])
         ORDER BY position LIMIT $1
@@ -93,10 +95,12 @@ log = get_logger("eventbus.relay")
 
 
 class Relay:
-    """`run()` for ever, in every worker: whoever holds the advisory lock works, the others stand by."""
+    """`run()` for ever, in every worker: whoever holds the lock works, the others stand by.
 
-    def __init__(self, dsn: str, appender: Appender) -> None:
-        self._dsn = dsn
+    Behind a pooler it never sleeps, because no notification would reach it: it looks every LONGEST_PAUSE."""
+
+    def __init__(self, connector: Connector | str, appender: Appender) -> None:
+        self._connector = Connector(connector) if isinstance(connector, str) else connector
         self._appender = appender
         self._away = False
         self._woken = asyncio.Event()
@@ -106,36 +110,47 @@ class Relay:
     async def run(self) -> None:
         while True:
             try:
-                # A connection of its own: the lock belongs to the session, and would occupy one of the pool.
-                connection = await asyncpg.connect(
-                    self._dsn, timeout=5, command_timeout=30, server_settings=_NOTICE_LOST_HOSTS
-                )
-                try:
+                # Connections of its own: the lock would occupy one of the pool.
+                async with self._connected() as connection:
                     await self._stand_by(connection)
-                finally:
-                    await _hang_up(connection)
             except Exception as error:  # noqa: BLE001 - a relay that ends takes its worker along
                 self._note(error)
             await asyncio.sleep(RETRY_PAUSE)
 
-    async def _stand_by(self, connection: asyncpg.Connection) -> None:
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self._connector(timeout=5, command_timeout=30)
+        try:
+            yield connection
+        finally:
+            await _hang_up(connection)
+
+    async def _stand_by(self, holder: asyncpg.Connection) -> None:
+        outbox: int = await holder.fetchval(_OUTBOX)
+        lock = RelayLock(holder, outbox)
+        while not await lock.acquire():
             await asyncio.sleep(RETRY_PAUSE)
         log.debug("relaying the outbox")
         await asyncio.sleep(HAND_OVER)  # the relay before this one may not know yet that its session is gone
-        await connection.add_listener(CHANNEL, self._wake)
-        connection.add_termination_listener(self._wake)
-        await self._relay(connection)
+        async with self._connected() as connection:
+            if await connection.fetchval(_REFUSES_WRITES):  # nothing that is sent could be marked
+                raise asyncpg.ReadOnlySQLTransactionError("the server is a standby, or read-only")
+            if not self._connector.pooled:
+                await connection.add_listener(f"{CHANNEL}{outbox}", self._wake)
+            connection.add_termination_listener(self._wake)
+            holder.add_termination_listener(self._wake)
+            await self._relay(connection, lock)
 
     def _wake(self, *_: object) -> None:
         self._woken.set()
 
-    async def _relay(self, connection: asyncpg.Connection) -> None:
+    async def _relay(self, connection: asyncpg.Connection, lock: RelayLock) -> None:
         asleep, pause, prune_at = False, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
         decisions = self._decisions
         decisions.begin(await connection.fetchval(_HIGHEST))
         while True:
             self._woken.clear()
+            await lock.keep()
             if time.monotonic() > prune_at:
                 prune_at = time.monotonic() + await self._prune(connection)
             selected_at, places, positions = (
@@ -146,9 +161,9 @@ class Relay:
             limit = BATCH * IN_DOUBT if self._batch == BATCH and decisions.in_doubt else self._batch
             rows = await connection.fetch(_SELECT, limit, places, positions)
             if rows:
-                await self._move(connection, rows, selected_at)
+                await self._move(connection, lock, rows, selected_at)
                 if asleep:
-                    await connection.execute("SELECT pg_advisory_unlock($1)", ASLEEP)
+                    await lock.awake()
                 asleep, pause = False, SHORTEST_PAUSE
                 self._batch = min(self._batch * 2, BATCH)
                 if not decisions.rows_left_alone():
@@ -161,18 +176,19 @@ class Relay:
                 await asyncio.sleep(pause)
                 pause *= 2
             else:  # and look once more: what committed before the lock was ours has notified nobody
-                asleep = await connection.fetchval("SELECT pg_try_advisory_lock($1)", ASLEEP)
+                asleep = not self._connector.pooled and await lock.fall_asleep()
                 await asyncio.sleep(0 if asleep else LONGEST_PAUSE)
 
-    async def _move(self, connection: asyncpg.Connection, rows: Sequence[Row], selected_at: float) -> None:
+    async def _move(
+        self, connection: asyncpg.Connection, lock: RelayLock, rows: Sequence[Row], selected_at: float
+    ) -> None:
         """Move rows to their streams, and write down what became of each. Then, if some wait, raise the reason."""
         readable, failed = self._read(rows)
         sent = self._decisions.chosen(readable)
         judged = Judged([], {}, {}, [], None)
         if sent:
+            await lock.prove()  # else these rows are another relay's by now
             again = self._decisions.must_look(sent, selected_at)
-            if connection.is_closed():  # so the lock is gone: these rows are another relay's
-                raise asyncpg.ConnectionDoesNotExistError("the session has ended before its rows were appended")
             judged = self._decisions.judge(sent, await self._append(sent, again))
             crash_points.point("relay.appended")
         failed |= judged.failed
@@ -267,7 +283,7 @@ def _tell(rows: Sequence[Row], failed: Mapping[int, str], judged: Judged) -> Non
 
 async def at_work(connection: Connection) -> bool:
     """Whether anybody relays this outbox now."""
-    found: bool = await connection.fetchval(_AT_WORK, _LOCK)
+    found: bool = await connection.fetchval(_AT_WORK, RELAY)
     return found
 
 

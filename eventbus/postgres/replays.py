@@ -36,11 +36,16 @@ _FOR_IT = r"""
     coalesce(substring(meta FROM '"only":"((?:[^"\\]|\\.)*)"(?:,"version":[0-9]+)?(?:,"replayed":true)?\}$') = $3, true)
 """
 _KEEP = """
-INSERT INTO eventbus_replays VALUES ($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11::uuid, $12)
+INSERT INTO eventbus_replays
+    (replay_id, began_at, by_whom, why, source, group_name, filter, new_ids, matched, replayed, last_event, ended_at)
+VALUES ($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8, $9, $10, $11::uuid, $12)
 ON CONFLICT (replay_id) DO UPDATE
 SET replayed = excluded.replayed, last_event = excluded.last_event, ended_at = excluded.ended_at
 """
-_LATEST = "SELECT * FROM eventbus_replays ORDER BY began_at DESC LIMIT $1"
+_LATEST = """
+SELECT replay_id, began_at, by_whom, why, source, group_name, filter, new_ids, matched, replayed, last_event, ended_at
+FROM eventbus_replays ORDER BY began_at DESC LIMIT $1
+"""
 
 
 class PostgresReplays:

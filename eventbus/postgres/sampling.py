@@ -35,7 +35,7 @@ _SPREAD = """
 SELECT event_id, type, meta, data
 FROM unnest($2::uuid[], $3::uuid[]) AS slice (since, until)
 CROSS JOIN LATERAL (
-    SELECT * FROM {table} WHERE type = $1 AND event_id >= since AND event_id < until
+    SELECT event_id, type, meta, data FROM {table} WHERE type = $1 AND event_id >= since AND event_id < until
     ORDER BY event_id LIMIT $4
 ) AS stored
 """

@@ -130,9 +130,10 @@ async def _embedded(server: EmbeddedServer, stack: AsyncExitStack) -> str:
 
 
 async def _migrate(settings: GatewaySettings, board: Board) -> None:
-    database = Database(settings.require_database_url())
+    database = Database(settings.require_database_url(), command_timeout=None)
     await database.connect()
     try:
+        await database.provide_schema()
         async with database.connection() as connection:
             found = installed()
             applied = await apply(connection, found)

@@ -8,14 +8,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from eventbus import Event, EventBus
 from eventbus.contract.transaction import Transaction
-from eventbus.errors import CodecError, ConfigurationError, Conflict, Unavailable
+from eventbus.errors import CodecError, ConfigurationError, Conflict, PoolExhausted, Unavailable
 from eventbus.event import Origin, uuid7
 from eventbus.postgres import Database
 from eventbus.postgres import database as module
 from eventbus.postgres.outbox import envelope_of
+from eventbus.settings import POOL_SIZE
 from tests.proxy import Proxy
 from tests.servers import OwnPostgres
 from tests.waiting import eventually
@@ -342,7 +344,7 @@ async def test_a_handler_that_is_cancelled_gives_its_connection_back(database: D
             started.set()
             await tx.connection.execute("SELECT pg_sleep(60)")
 
-    for _ in range(module.POOL_SIZE + 2):
+    for _ in range(POOL_SIZE + 2):
         started.clear()
         task = asyncio.create_task(work())
         await started.wait()
@@ -357,11 +359,44 @@ async def test_no_free_connection_is_unavailable(migrated_url: str, monkeypatch:
     await small.connect()
     try:
         async with small.connection():
-            with pytest.raises(Unavailable, match="no connection in time"):
-                async with small.connection():
-                    pass
+            with pytest.raises(PoolExhausted, match=r"no connection in time: all 1 .* EVENTBUS_DATABASE_POOL_SIZE"):
+                await asyncio.create_task(hold(small, asyncio.Event()))
     finally:
         await small.close()
+
+
+async def test_a_task_that_would_wait_for_itself_is_told_at_once(migrated_url: str) -> None:
+    small = Database(migrated_url, pool_size=2)
+    await small.connect()
+    try:
+        async with small.transaction():
+            assert await works(small), "there is another one"
+            async with small.transaction():
+                with capture_logs() as lines, pytest.raises(ConfigurationError, match="use the open one"):
+                    await anext(aiter_of(small))
+        holding = asyncio.Event()
+        other = asyncio.create_task(hold(small, holding))
+        await holding.wait()
+        async with small.transaction():
+            with pytest.raises(PoolExhausted, match="the task that asks holds one already"):
+                await anext(aiter_of(small))
+        other.cancel()
+        await asyncio.wait([other])
+        assert await works(small)
+        assert not any(line["event"] == "postgresql is away" for line in lines)
+    finally:
+        await small.close()
+
+
+async def aiter_of(database: Database) -> AsyncIterator[None]:
+    async with database.connection():
+        yield
+
+
+async def hold(database: Database, holding: asyncio.Event) -> None:
+    async with database.connection():
+        holding.set()
+        await asyncio.Event().wait()
 
 
 async def test_a_database_that_is_closed_under_a_transaction_does_not_hide_its_errors(migrated_url: str) -> None:

@@ -76,7 +76,7 @@ async def test_two_who_migrate_at_once_apply_each_once(database_url: str) -> Non
             await connection.close()
 
     done = await asyncio.gather(*(migrate() for _ in range(4)))
-    assert sorted(done) == [[], [], [], [ONE, TWO]]
+    assert sorted(migration for each in done for migration in each) == [ONE, TWO]
 
 
 def test_files_are_loaded_in_the_order_of_their_names(tmp_path: Path) -> None:

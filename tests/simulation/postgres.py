@@ -6,16 +6,19 @@ import asyncio
 import random
 from collections.abc import Callable
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
 
 from eventbus.event import Envelope
-from eventbus.postgres.outbox import ASLEEP
+from eventbus.postgres import outbox
 from tests.simulation.loop import Loop, Process
 from tests.simulation.network import owner
 
 Row = dict[str, Any]
+OID = 16_384  # of the outbox' table
+ASLEEP = outbox.ASLEEP + OID
 
 
 class Database:
@@ -84,7 +87,11 @@ class Database:
         """The server has done with it."""
         if session in self.sessions:
             self.sessions.remove(session)
-            self.locks = {lock: holder for lock, holder in self.locks.items() if holder is not session}
+            self.unlock(session)
+
+    def unlock(self, session: "Session") -> None:
+        """Its transaction has ended."""
+        self.locks = {lock: holder for lock, holder in self.locks.items() if holder is not session}
 
     def try_lock(self, session: "Session", lock: int) -> bool:
         if lock == ASLEEP and self._sharing:
@@ -140,9 +147,12 @@ class Session:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
     async def fetchval(self, query: str, *args: Any) -> Any:
-        if "pg_try_advisory_lock" in query:
-            lock = hash(args) if len(args) != 1 else args[0]
-            return await self._ask(lambda: self._database.try_lock(self, lock))
+        if "pg_try_advisory_xact_lock($" in query:
+            return await self._ask(lambda: self._database.try_lock(self, args[-1]))
+        if "'eventbus_outbox'::regclass" in query:
+            return await self._ask(lambda: OID)
+        if "pg_is_in_recovery" in query:
+            return await self._ask(lambda: False)
         if "max(position)" in query:
             return await self._ask(lambda: max((row["position"] for row in self._database.waiting()), default=0))
         raise NotImplementedError(query)
@@ -156,8 +166,12 @@ class Session:
         if "UPDATE eventbus_outbox" in query:
             columns = [column for column in ("published_at", "failed_at") if f"SET {column}" in query]
             return str(await self._ask(lambda: self._set(columns, args[0]), "UPDATE"))
-        if "pg_advisory_unlock" in query:
-            return str(await self._ask(lambda: self._database.locks.pop(args[0], None)))
+        if query.startswith("ROLLBACK TO SAVEPOINT"):
+            return str(await self._ask(lambda: self._database.locks.pop(ASLEEP, None)))
+        if query == "ROLLBACK":
+            return str(await self._ask(lambda: self._database.unlock(self)))
+        if query.startswith(("BEGIN", "SAVEPOINT", "SELECT 1", "SELECT WHERE pg_backend_pid")):
+            return str(await self._ask(lambda: "SELECT 1"))
         if query.lstrip().startswith("DELETE"):
             return str(await self._ask(lambda: "DELETE 0"))
         raise NotImplementedError(query)
@@ -181,6 +195,12 @@ class Session:
     async def close(self, *, timeout: float | None = None) -> None:
         await self._way()
         self.terminate()
+
+    def get_server_pid(self) -> int:
+        return 1
+
+    def get_server_version(self) -> SimpleNamespace:
+        return SimpleNamespace(major=18)
 
     def terminate(self) -> None:
         self._dead = True
