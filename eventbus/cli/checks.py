@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from eventbus.cli.durations import spoken
 from eventbus.cli.status import alive
@@ -11,6 +12,9 @@ from eventbus.errors import EventBusError, Unavailable
 from eventbus.operating.control import Pause
 from eventbus.publishing.spool import SPOOL_BYTES, SpoolFile
 from eventbus.settings import Settings
+
+if TYPE_CHECKING:
+    from eventbus.postgres import Lacking
 
 LATE = 60.0  # seconds that an event may wait for a group that is at work
 STUCK = 3_600.0  # seconds for which an event may be unsettled
@@ -116,7 +120,7 @@ async def examine_database(settings: Settings) -> list[Finding]:
 
 
 async def _database(dsn: str) -> list[Finding]:
-    from eventbus.postgres import Database, installed, pending, standing  # noqa: PLC0415 - asyncpg is an extra
+    from eventbus.postgres import Database, installed, lacking, pending, standing  # noqa: PLC0415 - asyncpg is an extra
 
     database = Database(dsn)
     await database.connect()
@@ -126,9 +130,19 @@ async def _database(dsn: str) -> list[Finding]:
             if missing:
                 names = ", ".join(migration.name for migration in missing)
                 return [_bad("migrations", f"not applied: {names}", "eventbus migrate")]
-            return list(_outbox(await standing(connection, FIRST)))
+            return [*_rights(await lacking(connection)), *_outbox(await standing(connection, FIRST))]
     finally:
         await database.close()
+
+
+def _rights(lacking: "Lacking") -> Iterator[Finding]:
+    if lacking.rights:
+        told = f"{lacking.login} lacks {', '.join(lacking.rights)}"
+        yield _bad("rights", told, f"the owner of the tables grants them to {lacking.login}")
+    if lacking.partitions:
+        told = f"no partitions are made or dropped for the history: {lacking.login} {lacking.partitions}"
+        mend = "let the owner run `eventbus migrate` every month, or make the login a member of that role"
+        yield _odd("history", told, mend)
 
 
 def _outbox(outbox: OutboxStanding) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ async def _migrate(dsn: str, sql: bool) -> None:
                     typer.echo(f"-- {migration.name}\n{migration.sql}")
                 return
             applied = await apply(connection, installed(), waits=_tell)
+        await database.recorder.prepare()  # workers may lack the right to
     finally:
         await database.close()
     for migration in applied:

@@ -49,6 +49,9 @@ class Lifecycle(ABC):
         url: str | None = None,
         *,
         database: str | None = None,
+        database_pool_size: int | None = None,
+        database_statement_cache: int | None = None,
+        database_schema: str | None = None,
         publish_timeout: float = PUBLISH_TIMEOUT,
         max_publishes: int = MAX_PUBLISHES,
         max_publish_bytes: int = MAX_PUBLISH_BYTES,
@@ -95,7 +98,8 @@ class Lifecycle(ABC):
         )
         self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
         self._known, self._calls = Known(), Calls()
-        self._database = _database_at(database, max_payload) if database else None
+        using = (database_pool_size, database_statement_cache, database_schema)
+        self._database = _database_at(database, max_payload, *using) if database else None
         self._assemble()
 
     @abstractmethod
@@ -188,10 +192,13 @@ def _broker_at(url: str, namespace: str, timeout: float, affinity: Affinity) -> 
     return RedisTransport(url, namespace=namespace, timeout=timeout, affinity=affinity)
 
 
-def _database_at(dsn: str, max_payload: int) -> Database:
+def _database_at(
+    dsn: str, max_payload: int, pool_size: int | None, statement_cache: int | None, schema: str | None
+) -> Database:
     """The database for an address; not connected yet. Raises ConfigurationError where asyncpg is not installed."""
     try:
         from eventbus.postgres import Database as Postgres  # noqa: PLC0415 - asyncpg is an extra
     except ImportError:
         raise ConfigurationError("database=… needs asyncpg: pip install 'eventbus[postgres]'") from None
-    return Postgres(dsn, max_payload=max_payload)
+    using = {"pool_size": pool_size, "statement_cache": statement_cache}
+    return Postgres(dsn, **using, schema=schema, max_payload=max_payload)

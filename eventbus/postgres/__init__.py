@@ -5,9 +5,11 @@ from eventbus.postgres.event_trace import effects, gather, stored_envelope, trac
 from eventbus.postgres.history import executions, find
 from eventbus.postgres.migrations import Migration, apply, installed, load, pending, require
 from eventbus.postgres.outbox_status import aside, discard, retry, standing
+from eventbus.postgres.rights import Lacking, lacking
 
 __all__ = [
     "Database",
+    "Lacking",
     "Migration",
     "apply",
     "aside",
@@ -17,6 +19,7 @@ __all__ = [
     "find",
     "gather",
     "installed",
+    "lacking",
     "load",
     "pending",
     "require",

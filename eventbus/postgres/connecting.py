@@ -90,7 +90,8 @@ class Connector:
                 self.pooled = pooled
                 await connection.close(timeout=PROBE_TIMEOUT)
                 connection = await self._open(options)
-            if self._path is not None and isinstance(connection, PooledConnection):
+            # Any connection is an instance of any class of them, to asyncpg.
+            if self._path is not None and type(connection) is PooledConnection:
                 connection.begin_with = self._path.format("LOCAL")
             elif self._path is not None:
                 await connection.execute(self._path.format("SESSION"), timeout=PROBE_TIMEOUT)

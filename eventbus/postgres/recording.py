@@ -121,8 +121,13 @@ class PostgresHistoryWriter:
         months = {month_of(made_at) for made_at in {row[1] for row in rows}}
         if months <= self._months:
             return
-        async with connection.transaction():
-            await partitions.make(connection, months)
+        try:
+            async with connection.transaction():
+                await partitions.make(connection, months)
+        except asyncpg.InsufficientPrivilegeError as error:
+            if not self._months:
+                mend = "see `eventbus doctor`"
+                log.warning("history goes into the default partition", reason=str(error), mend=mend)
         self._months |= months
 
 

@@ -221,3 +221,21 @@ async def test_a_handler_that_ends_its_own_session_each_time_ends_as_a_dead_lett
         [reason] = await dead(bus)
     assert reason.startswith("SessionEnded: the session with PostgreSQL ended 5 times in a row while this ran: ")
     assert began == [1, 1, 1, 1, 2]
+
+
+async def test_a_table_that_is_altered_under_a_handler_costs_no_attempt(
+    noted_url: str, straight: asyncpg.Connection, redis_url: str
+) -> None:
+    async def read(ctx: Context) -> None:
+        async with ctx.transaction() as tx:
+            await tx.connection.fetch("SELECT * FROM noted")
+            await tx.connection.fetch("INSERT INTO noted VALUES ($1) RETURNING *", ctx.attempt)
+
+    async with EventBus(redis_url, database=noted_url, database_pool_size=1) as bus:
+        async with handling(bus, read) as began:
+            for number in range(1, 4):
+                await bus.publish(Wanted())
+                await eventually(lambda: straight.fetchval("SELECT count(*) = $1 FROM noted", number))  # noqa: B023
+                await straight.execute(f"ALTER TABLE noted ADD COLUMN more{number} int")
+        assert await dead(bus) == []
+    assert len(began) > 3, "no statement was in the way: this proves nothing"

@@ -8,8 +8,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from eventbus.cli import migrate as command
 from eventbus.errors import ConfigurationError
-from eventbus.postgres import Migration, apply, load, pending
+from eventbus.postgres import Database, Migration, apply, load, pending
+from eventbus.postgres import migrations as module
+from tests.integration.commands import eventbus_here
 
 ONE = Migration("app/0001_one.sql", "CREATE TABLE one (id int); INSERT INTO one VALUES (1)")
 TWO = Migration("app/0002_two.sql", "CREATE TABLE two (id int); INSERT INTO two SELECT id FROM one")
@@ -77,6 +80,51 @@ async def test_two_who_migrate_at_once_apply_each_once(database_url: str) -> Non
 
     done = await asyncio.gather(*(migrate() for _ in range(4)))
     assert sorted(migration for each in done for migration in each) == [ONE, TWO]
+
+
+async def test_who_waits_for_another_says_so_and_goes_on_when_that_has_ended(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    told = asyncio.Event()
+    other = await asyncpg.connect(database_url, command_timeout=0.1)
+    try:
+        async with connection.transaction():
+            assert await connection.fetchval(module._TRY, module._FORMER, module._LOCK)
+            waiting = asyncio.create_task(apply(other, [ONE], waits=told.set))
+            await told.wait()
+            assert not waiting.done()
+        assert await waiting == [ONE]
+    finally:
+        await other.close()
+
+
+async def test_who_migrates_beside_one_of_a_former_build_waits(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    told = asyncio.Event()
+    former = await asyncpg.connect(database_url)
+    try:
+        await former.execute("SELECT pg_advisory_lock($1)", 0x6576_6275_7301)
+        waiting = asyncio.create_task(apply(connection, [ONE], waits=told.set))
+        await told.wait()
+    finally:
+        await former.close()
+    assert await waiting == [ONE]
+
+
+def test_a_migration_takes_as_long_as_it_takes(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Migration("app/0001_long.sql", "SELECT pg_sleep(1.5)")
+    monkeypatch.setitem(Database.__init__.__kwdefaults__ or {}, "command_timeout", 1.0)
+    own = load("eventbus", files("eventbus.postgres") / "migrations")
+    monkeypatch.setattr(command, "installed", lambda: [*own, long])
+    run = eventbus_here("migrate", EVENTBUS_DATABASE_URL=database_url)
+    assert (run.returncode, "applied app/0001_long.sql" in run.stdout) == (0, True), run.stderr
+
+
+async def test_a_search_path_that_leads_nowhere_is_named(connection: asyncpg.Connection) -> None:
+    await connection.execute("SET search_path = nowhere")
+    with pytest.raises(ConfigurationError, match="the search_path of this login names none that exists"):
+        await apply(connection, [ONE])
 
 
 def test_files_are_loaded_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def _fault_of_outbox(rng: random.Random) -> Fault:
             ("lost request", "XADD", "before"),
             ("cut session", "", ""),
             ("silent database", "", ""),
-            ("sleep", "SELECT", "after"),
+            ("sleep", "PROVE", "after"),
             ("kill", rng.choice(("SELECT", "UPDATE")), "after"),
         )
     )

@@ -89,9 +89,11 @@ class Database:
             self.sessions.remove(session)
             self.unlock(session)
 
-    def unlock(self, session: "Session") -> None:
-        """Its transaction has ended."""
-        self.locks = {lock: holder for lock, holder in self.locks.items() if holder is not session}
+    def unlock(self, session: "Session", only: int | None = None) -> None:
+        """Its transaction has ended, or goes back to where it did not have this one yet."""
+        mine = [lock for lock, holder in self.locks.items() if holder is session and only in (None, lock)]
+        for lock in mine:
+            del self.locks[lock]
 
     def try_lock(self, session: "Session", lock: int) -> bool:
         if lock == ASLEEP and self._sharing:
@@ -120,9 +122,11 @@ class Session:
                 self.process.post(self._farewell, self)
 
     def lose(self) -> None:
-        """The server ends it, behind an answer that still arrives; the client learns of it when it asks next."""
-        self._gone = True
-        self._database.end(self)
+        """The server ends all of this process, behind an answer that still arrives; the client learns of it when it
+        asks next."""
+        for session in [each for each in self._database.sessions if each.process is self.process]:
+            session._gone = True
+            self._database.end(session)
 
     def tell(self) -> None:
         if self.listener is not None and not self._dead:
@@ -162,15 +166,17 @@ class Session:
             return list(await self._ask(lambda: self._select(*args), "SELECT"))
         raise NotImplementedError(query)
 
-    async def execute(self, query: str, *args: Any) -> str:
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if "UPDATE eventbus_outbox" in query:
             columns = [column for column in ("published_at", "failed_at") if f"SET {column}" in query]
             return str(await self._ask(lambda: self._set(columns, args[0]), "UPDATE"))
         if query.startswith("ROLLBACK TO SAVEPOINT"):
-            return str(await self._ask(lambda: self._database.locks.pop(ASLEEP, None)))
+            return str(await self._ask(lambda: self._database.unlock(self, ASLEEP)))
         if query == "ROLLBACK":
             return str(await self._ask(lambda: self._database.unlock(self)))
-        if query.startswith(("BEGIN", "SAVEPOINT", "SELECT 1", "SELECT WHERE pg_backend_pid")):
+        if query == "SELECT 1":  # the relay's lock is proved
+            return str(await self._ask(lambda: query, "PROVE"))
+        if query.startswith(("BEGIN", "SAVEPOINT", "SELECT WHERE pg_backend_pid")):
             return str(await self._ask(lambda: "SELECT 1"))
         if query.lstrip().startswith("DELETE"):
             return str(await self._ask(lambda: "DELETE 0"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eventbus.errors import ConfigurationError
-from eventbus.settings import Settings
+from eventbus.settings import DatabaseSettings, Settings
 
 NAMES = ["EVENTBUS_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "EVENTBUS_DATABASE_URL"]
 
@@ -76,3 +76,20 @@ def test_the_spool_is_a_file_in_this_folder_unless_it_is_named_or_not_wanted(mon
     assert Settings().spool_path == Path("/var/spool/app.jsonl")
     monkeypatch.setenv("EVENTBUS_SPOOL_PATH", "")
     assert Settings().spool_path is None
+
+
+def test_how_the_database_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (DatabaseSettings().pool_size, DatabaseSettings().statement_cache, DatabaseSettings().schema_name) == (
+        *(10, None, None),
+    )
+    for name, value in (("POOL_SIZE", "3"), ("STATEMENT_CACHE", "0"), ("SCHEMA", "crm"), ("URL", "postgresql://a")):
+        monkeypatch.setenv(f"EVENTBUS_DATABASE_{name}", value)
+    found = DatabaseSettings()
+    assert (found.pool_size, found.statement_cache, found.schema_name) == (3, 0, "crm")
+    assert DatabaseSettings(pool_size=5).pool_size == 5, "what the program says comes first"
+    for name in ("POOL_SIZE", "STATEMENT_CACHE", "SCHEMA"):
+        monkeypatch.setenv(f"EVENTBUS_DATABASE_{name}", "")
+    assert DatabaseSettings().pool_size == 10, "empty means unset"
+    monkeypatch.setenv("EVENTBUS_DATABASE_POOL_SIZE", "0")
+    with pytest.raises(ConfigurationError, match="pool_size"):
+        DatabaseSettings()
