@@ -12,7 +12,7 @@ from eventbus.postgres.connecting import Connector
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.relay_lock import RELAY
 from tests.integration.test_relay import Breakable, file
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 SCHEMAS = ("one", "two")
 
@@ -78,7 +78,7 @@ async def at_rest(database: Database) -> bool:
 
 async def test_histories_and_migrations_do_not_wait_for_each_other(applications: list[Database]) -> None:
     one, two = applications
-    async with one.connection() as held, held.transaction():
+    async with asyncio.timeout(PATIENCE), one.connection() as held, held.transaction():
         await one.recorder.prepare()
         await held.execute(partitions._LOCK)
         assert await held.fetchval(migrations._TRY, migrations._FORMER, migrations._LOCK)

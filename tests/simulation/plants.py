@@ -204,7 +204,7 @@ def a_relay_in_doubt_looks_once(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(Relaying, "must_look", must_look))
 
 
-@plant(TWICE, faults=(Fault("sleep", 0, 8.0, 6.0, "SELECT", "after"),), work=(ROW,))
+@plant(TWICE, faults=(Fault("sleep", 0, 8.0, 6.0, "PROVE", "after"),), work=(ROW,))
 def a_relay_that_slept_goes_on_where_it_was(stack: ExitStack) -> None:
     stack.enter_context(mock.patch.object(relay_decisions, "STALE", float("inf")))
 
