@@ -35,7 +35,7 @@ class EventBus(Lifecycle, FormerNames):
               None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
     database_pool_size, database_statement_cache, database_schema
-              how it is used: see eventbus.postgres.Database. None takes EVENTBUS_DATABASE_POOL_SIZE and so on
+              how it is used: see eventbus.postgres.Database. None takes EVENTBUS_DATABASE_POOL and so on
     publish_timeout  seconds that a publish may take, retries and spool included, before it raises Unavailable. With a
                      spool, the last second is kept for the spool, or half of the timeout if that is less
     max_publishes    how many publishes may wait for Redis at a time; further ones wait for one of these to end

@@ -35,7 +35,8 @@ class DatabaseSettings(Environment):
 
     model_config = SettingsConfigDict(env_prefix="EVENTBUS_DATABASE_", env_ignore_empty=True)
 
-    pool_size: int = Field(default=POOL_SIZE, ge=1, le=10_000)
+    pool_size: int = Field(default=POOL_SIZE, ge=1, le=10_000, validation_alias="EVENTBUS_DATABASE_POOL")
+    direct_url: str | None = Field(default=None, repr=False)  # past the pooler, for the relay
     statement_cache: int | None = Field(default=None, ge=0, le=100_000)
     schema_name: str | None = Field(
         default=None, min_length=1, max_length=63, validation_alias="EVENTBUS_DATABASE_SCHEMA"

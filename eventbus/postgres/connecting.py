@@ -129,5 +129,5 @@ async def _behind_pooler(connection: asyncpg.Connection) -> bool:
 def _unknown_parameter(error: Exception) -> ConfigurationError:
     return ConfigurationError(
         f"the database's URL has a parameter that the server does not take: {error}. Sizes of the pool and of the "
-        "statement cache are set by EVENTBUS_DATABASE_POOL_SIZE and EVENTBUS_DATABASE_STATEMENT_CACHE"
+        "statement cache are set by EVENTBUS_DATABASE_POOL and EVENTBUS_DATABASE_STATEMENT_CACHE"
     )

@@ -58,7 +58,8 @@ class Database:
     schema           where all tables are; default: the search_path of the login
     command_timeout  seconds that a statement may take; None: no bound
 
-    What is None is taken from the environment: see eventbus.settings.DatabaseSettings."""
+    What is None is taken from the environment: see eventbus.settings.DatabaseSettings. Where its `direct_url` leads past
+    a pooler, the relay connects there, and is woken by notifications."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Database:
         settings = DatabaseSettings(**{name: value for name, value in given.items() if value is not None})
         self._server = f"PostgreSQL at {hide_password(dsn)}"
         self._connector = Connector(dsn, cache=settings.statement_cache, schema=settings.schema_name)
+        self._direct = Connector(settings.direct_url or dsn, cache=settings.statement_cache, schema=settings.schema_name)
         self._schema = settings.schema_name
         self._pool_size = settings.pool_size
         self._max_payload = max_payload
@@ -242,7 +244,7 @@ class Database:
                 return None
 
     def relay(self, appender: Appender) -> Relay:
-        return Relay(self._connector, appender)
+        return Relay(self._direct, appender)
 
 
 class _CommittedBefore(BaseException):

@@ -15,7 +15,7 @@ TELL_EVERY = 60.0  # seconds
 
 log = get_logger("eventbus.postgres")
 
-_ADVICE = "hold them for a shorter time, or raise EVENTBUS_DATABASE_POOL_SIZE"
+_ADVICE = "hold them for a shorter time, or raise EVENTBUS_DATABASE_POOL"
 
 # What is held in this context, and by which task. The children of a task have a copy, and hold nothing themselves.
 _HELD: "ContextVar[tuple[tuple[Lending, asyncio.Task[object] | None], ...]]" = ContextVar("_HELD", default=())
@@ -48,7 +48,7 @@ class Lending:
         if held >= self._size:
             raise ConfigurationError(
                 f"this task asks for another connection inside of {held} transactions or connections that it has open, "
-                f"and the pool has {self._size}: use the open one (tx.connection), or raise EVENTBUS_DATABASE_POOL_SIZE"
+                f"and the pool has {self._size}: use the open one (tx.connection), or raise EVENTBUS_DATABASE_POOL"
             )
         raise self.exhausted("the task that asks holds one already, and waiting inside of it could last for ever")
 

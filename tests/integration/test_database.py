@@ -359,7 +359,7 @@ async def test_no_free_connection_is_unavailable(migrated_url: str, monkeypatch:
     await small.connect()
     try:
         async with small.connection():
-            with pytest.raises(PoolExhausted, match=r"no connection in time: all 1 .* EVENTBUS_DATABASE_POOL_SIZE"):
+            with pytest.raises(PoolExhausted, match=r"no connection in time: all 1 .* EVENTBUS_DATABASE_POOL"):
                 await asyncio.create_task(hold(small, asyncio.Event()))
     finally:
         await small.close()

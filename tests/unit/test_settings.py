@@ -82,14 +82,14 @@ def test_how_the_database_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (DatabaseSettings().pool_size, DatabaseSettings().statement_cache, DatabaseSettings().schema_name) == (
         *(10, None, None),
     )
-    for name, value in (("POOL_SIZE", "3"), ("STATEMENT_CACHE", "0"), ("SCHEMA", "crm"), ("URL", "postgresql://a")):
+    for name, value in (("POOL", "3"), ("STATEMENT_CACHE", "0"), ("SCHEMA", "crm"), ("URL", "postgresql://a")):
         monkeypatch.setenv(f"EVENTBUS_DATABASE_{name}", value)
     found = DatabaseSettings()
     assert (found.pool_size, found.statement_cache, found.schema_name) == (3, 0, "crm")
     assert DatabaseSettings(pool_size=5).pool_size == 5, "what the program says comes first"
-    for name in ("POOL_SIZE", "STATEMENT_CACHE", "SCHEMA"):
+    for name in ("POOL", "STATEMENT_CACHE", "SCHEMA"):
         monkeypatch.setenv(f"EVENTBUS_DATABASE_{name}", "")
     assert DatabaseSettings().pool_size == 10, "empty means unset"
-    monkeypatch.setenv("EVENTBUS_DATABASE_POOL_SIZE", "0")
+    monkeypatch.setenv("EVENTBUS_DATABASE_POOL", "0")
     with pytest.raises(ConfigurationError, match="pool_size"):
         DatabaseSettings()
