@@ -28,7 +28,10 @@ EventBusError
 import re
 
 LONGEST_DELAY = 365 * 86_400.0  # seconds that an event may rest between two attempts
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*(?=@)|([?&](?:ssl_|sentinel_)?password=)[^&\s]+")
+_PAGES = ("http", "https")  # whose paths may hold an '@'
+_PORT = re.compile(r"[0-9]{1,5}/")
+_WORD = re.compile(r"\S+")
+_OPTION = re.compile(r"([?&]\w*password=)[^&\s]+", re.IGNORECASE)
 
 
 class EventBusError(Exception):
@@ -200,5 +203,19 @@ def described(error: BaseException) -> str:
 
 
 def hide_password(text: str) -> str:
-    """The text as it may be shown: each password of a URL in it is replaced by `***`."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+    """The text as it may be shown: each password of a URL in it is replaced by `***`. A password may hold any character
+    but white space: in doubt, more of the text is hidden than would have to be."""
+    if "://" in text:
+        text = _WORD.sub(lambda word: hide_login(word[0]), text)
+    return _OPTION.sub(r"\1***", text) if "assword=" in text else text
+
+
+def hide_login(url: str) -> str:
+    """A URL, or a word with one in it, without its password: all from the first ':' to the last '@'."""
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    user, colon, password = login.partition(":")
+    if not (at and colon) or (_PORT.match(password) and scheme.endswith(_PAGES)):
+        return url
+    cut = "password=" in password  # its value holds the '@', and ends behind it
+    return f"{scheme}{separator}{user}:***" + ("" if cut else f"@{place}")

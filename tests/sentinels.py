@@ -21,7 +21,7 @@ DOWN_AFTER = 1_000  # ms without an answer after which a sentinel holds a server
 
 
 class EmbeddedSentinel(EmbeddedRedis):
-    """The same program, as a sentinel. It rewrites its configuration by itself. It has no databases."""
+    """The same program, as a sentinel. It rewrites its configuration by itself. It has no such databases."""
 
     name = "Sentinel"
     arguments = ("--sentinel",)

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 
 import typer
 
+from eventbus.checks.addresses import show_url
 from eventbus.contract.codec import pairs
 from eventbus.contract.inspection import OutboxStanding, Trace
 from eventbus.contract.replays import Replay
-from eventbus.errors import EventBusError, hide_password
+from eventbus.errors import EventBusError
 from eventbus.operating.control import Pause, pauses
 from eventbus.redis.address import Where
 from eventbus.redis.keys import control_key
@@ -54,7 +55,7 @@ async def paused(link: Link) -> dict[str, Pause]:
 
 def redis_name() -> str:
     """The configured server, as it may be shown."""
-    return hide_password(Settings().require_redis_url())
+    return show_url(Settings().require_redis_url())
 
 
 async def traced(event_id: str) -> Trace | None:

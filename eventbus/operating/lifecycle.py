@@ -8,13 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from eventbus.checks.addresses import show_url
 from eventbus.checks.numbers import count_faults
 from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Calls
 from eventbus.contract.codec import MAX_PAYLOAD
 from eventbus.contract.retention import Retention
 from eventbus.contract.transaction import Database
-from eventbus.errors import ConfigurationError, hide_password
+from eventbus.errors import ConfigurationError
 from eventbus.handling.listeners import AnyListener
 from eventbus.handling.middleware import Middleware, find_faults
 from eventbus.memory import MemoryTransport
@@ -85,7 +86,7 @@ class Lifecycle(ABC):
         self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
-        server = f"Redis at {hide_password(target)}"
+        server = f"Redis at {show_url(target)}"
         self._publisher = Publisher(
             self._transport,
             self.spool,

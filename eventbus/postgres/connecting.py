@@ -12,9 +12,11 @@ from typing import Any
 
 import asyncpg
 
+from eventbus.checks.addresses import show_url, url_fault
 from eventbus.errors import ConfigurationError
 from eventbus.postgres.driver import HonestConnection
 
+SCHEMES = ("postgresql", "postgres")
 CACHE = 100  # statements that are kept prepared in a session, where that works
 PROBE_TIMEOUT = 5.0  # seconds
 
@@ -79,6 +81,11 @@ class Connector:
         self._cache = cache
         self._path = None if schema is None else f"SET {{}} search_path = {quoted(schema)};"
         self.pooled = False
+
+    def check(self) -> None:
+        """Raises ConfigurationError for what is no URL, in words of our own: asyncpg's quote passwords."""
+        if (fault := url_fault(self._dsn, SCHEMES, hosts=True)) is not None:
+            raise ConfigurationError(f"{show_url(self._dsn)!r} is not a PostgreSQL URL: {fault}")
 
     async def __call__(self, *_args: object, **options: Any) -> HonestConnection:
         """As asyncpg.connect, for a pool as well. Raises ConfigurationError for a URL that asks for what the server

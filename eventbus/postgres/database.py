@@ -12,13 +12,14 @@ import asyncpg.pool
 import asyncpg.transaction
 import orjson
 
+from eventbus.checks.addresses import show_url
 from eventbus.contract.aggregates import Aggregate, Key, key_of
 from eventbus.contract.codec import MAX_PAYLOAD, envelop, open_event
 from eventbus.contract.dedupe import WINDOW, Dedupe, once
 from eventbus.contract.inspection import OutboxStanding
 from eventbus.contract.outgoing import Appender, Outgoing, outgoing
 from eventbus.contract.transaction import Connection
-from eventbus.errors import ConfigurationError, Conflict, EventBusError, SessionEnded, Unavailable, hide_password
+from eventbus.errors import ConfigurationError, Conflict, EventBusError, SessionEnded, Unavailable
 from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
 from eventbus.postgres import aggregates, driver
 from eventbus.postgres.connecting import Connector, quoted
@@ -58,8 +59,8 @@ class Database:
     schema           where all tables are; default: the search_path of the login
     command_timeout  seconds that a statement may take; None: no bound
 
-    What is None is taken from the environment: see eventbus.settings.DatabaseSettings. Where its `direct_url` leads past
-    a pooler, the relay connects there, and is woken by notifications."""
+    What is None is taken from the environment: see eventbus.settings.DatabaseSettings. Where its `direct_url` leads
+    past a pooler, the relay connects there, and is woken by notifications."""
 
     def __init__(
         self,
@@ -73,9 +74,11 @@ class Database:
     ) -> None:
         given: dict[str, Any] = {"pool_size": pool_size, "statement_cache": statement_cache, "schema_name": schema}
         settings = DatabaseSettings(**{name: value for name, value in given.items() if value is not None})
-        self._server = f"PostgreSQL at {hide_password(dsn)}"
+        self._server = f"PostgreSQL at {show_url(dsn)}"
         self._connector = Connector(dsn, cache=settings.statement_cache, schema=settings.schema_name)
-        self._direct = Connector(settings.direct_url or dsn, cache=settings.statement_cache, schema=settings.schema_name)
+        self._direct = Connector(
+            settings.direct_url or dsn, cache=settings.statement_cache, schema=settings.schema_name
+        )
         self._schema = settings.schema_name
         self._pool_size = settings.pool_size
         self._max_payload = max_payload
@@ -90,6 +93,8 @@ class Database:
 
     async def connect(self) -> None:
         """Raises Unavailable, or ConfigurationError if the login is refused or the database is not there."""
+        for connector in (self._connector, self._direct):
+            connector.check()
         if self._affinity.loop is None:
             self._affinity.enter()
         try:

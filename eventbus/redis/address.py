@@ -3,12 +3,15 @@
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
+from eventbus.checks.addresses import database_fault, show_url, url_fault
 from eventbus.contract.inspection import Finding
-from eventbus.errors import ConfigurationError, hide_password
+from eventbus.errors import ConfigurationError
+
+SCHEMES = ("redis", "rediss", "unix")
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -39,13 +42,10 @@ class Address:
     ConfigurationError for what is no such URL."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._options = parse_url(url)
-        except ValueError as error:
-            raise ConfigurationError(f"{hide_password(url)!r} is not a Redis URL: {error}") from None
+        self._options = _options_of(url)
         self.url = url
         self.moves = 0
-        self.name = f"Redis at {hide_password(url)}"
+        self.name = f"Redis at {show_url(url)}"
 
     async def find(self) -> "Address":
         """This one, whatever server answers there."""
@@ -78,6 +78,17 @@ class Address:
         if options.get("db"):
             commands.append(("SELECT", options["db"]))
         return commands
+
+
+def _options_of(url: str) -> dict[str, Any]:
+    """How to connect. Raises ConfigurationError, in words of our own: those of drivers quote parts of passwords."""
+    fault = url_fault(url, SCHEMES) or database_fault(url)
+    if fault is None:
+        try:
+            return cast(dict[str, Any], parse_url(url))
+        except ValueError:
+            fault = "an option behind the '?' has a value that it cannot have"
+    raise ConfigurationError(f"{show_url(url)!r} is not a Redis URL: {fault}")
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:

@@ -298,6 +298,8 @@ class Link:
             self._note_away(error.detail)
             raise
         except ReplyError as error:
+            if "DB index" in str(error):  # all servers' words, for a number above its `databases`
+                raise ConfigurationError(f"{self._server} has no such database: {error}") from None
             if not self._affinity.admitted:
                 raise ConfigurationError(f"{self._server} refused the login: {error}") from None
             # The login was right once: a password is being changed, or an ACL file is late. That passes, as an outage.

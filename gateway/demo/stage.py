@@ -12,8 +12,8 @@ from aiohttp import web
 
 from consumers.bus import open_bus
 from eventbus import Backoff, ConfigurationError, Context, Group, RetryPolicy, Worker
+from eventbus.checks.addresses import show_url
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer
-from eventbus.errors import hide_password
 from eventbus.postgres import Database, apply, installed
 from gateway.app import create_app
 from gateway.callers.auth import make_token
@@ -102,7 +102,7 @@ async def _servers(settings: GatewaySettings, stack: AsyncExitStack, board: Boar
     }
     for step, configured in (("redis", redis), ("postgres", postgres)):
         url = found["redis_url" if step == "redis" else "database_url"]
-        board.seen(step, f"{'configured' if configured else 'embedded'}: {hide_password(url)}")
+        board.seen(step, f"{'configured' if configured else 'embedded'}: {show_url(url)}")
     if "rate_limit" not in settings.model_fields_set:
         found["rate_limit"] = RATE_LIMIT
     return settings.model_copy(update={**found, "spool_path": _spool_path(settings)})

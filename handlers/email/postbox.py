@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiosmtplib
 
 from eventbus import Reject, Resource, Use
+from eventbus.checks.addresses import url_fault
 from handlers.email.mail import address
 from handlers.partners.calls import Unreachable, quote
 from handlers.partners.services import SERVICES, Services
@@ -49,14 +50,12 @@ class Server(NamedTuple):
 
 def server_of(url: str) -> Server:
     """The server that SMTP_URL names. Raises Reject for no such URL, without showing it: it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in _PORTS or not host:
-        raise Reject("SMTP_URL is not smtp://[user:password@]host[:port], or smtps://…")
-    return Server(host, port or _PORTS[parts.scheme], parts.scheme == "smtps", *_login(parts))
+    fault = url_fault(url, _PORTS)
+    parts = urlsplit(url if fault is None else "")
+    if not parts.hostname:
+        reason = fault or "it names no host"
+        raise Reject(f"SMTP_URL is not smtp://[user:password@]host[:port], or smtps://…: {reason}")
+    return Server(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "smtps", *_login(parts))
 
 
 def _login(parts: SplitResult) -> tuple[str | None, str | None]:

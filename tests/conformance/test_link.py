@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -225,6 +226,12 @@ async def test_a_wrong_password_is_a_configuration_error(own_redis: OwnRedis, lo
         with pytest.raises(ConfigurationError, match="refused the login") as caught:
             await link.execute("PING")
         assert "wrong" not in str(caught.value)
+
+
+async def test_a_database_that_the_server_does_not_have_is_named(any_redis_url: str) -> None:
+    async with linked(urlsplit(any_redis_url)._replace(path="/999999").geturl()) as link:
+        with pytest.raises(ConfigurationError, match="has no such database 999999"):
+            await link.execute("PING")
 
 
 async def test_a_server_without_a_free_connection_is_unavailable(own_redis: OwnRedis) -> None:
