@@ -51,6 +51,7 @@ async def serve(settings: GatewaySettings) -> None:
 
 async def serve_until(stopping: Stopping, settings: GatewaySettings) -> None:
     """As `serve`; `stopping` tells when."""
+    where = settings.host, settings.port  # before anything is opened: the port may be a service link
     async with open_bus(settings) as bus:
         if stopping.told.is_set():  # while it waited for the servers: nobody knows this process yet
             return
@@ -58,7 +59,7 @@ async def serve_until(stopping: Stopping, settings: GatewaySettings) -> None:
         runner = make_runner(create_app(bus, settings))
         await runner.setup()
         try:
-            await _listen(runner, settings)
+            await _listen(runner, *where)
             loop.collect_seldom()
             await stopping.told.wait()
             await _drain(runner.app, settings.drain_seconds, stopping.hurried)
@@ -83,11 +84,11 @@ async def _drain(app: web.Application, seconds: float, hurried: asyncio.Event) -
             await hurried.wait()
 
 
-async def _listen(runner: web.AppRunner, settings: GatewaySettings) -> None:
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
-        await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     for address in runner.addresses:
         log.info("listening", host=address[0], port=address[1])
 

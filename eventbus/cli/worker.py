@@ -48,6 +48,7 @@ def worker(  # noqa: PLR0917 - the options of a command
     logs.configure(settings.log_format)
     seconds = grace if grace is not None else RELOAD_GRACE if reload else GRACE
     follow(seconds)
+    ports = functools.partial(_metrics_port, settings.metrics_port)
     apps = find_apps(app)
     groups = find_groups(apps, group)
     if processes == 1 and not reload:
@@ -56,7 +57,6 @@ def worker(  # noqa: PLR0917 - the options of a command
     command = [sys.executable, "-m", "eventbus.cli", "worker", f"--grace={seconds:g}"]
     command += [f"--app={path}" for path in app or ()] + [f"--group={name}" for name in group or ()]
     changes = _changes(apps) if reload else None
-    ports = functools.partial(_metrics_port, settings.metrics_port)
     supervisor = Supervisor(command, processes, grace=seconds, changes=changes, environment=ports)
     sys.exit(loop.run(_supervise(settings, apps, supervisor)))
 

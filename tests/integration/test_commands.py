@@ -8,7 +8,7 @@ import pytest
 
 from eventbus.contract.outgoing import Outgoing
 from eventbus.publishing.spool.record import Spooled, pack
-from tests.integration.commands import eventbus
+from tests.integration.commands import eventbus, eventbus_here
 from tests.samples import envelope
 
 NOWHERE = "redis://:sesame@127.0.0.1:1/0"
@@ -52,6 +52,23 @@ def test_postgres_away_is_exit_3_and_one_screen(command: str, redis_url: str) ->
     )
     assert run.returncode == 3, run.stderr
     assert_one_screen(run, "PostgreSQL", "127.0.0.1:1", "***", "psql")
+
+
+LINKS = dict.fromkeys(("REDIS_PORT", "EVENTBUS_PORT", "EVENTBUS_METRICS_PORT"), "tcp://10.0.0.1:1")
+
+
+@pytest.mark.parametrize("command", [["status"], ["doctor", "--watch=0"], ["token", "--user=u", "--org=o"]])
+def test_beside_services_of_such_names_a_command_goes_its_way(command: list[str], redis_url: str) -> None:
+    run = eventbus_here(*command, EVENTBUS_REDIS_URL=redis_url, EVENTBUS_JWT_SECRET="s" * 32, **LINKS)
+    assert "_PORT" not in run.stdout + run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(("command", "variable"), [("worker", "EVENTBUS_METRICS_PORT"), ("gateway", "EVENTBUS_PORT")])
+def test_what_is_needed_and_a_service_link_is_named_as_one(command: str, variable: str) -> None:
+    run = eventbus_here(command, EVENTBUS_REDIS_URL=NOWHERE, EVENTBUS_DATABASE_URL=NO_DATABASE, **LINKS)
+    assert run.returncode == 1, run.stderr
+    assert_one_screen(run, f"{variable} is 'tcp://10.0.0.1:1'", "service link", "enableServiceLinks")
 
 
 @pytest.mark.parametrize("command", [["worker"], ["gateway"], ["migrate"], ["dead", "list"]])

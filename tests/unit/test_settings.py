@@ -1,18 +1,23 @@
 """Settings come from the environment, then from `.env`."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from eventbus.errors import ConfigurationError
-from eventbus.settings import DatabaseSettings, Settings
+from eventbus.settings import DatabaseSettings, Environment, Settings
+from gateway.settings import GatewaySettings
+from handlers.partners.services import Services
 
+LINK = "tcp://10.0.0.1:6379"  # what Kubernetes sets for a Service
 NAMES = ["EVENTBUS_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "EVENTBUS_DATABASE_URL"]
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [*NAMES, "DATABASE_URL", "EVENTBUS_DATA_DIR", "EVENTBUS_LOG_FORMAT", "EVENTBUS_SPOOL_PATH"]:
+    own = (name for name in os.environ if name.startswith("EVENTBUS_"))
+    for name in [*NAMES, "DATABASE_URL", *own]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -93,3 +98,63 @@ def test_how_the_database_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTBUS_DATABASE_POOL", "0")
     with pytest.raises(ConfigurationError, match="pool_size"):
         DatabaseSettings()
+@pytest.mark.parametrize("settings", [Settings, DatabaseSettings, GatewaySettings, Services])
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_variable_is_as_none_at_all(
+    settings: type[Environment], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without, prefix = settings(), settings.model_config.get("env_prefix", "")
+    for name in settings.model_fields:
+        for variable in (f"{prefix}{name}".upper(), name.upper(), f"EVENTBUS_{name}".upper()):
+            monkeypatch.setenv(variable, text)
+    expected = without.model_dump() | dict.fromkeys(settings.EMPTY_IS_NONE)
+    assert settings().model_dump() == expected
+
+
+def test_an_empty_variable_hides_no_other_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("EVENTBUS_DATA_DIR=/var/lib/app\nEVENTBUS_METRICS_PORT=\n")
+    monkeypatch.setenv("EVENTBUS_REDIS_URL", "")
+    monkeypatch.setenv("REDIS_URL", "redis://a")
+    monkeypatch.setenv("EVENTBUS_DATA_DIR", "")
+    settings = Settings()
+    assert (settings.find_redis_url(), settings.data_dir) == ("redis://a", Path("/var/lib/app"))
+    assert settings.metrics_port is None
+
+
+def test_the_port_of_a_redis_that_has_a_url_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_HOST", "h")
+    monkeypatch.setenv("REDIS_URL", "redis://a")
+    for port in (LINK, "many", "-1"):
+        monkeypatch.setenv("REDIS_PORT", port)
+        assert Settings().find_redis_url() == "redis://a"
+
+
+def test_a_service_link_keeps_nobody_from_starting_who_does_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_PORT", "EVENTBUS_PORT", "EVENTBUS_METRICS_PORT"):
+        monkeypatch.setenv(name, LINK)
+    settings = GatewaySettings()
+    assert settings.find_redis_url() is None
+    assert settings.model_copy(update={"redis_url": "redis://a"}).find_redis_url() == "redis://a"
+    assert GatewaySettings.read(port=8080).port == 8080
+    assert Settings(metrics_port=0).metrics_port == 0
+    assert LINK not in repr(settings)
+
+
+@pytest.mark.parametrize("name", ["REDIS_PORT", "EVENTBUS_PORT", "EVENTBUS_METRICS_PORT"])
+def test_whoever_needs_it_is_told_what_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_HOST", "h")
+    monkeypatch.setenv(name, LINK)
+    settings = GatewaySettings()
+    needs = {
+        "REDIS_PORT": settings.find_redis_url,
+        "EVENTBUS_PORT": lambda: settings.port,
+        "EVENTBUS_METRICS_PORT": lambda: settings.metrics_port,
+    }
+    for variable, need in needs.items():
+        if variable == name:
+            with pytest.raises(ConfigurationError, match=f"^{name} is '{LINK}': that is no number but a service link"):
+                need()
+        else:
+            need()
+    with pytest.raises(AttributeError):
+        _ = settings.no_such_field  # type: ignore[attr-defined]
