@@ -28,6 +28,10 @@ class Where(Protocol):
     moves: int
 
     @property
+    def database(self) -> int:
+        """The number of the database that the URL names."""
+
+    @property
     def url(self) -> str: ...
 
     async def find(self) -> "Address":
@@ -54,6 +58,10 @@ class Address:
     async def examine(self) -> list[Finding]:
         """Nobody has to know more than the URL."""
         return []
+
+    @property
+    def database(self) -> int:
+        return int(self._options.get("db") or 0)
 
     async def open(self, protocol: Callable[[], P]) -> P:
         """A connection. Raises OSError."""

@@ -1,4 +1,4 @@
-"""The names of all keys. Keys of one stream share a hash tag, so that they live on one node of a Redis Cluster."""
+"""The names of all keys and channels. Keys of one stream share a hash tag: they live on one node of a Redis Cluster."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -101,7 +101,8 @@ def tally_keys(namespace: str, organization: str | None) -> TallyKeys:
 
 class TrackingKeys(NamedTuple):
     """Of a tracked group, on whatever streams it is. `active`, `completed`, `failed` (ZSETs: event id by ms) name the
-    records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices."""
+    records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices, as
+    `channel_name` takes it."""
 
     prefix: str
     active: str
@@ -118,7 +119,13 @@ def tracking_keys(namespace: str, group: str) -> TrackingKeys:
     tag = f"{namespace}:{{@{group}}}"
     names = ("active", "completed", "failed", "counters")
     active, completed, failed, counters = (f"{tag}:{name}" for name in names)
-    return TrackingKeys(f"{tag}:state:", active, completed, failed, counters, f"{namespace}:tracked:{group}")
+    return TrackingKeys(f"{tag}:state:", active, completed, failed, counters, f"tracked:{group}")
+
+
+def channel_name(namespace: str, database: int, channel: str) -> str:
+    """What a channel is really called. Redis divides keys by databases and channels by nothing: the name does it, so
+    that who shares a server hears his own. A namespace has no braces, so no two of these are one."""
+    return f"{namespace}:{{{database}}}:{channel}"
 
 
 def control_key(namespace: str) -> str:

@@ -147,6 +147,11 @@ class Link:
         _links.add(self)
 
     @property
+    def database(self) -> int:
+        """The number of the database that the URL names."""
+        return self._where.database
+
+    @property
     def connected(self) -> bool:
         return self._wire is not None and self._wire.transport is not None
 

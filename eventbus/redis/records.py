@@ -6,7 +6,7 @@ from eventbus.contract.codec import pairs
 from eventbus.contract.states import Keep, Update
 from eventbus.redis import scripts
 from eventbus.redis.address import Where
-from eventbus.redis.keys import tracking_keys
+from eventbus.redis.keys import channel_name, tracking_keys
 from eventbus.redis.link import Argument, Link
 from eventbus.redis.notices import listen
 from eventbus.redis.scripts import Command
@@ -39,12 +39,15 @@ class RedisRecords:
         return int(completed or 0), int(failed or 0)
 
     def watch(self, group: str) -> AsyncIterator[bytes]:
-        return listen(self._where, tracking_keys(self._namespace, group).channel)
+        return listen(self._where, self._channel(group))
+
+    def _channel(self, group: str) -> str:
+        return channel_name(self._namespace, self._link.database, tracking_keys(self._namespace, group).channel)
 
     def _command(self, group: str, keep: Keep, update: Update) -> Command:
         keys = tracking_keys(self._namespace, group)
         fields: list[Argument] = [part for pair in update.record.items() for part in pair]
         where = (keys.record(update.event_id), keys.active, keys.completed, keys.failed, keys.counters)
         what = (update.event_id, update.version, update.phase, NEWS if update.replaces is None else update.replaces)
-        how = (keep.completed, keep.failed, OPEN_TTL, ENDED_TTL, keys.prefix, keys.channel, len(update.notices))
+        how = (keep.completed, keep.failed, OPEN_TTL, ENDED_TTL, keys.prefix, self._channel(group), len(update.notices))
         return scripts.TRACK(where, *what, *how, *update.notices, *fields)

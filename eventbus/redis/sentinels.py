@@ -63,7 +63,7 @@ class Sentinels:
         self._parts, self._login, self._database = parts, login + at, path[1] if len(path) == 2 else "0"
         self._query, own = _divided(parts)
         self._sentinels = [Address(self._sentinel_url(host, own)) for host in hosts.split(",")]
-        self._at("localhost", 1)  # what is wrong with login, database and query is told now
+        self.database = self._at("localhost", 1).database  # what is wrong with login or query is told now, too
         self.name = f"Redis {self._service!r} of the sentinels at {hosts}"
         self.moves = 0
         self._known: _Told | None = None

@@ -30,7 +30,7 @@ from eventbus.process.supervision import supervise
 from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
-from eventbus.redis.keys import PARKED, control_key, fired_key, group_keys, quota_key, stream_keys
+from eventbus.redis.keys import PARKED, channel_name, control_key, fired_key, group_keys, quota_key, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
@@ -301,11 +301,14 @@ class RedisTransport:
         return await dead_letters.discard(self._link, self._namespace, letter)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
-        await self._link.execute("PUBLISH", channel, message)
+        await self._link.execute("PUBLISH", self._channel(channel), message)
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         self._affinity.check()
-        return listen(self._where, channel, joined)
+        return listen(self._where, self._channel(channel), joined)
+
+    def _channel(self, channel: str) -> str:
+        return channel_name(self._namespace, self._link.database, channel)
 
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)

@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 
+from eventbus import EventBus
 from eventbus.contract.broker import Broker
+from eventbus.contract.states import Keep, Phase, Update
+from eventbus.event import uuid7
 from eventbus.redis import RedisTransport, notices
 from eventbus.redis.link import Link
+from tests.conformance.conftest import MEMORY
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import consumer, outgoing, receive
@@ -31,6 +37,62 @@ async def test_who_listens_is_told_when_he_has_joined(transport: Broker) -> None
         await asyncio.wait_for(joined.wait(), PATIENCE)
         await transport.broadcast("news", b"at once")
         assert await message(heard) == b"at once"
+
+
+@asynccontextmanager
+async def neighbours(name: str, redis_servers: Callable[[str], str]) -> AsyncIterator[list[Broker]]:
+    """One at home, and others who must not be told apart from it by accident: of another namespace, another database,
+    and of a namespace that looks as if it named a database."""
+    own = f"test-{uuid4().hex}"
+    if name == MEMORY:
+        yield [EventBus("memory://", namespace=namespace).transport for namespace in (own, f"{own}2", f"{own}:0")]
+        return
+    url = redis_servers(name)
+    parts = urlsplit(url)
+    database = int(parts.path.strip("/") or 0)
+    elsewhere = parts._replace(path=f"/{(database + 8) % 16}").geturl()
+    transports = [
+        RedisTransport(url, namespace=own),
+        RedisTransport(url, namespace=f"{own}2"),
+        RedisTransport(elsewhere, namespace=own),
+        RedisTransport(url, namespace=f"{own}:{database}"),
+    ]
+    try:
+        yield list[Broker](transports)
+    finally:
+        for transport in transports:
+            await transport.close()
+
+
+async def test_who_shares_a_server_hears_his_own_alone(
+    transport_name: str, redis_servers: Callable[[str], str]
+) -> None:
+    async with neighbours(transport_name, redis_servers) as (home, *others), AsyncExitStack() as stack:
+        all_of_them = [home, *others]
+        hearing = [await stack.enter_async_context(listening(each, "news")) for each in all_of_them]
+        for number, each in enumerate(all_of_them):
+            await each.broadcast("news", b"%d" % number)
+        for number, heard in enumerate(hearing):
+            assert await message(heard) == b"%d" % number, "what others broadcast before is not heard"
+
+
+async def test_nor_does_he_hear_of_others_tracked_events(redis_name: str, redis_servers: Callable[[str], str]) -> None:
+    async with neighbours(redis_name, redis_servers) as (home, *others), AsyncExitStack() as stack:
+        heard = await stack.enter_async_context(_queued(home.records.watch("bakers")))
+
+        async def subscribed() -> bool:
+            await _tell(home, PROBE)
+            return not heard.empty()
+
+        await eventually(subscribed)
+        for other in others:
+            await _tell(other, b"of others")
+        await _tell(home, b"of ours")
+        assert await message(heard) == b"of ours"
+
+
+async def _tell(transport: Broker, notice: bytes) -> None:
+    await transport.records.track("bakers", Keep(1, 1), [Update(uuid7(), "1", Phase.ACTIVE, {}, (notice,))])
 
 
 async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: RedisTransport, raw: Link) -> None:
@@ -87,10 +149,16 @@ async def listening(transport: Broker, channel: str) -> AsyncIterator[asyncio.Qu
 async def _hearing(
     transport: Broker, channel: str, joined: Callable[[], None] | None = None
 ) -> AsyncIterator[asyncio.Queue[bytes]]:
+    async with _queued(transport.listen(channel, joined)) as heard:
+        yield heard
+
+
+@asynccontextmanager
+async def _queued(messages: AsyncIterator[bytes]) -> AsyncIterator[asyncio.Queue[bytes]]:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def listen() -> None:
-        async for message in transport.listen(channel, joined):
+        async for message in messages:
             heard.put_nowait(message)
 
     task = asyncio.create_task(listen())

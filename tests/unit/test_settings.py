@@ -1,6 +1,7 @@
 """Settings come from the environment, then from `.env`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,7 @@ def test_whoever_needs_it_is_told_what_it_is(name: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("REDIS_HOST", "h")
     monkeypatch.setenv(name, LINK)
     settings = GatewaySettings()
-    needs = {
+    needs: dict[str, Callable[[], object]] = {
         "REDIS_PORT": settings.find_redis_url,
         "EVENTBUS_PORT": lambda: settings.port,
         "EVENTBUS_METRICS_PORT": lambda: settings.metrics_port,
