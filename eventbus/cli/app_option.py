@@ -77,7 +77,10 @@ async def open_bus(settings: Settings, apps: Sequence[App]) -> AsyncIterator[Eve
     database = settings.require_database_url() if needed else settings.database_url
     recorded = database is not None and any(is_recorder(group) for app in apps for group in app.groups)
     history = settings.history if recorded else None
-    async with EventBus(url, database=database, history=history, min_replicas=settings.min_replicas) as bus:
+    bus = EventBus(
+        url, database=database, spool=settings.spool_path, history=history, min_replicas=settings.min_replicas
+    )
+    async with bus:
         await _check_migrated(bus, {"eventbus", *names})
         yield bus
 

@@ -30,8 +30,8 @@ METRIC = re.compile(r"eventbus_\w+")
 FOREIGN = {"le", "instance"}  # of histograms, and of whoever scrapes
 
 
-def compose() -> Any:
-    return yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+def compose(part: str = "services") -> Any:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))[part]
 
 
 def test_compose_starts_in_an_order_that_works() -> None:
@@ -42,6 +42,17 @@ def test_compose_starts_in_an_order_that_works() -> None:
         waits = services[name]["depends_on"]
         assert waits["migrate"]["condition"] == "service_completed_successfully"
         assert {"redis", "postgres"} <= set(waits)
+
+
+def test_what_waits_in_a_spool_outlives_its_container() -> None:
+    """It is in the working directory, which the image gives to the user it runs as."""
+    folder = re.findall(r"^WORKDIR (.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[-1]
+    services = compose()
+    for name in services.keys() - {"redis", "postgres", "migrate"}:
+        [volume] = services[name]["volumes"]
+        source, _, target = volume.partition(":")
+        assert target == folder
+        assert source in compose("volumes"), "a named volume: it is kept when the container is replaced"
 
 
 def test_compose_has_a_worker_for_each_group_and_none_twice() -> None:

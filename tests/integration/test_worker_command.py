@@ -7,13 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from eventbus import EventBus
+from eventbus import EventBus, Origin
+from eventbus.contract.codec import envelop
+from eventbus.contract.outgoing import Outgoing
+from eventbus.publishing.spool.record import Spooled, pack
 from tests.integration import shop
 from tests.integration.commands import CLEAN
 from tests.integration.test_commands import assert_one_screen
@@ -112,6 +116,16 @@ async def test_a_service_of_one_module_publishes_and_works_without_a_database(se
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0
     assert [line["groups"] for line in service.said("worker started")] == [["billing"]]
+
+
+async def test_a_worker_sends_what_waits_in_the_spool_of_its_folder(service: Service) -> None:
+    """Whoever wrote it: here a process that is gone, whose Redis was away."""
+    spool = service.module.parent / "contingency-log.jsonl"
+    order = shop.OrderPlaced(number=9)
+    spool.write_bytes(pack(Spooled.of(Outgoing(envelop(order, Origin())), time.time())))
+    service.start("--app", APP)
+    await soon(lambda: service.told("done 9"))
+    await soon(lambda: not spool.read_bytes())
 
 
 def test_the_installed_application_needs_its_database(redis_url: str) -> None:
