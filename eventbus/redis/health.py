@@ -1,13 +1,12 @@
 """Whether a Redis server can be relied on: what it is, what it keeps, what it lets us do, what time it has."""
 
-import secrets
 import time
 from collections.abc import Iterator
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import Full
-from eventbus.redis import replication
-from eventbus.redis.link import Argument, Link, Reply, ReplyError
+from eventbus.redis import replication, rights
+from eventbus.redis.link import Link, ReplyError
 
 MINIMUM = 7  # the major version of Redis; every Valkey calls itself 7 or above
 NEARLY_FULL = 0.8  # of maxmemory, or of the connections
@@ -32,7 +31,7 @@ async def examine(link: Link, namespace: str) -> list[Finding]:
         *_connections(info, config),
         _clock(skew),
         *(replication.examine(info, await replication.needed_replicas(link)) if info.get("role") == "master" else ()),
-        *([await _permissions(link, namespace)] if info.get("role") == "master" else []),
+        *([await rights.examine(link, namespace)] if info.get("role") == "master" else []),
     ]
 
 
@@ -121,46 +120,6 @@ def _clock(skew: float) -> Finding:
         return _good("clock", "the same as here")
     severity = Severity.ERROR if abs(skew) >= CLOCK_LIMIT else Severity.WARNING
     return Finding("clock", severity, told, "let both follow NTP: due times and leases go by the server's")
-
-
-async def _permissions(link: Link, namespace: str) -> Finding:
-    """Tries the commands that the bus uses, on keys that nobody else uses, and removes these keys."""
-    log, marks, records = (f"{namespace}:{{doctor}}:{secrets.token_hex(4)}:{kind}" for kind in ("log", "set", "hash"))
-    probes: list[tuple[Argument, ...]] = [
-        ("XADD", log, "1-1", "field", "value"),
-        ("XGROUP", "CREATE", log, "probe", "0"),
-        ("XREADGROUP", "GROUP", "probe", "doctor", "COUNT", 1, "STREAMS", log, ">"),
-        ("XPENDING", log, "probe"),
-        ("XCLAIM", log, "probe", "doctor", 0, "1-1", "JUSTID"),
-        ("XINFO", "GROUPS", log),
-        ("XACK", log, "probe", "1-1"),
-        ("XGROUP", "DELCONSUMER", log, "probe", "doctor"),
-        ("XRANGE", log, "-", "+"),
-        ("XREVRANGE", log, "+", "-"),
-        ("XLEN", log),
-        ("XDEL", log, "1-1"),
-        ("XTRIM", log, "MINID", "2"),
-        ("ZADD", marks, 1, "member"),
-        ("ZRANGEBYSCORE", marks, "-inf", "+inf"),
-        ("ZREM", marks, "member"),
-        ("HSET", records, "field", "value"),
-        ("HGET", records, "field"),
-        ("HDEL", records, "field"),
-        ("SET", marks, "value", "PX", 1000),
-        ("EVAL", "return redis.call('EXISTS', KEYS[1])", 1, log),
-        ("SCAN", "0", "COUNT", 1),
-        ("PUBLISH", f"{namespace}:doctor", ""),
-        ("DEL", log, marks, records),
-    ]
-    refused = [probe[0] for probe, reply in zip(probes, await link.pipeline(probes), strict=True) if _refused(reply)]
-    if refused:
-        remedy = f"redis-cli ACL SETUSER … ~{namespace}:* &* +@all -@dangerous +info +keys +scan"
-        return _bad("permissions", f"this login may not {', '.join(map(str, dict.fromkeys(refused)))}", remedy)
-    return _good("permissions", "all commands that the bus uses")
-
-
-def _refused(reply: Reply) -> bool:
-    return isinstance(reply, ReplyError) and str(reply).startswith(("NOPERM", "ERR unknown command", "ERR This user"))
 
 
 async def _config(link: Link) -> Info:

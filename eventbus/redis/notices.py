@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from eventbus.errors import EventBusError
 from eventbus.process.safe_logging import get_logger
@@ -26,6 +26,7 @@ async def listen(where: Where, channel: str, joined: Callable[[], None] | None =
     """Messages of a channel, for ever. What is sent while the server is away is lost: that is pub/sub's promise.
 
     `joined` is called whenever the server has confirmed the subscription: in the beginning, and behind every gap."""
+    refused = False
     while True:
         moves = where.moves
         try:
@@ -35,11 +36,26 @@ async def listen(where: Where, channel: str, joined: Callable[[], None] | None =
                     match message["type"]:
                         case "message":
                             yield message["data"]
-                        case "subscribe" if joined is not None:  # again when the client has reconnected by itself
-                            joined()
+                        case "subscribe":  # again when the client has reconnected by itself
+                            refused = _note(channel, None, refused)
+                            if joined is not None:
+                                joined()
+        except NoPermissionError as error:
+            refused = _note(channel, str(error), refused)
+            await asyncio.sleep(RETRY_PAUSE)
         except (RedisError, OSError, EventBusError) as error:
             log.debug("listening again soon", channel=channel, reason=str(error))
             await asyncio.sleep(RETRY_PAUSE)
+
+
+def _note(channel: str, refusal: str | None, refused: bool) -> bool:
+    """One line when this login may not listen, which somebody must mend, and one when it may. Returns whether it is
+    refused now; `refused`: whether it was."""
+    if refusal is not None and not refused:
+        log.error("this login may not listen: nothing that is pushed arrives here", channel=channel, reason=refusal)
+    elif refusal is None and refused:
+        log.info("listening", channel=channel)
+    return refusal is not None
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from eventbus.redis import dead_letters, dedupe, explaining, inspection, limitin
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keys import PARKED, channel_name, control_key, fired_key, group_keys, quota_key, stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.link import Link, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
 from eventbus.redis.pulse import Pulse
@@ -68,6 +68,7 @@ class RedisTransport:
         self._namespace = namespace
         self._link = Link(self._where, timeout=timeout, name="eventbus-write", affinity=self._affinity)
         self._readers: dict[Subscription, Reader] = {}
+        self._told_of_refusal = False
         self._pulse = Pulse(self._link, self._where.name)
         self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
         self._publishing = Publishing(self._link, namespace)
@@ -146,7 +147,15 @@ class RedisTransport:
         readers = [self._readers[s] for s in subscriptions if s in self._readers]
         commands: list[Command] = [("CLIENT", "UNBLOCK", reader.link.client_id) for reader in readers]
         if commands:
-            await self._link.pipeline(commands)
+            replies = await self._link.pipeline(commands)
+            self._note_refusal(next((reply for reply in replies if isinstance(reply, ReplyError)), None))
+
+    def _note_refusal(self, refusal: ReplyError | None) -> None:
+        """One line: this is asked every few milliseconds until the last read has ended, by itself if need be."""
+        if refusal is not None and not self._told_of_refusal:
+            told = "this login may not end waiting reads: stopping and pausing take seconds, see `eventbus doctor`"
+            log.error(told, reason=str(refusal))
+            self._told_of_refusal = True
 
     async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
         readers = [self._readers.pop(each) for each in subscriptions if each in self._readers]

@@ -10,7 +10,7 @@ from eventbus import EventBus
 from eventbus.cli.checks import examine
 from eventbus.contract.delivery import Dead
 from eventbus.contract.inspection import ConsumerState, Finding, GroupState, Severity, StreamState
-from eventbus.redis import RedisTransport, health
+from eventbus.redis import RedisTransport, health, rights
 from eventbus.redis.link import Link
 from tests.integration.commands import assert_fits
 from tests.integration.commands import eventbus_here as eventbus
@@ -78,9 +78,16 @@ async def test_a_login_that_may_not_do_what_is_needed(own_redis: OwnRedis, redis
         await link.execute(
             "ACL", "SETUSER", "guest", "on", ">g", "~eb:*", "&*", "+@all", "-xclaim", "-publish", "-config"
         )
+        await link.execute("ACL", "SETUSER", "deaf", "on", ">g", "resetchannels", *rights.rules("eb"), "resetchannels")
+        await link.execute("ACL", "SETUSER", "slow", "on", ">g", "~eb:*", "&eb:*", "+@all", "-@dangerous", "+info")
     guest = "redis://guest:g@" + server.url.rpartition("@")[2]
     refused = (await findings(guest))["permissions"]
     assert (refused.severity, refused.message) == (Severity.ERROR, "this login may not XCLAIM, PUBLISH")
+    deaf = (await findings(guest.replace("guest:", "deaf:")))["permissions"]
+    assert deaf.message == "this login may not PUBLISH on channels eb:*, SUBSCRIBE on channels eb:*"
+    slow = (await findings(guest.replace("guest:", "slow:")))["permissions"]
+    assert slow.message == "this login may not CLIENT UNBLOCK, CLIENT KILL"
+    assert all(rule in slow.remedy for rule in rights.rules("eb"))
 
 
 async def test_a_replica_takes_no_events(own_redis: OwnRedis) -> None:
