@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.faults.crm import USER, Crm
 from tests.servers import OwnRedis
+from tests.waiting import PATIENCE
 
 LEADS = int(os.environ.get("FAULTS_LEADS", "2000"))
 POSTERS = 40
@@ -84,10 +86,16 @@ async def _post_leads(client: aiohttp.ClientSession, funnel_id: str) -> list[str
 
 
 async def _post(client: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    async with client.post(path, json=body) as response:
-        answer: dict[str, Any] = await response.json()
-        assert response.status == 201, answer
-        return answer
+    """As clients do: again, with the same key, as long as a server is away or too slow."""
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with client.post(path, json=body, headers=key) as response:
+                answer: dict[str, Any] = await response.json()
+                if response.status == 201:
+                    return answer
+                assert response.status == 503, answer
+            await asyncio.sleep(0.1)
 
 
 async def _settled(crm: Crm) -> None:

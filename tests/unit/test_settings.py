@@ -99,6 +99,8 @@ def test_how_the_database_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTBUS_DATABASE_POOL", "0")
     with pytest.raises(ConfigurationError, match="pool_size"):
         DatabaseSettings()
+
+
 @pytest.mark.parametrize("settings", [Settings, DatabaseSettings, GatewaySettings, Services])
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_variable_is_as_none_at_all(
