@@ -106,6 +106,7 @@ class DatabaseSettings(Environment):
 
     pool_size: int = Field(default=POOL_SIZE, ge=1, le=10_000, validation_alias="EVENTBUS_DATABASE_POOL")
     direct_url: str | None = Field(default=None, repr=False)  # past the pooler, for the relay
+    relay_look_back: float = Field(default=5.0, ge=0, le=60, validation_alias="EVENTBUS_RELAY_LOOK_BACK")
     statement_cache: int | None = Field(default=None, ge=0, le=100_000)
     schema_name: str | None = Field(
         default=None, min_length=1, max_length=63, validation_alias="EVENTBUS_DATABASE_SCHEMA"

@@ -197,13 +197,14 @@ class Worker:
         database, kept = self._bus.database, self._bus.history_kept
         if database is not None and kept is not None and any(is_recorder(group) for group in self._groups):
             roles.append(Expiry(database.recorder, kept))
-        keeper = self._bus.transport.keeper()
+        transport = self._bus.transport
+        keeper = transport.keeper()
         if keeper is not None:
             shortest = min(group.lease for group in self._groups)
             roles.append(Lifeline(keeper, [consumer.in_hand for consumer in self._consumers], shortest))
         if any(group.recurring for group in self._groups):
-            roles.append(Recurrence(self._bus.transport, self._groups))
-        if self._relay and (relay := self._bus.transactions.relay(self._bus.transport)) is not None:
+            roles.append(Recurrence(transport, self._groups))
+        if self._relay and (relay := self._bus.transactions.relay(transport, lambda: transport.primary)) is not None:
             roles.append(relay)
         return roles
 

@@ -1,6 +1,6 @@
 """Rows and events that commit together: `bus.transactions` holds transactions, outbox, inbox and relay."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from eventbus.contract.codec import check_origin
@@ -49,9 +49,9 @@ class Transactions:
         """What Batch.transaction opens."""
         return self.database.inbox_batch(group, event_ids)
 
-    def relay(self, target: Appender) -> Role | None:
-        """Moves the outbox into the streams; None without a database."""
-        return None if self._database is None else self._database.relay(self._tracing.relayed(target))
+    def relay(self, target: Appender, primary: Callable[[], str]) -> Role | None:
+        """Moves the outbox into the streams; None without a database. `primary`: see eventbus.contract.replication."""
+        return None if self._database is None else self._database.relay(self._tracing.relayed(target), primary)
 
     async def record(self, events: Sequence[Passing]) -> None:
         """Keep events as they pass: what the group of eventbus.roles.history_group does."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -79,6 +79,7 @@ class Database:
         self._direct = Connector(
             settings.direct_url or dsn, cache=settings.statement_cache, schema=settings.schema_name
         )
+        self._look_back = settings.relay_look_back
         self._schema = settings.schema_name
         self._pool_size = settings.pool_size
         self._max_payload = max_payload
@@ -248,8 +249,8 @@ class Database:
             except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
                 return None
 
-    def relay(self, appender: Appender) -> Relay:
-        return Relay(self._direct, appender)
+    def relay(self, appender: Appender, primary: Callable[[], str]) -> Relay:
+        return Relay(self._direct, appender, primary=primary, look_back=self._look_back)
 
 
 class _CommittedBefore(BaseException):

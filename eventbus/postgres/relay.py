@@ -14,7 +14,7 @@ commit: see eventbus.postgres.outbox.ASLEEP. It also looks now and then by itsel
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ import asyncpg
 
 from eventbus.contract.outgoing import Appender, Fate, Outgoing, fates_of
 from eventbus.contract.transaction import Connection, Row
-from eventbus.errors import CodecError, EventBusError
+from eventbus.errors import CodecError, EventBusError, Unavailable
 from eventbus.event import is_event_type
 from eventbus.postgres import driver
 from eventbus.postgres.connecting import Connector
@@ -41,6 +41,7 @@ HANG_UP_TIMEOUT = 1.0  # seconds
 PRUNE_INTERVAL = 60.0  # seconds
 PRUNE_BATCH = 10_000
 PRUNE_PAUSE = 0.5  # seconds between full batches
+LOOK_BACK = 5.0  # seconds; less than entries are kept in their streams at least
 RETENTION = timedelta(days=7)  # how long published events and inbox rows are kept
 
 _REASON = 1_000  # characters of why a row was set aside
@@ -80,6 +81,20 @@ UPDATE eventbus_outbox SET error = refused.reason
 FROM unnest($1::bigint[], $2::text[]) AS refused (place, reason)
 WHERE position = refused.place AND error IS DISTINCT FROM refused.reason
 """
+# In one statement: whoever dies in between leaves the former server's name, and the next relay does it all again.
+_FOLLOW = """
+WITH before AS (SELECT server FROM eventbus_relayed_to),
+     newest AS (SELECT max(published_at) AS at FROM eventbus_outbox),
+     again AS (
+         UPDATE eventbus_outbox SET published_at = NULL FROM newest, before
+         WHERE before.server <> $1 AND published_at > newest.at - make_interval(secs => $2) RETURNING true
+     ),
+     kept AS (
+         INSERT INTO eventbus_relayed_to (server) VALUES ($1)
+         ON CONFLICT (only_row) DO UPDATE SET server = $1, since = now() WHERE eventbus_relayed_to.server <> $1
+     )
+SELECT count(*) FROM again
+"""
 _PRUNE_OUTBOX = """
 DELETE FROM eventbus_outbox WHERE position IN (
     SELECT position FROM eventbus_outbox WHERE published_at < now() - $1::interval LIMIT $2
@@ -97,11 +112,25 @@ log = get_logger("eventbus.relay")
 class Relay:
     """`run()` for ever, in every worker: whoever holds the lock works, the others stand by.
 
-    Behind a pooler it never sleeps, because no notification would reach it: it looks every LONGEST_PAUSE."""
+    Behind a pooler it never sleeps, because no notification would reach it: it looks every LONGEST_PAUSE.
 
-    def __init__(self, connector: Connector | str, appender: Appender) -> None:
+    primary    names the server that events are appended to: see eventbus.contract.replication
+    look_back  seconds: when another primary takes over, it may lack what the one before had acknowledged. What was
+               marked in the last seconds before that is looked for there by its ids, and appended where it is missing
+    """
+
+    def __init__(
+        self,
+        connector: Connector | str,
+        appender: Appender,
+        *,
+        primary: Callable[[], str] = str,
+        look_back: float = LOOK_BACK,
+    ) -> None:
         self._connector = Connector(connector) if isinstance(connector, str) else connector
         self._appender = appender
+        self._primary = primary
+        self._look_back = look_back
         self._away = False
         self._woken = asyncio.Event()
         self._decisions = Relaying(time.monotonic)
@@ -147,10 +176,14 @@ class Relay:
     async def _relay(self, connection: asyncpg.Connection, lock: RelayLock) -> None:
         asleep, pause, prune_at = False, SHORTEST_PAUSE, time.monotonic() + PRUNE_INTERVAL
         decisions = self._decisions
+        followed = ""
         decisions.begin(await connection.fetchval(_HIGHEST))
         while True:
             self._woken.clear()
             await lock.keep()
+            if followed != (primary := self._primary()):
+                await self._follow(connection, primary)
+                followed = primary
             if time.monotonic() > prune_at:
                 prune_at = time.monotonic() + await self._prune(connection)
             selected_at, places, positions = (
@@ -179,6 +212,12 @@ class Relay:
                 asleep = not self._connector.pooled and await lock.fall_asleep()
                 await asyncio.sleep(0 if asleep else LONGEST_PAUSE)
 
+    async def _follow(self, connection: asyncpg.Connection, primary: str) -> None:
+        """What was marked right before another primary took over is unmarked, and in doubt."""
+        if again := await connection.fetchval(_FOLLOW, primary, self._look_back):
+            log.warning("the primary is another: what was relayed last is looked for there", rows=again)
+        self._decisions.begin(await connection.fetchval(_HIGHEST))
+
     async def _move(
         self, connection: asyncpg.Connection, lock: RelayLock, rows: Sequence[Row], selected_at: float
     ) -> None:
@@ -188,9 +227,11 @@ class Relay:
         judged = Judged([], {}, {}, [], None)
         if sent:
             await lock.prove()  # else these rows are another relay's by now
-            again = self._decisions.must_look(sent, selected_at)
+            again, primary = self._decisions.must_look(sent, selected_at), self._primary()
             judged = self._decisions.judge(sent, await self._append(sent, again))
             crash_points.point("relay.appended")
+            if self._primary() != primary:  # some may be at the one, some at the other
+                raise Unavailable("Redis", "the primary was replaced while events were appended")
         failed |= judged.failed
         if judged.published:
             await connection.execute(_MARK, judged.published)
