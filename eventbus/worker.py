@@ -31,6 +31,7 @@ from eventbus.operating import control
 from eventbus.operating.aborting import Aborting
 from eventbus.operating.control import Watch
 from eventbus.process.ending import CANCEL_GRACE, cancel_all
+from eventbus.process.open_files import allow_files
 from eventbus.process.safe_logging import get_logger
 from eventbus.process.signals import told
 from eventbus.process.supervision import supervise
@@ -103,6 +104,7 @@ class Worker:
         When cancelled, it gives back what runs and raises CancelledError after a second or two; cancelled a second
         time, it ends at once. If the bus is closed meanwhile, it ends in the same way and raises ConfigurationError."""
         self._bus.affinity.check()
+        allow_files()  # each stream is read over a connection of its own
         with self._bus.closing.using(), told(self._on_signal) if signals else nullcontext():
             await self._run()
 

@@ -1,7 +1,6 @@
 """The gateway as a process: listen until a signal, then leave in good order."""
 
 import asyncio
-import resource
 import signal
 from contextlib import suppress
 
@@ -10,6 +9,7 @@ from aiohttp import web
 from consumers.bus import open_bus
 from eventbus import ConfigurationError
 from eventbus.process import loop
+from eventbus.process.open_files import allow_files
 from eventbus.process.safe_logging import get_logger
 from eventbus.process.signals import told
 from gateway.app import create_app
@@ -19,7 +19,6 @@ from gateway.settings import GatewaySettings
 
 SHUTDOWN_TIMEOUT = 10.0  # seconds for requests that are running
 BACKLOG = 1_024  # connections that wait to be accepted: after an outage all clients come back at once
-OPEN_FILES = 65_536  # enough for all sockets: each is an open file, and a shell may allow only 256
 
 log = get_logger("gateway")
 
@@ -55,7 +54,7 @@ async def serve_until(stopping: Stopping, settings: GatewaySettings) -> None:
     async with open_bus(settings) as bus:
         if stopping.told.is_set():  # while it waited for the servers: nobody knows this process yet
             return
-        _allow_files()
+        allow_files()
         runner = make_runner(create_app(bus, settings))
         await runner.setup()
         try:
@@ -91,12 +90,3 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     for address in runner.addresses:
         log.info("listening", host=address[0], port=address[1])
-
-
-def _allow_files() -> None:
-    """Raise the limit of open files to OPEN_FILES, or as near to it as this process may without privileges."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # some systems allow less than the limit that they report
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -33,6 +33,7 @@ from eventbus.postgres.replays import PostgresReplays
 from eventbus.postgres.server_condition import ServerCondition, why_ended
 from eventbus.process import crash_points
 from eventbus.process.affinity import Affinity
+from eventbus.process.open_files import exhausted as open_files_exhausted
 from eventbus.settings import DatabaseSettings
 
 A = TypeVar("A", bound=Aggregate)
@@ -110,7 +111,7 @@ class Database:
                 connect=self._connector,
             )
         except driver.AWAY as error:
-            raise Unavailable(self._server, str(error) or "no answer") from None
+            raise Unavailable(self._server, open_files_exhausted(error) or str(error) or "no answer") from None
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, ValueError) as error:
             raise ConfigurationError(f"{self._server}: {error}") from None
 
@@ -159,6 +160,8 @@ class Database:
         except driver.AWAY as error:
             if isinstance(error, TimeoutError) and self._lending.is_exhausted(pool):
                 raise self._lending.exhausted(f"none became free in {ACQUIRE_TIMEOUT:g} s") from error
+            if (full := open_files_exhausted(error)) is not None:
+                raise Unavailable(self._server, full) from error
             raise self._condition.away(str(error) or "no connection in time") from error
 
     async def _failed(

@@ -30,6 +30,7 @@ from eventbus.postgres.outbox import CHANNEL, delay_of, envelope_of, once_of
 from eventbus.postgres.relay_decisions import HAND_OVER, Judged, Relaying, Sent
 from eventbus.postgres.relay_lock import RELAY, RelayLock
 from eventbus.process import crash_points
+from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 
 BATCH, BATCH_BYTES = 500, 16 * 2**20  # rows, and bytes of their events, that are taken at a time; one row at least
@@ -291,7 +292,7 @@ class Relay:
         """One line when the relay stops, one when it works again."""
         if trouble is not None and not self._away:
             foreseen = isinstance(trouble, (EventBusError, *driver.ERRORS))
-            reason = str(trouble) or type(trouble).__name__
+            reason = exhausted(trouble) or str(trouble) or type(trouble).__name__
             log.warning("the outbox is not relayed", reason=reason, exc_info=None if foreseen else trouble)
         elif trouble is None and self._away:
             log.info("the outbox is relayed again")

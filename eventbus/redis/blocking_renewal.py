@@ -9,6 +9,7 @@ from redis.retry import Retry
 
 from eventbus.contract.delivery import Delivery
 from eventbus.errors import Unavailable
+from eventbus.process.open_files import exhausted
 from eventbus.redis.address import Where
 from eventbus.redis.scripts import Command, by_text
 
@@ -35,7 +36,7 @@ class Keeper:
             replies += self._execute([by_text(command) for command in unknown])
         except (RedisError, OSError) as error:
             self.close()
-            raise Unavailable(self._where.name, str(error)) from error
+            raise Unavailable(self._where.name, exhausted(error) or str(error)) from error
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, NoScriptError):
                 self.close()  # it may be the primary no more

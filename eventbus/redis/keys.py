@@ -9,6 +9,7 @@ from eventbus.contract.priorities import LANES
 from eventbus.contract.session_store import SessionId
 from eventbus.event import NORMAL_PRIORITY
 
+NAMESPACE = "eb"  # if nobody says otherwise
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
 
 
@@ -124,8 +125,9 @@ def tracking_keys(namespace: str, group: str) -> TrackingKeys:
 
 def channel_name(namespace: str, database: int, channel: str) -> str:
     """What a channel is really called. Redis divides keys by databases and channels by nothing: the name does it, so
-    that who shares a server hears his own. A namespace has no braces, so no two of these are one."""
-    return f"{namespace}:{{{database}}}:{channel}"
+    that who shares a server hears his own. A namespace has no braces, so no two of these are one. Where both are the
+    usual ones, the name is the application's: programs beside this one listen to `pubsub:response:web` by that."""
+    return channel if (namespace, database) == (NAMESPACE, 0) else f"{namespace}:{{{database}}}:{channel}"
 
 
 def control_key(namespace: str) -> str:

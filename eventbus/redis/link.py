@@ -19,6 +19,7 @@ import hiredis
 from eventbus.contract.outgoing import NotBegun
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable
 from eventbus.process.affinity import Affinity
+from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Address, Where
 from eventbus.redis.where import locate
@@ -296,6 +297,8 @@ class Link:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 wire = await self._open()
         except (OSError, TimeoutError) as error:
+            if (full := exhausted(error)) is not None:
+                raise Unavailable(self._server, full) from None
             detail = "no answer" if isinstance(error, TimeoutError) else str(error)
             self._note_away(detail)
             raise Unavailable(self._server, detail) from None

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
 
 from eventbus.errors import EventBusError
+from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Where
 
@@ -44,6 +45,7 @@ async def listen(where: Where, channel: str, joined: Callable[[], None] | None =
             refused = _note(channel, str(error), refused)
             await asyncio.sleep(RETRY_PAUSE)
         except (RedisError, OSError, EventBusError) as error:
+            exhausted(error)
             log.debug("listening again soon", channel=channel, reason=str(error))
             await asyncio.sleep(RETRY_PAUSE)
 

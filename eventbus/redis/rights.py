@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 
 from eventbus.contract.inspection import Finding, Severity
-from eventbus.redis.keys import channel_name
+from eventbus.redis.keys import NAMESPACE, channel_name
 from eventbus.redis.link import Argument, Link, Reply, ReplyError
 
 CONTAINERS = {"CLIENT", "XGROUP", "XINFO"}  # a right for each of their commands
@@ -20,7 +20,8 @@ Probe = tuple[Argument, ...]
 def rules(namespace: str) -> tuple[str, ...]:
     """For ACL SETUSER, beside a password. INFO is for the check at the start; the two of CLIENT, which Redis calls
     dangerous, end reads when a worker stops, and connections that this program has given up."""
-    return f"~{namespace}:*", f"&{namespace}:*", "+@all", "-@dangerous", "+info", "+client|unblock", "+client|kill"
+    channels = "&*" if namespace == NAMESPACE else f"&{namespace}:*"  # see eventbus.redis.keys.channel_name
+    return f"~{namespace}:*", channels, "+@all", "-@dangerous", "+info", "+client|unblock", "+client|kill"
 
 
 def remedy(namespace: str) -> str:
