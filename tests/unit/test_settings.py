@@ -97,7 +97,7 @@ def test_how_the_database_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"EVENTBUS_DATABASE_{name}", "")
     assert DatabaseSettings().pool_size == 10, "empty means unset"
     monkeypatch.setenv("EVENTBUS_DATABASE_POOL", "0")
-    with pytest.raises(ConfigurationError, match="pool_size"):
+    with pytest.raises(ConfigurationError, match="EVENTBUS_DATABASE_POOL: "):
         DatabaseSettings()
 
 
