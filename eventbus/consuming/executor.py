@@ -86,8 +86,8 @@ class Executor:
         """The outcome: a handler that returns has succeeded, one that raises has failed. This itself raises nothing,
         unless it is cancelled before the handler starts."""
         suspect = delivery.crashes >= delivery.subscription.suspect_from
-        if suspect and delivery.crashes >= delivery.subscription.condemned_from:
-            return self._conclude(delivery, self._bury_crasher(delivery))
+        if (suspect or delivery.failures) and (condemned := self._condemned(delivery)) is not None:
+            return self._conclude(delivery, condemned)
         envelope = None
         try:
             envelope = decode(delivery.fields)
@@ -97,8 +97,6 @@ class Executor:
             event = open_event(envelope)
         except CodecError as error:
             return self._conclude(delivery, bury_undecodable(delivery, error), envelope, error=error)
-        if delivery.failures and (granted := route.retry.attempts) is not None and delivery.failures >= granted:
-            return self._conclude(delivery, self._bury_spent(delivery, granted), envelope)
         context = Context(self._bus, envelope, self._group.name, delivery.attempt, delivery.entry_id, suspect=suspect)
         context.delivery = delivery
         if self._aborting is not None and self._aborting.wanted and (refusal := self._refusal(envelope)) is not None:
@@ -268,18 +266,28 @@ class Executor:
                 age = round(time.time() - context.envelope.time.timestamp(), 3)
                 context.log.info("snoozed", reason=failure_of(error).error, delay=delay, age=age)
 
-    def _bury_spent(self, delivery: Delivery, granted: int) -> Outcome:
-        """Who failed last did not know it: the failure of a worker that had lost its lease was told late; or the policy
-        granted more then."""
-        reason = f"it has failed {delivery.failures} times, and {granted} attempts are granted"
+    def _condemned(self, delivery: Delivery) -> Dead | None:
+        """The outcome of what is not run any more, with a line in the log: it has killed too many workers; or it has
+        failed as often as it may, and who failed last did not know it, since a worker that had lost its lease told of
+        its failure late, or the policy granted more then."""
+        crashes, failures, granted = delivery.crashes, delivery.failures, self._granted(delivery)
+        if crashes >= delivery.subscription.condemned_from:
+            name, budget = "CrashBudget", self._group.crash_budget
+            reason = f"its worker died {crashes} times while it ran, {budget} of them while nothing else did"
+        elif granted is not None and failures >= granted:
+            name, reason = "AttemptsSpent", f"it has failed {failures} times, and {granted} attempts are granted"
+        else:
+            return None
         log.error("dead letter", **delivery.named(), reason=reason)
-        return Dead(Failure(f"AttemptsSpent: {reason}; why is in the log of its workers"), attempts=delivery.failures)
+        return Dead(Failure(f"{name}: {reason}"), attempts=failures)
 
-    def _bury_crasher(self, delivery: Delivery) -> Outcome:
-        budget = self._group.crash_budget
-        reason = f"its worker died {delivery.crashes} times while it ran, {budget} of them while nothing else did"
-        log.error("dead letter", **delivery.named(), reason=reason)
-        return Dead(Failure(f"CrashBudget: {reason}"), attempts=delivery.failures)
+    def _granted(self, delivery: Delivery) -> int | None:
+        """Attempts that the handler of this event has; None for any number, or if that cannot be read."""
+        try:
+            route = self._find_route(decode(delivery.fields)) if delivery.failures else None
+        except CodecError:  # the one who is to run it finds out
+            return None
+        return None if route is None else route.retry.attempts
 
 
 def _in_slot(slots: Slots, deadlines: TaskDeadlines | None, call: CallNext) -> CallNext:

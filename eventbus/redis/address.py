@@ -63,7 +63,7 @@ class Address:
     def database(self) -> int:
         return int(self._options.get("db") or 0)
 
-    async def open(self, protocol: Callable[[], P]) -> P:
+    async def connect(self, protocol: Callable[[], P]) -> P:
         """A connection. Raises OSError."""
         loop, options = asyncio.get_running_loop(), self._options
         kind = options.get("connection_class")

@@ -66,6 +66,7 @@ class _Wire(asyncio.Protocol):
         self.quiet_since = 0.0  # loop time of the last reply, or of a later command that found none waiting
         self.ending = "the server closed the connection"
         self.transport: asyncio.Transport | None = None
+        self.keeping: asyncio.TimerHandle | None = None  # the timer that keeps a quiet connection in memory
         self.loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self.loop.create_future()
         self._reader = hiredis.Reader(replyError=ReplyError)
@@ -105,6 +106,8 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        if self.keeping is not None:
+            self.keeping.cancel()
         if not self.lost.done():
             self.lost.set_result(None)
         while self.waiting:
@@ -319,7 +322,8 @@ class Link:
         self.epoch += 1
         loop = asyncio.get_running_loop()
         self.connected_at = loop.time()
-        loop.call_later(IDLE, self._keep_alive, wire)
+        if wire.transport is not None:
+            wire.keeping = loop.call_later(IDLE, self._keep_alive, wire)
         if self._away:
             log.info("redis is back", server=self._server, connection=self._name)
             self._away = False
@@ -327,7 +331,7 @@ class Link:
 
     async def _open(self) -> _Wire:
         moves, address = self._where.moves, await self._where.find()
-        wire = await address.open(partial(_Wire, self._named))
+        wire = await address.connect(partial(_Wire, self._named))
         try:
             await self._greet(wire, address)
         except BaseException:
@@ -368,10 +372,10 @@ class Link:
             return
         loop = asyncio.get_running_loop()
         silent = 0.0 if wire.waiting else loop.time() - wire.quiet_since
-        if silent >= IDLE:
+        if silent > IDLE * 0.9:  # what is left may be less than a clock can tell
             self._send(wire, _PING).add_done_callback(_forget)
             silent = 0.0
-        loop.call_later(IDLE - silent, self._keep_alive, wire)
+        wire.keeping = loop.call_later(IDLE - silent, self._keep_alive, wire)
 
     def disown(self) -> None:
         """This process was forked from the one that the connection belongs to."""

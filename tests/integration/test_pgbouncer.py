@@ -23,7 +23,7 @@ from tests.waiting import PATIENCE, eventually, until
 SESSIONS = {"transaction": "4", "session": "20"}
 
 
-class Ordered(Event, type="order.placed"):
+class Ordered(Event, type="pooled.placed"):
     number: int
 
 
@@ -100,7 +100,7 @@ async def test_three_hundred_transactions_flow_through_few_sessions(
                 while len(await numbers(straight, "packed")) < 150:
                     await asyncio.sleep(0.05)
                 await eventually(lambda: recorded(bus))
-        for stream in ("order", "parcel"):
+        for stream in ("pooled", "parcel"):
             assert await bus.transport.dead_letters(stream) == []
     assert await numbers(straight, "ordered") == await numbers(straight, "packed") == list(range(150))
     assert set(attempts) == {1}, "who waits for a session may be put off, and spends no attempt"
@@ -114,7 +114,7 @@ SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'
 
 
 async def recorded(bus: EventBus) -> bool:
-    return await bus.history.count(Selection(types=("order.*", "parcel.*"))) == 300
+    return await bus.history.count(Selection(types=("pooled.*", "parcel.*"))) == 300
 
 
 async def test_a_pooler_that_restarts_under_load_costs_no_attempt(
@@ -132,7 +132,7 @@ async def test_a_pooler_that_restarts_under_load_costs_no_attempt(
             async with asyncio.timeout(PATIENCE):
                 while len(await numbers(straight, "packed")) < 150:
                     await asyncio.sleep(0.05)
-        for stream in ("order", "parcel"):
+        for stream in ("pooled", "parcel"):
             assert await bus.transport.dead_letters(stream) == []
     assert await numbers(straight, "ordered") == await numbers(straight, "packed") == list(range(150))
     assert set(attempts) == {1}
