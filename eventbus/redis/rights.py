@@ -62,6 +62,7 @@ def probes_of(namespace: str, database: int) -> Iterator[Probe]:
         ("PING",),
         ("SCAN", "0", "COUNT", 1),
         ("TIME",),
+        ("WAIT", 0, 1),
         ("EVAL", "return redis.call('EXISTS', KEYS[1])", 1, log),
         ("EVALSHA", "0" * 40, 1, log),
         ("UNLINK", log, marks, names, records, items, text),
@@ -154,7 +155,8 @@ def _of_texts(text: str) -> list[Probe]:
 
 def _name(probe: Probe, reply: ReplyError, namespace: str) -> str:
     name = " ".join(map(str, probe[: 2 if probe[0] in CONTAINERS else 1]))
-    return f"{name} on channels {namespace}:*" if "channel" in str(reply) else name
+    channels = "*" if namespace == NAMESPACE else f"{namespace}:*"
+    return f"{name} on channels {channels}" if "channel" in str(reply) else name
 
 
 def _refused(reply: Reply) -> bool:

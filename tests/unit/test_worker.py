@@ -297,7 +297,7 @@ class Relaying:
         self.error = error
         self.running = 0
 
-    def relay(self, transport: object) -> "Relaying":
+    def relay(self, transport: object, primary: object) -> "Relaying":
         return self
 
     async def run(self) -> None:
