@@ -31,8 +31,8 @@ from eventbus.sessions import Session, Sessions, opened
 class EventBus(Lifecycle, FormerNames):
     """Publish events, and give workers what they need to handle them.
 
-    url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey), or memory:// for one process and no server;
-              None takes EVENTBUS_REDIS_URL
+    url       redis://, rediss:// or unix:// (Redis >= 7.0 or Valkey); redis+sentinel://host,host/service/db for what
+              sentinels watch; or memory:// for one process and no server; None takes EVENTBUS_REDIS_URL
     database  postgresql:// for outbox and inbox; None does without
     database_pool_size, database_statement_cache, database_schema
               how it is used: see eventbus.postgres.Database. None takes EVENTBUS_DATABASE_POOL and so on

@@ -197,7 +197,7 @@ class Executor:
     ) -> Outcome:
         if error is not None and envelope is not None and self._aborting is not None and isinstance(error, Cancelled):
             self._aborting.ended(self._group.name, envelope.id)
-        if self._lost and error is None and envelope is not None:
+        if self._lost.times and error is None and envelope is not None:
             self._lost.forget(envelope.id)
         seconds = 0.0 if started is None else perf_counter() - started
         try:

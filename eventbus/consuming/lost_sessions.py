@@ -13,17 +13,14 @@ MOST = 10_000  # events that are remembered
 
 
 class LostSessions:
-    """Counts for the events of one group, in this process."""
+    """Counts for the events of one group, in this process. `times`: of those that have met it, by id."""
 
     def __init__(self) -> None:
-        self._times: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._times)
+        self.times: dict[str, int] = {}
 
     def forget(self, event_id: str) -> None:
         """It has ended in another way."""
-        self._times.pop(event_id, None)
+        self.times.pop(event_id, None)
 
     def meant(self, event_id: str, error: BaseException) -> BaseException:
         """What the error of a handler counts as."""
@@ -32,10 +29,10 @@ class LostSessions:
             if not lost:  # else the server is away, which says nothing of this event
                 self.forget(event_id)
             return error
-        times = self._times.pop(event_id, 0) + 1
-        self._times[event_id] = times
-        if len(self._times) > MOST:
-            del self._times[next(iter(self._times))]
+        times = self.times.pop(event_id, 0) + 1
+        self.times[event_id] = times
+        if len(self.times) > MOST:
+            del self.times[next(iter(self.times))]
         if times <= LIMIT:
             return error
         reason = next(each.detail for each in lost if each.lost)
