@@ -86,22 +86,25 @@ class Lifecycle(ABC):
         self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
-        server = f"Redis at {show_url(target)}"
+        self._make_ways_out(f"Redis at {show_url(target)}", publish_timeout, max_publishes, max_publish_bytes)
+        self._known, self._calls = Known(), Calls()
+        using = (database_pool_size, database_statement_cache, database_schema)
+        self._database = _database_at(database, max_payload, *using) if database else None
+        self._assemble()
+
+    def _make_ways_out(self, server: str, timeout: float, limit: int, most: int) -> None:
+        """For what is published, and for what sessions collect: to `server`, as messages call it, or the spool."""
         self._publisher = Publisher(
             self._transport,
             self.spool,
             self._breaker,
             server=server,
-            timeout=publish_timeout,
-            limit=max_publishes,
-            most=max_publish_bytes,
+            timeout=timeout,
+            limit=limit,
+            most=most,
             affinity=self.affinity,
         )
-        self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=publish_timeout)
-        self._known, self._calls = Known(), Calls()
-        using = (database_pool_size, database_statement_cache, database_schema)
-        self._database = _database_at(database, max_payload, *using) if database else None
-        self._assemble()
+        self._contingency = Contingency(self.spool, self._breaker, server=server, timeout=timeout)
 
     @abstractmethod
     def _assemble(self) -> None:

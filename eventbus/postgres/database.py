@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 import asyncpg
@@ -13,24 +12,24 @@ import asyncpg.transaction
 import orjson
 
 from eventbus.checks.addresses import show_url
-from eventbus.contract.aggregates import Aggregate, Key, key_of
-from eventbus.contract.codec import MAX_PAYLOAD, envelop, open_event
-from eventbus.contract.dedupe import WINDOW, Dedupe, once
+from eventbus.contract.aggregates import Aggregate
+from eventbus.contract.codec import MAX_PAYLOAD
 from eventbus.contract.inspection import OutboxStanding
-from eventbus.contract.outgoing import Appender, Outgoing, outgoing
+from eventbus.contract.outgoing import Appender
 from eventbus.contract.transaction import Connection
 from eventbus.errors import ConfigurationError, Conflict, EventBusError, SessionEnded, Unavailable
-from eventbus.event import NORMAL_PRIORITY, Envelope, Event, Origin
-from eventbus.postgres import aggregates, driver
+from eventbus.event import Origin
+from eventbus.postgres import driver
 from eventbus.postgres.connecting import Connector, quoted
 from eventbus.postgres.history import EventStore
 from eventbus.postgres.lending import Lending
-from eventbus.postgres.outbox import Outbox, insert
+from eventbus.postgres.outbox import Outbox
 from eventbus.postgres.outbox_status import standing
 from eventbus.postgres.recording import PostgresHistoryWriter
 from eventbus.postgres.relay import Relay
 from eventbus.postgres.replays import PostgresReplays
 from eventbus.postgres.server_condition import ServerCondition, why_ended
+from eventbus.postgres.transactions import CommittedBefore, PostgresBatchInbox, PostgresTransaction
 from eventbus.process import crash_points
 from eventbus.process.affinity import Affinity
 from eventbus.process.open_files import exhausted as open_files_exhausted
@@ -49,7 +48,6 @@ _INBOX_BATCH = """
 INSERT INTO eventbus_inbox (event_id, group_name) SELECT id, $2 FROM unnest($1::uuid[]) AS id ORDER BY id
 ON CONFLICT DO NOTHING RETURNING event_id
 """
-_WITHDRAW = "DELETE FROM eventbus_inbox WHERE event_id = ANY($1::uuid[]) AND group_name = $2"
 
 
 class Database:
@@ -176,7 +174,7 @@ class Database:
         return self._condition.away(str(error) or "no answer", lost=True)
 
     @asynccontextmanager
-    async def transaction(self, origin: Origin = Origin()) -> AsyncIterator["PostgresTransaction"]:
+    async def transaction(self, origin: Origin = Origin()) -> AsyncIterator[PostgresTransaction]:
         """Rows and events that commit together."""
         async with self._begun() as connection:
             tx = PostgresTransaction(connection, origin, max_payload=self._max_payload)
@@ -184,7 +182,7 @@ class Database:
             await tx.flush()
 
     @asynccontextmanager
-    async def inbox(self, group: str, event_id: str, origin: Origin) -> AsyncIterator["PostgresTransaction"]:
+    async def inbox(self, group: str, event_id: str, origin: Origin) -> AsyncIterator[PostgresTransaction]:
         """As `transaction`, once per group and event: see Context.transaction."""
         try:
             async with self._begun() as connection:
@@ -194,14 +192,14 @@ class Database:
                 await tx.flush()
                 crash_points.point("inbox.commit")
             crash_points.point("inbox.committed")
-        except _CommittedBefore:
+        except CommittedBefore:
             return
         except BaseExceptionGroup as errors:  # a TaskGroup in the block wraps what its tasks raise
-            if errors.split(_CommittedBefore)[1] is not None:
+            if errors.split(CommittedBefore)[1] is not None:
                 raise
 
     @asynccontextmanager
-    async def inbox_batch(self, group: str, event_ids: Sequence[str]) -> AsyncIterator["PostgresBatchInbox"]:
+    async def inbox_batch(self, group: str, event_ids: Sequence[str]) -> AsyncIterator[PostgresBatchInbox]:
         """As `inbox`, for several events in one transaction: see Batch.transaction."""
         async with self._begun() as connection:
             rows = await connection.fetch(_INBOX_BATCH, list(event_ids), group)
@@ -254,121 +252,6 @@ class Database:
 
     def relay(self, appender: Appender, primary: Callable[[], str]) -> Relay:
         return Relay(self._direct, appender, primary=primary, look_back=self._look_back)
-
-
-class _CommittedBefore(BaseException):
-    """Leaves the block of an inbox transaction whose effect is there already.
-
-    It is a BaseException, so that no `except Exception` inside the block keeps it from ending the block."""
-
-
-class PostgresTransaction:
-    """See eventbus.contract.transaction.Transaction. Events are written in one statement, just before the commit."""
-
-    def __init__(
-        self, connection: Connection, origin: Origin, *, max_payload: int = MAX_PAYLOAD, committed: bool = False
-    ) -> None:
-        self._connection = connection
-        self._origin = origin
-        self._max_payload = max_payload
-        self._committed = committed
-        self._waiting: list[Outgoing] = []
-
-    @property
-    def connection(self) -> Connection:
-        if self._committed:
-            raise _CommittedBefore
-        return self._connection
-
-    async def publish(
-        self,
-        event: Event,
-        *,
-        key: str | None = None,
-        delay: float | None = None,
-        at: datetime | None = None,
-        priority: int = NORMAL_PRIORITY,
-        dedupe_key: str | None = None,
-        dedupe_window: float = WINDOW,
-        dedupe: Dedupe = "keep",
-        organization: str | None = None,
-    ) -> str:
-        if self._committed:
-            raise _CommittedBefore
-        envelope = envelop(
-            event, self._origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
-        )
-        self._waiting.append(outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe)))
-        return envelope.id
-
-    async def load(self, cls: type[A], organization: str, aggregate_id: str) -> A:
-        return await aggregates.load(self.connection, cls, key_of(cls, organization, aggregate_id))
-
-    async def append(self, aggregate: Aggregate, *events: Event) -> None:
-        if not events:
-            return
-        connection, facts = self.connection, self._facts(aggregate.key, events)
-        # Apply the events as `load` will read them: with a list where there was a tuple, for example.
-        after = aggregate.followed_by([open_event(fact) for fact in facts])
-        snapshot = after.next_snapshot()
-        await aggregates.append(connection, aggregate.key, facts, expected=aggregate.version, snapshot=snapshot)
-        self._waiting += map(Outgoing, facts)
-        aggregate.become(after)
-
-    async def append_to(
-        self,
-        cls: type[Aggregate],
-        organization: str,
-        aggregate_id: str,
-        *events: Event,
-        expected_version: int | None,
-    ) -> int:
-        connection, key = self.connection, key_of(cls, organization, aggregate_id)
-        for event in events:
-            cls.applier(event)
-        facts = self._facts(key, events)
-        version = await aggregates.append(connection, key, facts, expected=expected_version)
-        self._waiting += map(Outgoing, facts)
-        return version
-
-    def _facts(self, key: Key, events: Sequence[Event]) -> list[Envelope]:
-        return [
-            envelop(event, self._origin, key=key.id, organization=key.organization, max_payload=self._max_payload)
-            for event in events
-        ]
-
-    def take(self) -> list[Outgoing]:
-        """Hand over the events that were published and are not written yet: the caller is to write them."""
-        waiting, self._waiting = self._waiting, []
-        return waiting
-
-    async def flush(self) -> None:
-        await insert(self._connection, self.take())
-
-
-class PostgresBatchInbox:
-    """See eventbus.contract.transaction.BatchInbox."""
-
-    def __init__(self, connection: Connection, group: str, fresh: frozenset[str], *, max_payload: int) -> None:
-        self.connection = connection
-        self._max_payload = max_payload
-        self.fresh = fresh
-        self._group = group
-        self._withdrawn: frozenset[str] = frozenset()
-        self._outboxes: dict[str | None, PostgresTransaction] = {}
-
-    def outbox(self, origin: Origin) -> PostgresTransaction:
-        outbox = PostgresTransaction(self.connection, origin, max_payload=self._max_payload)
-        return self._outboxes.setdefault(origin.causation_id, outbox)
-
-    def withdraw(self, event_ids: Sequence[str]) -> None:
-        self._withdrawn = frozenset(event_ids)
-
-    async def flush(self) -> None:
-        if self._withdrawn:
-            await self.connection.execute(_WITHDRAW, list(self._withdrawn), self._group)
-        kept = [outbox for cause, outbox in self._outboxes.items() if cause not in self._withdrawn]
-        await insert(self.connection, [waiting for outbox in kept for waiting in outbox.take()])
 
 
 async def _roll_back(transaction: asyncpg.transaction.Transaction, error: BaseException) -> None:
