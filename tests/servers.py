@@ -80,7 +80,8 @@ def _database_of_this_process(url: str) -> str:
     # The processes of pytest-xdist share the server, and each test empties its database.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     parts = urlsplit(url)
-    return parts._replace(path=f"/{int(parts.path.strip('/') or 0) + int(worker)}").geturl()
+    service, _, database = parts.path.rpartition("/")  # sentinels watch several services
+    return parts._replace(path=f"{service}/{int(database or 0) + int(worker)}").geturl()
 
 
 @contextmanager
