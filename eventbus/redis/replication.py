@@ -39,11 +39,14 @@ class Replicas:
         self._channel = channel
         self._turn = asyncio.Lock()
         self._next: dict[int, asyncio.Task[tuple[int, str]]] = {}  # by what is wanted: not begun yet
+        self._waits: set[asyncio.Task[tuple[int, str]]] = set()  # those, and the one that is under way
 
     async def have(self, count: int, primary: str) -> int:
         """How many replicas of this primary have it: `count`, or fewer after WAIT seconds; 0 if nobody can say."""
         if count not in self._next:
-            self._next[count] = asyncio.create_task(self._wait(count))
+            self._next[count] = wait = asyncio.create_task(self._wait(count))
+            self._waits.add(wait)
+            wait.add_done_callback(self._waits.discard)
         got, asked = await asyncio.shield(self._next[count])
         return got if asked == primary else 0
 
@@ -57,9 +60,10 @@ class Replicas:
             return (0, "") if isinstance(got, EventBusError) else (got, self.link.server_id)
 
     async def close(self) -> None:
-        for waiting in self._next.values():
-            waiting.cancel()
+        """Who still waits is told 0: the event is stored, and nobody asks any more who has it."""
         await self.link.close()
+        if self._waits:
+            await asyncio.wait(self._waits)
 
 
 def examine(info: Mapping[str, str], needed: int | None) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Publishing that waits for replicas: the receipt says how many had the event."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from eventbus import ConfigurationError, Event, EventBus, Status
 from eventbus.embedded import EmbeddedRedis
 from eventbus.errors import WrongValue
+from eventbus.redis import replication
 from eventbus.redis.link import Link
 from tests.sentinels import pair_of_servers
 from tests.servers import redis_binaries
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 class Noted(Event, type="replicas.noted"):
@@ -32,8 +34,11 @@ async def in_step(replica: EmbeddedRedis) -> bool:
         await link.close()
 
 
-async def test_the_receipt_tells_how_many_replicas_had_it(servers: list[EmbeddedRedis]) -> None:
+async def test_the_receipt_tells_how_many_replicas_had_it(
+    servers: list[EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
+) -> None:
     primary, replica = servers
+    monkeypatch.setattr(replication, "WAIT", PATIENCE)  # the machine may be slow
     await eventually(lambda: in_step(replica))
     async with EventBus(primary.url) as bus, EventBus(primary.url, min_replicas=1) as careful:
         assert (await bus.publish(Noted(number=1))).replicas is None
@@ -42,8 +47,9 @@ async def test_the_receipt_tells_how_many_replicas_had_it(servers: list[Embedded
         assert [receipt.replicas for receipt in await bus.publish_many([Noted(number=3)] * 2, replicas=1)] == [1, 1]
         assert (await careful.publish(Noted(number=4), delay=60)).replicas == 1
         replica.pause()
+        monkeypatch.setattr(replication, "WAIT", 0.2)
         for late in (await careful.publish(Noted(number=5)), *await bus.publish_many([Noted(number=6)], replicas=1)):
-            assert (late.status, late.replicas) == (Status.STORED, 0), "it waits no longer than a second"
+            assert (late.status, late.replicas) == (Status.STORED, 0), "nobody had it in time"
         assert (await careful.publish(Noted(number=7), replicas=0)).replicas is None
         replica.resume()
 
@@ -65,9 +71,33 @@ async def test_a_number_that_cannot_be_is_refused_and_nothing_is_stored(redis_ur
         assert await bus.transport.find_streams() == []
 
 
-async def test_a_primary_that_took_over_meanwhile_is_not_counted(servers: list[EmbeddedRedis]) -> None:
+async def test_who_waits_when_the_bus_closes_is_told_that_nobody_had_it(
+    servers: list[EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that he was cancelled: the event is stored."""
+    primary, replica = servers
+    await eventually(lambda: in_step(replica))
+    monkeypatch.setattr(replication, "WAIT", PATIENCE)
+    replica.pause()
+    async with EventBus(primary.url) as bus:
+        waiting = [asyncio.create_task(bus.publish(Noted(number=number), replicas=1)) for number in range(2)]
+        async with EventBus(primary.url) as other:
+            await eventually(lambda: waits(other))
+    assert [(await one).replicas for one in waiting] == [0, 0]
+    replica.resume()
+
+
+async def waits(bus: EventBus) -> bool:
+    """Both are stored, so both have begun to wait."""
+    return sum(state.length for state in await bus.transport.inspect(["replicas"])) == 2
+
+
+async def test_a_primary_that_took_over_meanwhile_is_not_counted(
+    servers: list[EmbeddedRedis], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it and its replicas have says nothing about what was stored at the one before."""
     primary, replica = servers
+    monkeypatch.setattr(replication, "WAIT", PATIENCE)
     await eventually(lambda: in_step(replica))
     async with EventBus(primary.url) as bus:
         await bus.publish(Noted(number=1))
