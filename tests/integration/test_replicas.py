@@ -80,7 +80,7 @@ async def test_who_waits_when_the_bus_closes_is_told_that_nobody_had_it(
     monkeypatch.setattr(replication, "WAIT", PATIENCE)
     replica.pause()
     async with EventBus(primary.url) as bus:
-        waiting = [asyncio.create_task(bus.publish(Noted(number=number), replicas=1)) for number in range(2)]
+        waiting = [asyncio.create_task(bus.publish(Noted(number=count), replicas=count)) for count in (1, 2)]
         async with EventBus(primary.url) as other:
             await eventually(lambda: waits(other))
     assert [(await one).replicas for one in waiting] == [0, 0]
