@@ -81,13 +81,11 @@ class EventBus(Lifecycle, FormerNames):
         the spool, if there is one: the receipt's status is then `spooled`.
 
         delay         seconds that it is kept back
-        at            or a moment, with a time zone, before which it is not delivered; one that has passed means now.
-                      Both are measured by the clock of Redis
+        at            or a moment, with a time zone, before which it is not delivered. Both are by the clock of Redis
         key           what the event is about (CloudEvents' subject), for example the lead's id
         priority      1 (first) to 10; travels with the event
         organization  default: the event's `organization_id`, then the origin's
-        replicas      so many are waited for, a second at most, before this returns: the receipt says how many had the
-                      event. Default: the bus' `min_replicas`
+        replicas      so many are waited for, a second at most: see the receipt. Default: the bus' `min_replicas`
         origin        what the event descends from; a handler uses ctx.publish instead
         dedupe_key    of the events of one type and organization with the same key, the first alone is stored; the
                       receipts of the others say `duplicate`, with the id of the first
@@ -97,7 +95,7 @@ class EventBus(Lifecycle, FormerNames):
 
         Raises Unavailable if Redis did not confirm within the bus' publish timeout (the event may be stored or not;
         several tries within the timeout store it only once), Full if Redis has no memory left (nothing was stored).
-        With a spool, it raises these only if the spool could not take the event either: the message names both reasons.
+        With a spool, it raises these only if that could not take the event either: the message names both reasons.
         Raises CodecError if the event is larger than `max_payload` or cannot be written as JSON that can be read again.
         Raises WrongType (a CodecError and TypeError) or WrongValue (a CodecError and ValueError) for an argument with a
         type or value that it cannot have: nothing was stored. See eventbus.checks.validation."""
@@ -105,8 +103,7 @@ class EventBus(Lifecycle, FormerNames):
         envelope = envelop(
             event, origin, key=key, priority=priority, organization=organization, max_payload=self._max_payload
         )
-        at_once = delay is None and at is None and dedupe_key is None
-        if at_once:  # a tuple's own __new__ takes two thirds of what the class' does: see envelop
+        if delay is None and at is None and dedupe_key is None:  # a tuple's own __new__ takes less: see envelop
             item: Outgoing = tuple.__new__(Outgoing, (envelope, 0.0, None, None))
         else:
             item = outgoing(envelope, delay, at, once(dedupe_key, dedupe_window, dedupe))
@@ -114,9 +111,7 @@ class EventBus(Lifecycle, FormerNames):
         crash_points.point("publish.stored")
         event_id = envelope.id if status is not Status.DUPLICATE else await self._first(item)
         receipt = tuple.__new__(Receipt, (event_id, status))
-        if wanted:
-            receipt.replicas = await self._replicated(wanted, (status,))
-        return receipt
+        return (await self._with_replicas(wanted, [receipt]))[0] if wanted else receipt
 
     async def publish_many(
         self,
@@ -163,17 +158,16 @@ class EventBus(Lifecycle, FormerNames):
             Receipt(item.envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
             for item, status in zip(items, statuses, strict=True)
         ]
-        if wanted:
-            got = await self._replicated(wanted, statuses)
-            for receipt in receipts:
-                receipt.replicas = got
-        return receipts
+        return await self._with_replicas(wanted, receipts) if wanted else receipts
 
-    async def _replicated(self, wanted: int, statuses: Sequence[Status]) -> int:
-        """How many replicas have what was published just now; 0 where some of it is in the spool."""
-        if Status.SPOOLED in statuses:
-            return 0
-        return await self.transport.replicated(wanted, self.transport.primary)
+    async def _with_replicas(self, wanted: int, receipts: list[Receipt]) -> list[Receipt]:
+        """The receipts, when they say how many replicas have what was published just now: none, where some of it is in
+        the spool."""
+        spooled = any(receipt.status is Status.SPOOLED for receipt in receipts)
+        got = 0 if spooled else await self.transport.replicated(wanted, self.transport.primary)
+        for receipt in receipts:
+            receipt.replicas = got
+        return receipts
 
     async def _first(self, item: Outgoing) -> str:
         """The id for a duplicate's receipt: that of the event that holds its dedupe key; its own if none holds it."""
