@@ -111,7 +111,7 @@ class EventBus(Lifecycle, FormerNames):
         crash_points.point("publish.stored")
         event_id = envelope.id if status is not Status.DUPLICATE else await self._first(item)
         receipt = tuple.__new__(Receipt, (event_id, status))
-        return (await self._with_replicas(wanted, [receipt]))[0] if wanted else receipt
+        return (await self._with_replicas(wanted, [item], [receipt]))[0] if wanted else receipt
 
     async def publish_many(
         self,
@@ -158,13 +158,14 @@ class EventBus(Lifecycle, FormerNames):
             Receipt(item.envelope.id if status is not Status.DUPLICATE else await self._first(item), status)
             for item, status in zip(items, statuses, strict=True)
         ]
-        return await self._with_replicas(wanted, receipts) if wanted else receipts
+        return await self._with_replicas(wanted, items, receipts) if wanted else receipts
 
-    async def _with_replicas(self, wanted: int, receipts: list[Receipt]) -> list[Receipt]:
+    async def _with_replicas(self, wanted: int, items: Sequence[Outgoing], receipts: list[Receipt]) -> list[Receipt]:
         """The receipts, when they say how many replicas have what was published just now: none, where some of it is in
         the spool."""
         spooled = any(receipt.status is Status.SPOOLED for receipt in receipts)
-        got = 0 if spooled else await self.transport.replicated(wanted, self.transport.primary)
+        streams = {item.envelope.stream for item in items}
+        got = 0 if spooled else await self.transport.replicated(wanted, streams)
         for receipt in receipts:
             receipt.replicas = got
         return receipts

@@ -13,14 +13,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis
 import uvloop
 from hypothesis import settings
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
 from tests.databases import Databases, Prepare
-from tests.waiting import PATIENCE
 
 # The same examples each time, so that a change is to blame for what fails; HYPOTHESIS_PROFILE=soak looks for many more.
 settings.register_profile("quick", deadline=None, derandomize=True)
@@ -91,7 +89,7 @@ def any_redis_url(redis_name: str, redis_servers: Callable[[str], str]) -> str:
 
 
 def _emptied(url: str) -> str:
-    with redis.Redis.from_url(url, socket_timeout=PATIENCE) as client:
+    with servers.redis_client(url) as client:
         client.flushdb()
     return url
 

@@ -9,9 +9,11 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from eventbus.embedded.valkey import valkey_binary
+from tests.waiting import PATIENCE
 
 REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
 DATABASE_URL = "EVENTBUS_TEST_DATABASE_URL"
@@ -63,6 +65,16 @@ def redis_server(config: pytest.Config, name: str, directory: Path) -> Iterator[
         yield _database_of_this_process(os.environ[REDIS_URL])
 
 
+def redis_client(url: str) -> redis.Redis | redis.RedisCluster:
+    """A client of somebody else's, for one server or a cluster."""
+    scheme, _, rest = url.partition("+cluster://")
+    if not rest:
+        return redis.Redis.from_url(url, socket_timeout=PATIENCE)
+    login, _, hosts = rest.rpartition("@")
+    first, _, others = hosts.partition("/")
+    return redis.RedisCluster.from_url(f"{scheme}://{login}@{first.split(',')[0]}/{others}", socket_timeout=PATIENCE)
+
+
 @contextmanager
 def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
     """The URL of a database of a running server, for a user who may create others."""
@@ -79,6 +91,8 @@ def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
 def _database_of_this_process(url: str) -> str:
     # The processes of pytest-xdist share the server, and each test empties its database.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    if "+cluster://" in url:
+        return url  # it has one database: the tests need a process
     parts = urlsplit(url)
     service, _, database = parts.path.rpartition("/")  # sentinels watch several services
     return parts._replace(path=f"{service}/{int(database or 0) + int(worker)}").geturl()

@@ -17,7 +17,7 @@ from eventbus.contract.inspection import Account, Balance, Schedule
 from eventbus.process.loop import run
 from eventbus.redis.accounting import accounts
 from eventbus.redis.auditing import audit as audit_in_redis
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 
 PAUSE = 1.0  # seconds between two looks: an entry on its way from one place to another is missing in one of them only
 NAMED = 10  # ids that are shown of each kind
@@ -56,19 +56,19 @@ def audit(
 
 
 async def _audit(streams: Sequence[str] | None) -> Found:
-    async with connections.redis() as link:
-        first = await _look(link, streams)
+    async with connections.redis() as links:
+        first = await _look(links, streams)
         if not _missing(first.balances, first.schedules) and not uncounted(first.accounts):
             return first
         await asyncio.sleep(PAUSE)
-        second = await _look(link, streams)
+        second = await _look(links, streams)
         balances, schedules = _both((first.balances, first.schedules), (second.balances, second.schedules))
         return Found(balances, schedules, in_both(first.accounts, second.accounts))
 
 
-async def _look(link: Link, streams: Sequence[str] | None) -> Found:
-    balances, schedules = await audit_in_redis(link, connections.NAMESPACE, streams)
-    counted = [await accounts(link, connections.NAMESPACE, schedule.stream) for schedule in schedules]
+async def _look(links: Links, streams: Sequence[str] | None) -> Found:
+    balances, schedules = await audit_in_redis(links, connections.NAMESPACE, streams)
+    counted = [await accounts(links, connections.NAMESPACE, schedule.stream) for schedule in schedules]
     return Found(balances, schedules, [account for each in counted for account in each])
 
 

@@ -13,10 +13,9 @@ from eventbus.contract.inspection import OutboxStanding, Trace
 from eventbus.contract.replays import Replay
 from eventbus.errors import EventBusError
 from eventbus.operating.control import Pause, pauses
-from eventbus.redis.address import Where
 from eventbus.redis.keys import control_key
-from eventbus.redis.link import Link
-from eventbus.redis.where import locate
+from eventbus.redis.links import Links
+from eventbus.redis.router import Router
 from eventbus.settings import Settings
 
 NAMESPACE = "eb"
@@ -32,24 +31,19 @@ def event_id(text: str) -> str:
 
 
 @asynccontextmanager
-async def redis() -> AsyncIterator[Link]:
+async def redis() -> AsyncIterator[Router]:
     """Raises ConfigurationError if no server is configured or the login is refused, Unavailable if it is away."""
-    link = Link(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator", primary=False)
+    router = Router(Settings().require_redis_url(), timeout=TIMEOUT, name="eventbus-operator", primary=False)
     try:
-        await link.ready()
-        yield link
+        await router.ready()
+        yield router
     finally:
-        await link.close()
+        await router.close()
 
 
-def redis_url() -> Where:
-    """What the configured URL means. Raises ConfigurationError if none is configured."""
-    return locate(Settings().require_redis_url())
-
-
-async def paused(link: Link) -> dict[str, Pause]:
+async def paused(links: Links) -> dict[str, Pause]:
     """The paused groups."""
-    controls = pairs(await link.execute("HGETALL", control_key(NAMESPACE)))
+    controls = pairs(await links.execute("HGETALL", control_key(NAMESPACE)))
     return pauses({name.decode(errors="backslashreplace"): note for name, note in controls.items()})
 
 

@@ -37,15 +37,15 @@ def doctor(
 
 
 async def _examine(watch: float) -> list[Finding]:
-    async with connections.redis() as link:
-        found = await connections.redis_url().examine()
-        found += await health.examine(link, connections.NAMESPACE)
-        before = await read_streams(link, connections.NAMESPACE)
+    async with connections.redis() as links:
+        found = await links.examine()
+        found += await health.examine(links, connections.NAMESPACE)
+        before = await read_streams(links, connections.NAMESPACE)
         await asyncio.sleep(watch)
-        now, pauses = await read_streams(link, connections.NAMESPACE), await connections.paused(link)
+        now, pauses = await read_streams(links, connections.NAMESPACE), await connections.paused(links)
         found += checks.examine(before, now, pauses)
         streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
-        found += await dated_ahead.examine(link, connections.NAMESPACE, streams)
+        found += await dated_ahead.examine(links, connections.NAMESPACE, streams)
     settings = Settings()
     return [*found, *checks.examine_spool(settings), *await checks.examine_database(settings)]
 

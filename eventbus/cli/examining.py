@@ -12,7 +12,7 @@ from eventbus.contract.transaction import Connection
 from eventbus.event import stream_of
 from eventbus.operating.schemas import Examination, Storage
 from eventbus.redis.inspection import find_streams
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
 from eventbus.settings import Settings
 
@@ -43,30 +43,30 @@ async def look(places: Sequence[Storage], streams: Sequence[str] | None, limit: 
     in_database = [place for place in TABLES if place in places]
     in_redis = [place for place in IN_REDIS if place in places]
     if Storage.SESSION in places:
-        async with connections.redis() as link:
-            source = _unnamed(in_sessions(link, connections.NAMESPACE), streams)
+        async with connections.redis() as links:
+            source = _unnamed(in_sessions(links, connections.NAMESPACE), streams)
             await _take(looked, Storage.SESSION, source, limit, "some of all")
     if in_database:
         await _look_into_database(looked, in_database, streams, limit)
     if in_redis:
-        async with connections.redis() as link:
-            for stream in sorted(streams) if streams else await find_streams(link, connections.NAMESPACE):
+        async with connections.redis() as links:
+            for stream in sorted(streams) if streams else await find_streams(links, connections.NAMESPACE):
                 for place in in_redis:
-                    await _look_at_stream(looked, link, place, stream, limit)
+                    await _look_at_stream(looked, links, place, stream, limit)
     return looked
 
 
-async def _look_at_stream(looked: Looked, link: Link, place: Storage, stream: str, limit: int) -> None:
+async def _look_at_stream(looked: Looked, links: Links, place: Storage, stream: str, limit: int) -> None:
     match place:
         case Storage.SCHEDULED:
-            source = _unnamed(scheduled(link, connections.NAMESPACE, stream))
+            source = _unnamed(scheduled(links, connections.NAMESPACE, stream))
             await _take(looked, place, source, limit, f"some of {stream}")
         case Storage.DEAD:
-            letters = dead_letters(link, connections.NAMESPACE, stream)
+            letters = dead_letters(links, connections.NAMESPACE, stream)
             await _take(looked, place, letters, limit, f"the oldest of {stream}")
         case _:
             for priority in LANES:
-                source = _unnamed(in_flight(link, connections.NAMESPACE, stream, priority))
+                source = _unnamed(in_flight(links, connections.NAMESPACE, stream, priority))
                 await _take(looked, place, source, limit, f"the oldest of {stream}, priority {priority}")
 
 

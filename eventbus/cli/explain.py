@@ -64,10 +64,10 @@ def _fields(standing: EventStanding) -> dict[str, Any]:
 
 
 async def _look(event_id: str) -> tuple[EventStanding, Mapping[str, GroupState], Mapping[str, Pause]]:
-    async with connections.redis() as link:
-        standing = await find(link, connections.NAMESPACE, event_id)
-        states = await read_streams(link, connections.NAMESPACE, [standing.stream]) if standing.stream else []
-        pauses = await connections.paused(link)
+    async with connections.redis() as links:
+        standing = await find(links, connections.NAMESPACE, event_id)
+        states = await read_streams(links, connections.NAMESPACE, [standing.stream]) if standing.stream else []
+        pauses = await connections.paused(links)
     return standing, {group.name: group for state in states for group in state.groups}, pauses
 
 

@@ -45,10 +45,10 @@ def status(
 async def _read(
     names: Sequence[str] | None,
 ) -> tuple[list[StreamState], dict[str, Pause], OutboxStanding | None]:
-    async with connections.redis() as link:
+    async with connections.redis() as links:
         return (
-            await read_streams(link, connections.NAMESPACE, names),
-            await connections.paused(link),
+            await read_streams(links, connections.NAMESPACE, names),
+            await connections.paused(links),
             await connections.outbox(),
         )
 

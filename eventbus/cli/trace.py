@@ -69,15 +69,15 @@ async def _look(event_id: str) -> Tree:
 
 
 async def _in_redis(event_id: str) -> Envelope | None:
-    async with connections.redis() as link:
-        return (await explain(link, connections.NAMESPACE, event_id)).envelope
+    async with connections.redis() as links:
+        return (await explain(links, connections.NAMESPACE, event_id)).envelope
 
 
 async def _carried(correlation_id: str) -> list[Related]:
     """What Redis has of the request. Nothing if Redis is away, which is said on stderr: the store can still be read."""
     try:
-        async with connections.redis() as link:
-            return await related(link, connections.NAMESPACE, correlation_id)
+        async with connections.redis() as links:
+            return await related(links, connections.NAMESPACE, correlation_id)
     except Unavailable as error:
         typer.echo(f"what is in Redis alone is not looked at: {error}", err=True)
         return []

@@ -417,7 +417,7 @@ class MemoryTransport:
     def primary(self) -> str:
         return "memory"
 
-    async def replicated(self, count: int, primary: str) -> int:  # noqa: ARG002 - there are none
+    async def replicated(self, count: int, streams: Collection[str]) -> int:  # noqa: ARG002 - there are none
         return 0
 
     async def broadcast(self, channel: str, message: bytes) -> None:

@@ -8,7 +8,7 @@ from eventbus.contract.codec import pairs
 from eventbus.contract.inspection import SCHEDULE, Account, Gap
 from eventbus.redis import scripts
 from eventbus.redis.keys import lane_key, stream_keys
-from eventbus.redis.link import Link, Reply
+from eventbus.redis.links import Links, Reply
 from eventbus.redis.scripts import moment
 
 LOOK = 50_000  # entries that are counted in one step
@@ -18,37 +18,37 @@ LETTERS = 200  # dead letters that are read at a time
 Counts = Mapping[str, str]
 
 
-async def accounts(link: Link, namespace: str, stream: str) -> list[Account]:
+async def accounts(links: Links, namespace: str, stream: str) -> list[Account]:
     """One for the schedule, if there ever was anything in it, and one for each group that reads the stream, by name.
     The counts of all of them are of the same moment; the dead letters that are there are read right after it."""
     keys = stream_keys(namespace, stream)
     where = (*keys.lanes, keys.counts, keys.due, keys.scheduled)
-    _, flat, groups = await scripts.call(link, scripts.ACCOUNT(where))
+    _, flat, groups = await scripts.call(links, scripts.ACCOUNT(where))
     counts = {name.decode(): value.decode() for name, value in pairs(flat).items()}
-    letters = await _letters(link, keys.dead, counts)
+    letters = await _letters(links, keys.dead, counts)
     found = []
     for name, known, missing, unknown in groups:
         group = name.decode()
-        total = missing if known else await _add_unknown(link, namespace, stream, missing, unknown)
+        total = missing if known else await _add_unknown(links, namespace, stream, missing, unknown)
         found.append(_account(stream, group, counts, total, letters[group]))
     return sorted(found, key=lambda account: account.group)
 
 
-async def _add_unknown(link: Link, namespace: str, stream: str, missing: int, unknown: Reply) -> int | None:
+async def _add_unknown(links: Links, namespace: str, stream: str, missing: int, unknown: Reply) -> int | None:
     """`missing`, and what is missing in lanes where the server has lost count: the entries that wait there are counted
     here. None if they are too many."""
     for lane, after, last, left in unknown:
-        waiting = await _count(link, lane_key(namespace, stream, lane), f"({after.decode()}", last.decode())
+        waiting = await _count(links, lane_key(namespace, stream, lane), f"({after.decode()}", last.decode())
         if waiting is None:
             return None
         missing += int(left) - waiting
     return missing
 
 
-async def _count(link: Link, lane: str, start: str, last: str) -> int | None:
+async def _count(links: Links, lane: str, start: str, last: str) -> int | None:
     total: int = 0
     for _ in range(MOST_LOOKS):
-        found, following = await scripts.call(link, scripts.COUNT((lane,), start, last, LOOK))
+        found, following = await scripts.call(links, scripts.COUNT((lane,), start, last, LOOK))
         total += int(found)
         start = following.decode()
         if not start:
@@ -56,11 +56,11 @@ async def _count(link: Link, lane: str, start: str, last: str) -> int | None:
     return None
 
 
-async def _letters(link: Link, log: str, counts: Counts) -> Counter[str]:
+async def _letters(links: Links, log: str, counts: Counts) -> Counter[str]:
     """By group, the dead letters that are there, of those that were counted as they died: since `lettersSince`."""
     found: Counter[str] = Counter()
     start = "-"
-    while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LETTERS):
+    while entries := await links.execute("XRANGE", log, start, "+", "COUNT", LETTERS):
         for entry_id, flat in entries:
             group = pairs(flat).get(b"dead.group", b"").decode(errors="replace")
             since = _number(counts, f"lettersSince:{group}")

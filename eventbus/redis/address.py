@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
@@ -16,6 +17,13 @@ SCHEMES = ("redis", "rediss", "unix")
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
+class Place(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
 class Where(Protocol):
     """Where the primary is: at an address for good, or wherever the sentinels say.
 
@@ -25,7 +33,9 @@ class Where(Protocol):
     """
 
     name: str
-    moves: int
+
+    @property
+    def moves(self) -> int: ...
 
     @property
     def database(self) -> int:
@@ -34,8 +44,15 @@ class Where(Protocol):
     @property
     def url(self) -> str: ...
 
+    @property
+    def seeds(self) -> Sequence["Address"]:
+        """Servers that can tell who else there is; none, where nobody but the one that is found counts."""
+
     async def find(self) -> "Address":
         """Raises Unavailable, or ConfigurationError if there can be none."""
+
+    async def watch(self, moved: Callable[[], None]) -> None:
+        """Call `moved` whenever the primary has moved, for ever; returns if it never does."""
 
     async def examine(self) -> list[Finding]:
         """What is to be said about those who know where it is."""
@@ -51,9 +68,17 @@ class Address:
         self.moves = 0
         self.name = f"Redis at {show_url(url)}"
 
+    @property
+    def seeds(self) -> Sequence["Address"]:
+        """This one: it may be a node of a cluster."""
+        return [self]
+
     async def find(self) -> "Address":
         """This one, whatever server answers there."""
         return self
+
+    async def watch(self, moved: Callable[[], None]) -> None:
+        """It stays where it is."""
 
     async def examine(self) -> list[Finding]:
         """Nobody has to know more than the URL."""
@@ -62,6 +87,21 @@ class Address:
     @property
     def database(self) -> int:
         return int(self._options.get("db") or 0)
+
+    @property
+    def place(self) -> Place:
+        """Of a socket that is no TCP port: the host it is on, and 0."""
+        port = 0 if "path" in self._options else self._options.get("port", 6379)
+        return Place(self._options.get("host", "localhost"), port)
+
+    def beside(self, place: Place) -> "Address":
+        """The same login and options at another server."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":  # a node that is reached so tells where the others listen
+            parts = parts._replace(scheme="redis", path=f"/{self.database}")
+        login, at, _ = parts.netloc.rpartition("@")
+        host = f"[{place.host}]" if ":" in place.host else place.host
+        return Address(parts._replace(netloc=f"{login}{at}{host}:{place.port}").geturl())
 
     async def connect(self, protocol: Callable[[], P]) -> P:
         """A connection. Raises OSError."""

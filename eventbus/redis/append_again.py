@@ -15,7 +15,7 @@ from eventbus.event import Envelope
 from eventbus.redis import scripts
 from eventbus.redis.commands import command, due
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from eventbus.redis.look_back import age, look, look_since
 from eventbus.redis.shared_look import Lane, Repeats, Wait
 
@@ -28,8 +28,8 @@ _OF_THE_PLACE = ("NOPERM", "WRONGTYPE")  # refusals that every item of a lane wo
 class Repeating:
     """What RedisTransport.append does with `again`."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str) -> None:
+        self._links = links
         self._namespace = namespace
         self._plain = Repeats(self._append_missing)
         self._keyed = Repeats(self._find)
@@ -44,7 +44,7 @@ class Repeating:
 
     async def _append_missing(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
         items = {item.envelope.id: item for item in outgoing}
-        looked = await look(self._link, self._lane(lane), items, age(_envelopes(outgoing)))
+        looked = await look(self._links, self._lane(lane), items, age(_envelopes(outgoing)))
         waits: dict[str, Wait] = dict.fromkeys(looked.found, -1)
         newest = looked.newest
         try:
@@ -75,7 +75,7 @@ class Repeating:
                 top, *found = reply
                 waits.update(zip((item.envelope.id for item in part), found, strict=True))
                 return top.decode() or newest
-            looked = await look_since(self._link, self._lane(lane), [item.envelope.id for item in part], newest)
+            looked = await look_since(self._links, self._lane(lane), [item.envelope.id for item in part], newest)
             waits.update(dict.fromkeys(looked.found, -1))
             part = [item for item in part if item.envelope.id not in looked.found]
             newest, patience = looked.newest, patience * 2  # so that it ends, however much comes in
@@ -87,7 +87,7 @@ class Repeating:
         fields = [value for item in part for value in (*due(item), *encode(item.envelope))]
         where = (keys.lane(priority), keys.due, keys.scheduled, keys.counts)
         since = (newest, patience, SINCE_BYTES * patience // SINCE)
-        reply: list[Any] = await scripts.call(self._link, scripts.APPEND_AGAIN(where, *since, priority, *fields))
+        reply: list[Any] = await scripts.call(self._links, scripts.APPEND_AGAIN(where, *since, priority, *fields))
         return reply
 
     # With a dedupe key ------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Repeating:
         """An event that is there was stored by an earlier try, though its key may have expired since then."""
         found = await self._keyed.append(outgoing)
         missing = [item for item, wait in zip(outgoing, found, strict=True) if wait == -1]
-        appended = iter(await scripts.each(self._link, [command(self._namespace, item) for item in missing]))
+        appended = iter(await scripts.each(self._links, [command(self._namespace, item) for item in missing]))
         return [next(appended) if wait == -1 else wait for wait in found]
 
     async def _find(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
@@ -104,9 +104,9 @@ class Repeating:
         is promoted meanwhile is seen in the lane."""
         ids = [item.envelope.id for item in outgoing]
         keys = stream_keys(self._namespace, lane[0])
-        scheduled: list[int] = await scripts.call(self._link, scripts.DUE((keys.due,), *ids))
+        scheduled: list[int] = await scripts.call(self._links, scripts.DUE((keys.due,), *ids))
         others = [event_id for event_id, wait in zip(ids, scheduled, strict=True) if wait < 0]
-        stored = (await look(self._link, self._lane(lane), others, age(_envelopes(outgoing)))).found
+        stored = (await look(self._links, self._lane(lane), others, age(_envelopes(outgoing)))).found
         return [0 if event_id in stored else wait for event_id, wait in zip(ids, scheduled, strict=True)]
 
     def _lane(self, lane: Lane) -> str:

@@ -8,32 +8,32 @@ from eventbus.contract.inspection import Balance, Schedule
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import entry_name, stream_keys
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.links import Links, ReplyError
 
 COUNTED = 50_000  # undelivered entries of a lane that are counted; if there are more, their number is not known
 LOOK = 1_000  # pending entries, or dead letters, that are read at a time
 
 
 async def audit(
-    link: Link, namespace: str, streams: Collection[str] | None = None
+    links: Links, namespace: str, streams: Collection[str] | None = None
 ) -> tuple[list[Balance], list[Schedule]]:
     """A Balance for each stream and group, and a Schedule for each stream. While a stream is written to, an event on
     its way from one place to another may seem to be missing: one that is gone is missing in a second audit as well."""
-    names = await find_streams(link, namespace) if streams is None else sorted(streams)
-    balances = [balance for name in names for balance in await _balances(link, namespace, name)]
-    return balances, [await _schedule(link, namespace, name) for name in names]
+    names = await find_streams(links, namespace) if streams is None else sorted(streams)
+    balances = [balance for name in names for balance in await _balances(links, namespace, name)]
+    return balances, [await _schedule(links, namespace, name) for name in names]
 
 
-async def _balances(link: Link, namespace: str, stream: str) -> list[Balance]:
+async def _balances(links: Links, namespace: str, stream: str) -> list[Balance]:
     keys = stream_keys(namespace, stream)
-    found = await scripts.run_all(link, [scripts.BALANCE((lane,), COUNTED) for lane in keys.lanes])
+    found = await scripts.run_all(links, [scripts.BALANCE((lane,), COUNTED) for lane in keys.lanes])
     lanes = {lane: reply for lane, reply in zip(keys.lanes, found, strict=True) if reply is not None}
-    dead = await _dead(link, keys.dead)
+    dead = await _dead(links, keys.dead)
     names = sorted({group[0].decode() for _, _, groups in lanes.values() for group in groups})
     balances = []
     for name in names:
         parts = [_Part.of(reply, name) for reply in lanes.values()]
-        lost = [entry for lane in lanes for entry in await _lost(link, lane, name)]
+        lost = [entry for lane in lanes for entry in await _lost(links, lane, name)]
         balances.append(_sum(stream, name, parts, dead.get(name, 0), lost))
     return balances
 
@@ -75,12 +75,12 @@ def _total(counts: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-async def _lost(link: Link, lane: str, group: str) -> list[str]:
+async def _lost(links: Links, lane: str, group: str) -> list[str]:
     lost: list[str] = []
     start = "-"
     while start:
         try:
-            following, ids = await scripts.call(link, scripts.GONE((lane,), group, start, LOOK))
+            following, ids = await scripts.call(links, scripts.GONE((lane,), group, start, LOOK))
         except ReplyError as error:
             if str(error).startswith("NOGROUP"):
                 return lost
@@ -90,18 +90,18 @@ async def _lost(link: Link, lane: str, group: str) -> list[str]:
     return lost
 
 
-async def _dead(link: Link, log: str) -> Mapping[str, int]:
+async def _dead(links: Links, log: str) -> Mapping[str, int]:
     """How many dead letters each group has."""
     counts: Counter[str] = Counter()
     start = "-"
-    while entries := await link.execute("XRANGE", log, start, "+", "COUNT", LOOK):
+    while entries := await links.execute("XRANGE", log, start, "+", "COUNT", LOOK):
         counts.update(pairs(fields).get(b"dead.group", b"").decode(errors="replace") for _, fields in entries)
         start = f"({entries[-1][0].decode()}"
     return counts
 
 
-async def _schedule(link: Link, namespace: str, stream: str) -> Schedule:
+async def _schedule(links: Links, namespace: str, stream: str) -> Schedule:
     keys = stream_keys(namespace, stream)
-    due = {member.decode() for member in await link.execute("ZRANGE", keys.due, 0, -1)}
-    kept = {member.decode() for member in await link.execute("HKEYS", keys.scheduled)}
+    due = {member.decode() for member in await links.execute("ZRANGE", keys.due, 0, -1)}
+    kept = {member.decode() for member in await links.execute("HKEYS", keys.scheduled)}
     return Schedule(stream, len(due & kept), tuple(sorted(kept - due)), tuple(sorted(due - kept)))

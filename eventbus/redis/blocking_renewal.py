@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import MovedError, NoScriptError, RedisError
 from redis.retry import Retry
 
 from eventbus.contract.delivery import Delivery
 from eventbus.errors import Unavailable
 from eventbus.process.open_files import exhausted
-from eventbus.redis.address import Where
-from eventbus.redis.scripts import Command, by_text
+from eventbus.redis.address import Place
+from eventbus.redis.links import Command, key_of
+from eventbus.redis.router import Router
+from eventbus.redis.scripts import by_text
 
 TIMEOUT = 1.0  # seconds for connecting, and for each reply
 
@@ -20,49 +22,56 @@ class Keeper:
     """See eventbus.contract.transport.LeaseKeeper. `renewals` makes the commands that renew deliveries; it touches no
     state."""
 
-    def __init__(self, where: Where, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
-        self._where = where
-        self._url = ""  # where the client is connected
+    def __init__(self, router: Router, renewals: Callable[[Sequence[Delivery]], list[Command]]) -> None:
+        self._router = router
         self._renewals = renewals
-        self._client: Redis | None = None
+        self._clients: dict[str, Redis] = {}  # by the URL of the server
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
-        commands = self._renewals(deliveries)
+        asked = [(self._router.url_of(str(key_of(command))), command) for command in self._renewals(deliveries)]
         try:
-            replies = self._execute(commands)
-            unknown = [
-                command for command, reply in zip(commands, replies, strict=True) if isinstance(reply, NoScriptError)
-            ]
-            replies += self._execute([by_text(command) for command in unknown])
+            replies = self._execute(asked)
+            again = [self._again(url, command, reply) for (url, command), reply in zip(asked, replies, strict=True)]
+            replies += self._execute([each for each in again if each is not None])
         except (RedisError, OSError) as error:
             self.close()
-            raise Unavailable(self._where.name, exhausted(error) or str(error)) from error
+            raise Unavailable(self._router.where.name, exhausted(error) or str(error)) from error
         for reply in replies:
-            if isinstance(reply, RedisError) and not isinstance(reply, NoScriptError):
+            if isinstance(reply, RedisError) and not isinstance(reply, (NoScriptError, MovedError)):
                 self.close()  # it may be the primary no more
-                raise Unavailable(self._where.name, str(reply))
+                raise Unavailable(self._router.where.name, str(reply))
 
-    def _execute(self, commands: Sequence[Command]) -> list[object]:
-        """All in one write; replies in order, a refusal in its place."""
-        if self._url != self._where.url:
-            self.close()
-        if self._client is None:
-            self._url = self._where.url
-            self._client = Redis.from_url(
-                self._url,
+    def _again(self, url: str, command: Command, reply: object) -> tuple[str, Command] | None:
+        """What was refused because it went to the wrong server, or to one that does not know the script."""
+        if isinstance(reply, MovedError):
+            return self._router.url_at(Place(reply.host, reply.port)), by_text(command)
+        return (url, by_text(command)) if isinstance(reply, NoScriptError) else None
+
+    def _execute(self, asked: Sequence[tuple[str, Command]]) -> list[object]:
+        """To each server all in one write; replies in order, a refusal in its place."""
+        replies: list[object] = [None] * len(asked)
+        for url in dict.fromkeys(url for url, _ in asked):
+            mine = [i for i, (where, _) in enumerate(asked) if where == url]
+            pipeline = self._client(url).pipeline(transaction=False)
+            for i in mine:
+                pipeline.execute_command(*asked[i][1])  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            for i, reply in zip(mine, pipeline.execute(raise_on_error=False), strict=True):
+                replies[i] = reply
+        return replies
+
+    def _client(self, url: str) -> Redis:
+        if url not in self._clients:
+            self._clients[url] = Redis.from_url(
+                url,
                 protocol=2,
                 client_name="eventbus-lease",
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,
                 retry=Retry(NoBackoff(), 0),
             )
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        replies: list[object] = pipeline.execute(raise_on_error=False)
-        return replies
+        return self._clients[url]
 
     def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             client.close()

@@ -6,7 +6,7 @@ from eventbus.contract.circuits import FORGET_AFTER, Circuit, CircuitState
 from eventbus.contract.codec import pairs
 from eventbus.redis import scripts
 from eventbus.redis.keys import circuits_key
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from eventbus.redis.scripts import ms
 
 KEEP = 86_400.0  # seconds that all is kept after the last failure
@@ -15,27 +15,29 @@ KEEP = 86_400.0  # seconds that all is kept after the last failure
 class RedisCircuits:
     """See eventbus.contract.circuits.Circuits."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str) -> None:
+        self._links = links
         self._key = circuits_key(namespace)
 
     async def ask(self, circuit: Circuit) -> float:
         command = scripts.CIRCUIT_ASK((self._key,), circuit.name, ms(circuit.probe))
-        wait: int = await scripts.call(self._link, command)
+        wait: int = await scripts.call(self._links, command)
         return wait / 1000
 
     async def failed(self, circuit: Circuit) -> bool:
         times = (ms(circuit.pause), ms(FORGET_AFTER), ms(KEEP))
         return bool(
-            await scripts.call(self._link, scripts.CIRCUIT_FAILED((self._key,), circuit.name, circuit.failures, *times))
+            await scripts.call(
+                self._links, scripts.CIRCUIT_FAILED((self._key,), circuit.name, circuit.failures, *times)
+            )
         )
 
     async def succeeded(self, circuit: Circuit) -> None:
-        await self._link.execute("HDEL", self._key, circuit.name)
+        await self._links.execute("HDEL", self._key, circuit.name)
 
     async def troubled(self) -> list[CircuitState]:
         """Waits are told by this machine's clock, which may differ from the server's: they are for people to read."""
-        found = pairs(await self._link.execute("HGETALL", self._key))
+        found = pairs(await self._links.execute("HGETALL", self._key))
         states = [_state(name.decode(errors="replace"), state) for name, state in found.items()]
         return sorted(state for state in states if state is not None)
 

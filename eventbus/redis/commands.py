@@ -5,7 +5,8 @@ from eventbus.contract.outgoing import Outgoing
 from eventbus.event import stream_of
 from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import lane_key, stream_keys
-from eventbus.redis.scripts import Command, ms, unix
+from eventbus.redis.links import Command
+from eventbus.redis.scripts import ms, unix
 
 AT_ONCE = (0, 0)  # see due
 

@@ -6,8 +6,7 @@ from eventbus.contract.codec import pairs
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.redis import scripts
 from eventbus.redis.keys import fired_key, group_keys, stream_keys
-from eventbus.redis.link import Link, Reply
-from eventbus.redis.scripts import Command
+from eventbus.redis.links import Command, Links, Reply
 
 TOLERATED = 60.0  # seconds; a clock that is being set right jumps no further than this
 PARKING = 366 * 86_400.0  # seconds; nothing rests for longer than a year
@@ -15,24 +14,24 @@ PARKING = 366 * 86_400.0  # seconds; nothing rests for longer than a year
 Dated = dict[str, float]  # what is dated ahead, in words, and by how many seconds
 
 
-async def examine(link: Link, namespace: str, streams: Sequence[tuple[str, Sequence[str]]]) -> list[Finding]:
+async def examine(links: Links, namespace: str, streams: Sequence[tuple[str, Sequence[str]]]) -> list[Finding]:
     """`streams`: each with its groups. A warning for each that has something dated ahead, or one finding that all is
     well. Raises Unavailable."""
     found: list[Finding] = []
     for stream, groups in streams:
-        dated = await _dated(link, namespace, stream, groups)
+        dated = await _dated(links, namespace, stream, groups)
         if dated:
             found.append(_told(stream, dated))
     return found or [Finding("dates", Severity.OK, "nothing is dated ahead of the server's clock")]
 
 
-async def _dated(link: Link, namespace: str, stream: str, groups: Sequence[str]) -> Dated:
+async def _dated(links: Links, namespace: str, stream: str, groups: Sequence[str]) -> Dated:
     keys = stream_keys(namespace, stream)
     logs = (*keys.lanes, keys.dead)
     looks: list[Command] = [("TIME",), ("HGETALL", fired_key(namespace, stream))]
     looks += [("XREVRANGE", log, "+", "-", "COUNT", 1) for log in logs]
     looks += [("ZREVRANGE", group_keys(namespace, stream, group).retry, 0, 0, "WITHSCORES") for group in groups]
-    time, fired, *others = await scripts.run(link, looks)
+    time, fired, *others = await scripts.run(links, looks)
     now = int(time[0]) + int(time[1]) / 1e6
     dated: Dated = {}
     for log, entries in zip(logs, others, strict=False):

@@ -9,7 +9,8 @@ from eventbus.contract.delivery import Dead, Delivery
 from eventbus.errors import CodecError
 from eventbus.redis import scripts
 from eventbus.redis.keys import dead_pattern, stream_keys, stream_of_dead
-from eventbus.redis.link import Argument, Link
+from eventbus.redis.links import Argument, Links
+from eventbus.redis.scanning import keys_like
 
 MOST_FIELDS = 1_000  # of a foreign entry that are kept; Lua unpacks at most some 8,000 values
 MOST_BYTES = 16 * 2**20  # of an entry that are kept; far more than an event may have
@@ -64,43 +65,38 @@ def _utf8(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-async def read(link: Link, namespace: str, stream: str, after: str, limit: int) -> list[DeadLetter]:
+async def read(links: Links, namespace: str, stream: str, after: str, limit: int) -> list[DeadLetter]:
     start = f"({after}" if after else "-"
-    entries = await link.execute("XRANGE", stream_keys(namespace, stream).dead, start, "+", "COUNT", limit)
+    entries = await links.execute("XRANGE", stream_keys(namespace, stream).dead, start, "+", "COUNT", limit)
     return [_letter(stream, entry_id.decode(), pairs(fields)) for entry_id, fields in entries]
 
 
-async def find(link: Link, namespace: str, stream: str, letter_id: str) -> DeadLetter | None:
+async def find(links: Links, namespace: str, stream: str, letter_id: str) -> DeadLetter | None:
     if not _ID.fullmatch(letter_id):
         return None
-    entries = await link.execute("XRANGE", stream_keys(namespace, stream).dead, letter_id, letter_id)
+    entries = await links.execute("XRANGE", stream_keys(namespace, stream).dead, letter_id, letter_id)
     return _letter(stream, letter_id, pairs(entries[0][1])) if entries else None
 
 
-async def streams(link: Link, namespace: str) -> list[str]:
-    found: set[str] = set()
-    cursor = "0"
-    while True:
-        cursor, keys = await link.execute("SCAN", cursor, "MATCH", dead_pattern(namespace), "COUNT", 1000)
-        found.update(stream_of_dead(namespace, key.decode()) for key in keys)
-        if int(cursor) == 0:
-            return sorted(found)
+async def streams(links: Links, namespace: str) -> list[str]:
+    pages = keys_like(links, dead_pattern(namespace))
+    return sorted({stream_of_dead(namespace, key.decode()) async for keys in pages for key in keys})
 
 
-async def replay(link: Link, namespace: str, letter: DeadLetter) -> bool:
+async def replay(links: Links, namespace: str, letter: DeadLetter) -> bool:
     if letter.envelope is None:
         raise CodecError(f"dead letter {letter.id} is no envelope: it cannot be replayed")
     keys = stream_keys(namespace, letter.stream)
     envelope = letter.envelope._replace(only=letter.group or None, replayed=True)
     where = (keys.lane(envelope.priority), keys.dead, keys.counts)
     command = scripts.REPLAY(where, letter.id, letter.group, *encode(envelope))
-    return await scripts.call(link, command) is not None
+    return await scripts.call(links, command) is not None
 
 
-async def discard(link: Link, namespace: str, letter: DeadLetter) -> bool:
+async def discard(links: Links, namespace: str, letter: DeadLetter) -> bool:
     keys = stream_keys(namespace, letter.stream)
     command = scripts.DISCARD((keys.dead, keys.counts), letter.id, letter.group)
-    return bool(await scripts.call(link, command))
+    return bool(await scripts.call(links, command))
 
 
 def _letter(stream: str, letter_id: str, entry: Fields) -> DeadLetter:

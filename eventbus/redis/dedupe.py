@@ -13,7 +13,8 @@ from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Envelope
 from eventbus.redis import scripts
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.links import Command
+from eventbus.redis.scripts import ms
 
 
 def holder_key(namespace: str, envelope: Envelope, once: Once) -> str:

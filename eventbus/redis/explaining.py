@@ -14,33 +14,31 @@ from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
 from eventbus.redis.limiting import in_lines
-from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.links import Command, Links, Reply, ReplyError
 from eventbus.redis.reading import count_of, failure_count, first_failure
-from eventbus.redis.scripts import Command
 
 LOOK = 2_000  # entries a look: the server does nothing else meanwhile
 MARGIN = 60_000  # ms by which the clock of the event's publisher may have been fast
 NOW = ("TIME",)
 
 
-async def explain(link: Link, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
+async def explain(links: Links, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
     """Looks at the schedules, then through the logs from the time in the event's id on. If it is not found, looks
     through the whole logs: the publisher's clock may have been wrong. event_id must be a UUIDv7."""
-    streams = await find_streams(link, namespace) if streams is None else streams
+    streams = await find_streams(links, namespace) if streams is None else streams
     for stream in streams:
-        due = await link.execute("ZSCORE", stream_keys(namespace, stream).due, event_id)
+        due, time = await scripts.run_all(links, [("ZSCORE", stream_keys(namespace, stream).due, event_id), NOW])
         if due is not None:
-            now = _ms(await link.execute(*NOW))
-            return EventStanding(event_id, stream, scheduled=max(0.0, (float(due) - now) / 1000))
+            return EventStanding(event_id, stream, scheduled=max(0.0, (float(due) - _ms(time)) / 1000))
     since = str(max(0, unix_ms(event_id) - MARGIN))
     for start, stream in product((since, "-"), streams):
-        standing = await _Log(link, namespace, stream).explain(event_id, start)
+        standing = await _Log(links, namespace, stream).explain(event_id, start)
         if standing is not None:
             return standing
     return EventStanding(event_id)
 
 
-async def pending(link: Link, namespace: str, stream: str, group: str, entry: str) -> GroupStanding | None:
+async def pending(links: Links, namespace: str, stream: str, group: str, entry: str) -> GroupStanding | None:
     """How an entry stands that was given to the group and is not settled; None if there is none."""
     lane, keys = stream_keys(namespace, stream).lane(priority_of(entry)), group_keys(namespace, stream, group)
     entry_id = entry.partition("@")[0]
@@ -51,7 +49,7 @@ async def pending(link: Link, namespace: str, stream: str, group: str, entry: st
         ("HGET", keys.crashes, entry),
         NOW,
     ]
-    replies = await scripts.run(link, commands)
+    replies = await scripts.run(links, commands)
     if isinstance(replies[0], ReplyError) and str(replies[0]).startswith("NOGROUP"):
         return None
     held, due, failed, crashed, time = scripts.checked(replies)
@@ -75,10 +73,10 @@ async def pending(link: Link, namespace: str, stream: str, group: str, entry: st
     )
 
 
-async def _find(link: Link, log: str, event_id: str, start: str) -> list[tuple[str, Fields]]:
+async def _find(links: Links, log: str, event_id: str, start: str) -> list[tuple[str, Fields]]:
     found: list[tuple[str, Fields]] = []
     while start:
-        following, entries = await scripts.call(link, scripts.FIND((log,), event_id, start, LOOK))
+        following, entries = await scripts.call(links, scripts.FIND((log,), event_id, start, LOOK))
         start = following.decode()
         found += [(entry_id.decode(), pairs(fields)) for entry_id, fields in entries]
     return found
@@ -87,8 +85,8 @@ async def _find(link: Link, log: str, event_id: str, start: str) -> list[tuple[s
 class _Log:
     """One stream, with all its lanes."""
 
-    def __init__(self, link: Link, namespace: str, stream: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str, stream: str) -> None:
+        self._links = links
         self._namespace = namespace
         self._stream = stream
 
@@ -97,9 +95,9 @@ class _Log:
         entries = [
             (lane, entry_id, fields)
             for lane in stream_keys(self._namespace, self._stream).lanes
-            for entry_id, fields in await _find(self._link, lane, event_id, start)
+            for entry_id, fields in await _find(self._links, lane, event_id, start)
         ]
-        letters = await _find(self._link, stream_keys(self._namespace, self._stream).dead, event_id, start)
+        letters = await _find(self._links, stream_keys(self._namespace, self._stream).dead, event_id, start)
         if not entries and not letters:
             return None
         envelope = _envelope([*(fields for _, _, fields in entries), *(fields for _, fields in letters)])
@@ -121,14 +119,14 @@ class _Log:
         )
 
     async def _groups(self, lane: str, entry_id: str, fields: Fields) -> list[GroupStanding]:
-        infos = [pairs(flat) for flat in await self._link.execute("XINFO", "GROUPS", lane)]
+        infos = [pairs(flat) for flat in await self._links.execute("XINFO", "GROUPS", lane)]
         envelope, name, told = _envelope([fields]), entry_name(lane, entry_id), []
         for info in infos:
             group = info[b"name"].decode()
             if envelope is not None and envelope.only not in {None, group}:
                 told.append(GroupStanding(group, name, Standing.PASSED))
             elif _order(entry_id) > _order(last := info[b"last-delivered-id"].decode()):
-                between = await scripts.call(self._link, scripts.BETWEEN((lane,), last, entry_id, AHEAD_LIMIT))
+                between = await scripts.call(self._links, scripts.BETWEEN((lane,), last, entry_id, AHEAD_LIMIT))
                 told.append(GroupStanding(group, name, Standing.WAITING, ahead=between))
             else:
                 told.append(await self._delivered(lane, entry_id, group))
@@ -136,10 +134,10 @@ class _Log:
 
     async def _delivered(self, lane: str, entry_id: str, group: str) -> GroupStanding:
         name = entry_name(lane, entry_id)
-        found = await pending(self._link, self._namespace, self._stream, group, name)
+        found = await pending(self._links, self._namespace, self._stream, group, name)
         if found is None or found.standing is not Standing.RESTING:
             return found or GroupStanding(group, name, Standing.DONE)
-        lines = await in_lines(self._link, self._namespace, group, member_of(self._stream, name))
+        lines = await in_lines(self._links, self._namespace, group, member_of(self._stream, name))
         return replace(found, lines=tuple(lines))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import Full
 from eventbus.redis import replication, rights
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.links import Links, ReplyError
 
 MINIMUM = 7  # the major version of Redis; every Valkey calls itself 7 or above
 NEARLY_FULL = 0.8  # of maxmemory, or of the connections
@@ -16,13 +16,24 @@ SHORT_TIMEOUT = 10  # seconds of the server's `timeout` below which quiet publis
 Info = dict[str, str]
 
 
-async def examine(link: Link, namespace: str) -> list[Finding]:
-    """All findings, those about what is well among them. Raises Unavailable."""
+async def examine(links: Links, namespace: str) -> list[Finding]:
+    """All findings, those about what is well among them: of each primary, where there are several. Raises
+    Unavailable."""
+    found, nodes = list[Finding](), await links.nodes()
+    for node in nodes:
+        told = await _examine(node)
+        found += [one._replace(message=f"{node.name}: {one.message}") for one in told] if len(nodes) > 1 else told
+    if any(one.check == "role" and one.severity is Severity.ERROR for one in found):
+        return found  # a replica would refuse the probes
+    return [*found, await rights.examine(links, namespace)]
+
+
+async def _examine(links: Links) -> list[Finding]:
     before = time.time()
-    clock = await link.execute("TIME")
+    clock = await links.execute("TIME")
     skew = int(clock[0]) + int(clock[1]) / 1e6 - (before + time.time()) / 2
-    info = _info(await link.execute("INFO"))
-    config = await _config(link)
+    info = _info(await links.execute("INFO"))
+    config = await _config(links)
     return [
         _version(info),
         _role(info),
@@ -30,8 +41,7 @@ async def examine(link: Link, namespace: str) -> list[Finding]:
         *_persistence(info, config),
         *_connections(info, config),
         _clock(skew),
-        *(replication.examine(info, await replication.needed_replicas(link)) if info.get("role") == "master" else ()),
-        *([await rights.examine(link, namespace)] if info.get("role") == "master" else []),
+        *(replication.examine(info, await replication.needed_replicas(links)) if info.get("role") == "master" else ()),
     ]
 
 
@@ -122,11 +132,11 @@ def _clock(skew: float) -> Finding:
     return Finding("clock", severity, told, "let both follow NTP: due times and leases go by the server's")
 
 
-async def _config(link: Link) -> Info:
+async def _config(links: Links) -> Info:
     """The settings that the server tells of; a managed server may tell none."""
     wanted = ("save", "appendfsync", "timeout", "tcp-keepalive")
     found: Info = {}
-    for reply in await link.pipeline([("CONFIG", "GET", name) for name in wanted]):
+    for reply in await links.pipeline([("CONFIG", "GET", name) for name in wanted]):
         if not isinstance(reply, (ReplyError, Full)) and reply:
             found[reply[0].decode()] = reply[1].decode()
     return found

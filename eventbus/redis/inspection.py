@@ -7,32 +7,30 @@ from typing import NamedTuple
 from eventbus.contract.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, stream_keys
-from eventbus.redis.link import Link, Reply
-from eventbus.redis.scripts import Command
+from eventbus.redis.links import Command, Links, Reply
+from eventbus.redis.scanning import keys_like
 
 _KINDS = re.compile(r"stream(:p\d+)?|due|dead")
 
 
-async def find_streams(link: Link, namespace: str) -> list[str]:
+async def find_streams(links: Links, namespace: str) -> list[str]:
     """Names of the streams that have entries, groups, scheduled events or dead letters, sorted.
 
     Looks through all keys of the database, in small steps: not to be called often."""
     found: set[str] = set()
-    prefix, cursor = f"{namespace}:{{", "0"
-    while True:
-        cursor, keys = await link.execute("SCAN", cursor, "MATCH", f"{_literal(prefix)}*}}:[sd]*", "COUNT", 1000)
+    prefix = f"{namespace}:{{"
+    async for keys in keys_like(links, f"{_literal(prefix)}*}}:[sd]*"):
         for key in keys:
             stream, _, kind = key.decode(errors="replace").removeprefix(prefix).partition("}:")
             if _KINDS.fullmatch(kind):
                 found.add(stream)
-        if int(cursor) == 0:
-            return sorted(found)
+    return sorted(found)
 
 
-async def read_streams(link: Link, namespace: str, streams: Collection[str] | None = None) -> list[StreamState]:
+async def read_streams(links: Links, namespace: str, streams: Collection[str] | None = None) -> list[StreamState]:
     """The state of these streams, or of all that there are; sorted by name. One round trip if they are named."""
-    names = sorted(set(streams)) if streams is not None else await find_streams(link, namespace)
-    replies = await scripts.run_all(link, [_inspection(namespace, name) for name in names])
+    names = sorted(set(streams)) if streams is not None else await find_streams(links, namespace)
+    replies = await scripts.run_all(links, [_inspection(namespace, name) for name in names])
     return [_stream(name, reply) for name, reply in zip(names, replies, strict=True)]
 
 

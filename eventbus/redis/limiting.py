@@ -9,48 +9,48 @@ from eventbus.contract.limiting import ASK_AGAIN, Answer, Bound, Request, Scope,
 from eventbus.contract.limits import InFlight, RateLimit, in_words
 from eventbus.redis import scripts
 from eventbus.redis.keys import limit_keys, lines_key
-from eventbus.redis.link import Link, Reply, ReplyError
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.links import Command, Links, Reply, ReplyError
+from eventbus.redis.scripts import ms
 
 
-async def admit(link: Link, namespace: str, requests: Sequence[Request], most: int) -> list[Answer]:
+async def admit(links: Links, namespace: str, requests: Sequence[Request], most: int) -> list[Answer]:
     """See eventbus.contract.limiting.Limiting.admit."""
     if not requests:
         return []
-    [reply] = await scripts.run(link, [admission(namespace, requests, most)])
+    [reply] = await scripts.run(links, [admission(namespace, requests, most)])
     if not isinstance(reply, ReplyError):
         return answers(requests, scripts.checked([reply])[0])
     # One request has made the script fail before it wrote anything. Ask for each alone, so that the others may start.
     commands = [admission(namespace, [request], int(i < most)) for i, request in enumerate(requests)]
-    replies = await scripts.run(link, commands)
+    replies = await scripts.run(links, commands)
     return [_one_answer(request, reply) for request, reply in zip(requests, replies, strict=True)]
 
 
-async def stay(link: Link, namespace: str, requests: Sequence[Request]) -> None:
+async def stay(links: Links, namespace: str, requests: Sequence[Request]) -> None:
     """See eventbus.contract.limiting.Limiting.stay."""
     lease = ms(max((request.lease for request in requests), default=0.0))
     await scripts.run_all(
-        link, [scripts.STAY((key,), lease, *who) for key, who in _running(namespace, requests).items()]
+        links, [scripts.STAY((key,), lease, *who) for key, who in _running(namespace, requests).items()]
     )
 
 
-async def leave(link: Link, namespace: str, requests: Sequence[Request]) -> None:
+async def leave(links: Links, namespace: str, requests: Sequence[Request]) -> None:
     """See eventbus.contract.limiting.Limiting.leave."""
-    await scripts.run_all(link, [("ZREM", key, *who) for key, who in _running(namespace, requests).items()])
+    await scripts.run_all(links, [("ZREM", key, *who) for key, who in _running(namespace, requests).items()])
 
 
-async def in_lines(link: Link, namespace: str, group: str, member: str) -> list[InLine]:
+async def in_lines(links: Links, namespace: str, group: str, member: str) -> list[InLine]:
     """The lines in which a delivery waits."""
-    told = await link.execute("ZRANGE", lines_key(namespace, group), 0, -1)
+    told = await links.execute("ZRANGE", lines_key(namespace, group), 0, -1)
     lines = [orjson.loads(each) for each in told]
     keys = [limit_keys(namespace, Scope(group, number, key), "starts")[1] for number, key, _ in lines]
-    ranks = await scripts.run_all(link, [("ZRANK", key, member) for key in keys])
+    ranks = await scripts.run_all(links, [("ZRANK", key, member) for key in keys])
     return [InLine(words, key, rank) for (_, key, words), rank in zip(lines, ranks, strict=True) if rank is not None]
 
 
-async def spend(link: Link, key: str, limit: RateLimit, wanted: int) -> Spent:
+async def spend(links: Links, key: str, limit: RateLimit, wanted: int) -> Spent:
     """See eventbus.contract.limiting.Limiting.spend."""
-    granted, left, opens = await scripts.call(link, scripts.SPEND((key,), limit.count, ms(limit.per), wanted))
+    granted, left, opens = await scripts.call(links, scripts.SPEND((key,), limit.count, ms(limit.per), wanted))
     return Spent(granted, left, opens / 1000)
 
 

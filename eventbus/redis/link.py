@@ -12,21 +12,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Self, cast
 
 import hiredis
 
-from eventbus.contract.outgoing import NotBegun
 from eventbus.errors import ConfigurationError, EventBusError, Full, Unavailable
 from eventbus.process.affinity import Affinity
 from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Address, Where
+from eventbus.redis.links import Argument, Command, Redirected, Reply, ReplyError, UnknownScript
 from eventbus.redis.where import locate
-
-# What a reply holds is decided by the command: bytes, int, None or nested lists of them.
-Reply = Any
-Argument = str | bytes | int | float
 
 CONNECT_TIMEOUT = 2.0  # seconds
 LATE = 0.1  # seconds; a timer that comes later than this tells that the loop itself stood still
@@ -43,14 +39,6 @@ _NOT_READY = (
 )
 
 log = get_logger("eventbus.redis")
-
-
-class ReplyError(EventBusError):
-    """The server refused a command."""
-
-
-class UnknownScript(ReplyError, NotBegun):
-    """The server has forgotten the script, or never knew it. Nothing was done: send the script's text instead."""
 
 
 class _Wire(asyncio.Protocol):
@@ -124,13 +112,22 @@ class Link:
     changed, and the change holds for commands that wait already.
     primary: whoever answers as a replica counts as away.
     affinity: the process and event loop in which the link may be used; by default those of its first use.
-    `epoch` counts connections: when it has changed, replies may have been lost. `client_id`: the server's number for
-    the present connection. `server_id`: names the primary that it leads to, and the time since it became one; '' for a
-    user who may not know.
+    away: called when the server is lost, or is not reached.
+    `epoch` counts connections: when it has changed, replies may have been lost. Of the present or last connection:
+    `client_id`, the server's number for it; `address`; `clustered`, whether the server is a node of a cluster;
+    `server_id`, which names the primary that it leads to, and the time since it became one, '' for a user who may not
+    know.
     """
 
     def __init__(
-        self, where: str | Where, *, timeout: float, name: str, affinity: Affinity | None = None, primary: bool = True
+        self,
+        where: str | Where,
+        *,
+        timeout: float,
+        name: str,
+        affinity: Affinity | None = None,
+        primary: bool = True,
+        away: Callable[[], None] = lambda: None,
     ) -> None:
         self._where = locate(where) if isinstance(where, str) else where
         self._server = self._where.name
@@ -146,9 +143,18 @@ class Link:
         self.connected_at = 0.0
         self.client_id = 0
         self.server_id = ""
+        self.address: Address | None = None
+        self.clustered = False
+        self._moves = 0  # of where it is, when the present connection began
         self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _greet
-        self.told: set[Argument] = set()  # digests of scripts whose text this connection has carried
+        self._told: set[Argument] = set()
+        self._tell_away = away
         _links.add(self)
+
+    @property
+    def name(self) -> str:
+        """What messages call the server."""
+        return self._server
 
     @property
     def database(self) -> int:
@@ -159,7 +165,11 @@ class Link:
     def connected(self) -> bool:
         return self._wire is not None and self._wire.transport is not None
 
-    async def ready(self) -> None:
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def ready(self, key: str = "") -> None:  # noqa: ARG002 - all keys are there
         """Connected when it returns. Raises Unavailable, or ConfigurationError if its first login is refused."""
         if self._wire is None or self._wire.transport is None:
             await self._connect()
@@ -176,7 +186,7 @@ class Link:
             wire = await self._connect()
         return await self._send(wire, _pack(command))
 
-    async def pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+    async def pipeline(self, commands: list[Command]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
         replies = await self.each(commands)
         for reply in replies:
@@ -184,7 +194,7 @@ class Link:
                 raise reply
         return replies
 
-    async def each(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+    async def each(self, commands: list[Command]) -> list[Reply]:
         """As `pipeline`; a command without a reply has an Unavailable in its place: it may have been applied or not.
 
         Raises Unavailable if nothing was sent."""
@@ -205,10 +215,23 @@ class Link:
                 _forget(future)
         return replies
 
+    def told(self, command: Command) -> set[Argument]:  # noqa: ARG002 - all commands take the same connection
+        """Digests of scripts whose text this connection has carried."""
+        return self._told
+
+    async def nodes(self) -> Sequence[Self]:
+        """This one."""
+        return [self]
+
     def leave(self, reason: str) -> None:
         """End the connection, as if it were lost for that reason. The next command connects anew."""
         if self._wire is not None:
             self._wire.give_up(reason)
+
+    def follow(self) -> None:
+        """Leave a server that is not the one to reach any more: what it still acknowledges, it may lose."""
+        if self._wire is not None and self._where.moves != self._moves:
+            self.leave("the primary has moved")
 
     async def close(self) -> None:
         """In a process that was forked from the link's, this sends nothing and leaves the parent's connection alone."""
@@ -273,6 +296,8 @@ class Link:
             return Full(f"{self._server} is full: {text}")
         if text.startswith("NOSCRIPT"):
             return UnknownScript(text)
+        if text.startswith(("MOVED ", "ASK ")):
+            return Redirected(text, "" if self.address is None else self.address.place.host)
         return Unavailable(self._server, text) if text.startswith(_NOT_READY) else reason
 
     # Connecting -------------------------------------------------------------------------------------------------------
@@ -318,7 +343,7 @@ class Link:
             raise Unavailable(self._server, f"it refuses the login: {error}") from None
         self._affinity.admitted = True
         self._wire = wire
-        self.told.clear()
+        self._told.clear()
         self.epoch += 1
         loop = asyncio.get_running_loop()
         self.connected_at = loop.time()
@@ -341,6 +366,7 @@ class Link:
         if self._where.moves != moves:
             wire.give_up("the primary has moved meanwhile")
             raise Unavailable(self._server, wire.ending)
+        self._moves, self.address = moves, address
         return wire
 
     async def _greet(self, wire: _Wire, address: Address) -> None:
@@ -351,18 +377,19 @@ class Link:
         All in one round trip: on a slow network, several would take longer than CONNECT_TIMEOUT each time."""
         ending = [("CLIENT", "KILL", *self._known_as)] if self._known_as else []
         greeting = (*address.login, ("CLIENT", "SETNAME", self._name), ("CLIENT", "ID"))
-        told = [self._send(wire, _pack(command)) for command in greeting]
+        greeted = [self._send(wire, _pack(command)) for command in greeting]
         asked = [self._send(wire, _pack(command)) for command in (*ending, ("CLIENT", "INFO"))]
-        role = self._send(wire, _pack(("INFO", "replication")))
+        role = self._send(wire, _pack(("INFO", "replication", "cluster")))
         try:
-            *_, self.client_id = [await future for future in told]
+            *_, self.client_id = [await future for future in greeted]
             self._known_as = await _name_of(asked)
-            replication = await _told(role)
-            if self._primary and b"role:slave" in replication:
+            told = await _told(role)
+            self.clustered = b"cluster_enabled:1" in told
+            if self._primary and b"role:slave" in told and not self.clustered:  # there it says who is not
                 raise Unavailable(self._server, "it is a replica, and refuses writes")
-            self.server_id = replication.partition(b"master_replid:")[2][:40].decode(errors="replace")
+            self.server_id = told.partition(b"master_replid:")[2][:40].decode(errors="replace")
         finally:
-            for future in (*told, *asked, role):
+            for future in (*greeted, *asked, role):
                 _forget(future)
 
     def _keep_alive(self, wire: _Wire) -> None:
@@ -388,6 +415,7 @@ class Link:
     def _note_away(self, detail: str, *, refused: bool = False) -> None:
         """Logs one line when the server goes away (and there is one when it is back), however many callers try
         meanwhile. A refused login is logged as an error: somebody must mend it."""
+        self._tell_away()
         if not self._away and not self._closed:
             tell = log.error if refused else log.warning
             tell("redis is away", server=self._server, connection=self._name, reason=detail)

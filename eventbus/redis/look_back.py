@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from eventbus.event import Envelope, unix_ms
 from eventbus.redis import scripts
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 
 LOOK_BACK, LOOK_BACK_BYTES = 20_000, 128 * 2**20  # entries, and bytes of them, that a look goes through at the most
 PAGE, PAGE_BYTES = 1_000, 2**19  # how many of these one command looks at: it takes some milliseconds
@@ -24,25 +24,25 @@ class Looked(NamedTuple):
     newest: str
 
 
-async def look(link: Link, lane: str, ids: Collection[str], age: int) -> Looked:
+async def look(links: Links, lane: str, ids: Collection[str], age: int) -> Looked:
     """Looks for these events among entries that are at most `age` ms old, but not at entries that come in meanwhile.
 
     Raises Unavailable, or what the server refuses the look with."""
-    return await _look(link, lane, ids, age)
+    return await _look(links, lane, ids, age)
 
 
-async def look_since(link: Link, lane: str, ids: Collection[str], newest: str) -> Looked:
+async def look_since(links: Links, lane: str, ids: Collection[str], newest: str) -> Looked:
     """As `look`, among the entries behind the one with the id `newest`; among all entries, if that is ''."""
-    looked = await _look(link, lane, ids, f"({newest or '0-0'}")
+    looked = await _look(links, lane, ids, f"({newest or '0-0'}")
     return looked._replace(newest=looked.newest or newest)
 
 
-async def _look(link: Link, lane: str, ids: Collection[str], to: int | str) -> Looked:
+async def _look(links: Links, lane: str, ids: Collection[str], to: int | str) -> Looked:
     missing, found, newest = list(ids), set[str](), ""
     begin, entries, size = "+", 0, 0
     while missing and begin and entries < LOOK_BACK and size < LOOK_BACK_BYTES:
         page = min(PAGE, LOOK_BACK - entries)
-        reply = await scripts.call(link, scripts.LOOK((lane,), begin, to, page, PAGE_BYTES, *missing))
+        reply = await scripts.call(links, scripts.LOOK((lane,), begin, to, page, PAGE_BYTES, *missing))
         begin, count, bytes_, top, places = reply
         begin, entries, size, newest = begin.decode(), entries + count, size + bytes_, newest or top.decode()
         here = {missing[place - 1] for place in places}

@@ -14,8 +14,9 @@ from eventbus.redis import scripts
 from eventbus.redis.append_again import Repeating
 from eventbus.redis.commands import command, xadd
 from eventbus.redis.keys import due_pattern, stream_keys, stream_of_due
-from eventbus.redis.link import Link, Reply
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.links import Command, Links, Reply
+from eventbus.redis.scanning import keys_like
+from eventbus.redis.scripts import ms
 from eventbus.redis.shared_look import Wait
 
 PROMOTE_BATCH = 500
@@ -29,10 +30,10 @@ log = get_logger("eventbus.redis")
 class Publishing:
     """What RedisTransport.append does."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str) -> None:
+        self._links = links
         self._namespace = namespace
-        self._repeating = Repeating(link, namespace)
+        self._repeating = Repeating(links, namespace)
         self._ticks: set[tuple[str, int]] = set()
         self._promotions = Background("promotions")
 
@@ -46,12 +47,12 @@ class Publishing:
         if item.later:
             return None
         if item.once is None:
-            return self._link.begin(*xadd(self._namespace, item))
-        return scripts.begin(self._link, command(self._namespace, item))
+            return self._links.begin(*xadd(self._namespace, item))
+        return scripts.begin(self._links, command(self._namespace, item))
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:
         """In one write."""
-        replies = await scripts.each(self._link, [command(self._namespace, item) for item in outgoing])
+        replies = await scripts.each(self._links, [command(self._namespace, item) for item in outgoing])
         return self._told(outgoing, [0 if isinstance(reply, bytes) else reply for reply in replies])
 
     async def repeat(self, outgoing: Sequence[Outgoing]) -> list[Status]:
@@ -66,20 +67,13 @@ class Publishing:
         names = [stream] if stream is not None else await self._scheduling()
         keys = [stream_keys(self._namespace, name) for name in names]
         where = [(each.due, each.scheduled, each.counts) for each in keys]
-        taken = await scripts.run_all(self._link, [scripts.CANCEL(each, event_id) for each in where])
+        taken = await scripts.run_all(self._links, [scripts.CANCEL(each, event_id) for each in where])
         return any(taken)
 
     async def _scheduling(self) -> list[str]:
         """The streams that have something scheduled."""
-        found: set[str] = set()
-        cursor = "0"
-        while True:
-            cursor, keys = await self._link.execute(
-                "SCAN", cursor, "MATCH", due_pattern(self._namespace), "COUNT", 1000
-            )
-            found.update(stream_of_due(self._namespace, key.decode()) for key in keys)
-            if int(cursor) == 0:
-                return sorted(found)
+        pages = keys_like(self._links, due_pattern(self._namespace))
+        return sorted({stream_of_due(self._namespace, key.decode()) async for keys in pages for key in keys})
 
     def _promote_in_time(self, outgoing: Sequence[Outgoing], waits: Sequence[Wait]) -> None:
         """Promotes from here, if this process lives so long, events that are due before a worker may next look at the
@@ -99,7 +93,7 @@ class Publishing:
 
     async def _promote(self, stream: str) -> None:
         with suppress(EventBusError):  # the workers will do it
-            promoted(stream, await scripts.call(self._link, promotion(self._namespace, stream)))
+            promoted(stream, await scripts.call(self._links, promotion(self._namespace, stream)))
 
 
 def promotion(namespace: str, stream: str) -> Command:

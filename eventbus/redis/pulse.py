@@ -24,6 +24,7 @@ from eventbus.errors import EventBusError
 from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import supervise
 from eventbus.redis.link import Link
+from eventbus.redis.router import Router
 
 LOOKS = 8  # in a lease
 LONGEST_PAUSE, SHORTEST_PAUSE = 1.0, 0.05  # seconds between looks
@@ -36,7 +37,7 @@ log = get_logger("eventbus.redis")
 
 
 class Pulse:
-    """Of one server. `watch` begins it; before, and for some time after, nothing is known.
+    """Of one server, or of one node of a cluster. `watch` begins it; before, and for some time after, nothing is known.
 
     `steps_back`: how often its clock was seen to be set back. What was delivered before then seems to be of the future.
     """
@@ -61,9 +62,14 @@ class Pulse:
         if self._looking is None:
             self._looking = asyncio.create_task(supervise("pulse", self._look_on), name="pulse")
 
-    async def close(self) -> None:
+    def stop(self) -> None:
+        """Look no more."""
         if self._looking is not None:
             self._looking.cancel()
+
+    async def close(self) -> None:
+        self.stop()
+        if self._looking is not None:
             await asyncio.wait([self._looking])
 
     def age_needed(self, lease: float) -> float | None:
@@ -128,6 +134,36 @@ class Pulse:
             server=self._server,
             seconds=round(ahead if ahead > behind else -behind, 1),
         )
+
+
+class Pulses:
+    """One for each server that has something of a subscription."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._lease = math.inf
+        self._of: dict[Link, Pulse] = {}
+
+    def watch(self, key: str, lease: float) -> None:
+        """Look at all of them, and at the server that has this key, often enough for leases of so many seconds."""
+        self._lease = min(self._lease, lease)
+        for pulse in (*self._of.values(), self.of(key)):
+            pulse.watch(lease)
+
+    def of(self, key: str) -> Pulse:
+        """Of the server that has this key. Where that is another one than before, nothing is known yet."""
+        link = self._router.at(key)
+        pulse = self._of.get(link)
+        if pulse is None:
+            for gone in [each for each in self._of if each.closed]:
+                self._of.pop(gone).stop()
+            pulse = self._of[link] = Pulse(link, self._router.where.name)
+            if self._lease < math.inf:
+                pulse.watch(self._lease)
+        return pulse
+
+    async def close(self) -> None:
+        await asyncio.gather(*(pulse.close() for pulse in self._of.values()))
 
 
 def _loop_time() -> float:

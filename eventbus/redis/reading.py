@@ -14,9 +14,12 @@ from eventbus.contract.priorities import LANES, shares
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts, settling
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
-from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.link import Link
+from eventbus.redis.links import Links, Redirected, Reply, ReplyError
+from eventbus.redis.router import Router
 
 GIVEN_BACK = 10_000  # entries of a lane that a cancelled worker gives back at the most; the leases of the rest run out
+ON_THE_WAY = 0.1  # seconds between looks at a stream that is being moved to another node
 _ENOUGH = 3 * len(LANES)  # a credit of which one event of each other lane is a small part
 
 Entry = tuple[str, Sequence[bytes]]  # its name, see eventbus.redis.keys, and field, value, …
@@ -28,14 +31,14 @@ class Reader:
     """A subscription's own connection, and what it has handed out and not seen settled.
 
     link    the connection whose reads block
-    others  the connection that settles and reclaims; a command over it sees the effect of all that were sent before it
+    others  the connections that settle and reclaim; a command over them sees the effect of all that were sent before it
     """
 
-    def __init__(self, subscription: Subscription, namespace: str, link: Link, others: Link) -> None:
+    def __init__(self, subscription: Subscription, namespace: str, link: Link, others: Router) -> None:
         self.subscription = subscription
         self.link = link
         self.quiet_until = 0.0  # loop time; before, nothing of the group can be reclaimed but what is parked
-        self.brought_back: int | None = None  # see eventbus.redis.reclaiming
+        self.brought_back: object = None  # see eventbus.redis.reclaiming
         self.held: dict[str, Delivery] = {}  # by its entry
         self.lost: set[str] = set()  # those of `held` that others may have by now: not renewed in time
         self.cut = False  # a reply that may have handed something out was not waited for
@@ -60,6 +63,8 @@ class Reader:
         except asyncio.CancelledError:
             self.cut = True
             raise
+        except Redirected as told:
+            entries = await self._look_elsewhere(told, credit)
         except ReplyError as error:
             await create_group(self._others, self._namespace, self.subscription, error)
             return []
@@ -86,7 +91,7 @@ class Reader:
             return
         _, group, consumer, *_ = subscription = self.subscription
         if self.link.connected:
-            await self._others.execute("CLIENT", "UNBLOCK", self.link.client_id)
+            await self._others.beside(self.link).execute("CLIENT", "UNBLOCK", self.link.client_id)
             await self.link.execute("PING")  # what was sent before has been answered when this is
         pages = await self._others.pipeline(
             [("XPENDING", lane, group, "-", "+", GIVEN_BACK, consumer) for lane in self._lanes]
@@ -102,12 +107,25 @@ class Reader:
     async def _look(self, credit: int) -> list[Entry]:
         if self._full is not None and credit >= _ENOUGH:
             return await self._look_at_one(self._full, credit)
-        _, group, consumer, *_ = self.subscription
-        command = scripts.READ(self._lanes, group, consumer, credit, *shares(credit))
-        entries = [(entry.decode(), fields) for entry, fields in await scripts.call(self.link, command)]
+        entries = await self._take(self.link, credit)
         self._dry = len(entries) < credit
         priorities = {priority_of(entry) for entry, _ in entries}
         self._full = priorities.pop() if len(priorities) == 1 and not self._dry else None
+        return entries
+
+    async def _take(self, links: Links, credit: int) -> list[Entry]:
+        _, group, consumer, *_ = self.subscription
+        command = scripts.READ(self._lanes, group, consumer, credit, *shares(credit))
+        return [(entry.decode(), fields) for entry, fields in await scripts.call(links, command)]
+
+    async def _look_elsewhere(self, told: Redirected, credit: int) -> list[Entry]:
+        """The stream is on another node, or on its way there. The next read connects to whoever has it by then."""
+        self._others.correct(told)
+        self.link.leave("the stream is on another node")
+        self._dry, self._full = False, None
+        entries = await self._take(self._others, credit)
+        if not entries:
+            await asyncio.sleep(ON_THE_WAY)
         return entries
 
     async def _look_at_one(self, priority: int, credit: int) -> list[Entry]:
@@ -129,11 +147,16 @@ class Reader:
         return elsewhere + here
 
     async def _wait(self, count: int, wait: float) -> list[Entry]:
-        reply = await self.link.execute(
-            *("XREADGROUP", "GROUP", self.subscription.group, self.subscription.consumer, "COUNT", count),
-            *("BLOCK", max(1, scripts.ms(wait)), "STREAMS"),  # BLOCK 0 means for ever
-            *(self._lanes + (">",) * len(self._lanes)),
-        )
+        try:
+            reply = await self.link.execute(
+                *("XREADGROUP", "GROUP", self.subscription.group, self.subscription.consumer, "COUNT", count),
+                *("BLOCK", max(1, scripts.ms(wait)), "STREAMS"),  # BLOCK 0 means for ever
+                *(self._lanes + (">",) * len(self._lanes)),
+            )
+        except ReplyError as error:
+            if not str(error).startswith("UNBLOCKED"):
+                raise
+            return await self._look(count)  # the key is gone, or on another node of a cluster: this tells which
         entries = _named(reply)
         self._dry = len(entries) < count
         return entries
@@ -192,12 +215,12 @@ def count_of(value: bytes | None) -> int:
     return int(value) if value and value.isdigit() and len(value) < 10 else 0
 
 
-async def create_group(link: Link, namespace: str, subscription: Subscription, error: ReplyError) -> None:
+async def create_group(links: Links, namespace: str, subscription: Subscription, error: ReplyError) -> None:
     """Creates the group at the beginning of each lane: one that was lost, with its stream or alone, misses nothing when
     it comes back. Raises `error` if it is not about a group that is missing."""
-    if not str(error).startswith(("NOGROUP", "UNBLOCKED", "ERR no such key")):
+    if not str(error).startswith(("NOGROUP", "ERR no such key")):
         raise error
     keys = stream_keys(namespace, subscription.stream)
-    made = await scripts.call(link, scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), subscription.group))
+    made = await scripts.call(links, scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), subscription.group))
     if made:
         log.warning("group created", stream=subscription.stream, group=subscription.group)

@@ -9,11 +9,11 @@ from eventbus.contract.delivery import Delivery, Reclaimed, Subscription
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
-from eventbus.redis.link import Link, Reply, ReplyError
+from eventbus.redis.links import Command, Links, Reply, ReplyError
 from eventbus.redis.publishing import promoted, promotion
-from eventbus.redis.pulse import Pulse
+from eventbus.redis.pulse import Pulse, Pulses
 from eventbus.redis.reading import Reader, create_group, failure_count
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.scripts import ms
 
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
@@ -26,18 +26,20 @@ log = get_logger("eventbus.redis")
 class Reclaiming:
     """What RedisTransport.reclaim does, for all subscriptions of a process."""
 
-    def __init__(self, link: Link, namespace: str, pulse: Pulse, timeout: float) -> None:
+    def __init__(self, links: Links, namespace: str, pulses: Pulses, timeout: float) -> None:
         """`timeout`: seconds after which nobody waits for an answer any more."""
-        self._link = link
-        self._pulse = pulse
+        self._links = links
+        self._pulses = pulses
         self._timeout = timeout
         self._namespace = namespace
         self._schedules: dict[str, _Schedule] = {}
 
     async def reclaim(self, reader: Reader, credit: int, *, suspect: bool = False) -> Reclaimed:
         """What RedisTransport.reclaim does."""
-        await self._link.ready()
         subscription = reader.subscription
+        key = stream_keys(self._namespace, subscription.stream).stream
+        await self._links.ready(key)
+        pulse = self._pulses.of(key)
         now = asyncio.get_running_loop().time()
         schedule = self._schedules.setdefault(subscription.stream, _Schedule(subscription.stream))
         promoting = now >= schedule.look_at  # one look serves all groups of the stream
@@ -45,18 +47,18 @@ class Reclaiming:
         if quiet and not await self._peek(subscription, schedule if promoting else None):
             next_due = None if schedule.due is None else max(0.0, schedule.due - now)
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
-        await self._bring_back(reader)
-        commands = [self._reclamation(subscription, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
+        await self._bring_back(reader, pulse)
+        commands = [self._reclamation(subscription, pulse, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
         try:
-            reclaimed, *answers = await scripts.run(self._link, commands)
+            reclaimed, *answers = await scripts.run(self._links, commands)
         except BaseException:  # cancelled, too
             reader.cut = True
             raise
         for answer in answers:
             schedule.note(answer, now)
         if isinstance(reclaimed, ReplyError):
-            await create_group(self._link, self._namespace, subscription, reclaimed)
+            await create_group(self._links, self._namespace, subscription, reclaimed)
             return Reclaimed(next_due=0.0)
         due_ms, suspects, taken, pending = scripts.checked([reclaimed])[0]
         # Nothing is pending: leases that begin from now on hold until then, and a peek finds what is parked meanwhile.
@@ -75,10 +77,10 @@ class Reclaiming:
         self._schedules.pop(stream, None)
 
     def _reclamation(
-        self, subscription: Subscription, credit: int, suspect: bool, left_alone: Sequence[str]
+        self, subscription: Subscription, pulse: Pulse, credit: int, suspect: bool, left_alone: Sequence[str]
     ) -> Command:
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
-        age, meant = self._pulse.age_needed(subscription.lease), self._pulse.server_ms()
+        age, meant = pulse.age_needed(subscription.lease), pulse.server_ms()
         known = age is not None and meant is not None
         return scripts.RECLAIM(
             (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
@@ -88,15 +90,15 @@ class Reclaiming:
             *left_alone,
         )
 
-    async def _bring_back(self, reader: Reader) -> None:
+    async def _bring_back(self, reader: Reader, pulse: Pulse) -> None:
         """Restarts leases that end too late. When a server's clock is set back, leases that were renewed before seem to
         be renewed in the future, and so last too long. Each process looks for them when it begins, and whenever it sees
-        the clock set back."""
-        seen = self._pulse.steps_back
+        the clock set back, or meets another server's."""
+        seen = pulse, pulse.steps_back
         if reader.brought_back != seen:
-            restarted = await restart_leases(self._link, self._namespace, reader.subscription)
+            restarted = await restart_leases(self._links, self._namespace, reader.subscription)
             reader.brought_back = seen
-            if restarted and seen:
+            if restarted and pulse.steps_back:
                 log.info("leases dated in the future begin now", group=reader.subscription.group, count=restarted)
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
@@ -104,24 +106,24 @@ class Reclaiming:
         keys = [group_keys(self._namespace, subscription.stream, subscription.group).retry]
         if schedule is not None:
             keys.append(stream_keys(self._namespace, subscription.stream).due)
-        something = await self._link.execute("EXISTS", *keys)
+        something = await self._links.execute("EXISTS", *keys)
         if schedule is not None and not something:
             schedule.note([-1, []], asyncio.get_running_loop().time())
         return bool(something)
 
 
-async def restart_leases(link: Link, namespace: str, subscription: Subscription) -> int:
+async def restart_leases(links: Links, namespace: str, subscription: Subscription) -> int:
     """Let the leases that end too late begin now, whosever they are; returns how many."""
     restarted, group = 0, subscription.group
     lanes = stream_keys(namespace, subscription.stream).lanes
-    summaries = await link.pipeline([("XPENDING", lane, group) for lane in lanes])
+    summaries = await links.pipeline([("XPENDING", lane, group) for lane in lanes])
     for lane, summary in zip(lanes, summaries, strict=True):
         holders = [] if isinstance(summary, Exception) else summary[3] or []  # no group yet: whoever reads makes it
         for consumer, _ in holders:
             start = b"" if consumer == PARKED.encode() else b"-"
             while start:
                 command = scripts.RESTART((lane,), group, consumer, start, RESTART_PAGE)
-                start, found = await scripts.call(link, command)
+                start, found = await scripts.call(links, command)
                 restarted += found
     return restarted
 

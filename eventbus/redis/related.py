@@ -10,7 +10,7 @@ from eventbus.errors import CodecError
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 
 NEWEST = 200  # entries of each lane that are looked at: the server does nothing else meanwhile
 FIRST = 1_000  # scheduled events that are looked at, the first due of each stream
@@ -18,9 +18,9 @@ LEAN = 16_384  # bytes of data; an event that has more is told without its data
 
 
 async def related(
-    link: Link, namespace: str, correlation_id: str, streams: Collection[str] | None = None
+    links: Links, namespace: str, correlation_id: str, streams: Collection[str] | None = None
 ) -> list[Related]:
-    names = await find_streams(link, namespace) if streams is None else streams
+    names = await find_streams(links, namespace) if streams is None else streams
     attribute = f'"correlationId":{orjson.dumps(correlation_id).decode()}'
     found: list[Related] = []
     for name in names:  # one after the other: others have their turn in between
@@ -28,7 +28,7 @@ async def related(
         command = scripts.RELATED(
             (*keys.lanes, keys.due, keys.scheduled), correlation_id, attribute, NEWEST, FIRST, LEAN
         )
-        for wait, fields in await scripts.call(link, command):
+        for wait, fields in await scripts.call(links, command):
             try:
                 envelope = decode(pairs(fields))
             except CodecError:

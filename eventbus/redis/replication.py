@@ -6,14 +6,15 @@ acknowledge, and all of that is gone when it comes back as a replica. With `min-
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import EventBusError
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
-from eventbus.redis.address import Where
 from eventbus.redis.link import CONNECT_TIMEOUT, Link
+from eventbus.redis.links import Links
+from eventbus.redis.router import Router
 
 REMEDY = (
     "on the primary and each replica: redis-cli CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2; "
@@ -28,21 +29,57 @@ log = get_logger("eventbus.redis")
 
 
 class Replicas:
-    """Waits until replicas have what was written before, on a connection of its own: WAIT keeps a connection from all
-    else. One wait at a time; those who come meanwhile share the next.
+    """Waits until replicas have what was written before, on connections of its own: WAIT keeps one from all else.
+
+    In a cluster each primary has replicas of its own: what counts is the fewest that any of those asked has."""
+
+    def __init__(self, router: Router, namespace: str, affinity: Affinity) -> None:
+        self._router = router
+        self._channel = f"{namespace}:waits"
+        self._affinity = affinity
+        self._waits: dict[Link, _Waits] = {}
+
+    async def have(self, count: int, keys: Collection[str]) -> int:
+        """How many replicas have what was written under these keys: `count`, or fewer after WAIT seconds; 0 if nobody
+        can say."""
+        asked = {self._router.at(key): key for key in keys}
+        return min(
+            await asyncio.gather(*(self._at(link, key).have(count, link.server_id) for link, key in asked.items()))
+        )
+
+    def _at(self, link: Link, key: str) -> "_Waits":
+        waits = self._waits.get(link)
+        if waits is None:
+            where, timeout = self._router.where_is(key), WAIT + CONNECT_TIMEOUT
+            own = Link(where, timeout=timeout, name="eventbus-replicas", affinity=self._affinity)
+            waits = self._waits[link] = _Waits(own, self._channel)
+        return waits
+
+    def follow(self) -> None:
+        """See Link.follow."""
+        for waits in self._waits.values():
+            waits.link.follow()
+
+    async def close(self) -> None:
+        """Who still waits is told 0: the event is stored, and nobody asks any more who has it."""
+        await asyncio.gather(*(waits.close() for waits in self._waits.values()))
+
+
+class _Waits:
+    """At one server. One wait at a time; those who come meanwhile share the next.
 
     channel  where something is sent right before: a wait is for what its own connection has written, and for all that
              was written before that"""
 
-    def __init__(self, where: Where, channel: str, affinity: Affinity) -> None:
-        self.link = Link(where, timeout=WAIT + CONNECT_TIMEOUT, name="eventbus-replicas", affinity=affinity)
+    def __init__(self, link: Link, channel: str) -> None:
+        self.link = link
         self._channel = channel
         self._turn = asyncio.Lock()
         self._next: dict[int, asyncio.Task[tuple[int, str]]] = {}  # by what is wanted: not begun yet
         self._waits: set[asyncio.Task[tuple[int, str]]] = set()  # those, and the one that is under way
 
     async def have(self, count: int, primary: str) -> int:
-        """How many replicas of this primary have it: `count`, or fewer after WAIT seconds; 0 if nobody can say."""
+        """See Replicas.have; 0 if it is not this primary any more."""
         if count not in self._next:
             self._next[count] = wait = asyncio.create_task(self._wait(count))
             self._waits.add(wait)
@@ -60,7 +97,6 @@ class Replicas:
             return (0, "") if isinstance(got, EventBusError) else (got, self.link.server_id)
 
     async def close(self) -> None:
-        """Who still waits is told 0: the event is stored, and nobody asks any more who has it."""
         await self.link.close()
         if self._waits:
             await asyncio.wait(self._waits)
@@ -89,15 +125,15 @@ def examine(info: Mapping[str, str], needed: int | None) -> Iterator[Finding]:
         yield Finding("replicas", Severity.OK, f"{len(replicas)}, in step")
 
 
-async def needed_replicas(link: Link) -> int | None:
+async def needed_replicas(links: Links) -> int | None:
     """How many replicas must be there for the primary to take writes; None if it does not tell this login."""
-    [found] = await link.pipeline([("CONFIG", "GET", "min-replicas-to-write")])
+    [found] = await links.pipeline([("CONFIG", "GET", "min-replicas-to-write")])
     return None if isinstance(found, EventBusError) or not found else int(found[1])
 
 
-async def warn_unguarded(link: Link, server: str) -> None:
+async def warn_unguarded(links: Links, server: str) -> None:
     """One line if a failover can lose what was acknowledged."""
-    if await needed_replicas(link) == 0:
+    if await needed_replicas(links) == 0:
         log.warning(
             "a failover can lose what was acknowledged: the primary takes writes that no replica has",
             server=server,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.redis.keys import NAMESPACE, channel_name
-from eventbus.redis.link import Argument, Link, Reply, ReplyError
+from eventbus.redis.links import Argument, Links, Reply, ReplyError
 
 CONTAINERS = {"CLIENT", "XGROUP", "XINFO"}  # a right for each of their commands
 NOBODY = 2**62  # the number of a connection that no server has
@@ -29,10 +29,10 @@ def remedy(namespace: str) -> str:
     return f"redis-cli ACL SETUSER … {' '.join(repr(rule) for rule in rules(namespace))}"
 
 
-async def examine(link: Link, namespace: str) -> Finding:
+async def examine(links: Links, namespace: str) -> Finding:
     """Tries every command, and removes the keys that it made."""
-    probes = list(probes_of(namespace, link.database))
-    replies = await link.pipeline(probes)
+    probes = list(probes_of(namespace, links.database))
+    replies = await links.pipeline(probes)
     refused = [_name(probe, reply, namespace) for probe, reply in zip(probes, replies, strict=True) if _refused(reply)]
     if refused:
         told = f"this login may not {', '.join(dict.fromkeys(refused))}"

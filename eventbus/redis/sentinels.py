@@ -15,9 +15,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from eventbus.contract.inspection import Finding, Severity
@@ -25,12 +22,11 @@ from eventbus.errors import ConfigurationError, Unavailable, hide_password
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Address
 from eventbus.redis.notices import listen
+from eventbus.redis.polling import ask, briefly
 
 ENOUGH = 3  # sentinels: of two, one alone cannot agree on anything
 SCHEMES = ("redis+sentinel", "rediss+sentinel")
 PORT = 26379
-ANSWER_TIMEOUT = 1.0  # seconds for a sentinel's answer
-SHORTLY = 0.2  # seconds for which the others are waited for, once most have answered
 CHECK_EVERY = 5.0  # seconds between looks, should news have been lost
 BELIEVED = 30.0  # seconds for which what was once told with a higher number is believed, whatever is told since
 
@@ -68,6 +64,11 @@ class Sentinels:
         self.moves = 0
         self._known: _Told | None = None
         self._confirmed = 0.0  # loop time of the last answer that had the number of `_known`
+
+    @property
+    def seeds(self) -> Sequence[Address]:
+        """None: what the sentinels watch is no cluster."""
+        return ()
 
     @property
     def url(self) -> str:
@@ -152,25 +153,12 @@ class Sentinels:
 
     async def _ask(self) -> _Told:
         """The newest answer of all that come in time; when most have come, the others are waited for only SHORTLY."""
-        asked = [asyncio.create_task(self._ask_one(sentinel)) for sentinel in self._sentinels]
-        try:
-            left: float | None = None
-            while left is None and not all(task.done() for task in asked):
-                if 2 * len(_answers(asked)) > len(asked):
-                    left = SHORTLY
-                waiting = [task for task in asked if not task.done()]
-                until = asyncio.FIRST_COMPLETED if left is None else asyncio.ALL_COMPLETED
-                await asyncio.wait(waiting, timeout=left, return_when=until)
-            told = _answers(asked)
-            errors = [task.exception() for task in asked if task.done()]
-        finally:
-            for task in asked:
-                task.cancel()
+        told, errors = await ask([self._ask_one(sentinel) for sentinel in self._sentinels])
         if told:
             return max(told)
         raise self._reason(errors)
 
-    def _reason(self, errors: Sequence[BaseException | None]) -> Exception:
+    def _reason(self, errors: Sequence[BaseException]) -> Exception:
         """Why nobody has answered."""
         unknown = [error for error in errors if isinstance(error, ResponseError)]
         if unknown and "No such master" in str(unknown[0]):
@@ -180,18 +168,9 @@ class Sentinels:
 
     async def _ask_one(self, sentinel: Address) -> _Told:
         """Raises RedisError or OSError."""
-        client = Redis.from_url(
-            sentinel.url,
-            protocol=2,
-            socket_timeout=ANSWER_TIMEOUT,
-            socket_connect_timeout=ANSWER_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
-        try:
+        async with briefly(sentinel) as client:
             state = cast(dict[str, Any], await client.sentinel_master(self._service))
             return _Told(int(state["config-epoch"]), state["ip"], int(state["port"]))
-        finally:
-            await client.aclose()
 
     # Addresses --------------------------------------------------------------------------------------------------------
 
@@ -224,7 +203,3 @@ def _divided(parts: SplitResult) -> tuple[str, dict[str, str]]:
     own = {name: value for name, value in given if name.startswith("sentinel_")}
     rest = urlencode([(name, value) for name, value in given if name not in own])
     return f"?{rest}" if rest else "", own
-
-
-def _answers(asked: Sequence[asyncio.Task[_Told]]) -> list[_Told]:
-    return [task.result() for task in asked if task.done() and task.exception() is None]

@@ -35,8 +35,8 @@ from eventbus.redis.keys import (
     session_keys,
     stream_keys,
 )
-from eventbus.redis.link import Argument, Link, Reply
-from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.links import Argument, Command, Links, Reply
+from eventbus.redis.scripts import moment, ms, unix
 
 NOTES = 500  # that are told at a time
 _FIELDS = (b"id", b"type", b"meta", b"data")
@@ -45,8 +45,8 @@ _FIELDS = (b"id", b"type", b"meta", b"data")
 class RedisLedger:
     """See eventbus.contract.session_store.Ledger."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str) -> None:
+        self._links = links
         self._namespace = namespace
 
     async def start(self, session: SessionId, metadata: Mapping[str, JsonValue], seconds: float) -> SessionState:
@@ -71,7 +71,7 @@ class RedisLedger:
 
     async def register(self, session: SessionId) -> int:
         note: int = await scripts.call(
-            self._link, scripts.SESSION_NOTE((committing_key(self._namespace),), _member(session))
+            self._links, scripts.SESSION_NOTE((committing_key(self._namespace),), _member(session))
         )
         return note
 
@@ -79,7 +79,7 @@ class RedisLedger:
         keys = session_keys(self._namespace, session)
         where = (keys.state, keys.active, keys.events, keys.additions)
         reply = await scripts.call(
-            self._link, scripts.SESSION_BEGIN(where, _judged(at), session.id, note, ms(NOTE_HOLDS))
+            self._links, scripts.SESSION_BEGIN(where, _judged(at), session.id, note, ms(NOTE_HOLDS))
         )
         return _state(session, reply), Run(session, reply[3])
 
@@ -90,7 +90,7 @@ class RedisLedger:
         ]
         where = (cursor_key(self._namespace, portion.stream, run.session), *lanes)
         bounds = (run.began, ms(RUN_HOLDS), portion.since, portion.until)
-        cursor: int = await scripts.call(self._link, scripts.SESSION_PUBLISH(where, *bounds, *fields))
+        cursor: int = await scripts.call(self._links, scripts.SESSION_PUBLISH(where, *bounds, *fields))
         if cursor < 0:
             raise Stale(f"session {run.session.id}: this commit began a day ago")
         return cursor
@@ -107,14 +107,14 @@ class RedisLedger:
         cursors: list[Command] = [
             ("PEXPIRE", cursor_key(self._namespace, stream, session), ms(CURSOR_HOLDS)) for stream in streams
         ]
-        await scripts.run_all(self._link, cursors)
-        await self._link.execute("ZREM", committing_key(self._namespace), _member(session))
+        await scripts.run_all(self._links, cursors)
+        await self._links.execute("ZREM", committing_key(self._namespace), _member(session))
 
     async def unfinished(self, after: float, interval: float) -> list[Note]:
         where = (committing_key(self._namespace), recovering_key(self._namespace))
-        if not await self._link.execute("ZCARD", where[0]):  # as nearly always: every process asks, again and again
+        if not await self._links.execute("ZCARD", where[0]):  # as nearly always: every process asks, again and again
             return []
-        flat = await scripts.call(self._link, scripts.SESSION_UNFINISHED(where, ms(after), ms(interval), NOTES))
+        flat = await scripts.call(self._links, scripts.SESSION_UNFINISHED(where, ms(after), ms(interval), NOTES))
         return [
             Note(_session(member.decode(errors="replace")), age / 1000)
             for member, age in zip(flat[::2], flat[1::2], strict=True)
@@ -131,7 +131,7 @@ class RedisLedger:
         if count < 1:  # to Redis a negative end is a place counted from the last event
             return []
         keys = session_keys(self._namespace, session)
-        packed = await self._link.execute("LRANGE", keys.events, start, start + count - 1)
+        packed = await self._links.execute("LRANGE", keys.events, start, start + count - 1)
         return [_unpack(each) for each in packed]
 
     async def set_aside(self, event: Unreadable) -> None:
@@ -142,18 +142,18 @@ class RedisLedger:
         told = f"it was collected in a session, and cannot be published: {event.reason}"
         letter = ("dead.group", "", "dead.error", told.encode(errors="backslashreplace"), "dead.attempts", 0)
         fields = [part for pair in event.fields.items() for part in pair]
-        await self._link.execute("XADD", stream_keys(self._namespace, stream).dead, "*", *fields, *letter)
+        await self._links.execute("XADD", stream_keys(self._namespace, stream).dead, "*", *fields, *letter)
 
     async def active(self, organization: str) -> int:
-        time = await self._link.execute("TIME")
+        time = await self._links.execute("TIME")
         now = int(time[0]) * 1000 + int(time[1]) // 1000
-        count: int = await self._link.execute(
+        count: int = await self._links.execute(
             "ZCOUNT", active_sessions_key(self._namespace, organization), f"({now}", "+inf"
         )
         return count
 
     async def _told(self, session: SessionId, command: Command) -> SessionState:
-        return _state(session, await scripts.call(self._link, command))
+        return _state(session, await scripts.call(self._links, command))
 
 
 def _state(session: SessionId, reply: Reply) -> SessionState:

@@ -8,8 +8,8 @@ from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead_letters, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
-from eventbus.redis.link import Link, Reply, ReplyError
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.links import Command, Links, Reply, ReplyError
+from eventbus.redis.scripts import ms
 
 ACK_BATCH = 500  # Lua unpacks at most some 8,000 values
 REST_BATCH = 100  # entries that are put off for a limit's sake, in one call
@@ -29,24 +29,24 @@ class Step(NamedTuple):
     entries: Sequence[str] = ()
 
 
-async def settle(link: Link, namespace: str, settlements: Sequence[Settlement]) -> list[Refusal]:
+async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> list[Refusal]:
     """In one write. Returns what was refused, each for itself. Raises Unavailable."""
     steps, refusals = _steps(namespace, settlements)
-    replies = await _run(link, [step.command for step in steps])
+    replies = await _run(links, [step.command for step in steps])
     for step, reply in zip(steps, replies, strict=True):
         if isinstance(reply, Exception):
-            error = await _explained(link, step, reply)
+            error = await _explained(links, step, reply)
             refusals += [Refusal(settlement, error) for settlement in _settled_by(step, settlements)]
     return refusals
 
 
-async def _explained(link: Link, step: Step, error: Exception) -> Exception:
+async def _explained(links: Links, step: Step, error: Exception) -> Exception:
     """The error to tell: it names the keys if some are of a wrong type. Somebody else has put these there, and only an
     operator can move them away."""
     if not isinstance(error, ReplyError) or "WRONGTYPE" not in str(error):
         return error
     keys = [str(key) for key in step.command[3 : 3 + int(step.command[2])]]
-    types: list[bytes | Exception] = await scripts.run(link, [("TYPE", key) for key in keys])
+    types: list[bytes | Exception] = await scripts.run(links, [("TYPE", key) for key in keys])
     foreign = [
         f"{key} is a {found.decode()} and should be a {_type_of(key)}: "
         f"move it away, e.g. with RENAME {key} {key}:foreign"
@@ -60,15 +60,15 @@ def _type_of(key: str) -> str:
     return _TYPES.get(key.rpartition(":")[2], "stream")
 
 
-async def _run(link: Link, commands: list[Command]) -> list[Reply]:
+async def _run(links: Links, commands: list[Command]) -> list[Reply]:
     """Replies in order, an error in place of each that was refused."""
     try:
-        return await scripts.run(link, commands)
+        return await scripts.run(links, commands)
     except EventBusError:
         raise
     except Exception as error:  # noqa: BLE001 - it is the reason of a refusal
         # One of them could not be made into bytes, and so none was sent.
-        return [error] if len(commands) == 1 else [reply for each in commands for reply in await _run(link, [each])]
+        return [error] if len(commands) == 1 else [reply for each in commands for reply in await _run(links, [each])]
 
 
 def _settled_by(step: Step, settlements: Sequence[Settlement]) -> Iterator[Settlement]:

@@ -18,24 +18,24 @@ from eventbus.contract.activity_stats import (
 )
 from eventbus.redis import scripts
 from eventbus.redis.keys import tally_keys
-from eventbus.redis.link import Link
-from eventbus.redis.scripts import Command, ms
+from eventbus.redis.links import Command, Links
+from eventbus.redis.scripts import ms
 
 
 class RedisTallies:
     """See eventbus.contract.activity_stats.Tallies."""
 
-    def __init__(self, link: Link, namespace: str) -> None:
-        self._link = link
+    def __init__(self, links: Links, namespace: str) -> None:
+        self._links = links
         self._namespace = namespace
 
     async def add(self, writer: str, number: int, shares: Sequence[Share]) -> None:
-        await scripts.run_all(self._link, [self._addition(writer, number, share) for share in shares])
+        await scripts.run_all(self._links, [self._addition(writer, number, share) for share in shares])
 
     async def read(self, organization: str | None, minutes: int) -> Found:
         keys = tally_keys(self._namespace, organization)
         look: list[Command] = [("TIME",), ("HVALS", keys.minutes), ("LRANGE", keys.failures, 0, FAILURES - 1)]
-        (seconds, micros), rows, failures = await scripts.run_all(self._link, look)
+        (seconds, micros), rows, failures = await scripts.run_all(self._links, look)
         now = moment_of(int(seconds) * 1000) + timedelta(microseconds=int(micros))
         sums = Sums()
         for row in rows:

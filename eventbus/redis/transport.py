@@ -31,20 +31,21 @@ from eventbus.redis import dead_letters, dedupe, explaining, inspection, limitin
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.keys import PARKED, channel_name, control_key, fired_key, group_keys, quota_key, stream_keys
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.link import Link
+from eventbus.redis.links import Command, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.publishing import Publishing, fate
-from eventbus.redis.pulse import Pulse
+from eventbus.redis.pulse import Pulses
 from eventbus.redis.reading import Reader
 from eventbus.redis.recent import RedisRecent
 from eventbus.redis.reclaiming import Reclaiming
 from eventbus.redis.records import RedisRecords
 from eventbus.redis.replication import Replicas, warn_unguarded
-from eventbus.redis.scripts import Command, moment, ms, unix
+from eventbus.redis.router import Router
+from eventbus.redis.scripts import moment, ms, unix
 from eventbus.redis.sentinels import Sentinels
 from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
-from eventbus.redis.where import locate
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 GIVE_BACK_TIMEOUT = 1.0  # seconds that a cancelled worker may take to give back what it has not seen
@@ -57,58 +58,49 @@ log = get_logger("eventbus.redis")
 
 
 class RedisTransport:
-    """One connection for all writes, and one for the blocking reads of each subscription."""
+    """One connection to each server for all writes, and one for the blocking reads of each subscription."""
 
     def __init__(
         self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, affinity: Affinity | None = None
     ) -> None:
-        self._where = locate(url)
         self._watching: asyncio.Task[None] | None = None
         self._affinity = affinity or Affinity()
         self._namespace = namespace
-        self._link = Link(self._where, timeout=timeout, name="eventbus-write", affinity=self._affinity)
+        self._router = Router(url, timeout=timeout, name="eventbus-write", affinity=self._affinity)
         self._readers: dict[Subscription, Reader] = {}
         self._told_of_refusal = False
-        self._pulse = Pulse(self._link, self._where.name)
-        self._reclaiming = Reclaiming(self._link, namespace, self._pulse, timeout)
-        self._publishing = Publishing(self._link, namespace)
-        self.records: Records = RedisRecords(self._link, self._where, namespace)
-        self.circuits: Circuits = RedisCircuits(self._link, namespace)
-        self.recent: Recent = RedisRecent(self._link, namespace)
-        self.tallies: Tallies = RedisTallies(self._link, namespace)
-        self.sessions: Ledger = RedisLedger(self._link, namespace)
-
-        self._replicas = Replicas(self._where, f"{namespace}:waits", self._affinity)
+        self._pulses = Pulses(self._router)
+        self._reclaiming = Reclaiming(self._router, namespace, self._pulses, timeout)
+        self._publishing = Publishing(self._router, namespace)
+        self.records: Records = RedisRecords(self._router, namespace)
+        self.circuits: Circuits = RedisCircuits(self._router, namespace)
+        self.recent: Recent = RedisRecent(self._router, namespace)
+        self.tallies: Tallies = RedisTallies(self._router, namespace)
+        self.sessions: Ledger = RedisLedger(self._router, namespace)
+        self._replicas = Replicas(self._router, namespace, self._affinity)
 
     async def connect(self) -> None:
-        server = await self._link.execute("INFO", "server")
-        memory = await self._link.execute("INFO", "memory")
-        version = _info(server, "redis_version")
-        if int(version.partition(".")[0] or 0) < 7:
-            raise ConfigurationError(f"Redis {version} is too old: 7.0 or any Valkey is needed")
-        policy = _info(memory, "maxmemory_policy")
-        if policy.startswith("allkeys"):
-            raise ConfigurationError(
-                f"maxmemory-policy is {policy!r}: Redis would drop whole streams without a word. "
-                "Set it with: redis-cli CONFIG SET maxmemory-policy noeviction"
-            )
-        if isinstance(self._where, Sentinels):
-            await warn_unguarded(self._link, self._where.name)
-            watch = partial(self._where.watch, self._leave)
-            self._watching = asyncio.create_task(supervise("sentinels", watch), name="sentinels")
+        nodes = await self._router.nodes()
+        await asyncio.gather(*(_check(node) for node in nodes))
+        if isinstance(self._router.where, Sentinels):
+            await warn_unguarded(nodes[0], self._router.where.name)
+        watch = partial(self._router.watch, self._follow)
+        self._watching = asyncio.create_task(supervise("servers", watch, endless=False), name="servers")
 
-    def _leave(self) -> None:
-        """The primary has moved: what the old one still acknowledges, it will lose."""
-        for link in (self._link, self._replicas.link, *(reader.link for reader in self._readers.values())):
-            link.leave("the primary has moved")
+    def _follow(self) -> None:
+        """Something is where it was not before: what an old primary still acknowledges, it will lose."""
+        self._router.follow()
+        self._replicas.follow()
+        for reader in self._readers.values():
+            reader.link.follow()
 
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         self._publishing.close()
-        await self._pulse.close()
-        await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._link.close())
+        await self._pulses.close()
+        await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._router.close())
         await self._replicas.close()
 
     # Publishing -------------------------------------------------------------------------------------------------------
@@ -123,7 +115,7 @@ class RedisTransport:
         return self._publishing.repeat(outgoing) if again else self._publishing.append(outgoing)
 
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
-        found: bytes | None = await self._link.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
+        found: bytes | None = await self._router.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
         return None if found is None else found.decode()
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
@@ -131,10 +123,10 @@ class RedisTransport:
 
     @property
     def primary(self) -> str:
-        return self._link.server_id
+        return self._router.server_id
 
-    async def replicated(self, count: int, primary: str) -> int:
-        return await self._replicas.have(count, primary)
+    async def replicated(self, count: int, streams: Collection[str]) -> int:
+        return await self._replicas.have(count, {stream_keys(self._namespace, stream).stream for stream in streams})
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
@@ -145,9 +137,10 @@ class RedisTransport:
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         readers = [self._readers[s] for s in subscriptions if s in self._readers]
-        commands: list[Command] = [("CLIENT", "UNBLOCK", reader.link.client_id) for reader in readers]
-        if commands:
-            replies = await self._link.pipeline(commands)
+        ends: dict[Link, list[Command]] = {}
+        for reader in readers:
+            ends.setdefault(self._router.beside(reader.link), []).append(("CLIENT", "UNBLOCK", reader.link.client_id))
+        for replies in await asyncio.gather(*(link.pipeline(commands) for link, commands in ends.items())):
             self._note_refusal(next((reply for reply in replies if isinstance(reply, ReplyError)), None))
 
     def _note_refusal(self, refusal: ReplyError | None) -> None:
@@ -177,7 +170,7 @@ class RedisTransport:
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         slices = _slices(deliveries)
-        replies = await scripts.run_all(self._link, [self._renewal(lane, entries) for lane, entries in slices])
+        replies = await scripts.run_all(self._router, [self._renewal(lane, entries) for lane, entries in slices])
         gone = {
             (subscription, entry.decode())
             for ((subscription, _), _), lost in zip(slices, replies, strict=True)
@@ -192,7 +185,7 @@ class RedisTransport:
         return [delivery for delivery in deliveries if (delivery.subscription, delivery.entry_id) in gone]
 
     def keeper(self) -> Keeper:
-        return Keeper(self._where, self._renewals)
+        return Keeper(self._router, self._renewals)
 
     def _renewals(self, deliveries: Sequence[Delivery]) -> list[Command]:
         """Called from the keeper's thread as well: it reads nothing that changes."""
@@ -206,7 +199,7 @@ class RedisTransport:
     # Settling ---------------------------------------------------------------------------------------------------------
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
-        refusals = await settling.settle(self._link, self._namespace, settlements)
+        refusals = await settling.settle(self._router, self._namespace, settlements)
         refused = {id(refusal.settlement.delivery) for refusal in refusals}
         reader = None
         for delivery, _ in settlements:
@@ -222,25 +215,25 @@ class RedisTransport:
     # Limits and controls ----------------------------------------------------------------------------------------------
 
     async def admit(self, requests: Sequence[Request], most: int) -> list[Answer]:
-        return await limiting.admit(self._link, self._namespace, requests, most)
+        return await limiting.admit(self._router, self._namespace, requests, most)
 
     async def stay(self, requests: Sequence[Request]) -> None:
-        await limiting.stay(self._link, self._namespace, requests)
+        await limiting.stay(self._router, self._namespace, requests)
 
     async def leave(self, requests: Sequence[Request]) -> None:
-        await limiting.leave(self._link, self._namespace, requests)
+        await limiting.leave(self._router, self._namespace, requests)
 
     async def spend(self, quota: str, limit: RateLimit, wanted: int) -> Spent:
-        return await limiting.spend(self._link, quota_key(self._namespace, quota), limit, wanted)
+        return await limiting.spend(self._router, quota_key(self._namespace, quota), limit, wanted)
 
     async def control(self, name: str, value: bytes | None) -> bool:
         key = control_key(self._namespace)
         if value is None:
-            return bool(await self._link.execute("HDEL", key, name))
-        return not await self._link.execute("HSET", key, name, value)
+            return bool(await self._router.execute("HDEL", key, name))
+        return not await self._router.execute("HSET", key, name, value)
 
     async def controls(self) -> Mapping[str, bytes]:
-        flat = await self._link.execute("HGETALL", control_key(self._namespace))
+        flat = await self._router.execute("HGETALL", control_key(self._namespace))
         return {name.decode(errors="backslashreplace"): value for name, value in pairs(flat).items()}
 
     # Housekeeping -----------------------------------------------------------------------------------------------------
@@ -248,7 +241,7 @@ class RedisTransport:
     async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
         keys = stream_keys(self._namespace, stream)
         entries, forgotten, dead_letters, missing, left, vanished = await scripts.call(
-            self._link,
+            self._router,
             scripts.TIDY(
                 (*keys.lanes, keys.groups, keys.dead, keys.counts, keys.due, keys.scheduled),
                 *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
@@ -262,70 +255,72 @@ class RedisTransport:
     async def forget_group(self, stream: str, group: str) -> bool:
         keys = stream_keys(self._namespace, stream)
         where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group), keys.counts)
-        return bool(await scripts.call(self._link, scripts.FORGET_GROUP(where, group)))
+        return bool(await scripts.call(self._router, scripts.FORGET_GROUP(where, group)))
 
     # Recurrence -------------------------------------------------------------------------------------------------------
 
     async def last_firing(self, stream: str, name: str) -> LastFiring:
         command = scripts.LAST_FIRING((fired_key(self._namespace, stream),), name, ms(FIRED_AHEAD))
-        now, due, instead = await scripts.call(self._link, command)
+        now, due, instead = await scripts.call(self._router, command)
         if instead:
             log.error(IMPOSSIBLE_FIRING, stream=stream, function=name, record=repr(instead), now=str(moment(now)))
         return LastFiring(moment(now), moment(due))
 
     async def fire(self, firing: Envelope, name: str, due: datetime) -> bool:
         keys = (stream_keys(self._namespace, firing.stream).stream, fired_key(self._namespace, firing.stream))
-        return bool(await scripts.call(self._link, scripts.FIRE(keys, name, unix(due), *encode(firing))))
+        return bool(await scripts.call(self._router, scripts.FIRE(keys, name, unix(due), *encode(firing))))
 
     # Dead letters, inspection and notices -----------------------------------------------------------------------------
 
     async def dead_letters(self, stream: str, *, after: str = "", limit: int = 100) -> list[DeadLetter]:
-        return await dead_letters.read(self._link, self._namespace, stream, after, limit)
+        return await dead_letters.read(self._router, self._namespace, stream, after, limit)
 
     async def dead_letter(self, stream: str, letter_id: str) -> DeadLetter | None:
-        return await dead_letters.find(self._link, self._namespace, stream, letter_id)
+        return await dead_letters.find(self._router, self._namespace, stream, letter_id)
 
     async def streams(self) -> list[str]:
-        return await dead_letters.streams(self._link, self._namespace)
+        return await dead_letters.streams(self._router, self._namespace)
 
     async def replay(self, letter: DeadLetter) -> bool:
-        return await dead_letters.replay(self._link, self._namespace, letter)
+        return await dead_letters.replay(self._router, self._namespace, letter)
 
     async def find_streams(self) -> list[str]:
-        return await inspection.find_streams(self._link, self._namespace)
+        return await inspection.find_streams(self._router, self._namespace)
 
     async def inspect(self, streams: Collection[str]) -> list[StreamState]:
-        return await inspection.read_streams(self._link, self._namespace, streams)
+        return await inspection.read_streams(self._router, self._namespace, streams)
 
     async def locate(self, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
-        return await explaining.explain(self._link, self._namespace, event_id, streams)
+        return await explaining.explain(self._router, self._namespace, event_id, streams)
 
     async def related(self, correlation_id: str, streams: Collection[str] | None = None) -> list[Related]:
-        return await related.related(self._link, self._namespace, correlation_id, streams)
+        return await related.related(self._router, self._namespace, correlation_id, streams)
 
     async def pending(self, stream: str, group: str, entry: str) -> GroupStanding | None:
-        return await explaining.pending(self._link, self._namespace, stream, group, entry)
+        return await explaining.pending(self._router, self._namespace, stream, group, entry)
 
     async def discard(self, letter: DeadLetter) -> bool:
-        return await dead_letters.discard(self._link, self._namespace, letter)
+        return await dead_letters.discard(self._router, self._namespace, letter)
 
     async def broadcast(self, channel: str, message: bytes) -> None:
-        await self._link.execute("PUBLISH", self._channel(channel), message)
+        await self._router.execute("PUBLISH", self._channel(channel), message)
 
     def listen(self, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
         self._affinity.check()
-        return listen(self._where, self._channel(channel), joined)
+        return listen(self._router.anywhere(), self._channel(channel), joined)
 
     def _channel(self, channel: str) -> str:
-        return channel_name(self._namespace, self._link.database, channel)
+        return channel_name(self._namespace, self._router.database, channel)
 
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
             name = f"eventbus-read-{subscription.group}"
-            link = Link(self._where, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
-            reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._link)
-            self._pulse.watch(subscription.lease)
+            key = stream_keys(self._namespace, subscription.stream).stream
+            where = self._router.where_is(key)
+            link = Link(where, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
+            reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._router)
+            self._pulses.watch(key, subscription.lease)
         return reader
 
 
@@ -336,6 +331,19 @@ def _slices(deliveries: Sequence[Delivery]) -> list[tuple[settling.Lane, list[st
         for lane, entries in settling.by_lane(deliveries).items()
         for start in range(0, len(entries), RENEW_BATCH)
     ]
+
+
+async def _check(node: Link) -> None:
+    """Raises ConfigurationError for a server that cannot be relied on."""
+    server, memory = await scripts.run_all(node, [("INFO", "server"), ("INFO", "memory")])
+    version, policy = _info(server, "redis_version"), _info(memory, "maxmemory_policy")
+    if int(version.partition(".")[0] or 0) < 7:
+        raise ConfigurationError(f"Redis {version} is too old: 7.0 or any Valkey is needed")
+    if policy.startswith("allkeys"):
+        raise ConfigurationError(
+            f"maxmemory-policy is {policy!r}: Redis would drop whole streams without a word. "
+            "Set it with: redis-cli CONFIG SET maxmemory-policy noeviction"
+        )
 
 
 def _info(section: bytes, name: str) -> str:

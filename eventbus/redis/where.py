@@ -1,9 +1,13 @@
 """What a URL of Redis means."""
 
+from eventbus.redis import seeds, sentinels
 from eventbus.redis.address import Address, Where
-from eventbus.redis.sentinels import SCHEMES, Sentinels
 
 
 def locate(url: str) -> Where:
-    """One server, or those that sentinels know. Raises ConfigurationError for what is no URL of these."""
-    return Sentinels(url) if url.partition("://")[0] in SCHEMES else Address(url)
+    """One server, those that sentinels know, or some nodes of a cluster. Raises ConfigurationError for what is no URL
+    of these."""
+    scheme = url.partition("://")[0]
+    if scheme in sentinels.SCHEMES:
+        return sentinels.Sentinels(url)
+    return seeds.Seeds(url) if scheme in seeds.SCHEMES else Address(url)

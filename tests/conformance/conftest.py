@@ -8,9 +8,9 @@ import pytest
 from eventbus.contract.broker import Broker
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.router import Router
 from tests import servers
-from tests.conformance.reach import connected
+from tests.conformance.reach import Everywhere, connected
 
 MEMORY = "memory"
 
@@ -34,11 +34,11 @@ async def transport(transport_name: str, redis_servers: Callable[[str], str]) ->
 
 
 @pytest.fixture
-async def raw(any_redis_url: str) -> AsyncIterator[Link]:
-    """To do to the server what nobody should."""
-    link = Link(any_redis_url, timeout=5, name="test")
-    yield link
-    await link.close()
+async def raw(any_redis_url: str) -> AsyncIterator[Router]:
+    """To do to the servers what nobody should."""
+    router = Everywhere(any_redis_url, timeout=5, name="test")
+    yield router
+    await router.close()
 
 
 @pytest.fixture

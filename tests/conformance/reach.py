@@ -6,8 +6,19 @@ from contextlib import asynccontextmanager
 from eventbus.contract.delivery import Subscription
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Argument, Links, Reply
+from eventbus.redis.router import Router
 from tests.waiting import eventually
+
+
+class Everywhere(Router):
+    """Does to all servers what a command does to a server: on a cluster as on one."""
+
+    async def execute(self, *command: Argument) -> Reply:
+        if command[0] not in {"KEYS", "CONFIG", "CLIENT", "FLUSHDB", "FLUSHALL", "INFO"}:
+            return await super().execute(*command)
+        replies = [await node.execute(*command) for node in await self.nodes()]
+        return sum(replies[1:], replies[0]) if command[0] in {"KEYS", "INFO"} else replies[0]
 
 
 @asynccontextmanager
@@ -26,13 +37,13 @@ async def steady(url: str, subscription: Subscription) -> AsyncIterator[RedisTra
         await transport.reclaim(subscription, 0)
 
         async def knows() -> bool:
-            return transport._pulse.age_needed(subscription.lease) == subscription.lease
+            return transport._pulses.of("").age_needed(subscription.lease) == subscription.lease
 
         await eventually(knows)
         yield transport
 
 
-async def blocked(raw: Link) -> bool:
+async def blocked(raw: Links) -> bool:
     """A client waits in a blocking read."""
     return b"\r\nblocked_clients:1\r\n" in await raw.execute("INFO", "clients")
 

@@ -15,7 +15,7 @@ from eventbus.contract.upkeep import Tidied
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.accounting import accounts
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import FAILED, consumer, envelope, outgoing, receive, reclaim, settle
@@ -27,11 +27,11 @@ DUE, BODIES = "eb:{order}:due", "eb:{order}:scheduled"
 KEEP_NOTHING = Retention(settled=0.0, settled_count=0)
 
 
-async def account(raw: Link, group: str = "billing") -> Account:
+async def account(raw: Links, group: str = "billing") -> Account:
     return next(each for each in await accounts(raw, "eb", "order") if each.group == group)
 
 
-async def missing(raw: Link, group: str = "billing") -> int | None:
+async def missing(raw: Links, group: str = "billing") -> int | None:
     return (await account(raw, group)).missing
 
 
@@ -55,7 +55,7 @@ async def held(redis_transport: RedisTransport) -> list[Delivery]:
 
 
 async def test_whatever_becomes_of_events_nothing_is_missed(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery]
 ) -> None:
     async def nothing_is_missed() -> None:
         for each in await accounts(raw, "eb", "order"):
@@ -92,32 +92,32 @@ async def test_whatever_becomes_of_events_nothing_is_missed(
     assert third is not None
 
 
-Plant = Callable[[Link, list[Delivery]], Awaitable[object]]
+Plant = Callable[[Links, list[Delivery]], Awaitable[object]]
 
 
-async def delete_waiting(raw: Link, _held: list[Delivery]) -> None:
+async def delete_waiting(raw: Links, _held: list[Delivery]) -> None:
     waiting = await raw.execute("XREVRANGE", LANE, "+", "-", "COUNT", 2)
     await raw.execute("XDEL", LANE, waiting[1][0])
 
 
-async def delete_last(raw: Link, _held: list[Delivery]) -> None:
+async def delete_last(raw: Links, _held: list[Delivery]) -> None:
     [[entry, _]] = await raw.execute("XREVRANGE", LANE, "+", "-", "COUNT", 1)
     await raw.execute("XDEL", LANE, entry)
 
 
-async def acknowledge(raw: Link, held: list[Delivery]) -> None:
+async def acknowledge(raw: Links, held: list[Delivery]) -> None:
     entry = next(delivery.entry_id for delivery in held if "@" not in delivery.entry_id)
     assert await raw.execute("XACK", LANE, "billing", entry) == 1
 
 
-async def skip(raw: Link, _held: list[Delivery]) -> None:
+async def skip(raw: Links, _held: list[Delivery]) -> None:
     await raw.execute("XREADGROUP", "GROUP", "billing", "foreign", "COUNT", 1, "STREAMS", LANE, ">")
     assert await raw.execute("XGROUP", "DELCONSUMER", LANE, "billing", "foreign") == 1
 
 
 @pytest.mark.parametrize("plant", [delete_waiting, delete_last, acknowledge, skip])
 async def test_one_event_that_vanishes_is_missed(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery], plant: Plant
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery], plant: Plant
 ) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
     assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
@@ -140,7 +140,7 @@ async def test_one_event_that_vanishes_is_missed(
 
 
 async def test_one_pending_event_that_is_deleted_is_missed_when_it_cannot_be_handed_out(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery]
 ) -> None:
     entry = next(delivery for delivery in held if "@" not in delivery.entry_id)
     await settle(redis_transport, [entry], Retry(0.0, FAILED))
@@ -150,7 +150,7 @@ async def test_one_pending_event_that_is_deleted_is_missed_when_it_cannot_be_han
 
 
 async def test_where_the_server_has_lost_count_what_waits_is_counted(
-    redis_transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+    redis_transport: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.redis.accounting.LOOK", 500)
     await redis_transport.append(outgoing(*range(2_500)))
@@ -173,7 +173,7 @@ async def later(transport: RedisTransport, *numbers: int, delay: float = 60.0) -
     return items
 
 
-async def come_due(transport: RedisTransport, raw: Link) -> None:
+async def come_due(transport: RedisTransport, raw: Links) -> None:
     for event_id in await raw.execute("ZRANGE", DUE, 0, -1):
         await raw.execute("ZADD", DUE, 1, event_id)
 
@@ -185,7 +185,7 @@ async def come_due(transport: RedisTransport, raw: Link) -> None:
 
 
 async def test_whatever_becomes_of_what_is_scheduled_nothing_is_missed(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     async def schedule() -> tuple[int | None, int, int]:
         found = await account(raw, SCHEDULE)
@@ -210,18 +210,18 @@ async def test_whatever_becomes_of_what_is_scheduled_nothing_is_missed(
     assert all(each.missing == 0 for each in await accounts(raw, "eb", "order"))
 
 
-async def delete_both(raw: Link, event_id: str) -> None:
+async def delete_both(raw: Links, event_id: str) -> None:
     await raw.execute("ZREM", DUE, event_id)
     await raw.execute("HDEL", BODIES, event_id)
 
 
-async def delete_the_body(raw: Link, event_id: str) -> None:
+async def delete_the_body(raw: Links, event_id: str) -> None:
     await raw.execute("HDEL", BODIES, event_id)
 
 
 @pytest.mark.parametrize("plant", [delete_both, delete_the_body])
 async def test_one_scheduled_event_that_vanishes_is_missed(
-    redis_transport: RedisTransport, raw: Link, plant: Callable[[Link, str], Awaitable[None]]
+    redis_transport: RedisTransport, raw: Links, plant: Callable[[Links, str], Awaitable[None]]
 ) -> None:
     items = await later(redis_transport, *range(20))
     assert (await redis_transport.tidy("order", KEEP_NOTHING)).vanished == ()
@@ -237,7 +237,7 @@ async def test_one_scheduled_event_that_vanishes_is_missed(
 
 @pytest.mark.parametrize("key", [DUE, BODIES])
 async def test_a_schedule_of_another_type_stops_no_housekeeping(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery], key: str
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery], key: str
 ) -> None:
     await raw.execute("SET", key, "somebody else's")
     await raw.execute("HSET", COUNTS, "scheduled", "many", "promoted", "1")
@@ -249,7 +249,9 @@ async def test_a_schedule_of_another_type_stops_no_housekeeping(
     assert (await account(raw, SCHEDULE)).missing == -1, "what is no number counts for nothing"
 
 
-async def test_what_was_scheduled_before_the_counting_is_not_missed(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_what_was_scheduled_before_the_counting_is_not_missed(
+    redis_transport: RedisTransport, raw: Links
+) -> None:
     await later(redis_transport, *range(3))
     await raw.execute("DEL", COUNTS)
     await later(redis_transport, 3)
@@ -260,7 +262,7 @@ async def test_what_was_scheduled_before_the_counting_is_not_missed(redis_transp
 
 
 async def test_a_dead_letter_that_vanishes_is_missed(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery]
 ) -> None:
     await settle(redis_transport, held[:1], Dead(FAILED, 1))
     [[letter, _]] = await raw.execute("XRANGE", "eb:{order}:dead", "-", "+", "COUNT", 1)
@@ -268,7 +270,7 @@ async def test_a_dead_letter_that_vanishes_is_missed(
     assert (await account(raw)).letters_missing == 1
 
 
-async def test_what_was_settled_before_the_counting_is_not_missed(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_what_was_settled_before_the_counting_is_not_missed(redis_transport: RedisTransport, raw: Links) -> None:
     """A version that did not count has worked here, with plain XACK, and dead letters are left of it."""
     await redis_transport.append(outgoing(*range(20)))
     deliveries = await receive(redis_transport, ANN, 12)
@@ -289,7 +291,7 @@ async def test_what_was_settled_before_the_counting_is_not_missed(redis_transpor
 
 
 async def test_a_stream_that_is_emptied_begins_anew(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery]
 ) -> None:
     for command in (("FLUSHALL",), ("DEL", LANE), ("XGROUP", "DESTROY", LANE, "billing")):
         await raw.execute(*command)
@@ -302,7 +304,7 @@ async def test_a_stream_that_is_emptied_begins_anew(
         assert (await redis_transport.tidy("order", Retention())).vanished == ()
 
 
-async def test_an_ack_whose_reply_was_lost_is_counted_once(any_redis_url: str, raw: Link) -> None:
+async def test_an_ack_whose_reply_was_lost_is_counted_once(any_redis_url: str, raw: Links) -> None:
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
         await transport.append(outgoing(1, 2))
         one, two = await receive(transport, ANN, 2)
@@ -315,7 +317,7 @@ async def test_an_ack_whose_reply_was_lost_is_counted_once(any_redis_url: str, r
 
 
 async def test_counts_of_another_type_stop_neither_settling_nor_housekeeping(
-    redis_transport: RedisTransport, raw: Link, held: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, held: list[Delivery]
 ) -> None:
     for garbage in (
         ("SET", COUNTS, "x"),

@@ -7,7 +7,7 @@ import pytest
 from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Circuit, CircuitState
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.waiting import in_a_span
 
 N8N = Circuit("n8n:ä:*", failures=3, pause=0.2, probe=0.3)
@@ -102,7 +102,7 @@ async def test_who_was_let_through_and_never_tells_is_not_waited_for(transport: 
 
 
 async def test_failures_long_ago_are_in_no_row_and_all_is_forgotten_in_the_end(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     await raw.execute("DEL", "eb:circuits")
     await fail(redis_transport, 2)
@@ -118,7 +118,7 @@ def test_a_circuit_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
         Circuit("n8n", **wrong)  # type: ignore[arg-type]
 
 
-async def test_what_is_no_state_says_nothing(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_what_is_no_state_says_nothing(redis_transport: RedisTransport, raw: Links) -> None:
     for garbage in ("x", "", "1 2", "1 2 3 x", "a b c d"):
         await raw.execute("DEL", "eb:circuits")
         await raw.execute("HSET", "eb:circuits", N8N.name, garbage, b"\xff", "1 0 0 5")

@@ -11,7 +11,7 @@ from eventbus.contract.delivery import Ack
 from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import consumer, envelope, nothing_left, numbers, outgoing, receive, settle
 from tests.waiting import eventually
 
@@ -151,7 +151,7 @@ async def _promoted(transport: Broker) -> bool:
 
 
 async def test_a_key_knows_its_own_event_when_the_stream_does_not_any_more(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     item = keyed(1)
     await redis_transport.append([item])

@@ -13,7 +13,7 @@ from eventbus.contract.retention import Retention
 from eventbus.contract.upkeep import Tidied
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing, receive, reclaim, settle
 
 ANN = consumer("ann")
@@ -97,7 +97,7 @@ def redis(redis_transport: RedisTransport) -> RedisTransport:
     return redis_transport
 
 
-async def test_a_lost_group_finds_everything_when_it_comes_back(redis: RedisTransport, raw: Link) -> None:
+async def test_a_lost_group_finds_everything_when_it_comes_back(redis: RedisTransport, raw: Links) -> None:
     """G5: destroyed by accident, it will be created again at the beginning."""
     await redis.append(outgoing(1, 2))
     await settle(redis, await receive(redis, ANN, 2), Ack())
@@ -117,7 +117,7 @@ async def test_settled_entries_are_kept_for_a_while(redis: RedisTransport) -> No
     assert (await redis.tidy(STREAM, Retention(settled=0.01))).entries == 100
 
 
-async def test_settled_entries_are_bounded_in_number(redis: RedisTransport, raw: Link) -> None:
+async def test_settled_entries_are_bounded_in_number(redis: RedisTransport, raw: Links) -> None:
     for number in range(300):
         await redis.append(outgoing(number))
     await settle(redis, await receive(redis, ANN, 300), Ack())
@@ -150,7 +150,7 @@ async def test_dead_letters_are_bounded_by_number_and_age(redis: RedisTransport)
     assert (await redis.tidy(STREAM, Retention(dead=0.01))).dead_letters == 4
 
 
-async def test_one_groups_dead_letters_push_no_others_out(redis: RedisTransport, raw: Link) -> None:
+async def test_one_groups_dead_letters_push_no_others_out(redis: RedisTransport, raw: Links) -> None:
     await redis.append(outgoing(*range(3)))
     await settle(redis, await receive(redis, BOB, 3), Dead(FAILED, 1))
     await redis.append(outgoing(*range(3, 700)))
@@ -167,7 +167,7 @@ async def test_one_groups_dead_letters_push_no_others_out(redis: RedisTransport,
     assert (await redis.tidy(STREAM, Retention(dead_count=2))).dead_letters == 4, "one of nobody, who has but one"
 
 
-async def test_an_entry_dated_ahead_keeps_no_stream_from_being_trimmed(redis: RedisTransport, raw: Link) -> None:
+async def test_an_entry_dated_ahead_keeps_no_stream_from_being_trimmed(redis: RedisTransport, raw: Links) -> None:
     """Entries that come behind it have its date: what is old is known by the order, and by the events' own ids."""
     await redis.append(outgoing(0))
     ahead = int(time.time() + 86_400) * 1000
@@ -187,7 +187,7 @@ async def test_an_entry_dated_ahead_keeps_no_stream_from_being_trimmed(redis: Re
 
 
 async def test_ahead_of_the_clock_what_may_be_published_again_is_kept(
-    redis: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+    redis: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 10_000)
     await raw.execute("XADD", KEYS.stream, f"{int(time.time() + 86_400) * 1000}-0", *encode(envelope(1)))
@@ -199,7 +199,7 @@ async def test_ahead_of_the_clock_what_may_be_published_again_is_kept(
     assert await redis.read(ANN, 10, 0.05) == []
 
 
-async def test_a_full_server_is_trimmed(redis: RedisTransport, raw: Link) -> None:
+async def test_a_full_server_is_trimmed(redis: RedisTransport, raw: Links) -> None:
     await redis.append(outgoing(*range(100)))
     await settle(redis, await receive(redis, ANN, 100), Ack())
     before = (await raw.execute("CONFIG", "GET", "maxmemory"))[1]

@@ -10,23 +10,23 @@ from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.inspection import find_streams, read_streams
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import FAILED, STREAM, consumer, envelope, outgoing, receive, settle
 
 ANN, BOB = consumer("ann"), consumer("bob")
 
 
-async def inspect(link: Link, stream: str = STREAM) -> StreamState:
-    [state] = await read_streams(link, "eb", [stream])
+async def inspect(links: Links, stream: str = STREAM) -> StreamState:
+    [state] = await read_streams(links, "eb", [stream])
     return state
 
 
-async def group(link: Link) -> GroupState:
-    [state] = (await inspect(link)).groups
+async def group(links: Links) -> GroupState:
+    [state] = (await inspect(links)).groups
     return state
 
 
-async def test_nothing_is_known_of_what_is_not_there(raw: Link) -> None:
+async def test_nothing_is_known_of_what_is_not_there(raw: Links) -> None:
     assert await read_streams(raw, "eb") == []
     assert await read_streams(raw, "eb", ["lead"]) == [StreamState("lead", 0, 0, 0)]
 
@@ -61,7 +61,7 @@ async def test_every_event_is_counted_where_it_is(transport: Broker) -> None:
         assert 0 <= age < 20
 
 
-async def test_the_lag_stays_known_when_what_is_settled_is_trimmed(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_the_lag_stays_known_when_what_is_settled_is_trimmed(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(*range(5)))
     await settle(redis_transport, await receive(redis_transport, ANN, 3), Ack())
     await raw.execute("XTRIM", stream_keys("eb", STREAM).stream, "MAXLEN", "=", 2)
@@ -69,7 +69,7 @@ async def test_the_lag_stays_known_when_what_is_settled_is_trimmed(redis_transpo
     assert (found.lag, found.backlog, found.pending) == (2, 2, 0)
 
 
-async def test_the_oldest_are_as_old_as_they_are(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_the_oldest_are_as_old_as_they_are(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(1))
     first = await receive(redis_transport, ANN)
     now = (await raw.execute("TIME"))[0]
@@ -90,7 +90,7 @@ async def test_the_oldest_are_as_old_as_they_are(redis_transport: RedisTransport
 
 
 async def test_a_lag_that_the_server_cannot_tell_is_unknown_and_the_backlog_counted(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     await redis_transport.append(outgoing(*range(5)))
     await receive(redis_transport, ANN, 1)
@@ -101,7 +101,7 @@ async def test_a_lag_that_the_server_cannot_tell_is_unknown_and_the_backlog_coun
     assert (found.lag, found.backlog) == (None, 3)
 
 
-async def test_streams_are_found_by_whatever_they_have(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_streams_are_found_by_whatever_they_have(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(1, stream="lead"))
     await redis_transport.append(outgoing(2, stream="mail", delay=60))
     await redis_transport.append(outgoing(3, stream="task"))
@@ -121,7 +121,7 @@ async def test_streams_are_found_by_whatever_they_have(redis_transport: RedisTra
     assert await find_streams(raw, "e*") == []
 
 
-async def test_an_inspection_changes_nothing(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_an_inspection_changes_nothing(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(1, 2))
     await receive(redis_transport, ANN, 1)
     await read_streams(raw, "eb")

@@ -8,7 +8,7 @@ import pytest
 from eventbus.contract.broker import Broker
 from eventbus.contract.delivery import Ack, Dead, Outcome, Release, Retry, Snooze
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 
 LEASE = 0.3
@@ -117,7 +117,7 @@ async def test_a_failure_of_who_had_lost_its_lease_is_added_to_those_since_then(
 
 
 async def test_the_late_ack_of_a_consumer_that_had_lost_its_lease_leaves_no_record(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     await redis_transport.append(outgoing(1, 2))
     zombies = await receive(redis_transport, ANN, 2)

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from eventbus.embedded.ports import free_port
 from eventbus.errors import ConfigurationError, Full, Unavailable
-from eventbus.redis.link import CONNECT_TIMEOUT, Link, ReplyError
+from eventbus.redis.link import CONNECT_TIMEOUT, Link
+from eventbus.redis.links import ReplyError
 from tests.proxy import Proxy
 from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch

@@ -13,7 +13,7 @@ from eventbus.contract.broker import Broker
 from eventbus.contract.states import Keep, Phase, Update
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport, notices
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.conftest import MEMORY
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
@@ -95,7 +95,7 @@ async def _tell(transport: Broker, notice: bytes) -> None:
     await transport.records.track("bakers", Keep(1, 1), [Update(uuid7(), "1", Phase.ACTIVE, {}, (notice,))])
 
 
-async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: RedisTransport, raw: Links) -> None:
     joined: asyncio.Queue[None] = asyncio.Queue()
     async with _hearing(redis_transport, "news", lambda: joined.put_nowait(None)) as heard:
         for number in range(3):

@@ -9,7 +9,7 @@ from eventbus.event import uuid7
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import STREAM, consumer, envelope, numbers, outgoing
 from tests.waiting import eventually
 
@@ -38,7 +38,7 @@ async def deliver(transport: RedisTransport | MemoryTransport, count: int) -> li
     return found
 
 
-async def test_what_cannot_be_delivered_keeps_no_other_back(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_what_cannot_be_delivered_keeps_no_other_back(redis_transport: RedisTransport, raw: Links) -> None:
     keys = stream_keys("eb", STREAM)
     wrong = [uuid7() for _ in KEPT]
     for event_id, kept in zip(wrong, KEPT, strict=True):
@@ -56,7 +56,7 @@ async def test_what_cannot_be_delivered_keeps_no_other_back(redis_transport: Red
     assert await raw.execute("EXISTS", keys.dead) == 1
 
 
-async def test_a_lane_that_takes_nothing_keeps_back_no_other_lane(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_lane_that_takes_nothing_keeps_back_no_other_lane(redis_transport: RedisTransport, raw: Links) -> None:
     keys = stream_keys("eb", STREAM)
     urgent = outgoing(1, delay=0.05)[0]
     urgent = urgent._replace(envelope=urgent.envelope._replace(priority=1))
@@ -77,7 +77,9 @@ async def test_a_lane_that_takes_nothing_keeps_back_no_other_lane(redis_transpor
     assert sorted(await deliver(redis_transport, 2)) == [1, 2]
 
 
-async def test_where_no_dead_letter_can_be_written_the_others_go_on(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_where_no_dead_letter_can_be_written_the_others_go_on(
+    redis_transport: RedisTransport, raw: Links
+) -> None:
     keys, event_id = stream_keys("eb", STREAM), uuid7()
     await raw.execute("SET", keys.dead, "a string")
     await raw.execute("HSET", keys.scheduled, event_id, LANE_BETWEEN)
@@ -87,7 +89,7 @@ async def test_where_no_dead_letter_can_be_written_the_others_go_on(redis_transp
     assert await raw.execute("HGET", keys.scheduled, event_id) == LANE_BETWEEN  # and is tried again
 
 
-async def test_a_refused_promotion_is_told_once_until_it_works(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_refused_promotion_is_told_once_until_it_works(redis_transport: RedisTransport, raw: Links) -> None:
     keys = stream_keys("eb", STREAM)
     await redis_transport.read(READER, 1, 0.01)
     await raw.execute("SET", keys.due, "a string")

@@ -9,7 +9,7 @@ from eventbus.contract.broker import Broker
 from eventbus.contract.limiting import Spent
 from eventbus.contract.limits import RateLimit
 from eventbus.redis.keys import quota_key
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.waiting import in_a_span
 
 
@@ -76,7 +76,7 @@ async def test_of_many_at_once_none_is_given_twice(transport: Broker) -> None:
 
 @pytest.mark.parametrize("quota", ["ann", "ann\n}{ \ud7ff"])
 async def test_what_is_known_of_it_expires_and_names_nobody(
-    quota: str, any_redis_url: str, redis_transport: Broker, raw: Link
+    quota: str, any_redis_url: str, redis_transport: Broker, raw: Links
 ) -> None:
     await redis_transport.spend(quota, RateLimit(2, per=60), 1)
     [key] = await raw.execute("KEYS", "*:quota")
@@ -86,7 +86,7 @@ async def test_what_is_known_of_it_expires_and_names_nobody(
     assert await raw.execute("LLEN", key) == 1
 
 
-async def test_a_busy_quota_stays_small(any_redis_url: str, redis_transport: Broker, raw: Link) -> None:
+async def test_a_busy_quota_stays_small(any_redis_url: str, redis_transport: Broker, raw: Links) -> None:
     for _ in range(300):
         await redis_transport.spend("ann", RateLimit(10**9, per=2), 1)
     [key] = await raw.execute("KEYS", "*:quota")

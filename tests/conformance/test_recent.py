@@ -4,7 +4,7 @@ import asyncio
 
 from eventbus.contract.broker import Broker
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.waiting import eventually, in_a_span
 
 
@@ -48,7 +48,7 @@ async def test_it_is_not_kept_for_ever(transport: Broker) -> None:
     await in_a_span(kept_for)
 
 
-async def test_positions_far_up_keep_their_order(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_positions_far_up_keep_their_order(redis_transport: RedisTransport, raw: Links) -> None:
     far = 2**53
     await redis_transport.recent.add("far", {b"b": far, b"a": far - 1}, keep=2, seconds=1)
     assert await redis_transport.recent.read("far") == [b"a", b"b"]

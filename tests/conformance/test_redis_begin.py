@@ -9,7 +9,7 @@ from eventbus import Event, EventBus, Status
 from eventbus.contract.dedupe import Once
 from eventbus.contract.outgoing import NotBegun, Outgoing
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
 from tests.samples import consumer, envelope, numbers, outgoing, receive
@@ -64,7 +64,7 @@ async def test_what_is_later_or_needs_the_text_of_the_script_first_does_not_begi
         assert await begin(transport, keyed(2)) == DUPLICATE
 
 
-async def test_a_forgotten_script_has_done_nothing(transport: RedisTransport, raw: Link) -> None:
+async def test_a_forgotten_script_has_done_nothing(transport: RedisTransport, raw: Links) -> None:
     await raw.execute("SCRIPT", "FLUSH")
     call = transport.begin(keyed(1))
     assert call is not None
@@ -79,7 +79,7 @@ class Begun(Event, type="order.begun"):
     number: int = 0
 
 
-async def test_a_bus_does_not_notice_that_scripts_are_forgotten(any_redis_url: str, raw: Link) -> None:
+async def test_a_bus_does_not_notice_that_scripts_are_forgotten(any_redis_url: str, raw: Links) -> None:
     async with EventBus(any_redis_url) as bus:
         for number in range(3):
             await raw.execute("SCRIPT", "FLUSH")
@@ -92,7 +92,7 @@ async def test_a_bus_does_not_notice_that_scripts_are_forgotten(any_redis_url: s
     assert await raw.execute("XLEN", STREAM) == 3 + 20
 
 
-async def test_a_lost_reply_is_asked_for_again_and_stored_once(any_redis_url: str, raw: Link) -> None:
+async def test_a_lost_reply_is_asked_for_again_and_stored_once(any_redis_url: str, raw: Links) -> None:
     async with Proxy(any_redis_url) as proxy, EventBus(proxy.url) as bus:
         await bus.publish(Begun(), dedupe_key="first")
         lost = proxy.lose_next_reply()

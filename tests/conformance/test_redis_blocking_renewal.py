@@ -8,7 +8,7 @@ import pytest
 from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import connected
 from tests.samples import consumer, envelope, receive, reclaim
 from tests.servers import OwnRedis
@@ -40,7 +40,7 @@ async def test_nothing_is_taken_back_from_a_new_owner(redis_transport: RedisTran
     keeper.close()
 
 
-async def test_a_server_that_has_forgotten_the_script_is_told_it(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_server_that_has_forgotten_the_script_is_told_it(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append([Outgoing(envelope(1)), Outgoing(envelope(2, priority=1))])
     deliveries = await receive(redis_transport, ANN, 2)
     await asyncio.sleep(LEASE / 2)

@@ -46,7 +46,7 @@ async def test_the_living_keep_their_leases_when_the_clock_is_set_ahead_or_back(
                 set_clock(now)
                 while not [line for line in logs if "clock was set" in line["event"]]:
                     assert (await bob.reclaim(BOB, 10)).deliveries == []
-                while bob._pulse.age_needed(LEASE) is None:
+                while bob._pulses.of("").age_needed(LEASE) is None:
                     assert (await bob.reclaim(BOB, 10)).deliveries == []
         assert (await bob.reclaim(BOB, 10)).deliveries == []
         assert not lives.done()
@@ -65,7 +65,7 @@ async def test_what_the_dead_held_does_not_wait_for_a_clock_that_was_set_back(se
 
 async def idle(transport: RedisTransport) -> int:
     """ms for which the server takes the entry that ann holds to have been left alone."""
-    [[_, _, ms, _]] = await transport._link.execute("XPENDING", "eb:{order}:stream", "billing", "-", "+", 1)
+    [[_, _, ms, _]] = await transport._router.execute("XPENDING", "eb:{order}:stream", "billing", "-", "+", 1)
     return int(ms)
 
 

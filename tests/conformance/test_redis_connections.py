@@ -11,7 +11,7 @@ from eventbus.event import Status
 from eventbus.redis import RedisTransport, scripts
 from eventbus.redis import transport as module
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import answered, blocked, connected
 from tests.proxy import Proxy
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
@@ -40,7 +40,7 @@ async def test_a_publish_whose_reply_was_lost_is_stored_once(any_redis_url: str)
         assert numbers(await receive(transport, ANN, 3)) == [1, 2, 3]
 
 
-async def test_a_killed_connection_under_a_read_loses_nothing(transport: RedisTransport, raw: Link) -> None:
+async def test_a_killed_connection_under_a_read_loses_nothing(transport: RedisTransport, raw: Links) -> None:
     await transport.read(ANN, 1, 0.01)
     seen: list[int] = []
 
@@ -125,7 +125,7 @@ async def test_a_lost_reclaim_comes_back_with_its_failures(any_redis_url: str) -
 
 
 async def test_a_lost_reclaim_is_found_by_the_next_read_if_both_connections_broke(
-    any_redis_url: str, raw: Link
+    any_redis_url: str, raw: Links
 ) -> None:
     ann = consumer("ann", lease=0.1)
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
@@ -147,7 +147,7 @@ async def test_a_lost_reclaim_is_found_by_the_next_read_if_both_connections_brok
         assert (delivery.failures, delivery.crashes) == (0, 1)
 
 
-async def test_an_abandoned_read_costs_a_lease_and_no_event(transport: RedisTransport, raw: Link) -> None:
+async def test_an_abandoned_read_costs_a_lease_and_no_event(transport: RedisTransport, raw: Links) -> None:
     ann = consumer("ann", lease=0.3)
     await transport.read(ann, 1, 0.01)
     reading = asyncio.create_task(transport.read(ann, 10, 5.0))

@@ -13,7 +13,7 @@ from eventbus.event import unix_ms, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.explaining import explain
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import FAILED, consumer, envelope, receive, reclaim, settle
 
 ANN = consumer("ann")
@@ -26,7 +26,7 @@ async def transport(any_redis_url: str) -> AsyncIterator[RedisTransport]:
     await transport.close()
 
 
-async def only(raw: Link, event_id: str) -> GroupStanding:
+async def only(raw: Links, event_id: str) -> GroupStanding:
     [standing] = (await explain(raw, "eb", event_id)).groups
     return standing
 
@@ -37,13 +37,13 @@ async def publish(transport: RedisTransport, **attributes: Any) -> str:
     return event.id
 
 
-async def test_what_nobody_knows_is_nowhere(raw: Link, transport: RedisTransport) -> None:
+async def test_what_nobody_knows_is_nowhere(raw: Links, transport: RedisTransport) -> None:
     await publish(transport)
     unknown = uuid7()
     assert await explain(raw, "eb", unknown) == EventStanding(unknown)
 
 
-async def test_what_is_scheduled_says_when_it_is_due(raw: Link, transport: RedisTransport) -> None:
+async def test_what_is_scheduled_says_when_it_is_due(raw: Links, transport: RedisTransport) -> None:
     event = envelope()
     await transport.append([Outgoing(event, delay=60)])
     told = await explain(raw, "eb", event.id)
@@ -52,7 +52,7 @@ async def test_what_is_scheduled_says_when_it_is_due(raw: Link, transport: Redis
     assert 50 < told.scheduled <= 60
 
 
-async def test_what_waits_knows_how_many_are_before_it(raw: Link, transport: RedisTransport) -> None:
+async def test_what_waits_knows_how_many_are_before_it(raw: Links, transport: RedisTransport) -> None:
     first, *_, last = [await publish(transport, subject="o-1", priority=2) for _ in range(5)]
     await receive(transport, ANN, 2)
     told = await explain(raw, "eb", last)
@@ -62,7 +62,7 @@ async def test_what_waits_knows_how_many_are_before_it(raw: Link, transport: Red
     assert (await only(raw, first)).standing is Standing.RUNNING
 
 
-async def test_what_is_in_hand_names_its_consumer_and_its_crashes(raw: Link, transport: RedisTransport) -> None:
+async def test_what_is_in_hand_names_its_consumer_and_its_crashes(raw: Links, transport: RedisTransport) -> None:
     event_id = await publish(transport)
     for name in ("first", "second"):
         await (receive if name == "first" else reclaim)(transport, consumer(name, lease=0.1))
@@ -75,7 +75,7 @@ async def test_what_is_in_hand_names_its_consumer_and_its_crashes(raw: Link, tra
 
 @pytest.mark.parametrize("priority", [5, 1])
 async def test_what_rests_knows_when_and_after_how_many_failures(
-    raw: Link, transport: RedisTransport, priority: int
+    raw: Links, transport: RedisTransport, priority: int
 ) -> None:
     event_id = await publish(transport, priority=priority)
     await settle(transport, await receive(transport, ANN), Retry(600, FAILED))
@@ -87,7 +87,7 @@ async def test_what_rests_knows_when_and_after_how_many_failures(
     assert 0 <= resting.first_failed < 10
 
 
-async def test_what_is_done_dead_and_replayed(raw: Link, transport: RedisTransport) -> None:
+async def test_what_is_done_dead_and_replayed(raw: Links, transport: RedisTransport) -> None:
     event_id = await publish(transport)
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 3))
     await settle(transport, await receive(transport, consumer(group="shipping")), Ack())
@@ -106,14 +106,14 @@ async def test_what_is_done_dead_and_replayed(raw: Link, transport: RedisTranspo
     ]
 
 
-async def test_a_dead_letter_is_found_when_its_entry_is_gone(raw: Link, transport: RedisTransport) -> None:
+async def test_a_dead_letter_is_found_when_its_entry_is_gone(raw: Links, transport: RedisTransport) -> None:
     event_id = await publish(transport)
     await settle(transport, await receive(transport, ANN), Dead(FAILED, 1))
     await raw.execute("DEL", stream_keys("eb", "order").stream)
     assert (await only(raw, event_id)).standing is Standing.DEAD
 
 
-async def test_an_event_of_a_publisher_with_a_wrong_clock_is_found(raw: Link, transport: RedisTransport) -> None:
+async def test_an_event_of_a_publisher_with_a_wrong_clock_is_found(raw: Links, transport: RedisTransport) -> None:
     ms = f"{unix_ms(uuid7()) + 3_600_000:012x}"
     event_id = f"{ms[:8]}-{ms[8:]}{str(uuid7())[13:]}"
     await publish(transport, id=event_id)
@@ -122,7 +122,7 @@ async def test_an_event_of_a_publisher_with_a_wrong_clock_is_found(raw: Link, tr
     assert (await explain(raw, "eb", event_id)).stream == "order"
 
 
-async def test_an_event_is_found_behind_thousands(raw: Link, transport: RedisTransport) -> None:
+async def test_an_event_is_found_behind_thousands(raw: Links, transport: RedisTransport) -> None:
     """More than one look, and in the right one of several streams."""
     first = await publish(transport)
     await transport.append([Outgoing(envelope(n)) for n in range(4_500)])

@@ -2,7 +2,7 @@
 
 from eventbus.contract.delivery import Ack, Delivery, Retry, Settlement
 from eventbus.redis import RedisTransport, transport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import connected, steady
 from tests.samples import FAILED, consumer, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import eventually
@@ -10,7 +10,7 @@ from tests.waiting import eventually
 ANN = consumer("ann", lease=0.3)
 
 
-async def test_thousands_are_renewed_in_scripts_of_a_bounded_size(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_thousands_are_renewed_in_scripts_of_a_bounded_size(redis_transport: RedisTransport, raw: Links) -> None:
     count = 2 * transport.RENEW_BATCH + 3
     await redis_transport.append(outgoing(*range(count)))
     deliveries = await receive(redis_transport, ANN, count)
@@ -20,7 +20,7 @@ async def test_thousands_are_renewed_in_scripts_of_a_bounded_size(redis_transpor
     assert await calls_of_evalsha(raw) - before == 3
 
 
-async def calls_of_evalsha(raw: Link) -> int:
+async def calls_of_evalsha(raw: Links) -> int:
     lines = (await raw.execute("INFO", "commandstats")).decode().splitlines()
     counts = [line.partition("calls=")[2].partition(",")[0] for line in lines if line.startswith("cmdstat_eval")]
     return sum(map(int, counts))

@@ -10,7 +10,7 @@ from eventbus.contract.retention import Retention
 from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.conformance.reach import blocked
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import eventually
@@ -28,7 +28,7 @@ def transport(redis_transport: RedisTransport) -> RedisTransport:
 # What stands beside the pending list ----------------------------------------------------------------------------------
 
 
-async def test_what_rests_comes_back_when_its_due_times_are_lost(transport: RedisTransport, raw: Link) -> None:
+async def test_what_rests_comes_back_when_its_due_times_are_lost(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(1, 2))
     await settle(transport, await receive(transport, ANN, 2), Retry(3600.0, FAILED))
     await raw.execute("DEL", RECORDS.retry)
@@ -37,7 +37,7 @@ async def test_what_rests_comes_back_when_its_due_times_are_lost(transport: Redi
     assert [delivery.failures for delivery in deliveries] == [1, 1]
 
 
-async def test_one_lost_due_time_is_found_among_others(transport: RedisTransport, raw: Link) -> None:
+async def test_one_lost_due_time_is_found_among_others(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(1, 2, 3))
     deliveries = await receive(transport, ANN, 3)
     await settle(transport, deliveries, Retry(3600.0, FAILED))
@@ -46,7 +46,7 @@ async def test_one_lost_due_time_is_found_among_others(transport: RedisTransport
     assert (await transport.reclaim(BOB, 10)).deliveries == []
 
 
-async def test_lost_failure_records_start_the_count_again(transport: RedisTransport, raw: Link) -> None:
+async def test_lost_failure_records_start_the_count_again(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Retry(0.0, FAILED))
     await raw.execute("DEL", RECORDS.failures)
@@ -57,7 +57,7 @@ async def test_lost_failure_records_start_the_count_again(transport: RedisTransp
     assert letter.first_failed_at <= letter.died_at
 
 
-async def test_lost_crash_records_start_the_count_again(transport: RedisTransport, raw: Link) -> None:
+async def test_lost_crash_records_start_the_count_again(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(1))
     await receive(transport, consumer("first", lease=0.1))
     await reclaim(transport, consumer("second", lease=0.1))
@@ -66,7 +66,7 @@ async def test_lost_crash_records_start_the_count_again(transport: RedisTranspor
     assert delivery.crashes == 1
 
 
-async def test_nothing_is_kept_beside_what_is_done_or_dead(transport: RedisTransport, raw: Link) -> None:
+async def test_nothing_is_kept_beside_what_is_done_or_dead(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(*range(4)))
     await receive(transport, consumer("died", lease=0.1), 4)
     deliveries = await reclaim(transport, consumer("heir", lease=0.1), 4)
@@ -77,7 +77,7 @@ async def test_nothing_is_kept_beside_what_is_done_or_dead(transport: RedisTrans
     assert await raw.execute("EXISTS", *RECORDS) == 0
 
 
-async def test_an_entry_that_is_gone_from_the_stream_is_forgotten(transport: RedisTransport, raw: Link) -> None:
+async def test_an_entry_that_is_gone_from_the_stream_is_forgotten(transport: RedisTransport, raw: Links) -> None:
     await transport.append(outgoing(1, 2, 3))
     one, two, _ = await receive(transport, consumer("died", lease=0.1), 3)
     await settle(transport, [one], Retry(0.0, FAILED))
@@ -91,7 +91,7 @@ async def test_an_entry_that_is_gone_from_the_stream_is_forgotten(transport: Red
 
 
 async def test_a_consumer_that_is_idle_and_holds_nothing_is_forgotten(
-    transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+    transport: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watermill-redisstream#24: a consumer that was deleted took its pending entries with it."""
     monkeypatch.setattr("eventbus.redis.transport.CONSUMER_TTL", 50)
@@ -110,7 +110,7 @@ async def test_a_consumer_that_is_idle_and_holds_nothing_is_forgotten(
 
 @pytest.mark.parametrize("loss", [("XGROUP", "DESTROY", KEYS.stream, "billing"), ("DEL", KEYS.stream), ("FLUSHDB",)])
 async def test_a_group_that_is_lost_under_a_read_comes_back_at_the_beginning(
-    transport: RedisTransport, raw: Link, loss: tuple[str, ...]
+    transport: RedisTransport, raw: Links, loss: tuple[str, ...]
 ) -> None:
     await transport.append(outgoing(1))
     await settle(transport, await receive(transport, ANN), Ack())
@@ -130,7 +130,7 @@ async def test_a_group_that_is_lost_under_a_read_comes_back_at_the_beginning(
 
 
 async def test_what_is_in_hand_is_not_handed_out_again_by_a_group_that_begins_anew(
-    transport: RedisTransport, raw: Link
+    transport: RedisTransport, raw: Links
 ) -> None:
     await transport.append(outgoing(1, 2))
     in_hand = await receive(transport, ANN)
@@ -142,7 +142,7 @@ async def test_what_is_in_hand_is_not_handed_out_again_by_a_group_that_begins_an
 
 
 async def test_a_lost_group_stops_neither_reclaim_nor_renew_nor_settle_for_good(
-    transport: RedisTransport, raw: Link
+    transport: RedisTransport, raw: Links
 ) -> None:
     await transport.append(outgoing(1, 2))
     one, two = await receive(transport, ANN, 2)
@@ -156,7 +156,7 @@ async def test_a_lost_group_stops_neither_reclaim_nor_renew_nor_settle_for_good(
     assert numbers(await receive(transport, ANN)) == [3]
 
 
-async def test_scripts_may_be_flushed_between_any_two_calls(transport: RedisTransport, raw: Link) -> None:
+async def test_scripts_may_be_flushed_between_any_two_calls(transport: RedisTransport, raw: Links) -> None:
     async def flushed() -> RedisTransport:
         await raw.execute("SCRIPT", "FLUSH")
         return transport

@@ -78,7 +78,7 @@ async def test_ages_that_a_clock_made_up_are_no_reason_to_take_over(server: Embe
     async with connected(server.url) as ann, steady(server.url, BOB) as bob:
         await ann.append(outgoing(1))
         deliveries = await receive(ann, ANN)
-        await ann._link.execute(
+        await ann._router.execute(
             *(
                 "XCLAIM",
                 "eb:{order}:stream",
@@ -91,9 +91,9 @@ async def test_ages_that_a_clock_made_up_are_no_reason_to_take_over(server: Embe
                 "JUSTID",
             )
         )
-        server_ms = bob._pulse.server_ms()
+        server_ms = bob._pulses.of("").server_ms()
         assert server_ms is not None
-        now = bob._pulse._clock()
-        bob._pulse.note(server_ms / 1000 + 60, now, now)
+        now = bob._pulses.of("")._clock()
+        bob._pulses.of("").note(server_ms / 1000 + 60, now, now)
         assert (await bob.reclaim(BOB, 10)).deliveries == []
         await renewed(ann, *deliveries)

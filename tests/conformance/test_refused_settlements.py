@@ -11,7 +11,7 @@ from eventbus.contract.delivery import Ack, Dead, Delivery, Outcome, Release, Re
 from eventbus.contract.retention import Retention
 from eventbus.redis import RedisTransport, settling
 from eventbus.redis.dead_letters import MOST_BYTES, MOST_FIELDS
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.links import Links, ReplyError
 from tests.samples import FAILED, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.waiting import PATIENCE, eventually, until
 from tests.working import working
@@ -39,7 +39,7 @@ async def five(redis_transport: RedisTransport) -> list[Delivery]:
 
 
 async def test_of_a_batch_all_is_settled_but_what_is_refused(
-    redis_transport: RedisTransport, raw: Link, five: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, five: list[Delivery]
 ) -> None:
     await raw.execute("SET", DEAD, "x")
     outcomes: list[Outcome] = [Ack(), Dead(FAILED, 1), Retry(0.0, FAILED), Ack(), Release()]
@@ -64,7 +64,7 @@ async def test_what_no_command_can_be_made_of_is_refused_alone(
 
 
 async def test_records_of_another_type_are_told_and_keep_no_ack_back(
-    redis_transport: RedisTransport, raw: Link, five: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, five: list[Delivery]
 ) -> None:
     for name in ("retry", "failures", "crashes"):
         await raw.execute("SET", f"eb:{{order}}:billing:{name}", "x")
@@ -74,7 +74,7 @@ async def test_records_of_another_type_are_told_and_keep_no_ack_back(
 
 
 async def test_garbage_in_a_record_keeps_no_event_from_being_handed_out(
-    redis_transport: RedisTransport, raw: Link, five: list[Delivery]
+    redis_transport: RedisTransport, raw: Links, five: list[Delivery]
 ) -> None:
     await settle(redis_transport, five[:3], Retry(0.0, FAILED))
     names = [delivery.entry_id for delivery in five]
@@ -91,7 +91,7 @@ async def test_garbage_in_a_record_keeps_no_event_from_being_handed_out(
     assert await nothing_left(redis_transport, heir)
 
 
-async def test_a_foreign_entry_of_any_size_can_be_buried(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_foreign_entry_of_any_size_can_be_buried(redis_transport: RedisTransport, raw: Links) -> None:
     many = [part for number in range(4_100) for part in (f"field{number}", number)]
     await raw.execute("XADD", LANE, "*", *many)
     await raw.execute("XADD", LANE, "*", "first", "1", "large", b"\xff" * (MOST_BYTES + 1), "last", "3")
@@ -106,14 +106,14 @@ async def test_a_foreign_entry_of_any_size_can_be_buried(redis_transport: RedisT
     assert len(large.fields[b"dead.rest"]) < 100_000
 
 
-async def test_a_dead_letter_by_somebody_else_can_be_read(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_dead_letter_by_somebody_else_can_be_read(redis_transport: RedisTransport, raw: Links) -> None:
     await raw.execute("XADD", DEAD, "9223372036854775807-0", "dead.attempts", "many", "dead.error", b"\xff")
     [letter] = await redis_transport.dead_letters("order")
     assert (letter.group, letter.attempts, letter.error) == ("", 0, "\\xff")
 
 
 async def test_a_worker_goes_on_beside_what_cannot_be_settled(
-    any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
+    any_redis_url: str, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.consuming.settler.UNSETTLED_LIMIT", 50)
     monkeypatch.setattr("eventbus.consuming.settler.FIRST_REST", 0.1)
@@ -156,7 +156,7 @@ async def test_a_worker_goes_on_beside_what_cannot_be_settled(
 
 
 async def test_a_worker_that_stops_waits_for_nothing_that_is_refused(
-    any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
+    any_redis_url: str, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eventbus.consuming.consumer.SETTLE_GRACE", 600.0)
     group = Group("billing", retry=RetryPolicy(attempts=1))
@@ -174,7 +174,7 @@ async def test_a_worker_that_stops_waits_for_nothing_that_is_refused(
             await rejected.wait()
 
 
-async def test_a_refused_ack_is_told_of_each_event(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_refused_ack_is_told_of_each_event(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(*range(3)))
     deliveries = await receive(redis_transport, ANN, 3)
     await raw.execute("RENAME", LANE, "elsewhere")

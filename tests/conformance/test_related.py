@@ -6,7 +6,7 @@ from eventbus.contract.outgoing import Outgoing
 from eventbus.event import uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from eventbus.redis.related import LEAN, NEWEST
 from tests.samples import STREAM, envelope
 
@@ -38,7 +38,7 @@ async def test_ids_of_somebody_elses_making(transport: Broker) -> None:
         assert [found.envelope for found in await transport.related(correlation)] == [one], correlation
 
 
-async def test_what_is_no_envelope_is_passed_by(raw: Link, redis_transport: RedisTransport) -> None:
+async def test_what_is_no_envelope_is_passed_by(raw: Links, redis_transport: RedisTransport) -> None:
     lane = stream_keys("eb", STREAM).lane(5)
     await raw.execute("XADD", lane, "*", "id", "x", "type", "y", "meta", '{"correlationId":"c-1"', "data", "z")
     await raw.execute("XADD", lane, "*", "something", "else")
@@ -54,7 +54,7 @@ async def test_large_ones_are_told_of_without_their_data(redis_transport: RedisT
     assert found == [large._replace(data=b""), later._replace(data=b"")]
 
 
-async def test_there_is_an_end_to_looking(raw: Link, redis_transport: RedisTransport) -> None:
+async def test_there_is_an_end_to_looking(raw: Links, redis_transport: RedisTransport) -> None:
     await redis_transport.append([Outgoing(envelope(correlation_id="c-1"))])
     await redis_transport.append([Outgoing(envelope()) for _ in range(NEWEST)])
     assert await redis_transport.related("c-1") == []

@@ -10,7 +10,7 @@ from eventbus.contract.outgoing import Fate, Outgoing, fates_of
 from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.event import Status
 from eventbus.redis import RedisTransport, append_again, look_back
-from eventbus.redis.link import Link, ReplyError
+from eventbus.redis.links import Links, ReplyError
 from eventbus.redis.look_back import Looked
 from tests.conformance.reach import connected
 from tests.proxy import Proxy
@@ -26,7 +26,7 @@ async def fates(transport: RedisTransport, items: Sequence[Outgoing], *, again: 
         return [*fates_of(error, len(items))]
 
 
-async def test_no_command_looks_at_more_than_a_page(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_no_command_looks_at_more_than_a_page(redis_transport: RedisTransport, raw: Links) -> None:
     """Entries come whole: twenty thousand large ones in one script kept the server from everybody for seconds."""
     large = [Outgoing(envelope(data=b'"' + b"x" * 30_000 + b'"')) for _ in range(300)]
     await redis_transport.append(large)
@@ -38,7 +38,7 @@ async def test_no_command_looks_at_more_than_a_page(redis_transport: RedisTransp
 
 
 async def test_a_look_ends_after_so_many_bytes(
-    redis_transport: RedisTransport, raw: Link, monkeypatch: pytest.MonkeyPatch
+    redis_transport: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look_back, "PAGE_BYTES", 10_000)
     monkeypatch.setattr(look_back, "LOOK_BACK_BYTES", 50_000)
@@ -54,8 +54,8 @@ async def test_what_comes_between_the_look_and_the_append_is_seen(
     """The first try itself may come as late: it lay in the socket of a server that was frozen."""
     items = outgoing(1, 2)
 
-    async def look(link: Link, lane: str, ids: Collection[str], age: int) -> Looked:
-        looked = await look_back.look(link, lane, ids, age)
+    async def look(links: Links, lane: str, ids: Collection[str], age: int) -> Looked:
+        looked = await look_back.look(links, lane, ids, age)
         async with connected(any_redis_url) as late:
             await late.append(items[:1] + outgoing(*range(10, 10 + between)))
         return looked
@@ -68,7 +68,7 @@ async def test_what_comes_between_the_look_and_the_append_is_seen(
 
 @pytest.mark.parametrize("again", [False, True], ids=["at first", "again"])
 async def test_a_stream_that_refuses_is_told_apart_from_the_others(
-    redis_transport: RedisTransport, raw: Link, again: bool
+    redis_transport: RedisTransport, raw: Links, again: bool
 ) -> None:
     await raw.execute("SET", "eb:{invoice}:stream", "not a stream")
     items = outgoing(1) + outgoing(2, stream="invoice") + outgoing(3) + outgoing(4, stream="invoice")
@@ -82,7 +82,7 @@ async def test_a_stream_that_refuses_is_told_apart_from_the_others(
     assert await redis_transport.append(items, again=True) == expected
 
 
-async def test_one_dedupe_key_that_refuses_is_told_apart(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_one_dedupe_key_that_refuses_is_told_apart(redis_transport: RedisTransport, raw: Links) -> None:
     items = [Outgoing(envelope(n), once=Once(key)) for n, key in enumerate("abc")]
     await raw.execute("HSET", "eb:{order}:once:order.placed::b", "no", "string")
     for again in (False, True):
@@ -91,7 +91,7 @@ async def test_one_dedupe_key_that_refuses_is_told_apart(redis_transport: RedisT
         assert isinstance(second, ReplyError)
 
 
-async def test_a_server_that_is_full_refuses_what_is_missing_alone(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_server_that_is_full_refuses_what_is_missing_alone(redis_transport: RedisTransport, raw: Links) -> None:
     there, missing = outgoing(1), outgoing(2)
     await redis_transport.append(there)
     await raw.execute("CONFIG", "SET", "maxmemory", 1)
@@ -104,7 +104,7 @@ async def test_a_server_that_is_full_refuses_what_is_missing_alone(redis_transpo
 
 
 async def test_a_connection_that_breaks_midway_leaves_known_what_was_answered(
-    any_redis_url: str, raw: Link, monkeypatch: pytest.MonkeyPatch
+    any_redis_url: str, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is too large for the server: it hangs up, and the others must not be held to be unknown for ever."""
     monkeypatch.setattr(append_again, "PART_BYTES", 1)

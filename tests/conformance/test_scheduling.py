@@ -12,7 +12,7 @@ from eventbus.contract.broker import Broker
 from eventbus.contract.outgoing import Outgoing
 from eventbus.event import Status, uuid7
 from eventbus.redis import RedisTransport
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import STREAM, consumer, envelope, nothing_left, numbers, outgoing, receive
 from tests.waiting import PATIENCE
 
@@ -156,7 +156,7 @@ async def test_a_record_of_firings_that_cannot_be_begins_with_the_present(transp
 
 
 async def test_whatever_stands_in_a_record_of_firings_it_begins_anew(
-    redis_transport: RedisTransport, raw: Link
+    redis_transport: RedisTransport, raw: Links
 ) -> None:
     for garbage in ("x", "", "-1", "1e400", "9" * 30, "NaN", "0x10", "1.5"):
         await raw.execute("HSET", "eb:{tick_shop}:fired", "close", garbage)

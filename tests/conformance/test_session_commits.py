@@ -14,7 +14,7 @@ from eventbus.event import Envelope, uuid7
 from eventbus.process import crash_points
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import stream_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from eventbus.sessions import committing
 from eventbus.sessions.committing import commit
 from eventbus.sessions.recovery import Recovery
@@ -178,7 +178,7 @@ async def test_every_event_is_counted_by_whoever_has_appended_it(transport: Brok
 
 
 async def test_what_was_handled_and_trimmed_meanwhile_is_not_published_again(
-    redis_transport: RedisTransport, raw: Link, knife: Knife
+    redis_transport: RedisTransport, raw: Links, knife: Knife
 ) -> None:
     await raw.execute("FLUSHDB")
     session = await filled(redis_transport, mixed())
@@ -262,7 +262,7 @@ async def test_a_note_that_leads_to_nothing_is_dropped_when_nobody_can_rely_on_i
 
 
 async def test_what_is_no_event_is_set_aside_and_the_rest_is_published(
-    redis_transport: RedisTransport, raw: Link, knife: Knife
+    redis_transport: RedisTransport, raw: Links, knife: Knife
 ) -> None:
     """It was collected by a version that did not look at what it was given, or was damaged."""
     session = await filled(redis_transport, mixed())
@@ -283,7 +283,7 @@ async def test_what_is_no_event_is_set_aside_and_the_rest_is_published(
 
 
 async def test_a_stream_that_refuses_its_events_gets_none_of_them_twice(
-    redis_transport: RedisTransport, raw: Link, knife: Knife
+    redis_transport: RedisTransport, raw: Links, knife: Knife
 ) -> None:
     events = mixed()
     for place in range(0, COUNT, 3):  # the orders, some of them urgent
@@ -304,7 +304,7 @@ async def test_a_stream_that_refuses_its_events_gets_none_of_them_twice(
     assert sorted(orders) == [*range(0, COUNT, 3)]
 
 
-async def in_lanes(raw: Link, stream: str) -> list[int]:
+async def in_lanes(raw: Links, stream: str) -> list[int]:
     """In all lanes."""
     lanes = [await raw.execute("XRANGE", lane, "-", "+") for lane in stream_keys("eb", stream).lanes]
     return [int(pairs(fields)[b"data"]) for lane in lanes for _, fields in lane]

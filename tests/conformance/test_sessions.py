@@ -14,7 +14,7 @@ from eventbus.errors import Full, NoSuchSession, SessionFull, WrongState
 from eventbus.event import Envelope, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import session_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 from tests.samples import consumer, envelope, numbers, receive
 from tests.waiting import in_a_span
 
@@ -322,7 +322,7 @@ async def test_a_run_of_yesterday_appends_nothing(transport: Broker) -> None:
 # Redis alone ----------------------------------------------------------------------------------------------------------
 
 
-async def test_keys_have_their_ends(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_keys_have_their_ends(redis_transport: RedisTransport, raw: Links) -> None:
     await raw.execute("FLUSHDB")
     session, run = await begun(redis_transport, 1)
     keys, cursor = session_keys("eb", session), f"eb:{{order}}:session:acme:{session.id}"
@@ -338,7 +338,7 @@ async def test_keys_have_their_ends(redis_transport: RedisTransport, raw: Link) 
     assert left == {keys.state, keys.events, keys.additions, cursor, "eb:{order}:stream"}
 
 
-async def test_a_full_server_does_nothing_by_halves(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_a_full_server_does_nothing_by_halves(redis_transport: RedisTransport, raw: Links) -> None:
     await raw.execute("FLUSHDB")
     session = await started(redis_transport, 1, 2)
     committing, run = await begun(redis_transport, 1, 2)

@@ -21,7 +21,7 @@ from eventbus.contract.broker import Broker
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import tally_keys
-from eventbus.redis.link import Link
+from eventbus.redis.links import Links
 
 DONE = Sums(done=3, ran=3, micros=6_000)
 MIXED = Sums(done=1, dead=2, retried=4, ran=7, micros=2**40)
@@ -86,7 +86,7 @@ async def test_a_window_is_its_minutes_and_the_running_one(minutes_ago: int, in_
     ("minutes_ago", "in_five", "in_hour"), [(0, 3, 3), (5, 3, 3), (6, 0, 3), (60, 0, 3), (61, 0, 0)]
 )
 async def test_so_it_is_in_redis(
-    redis_transport: RedisTransport, raw: Link, minutes_ago: int, in_five: int, in_hour: int
+    redis_transport: RedisTransport, raw: Links, minutes_ago: int, in_five: int, in_hour: int
 ) -> None:
     await _begin_of_a_minute(raw)
     key = tally_keys("eb", "acme").minutes
@@ -98,7 +98,7 @@ async def test_so_it_is_in_redis(
     assert await raw.execute("HLEN", key) == (1 if minutes_ago in {0, MINUTES} else 2), "a ring"
 
 
-async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_in_redis_it_is_small_and_not_for_ever(redis_transport: RedisTransport, raw: Links) -> None:
     for minute in range(MINUTES):
         await _note(raw, minute, b"999999999 99999999 99999999 999999999 999999999999")
     await redis_transport.tallies.add("one", 1, [Share("acme", MIXED, [failure(n) for n in range(30)])])
@@ -122,20 +122,20 @@ async def test_rates_are_none_of_nothing_and_those_of_what_was_counted_else(tran
         await activity(transport.tallies, "acme", 2 * FIVE_MINUTES)
 
 
-async def _begin_of_a_minute(raw: Link) -> None:
+async def _begin_of_a_minute(raw: Links) -> None:
     """So that no minute ends while the test counts them."""
     seconds = int((await raw.execute("TIME"))[0]) % 60
     if seconds >= 57:
         await asyncio.sleep(60.1 - seconds)
 
 
-async def _note(raw: Link, minutes_ago: int, counts: bytes = b"3 0 0 3 6000") -> None:
+async def _note(raw: Links, minutes_ago: int, counts: bytes = b"3 0 0 3 6000") -> None:
     """As if it had been counted then."""
     minute = int((await raw.execute("TIME"))[0]) // 60 - minutes_ago
     await raw.execute("HSET", tally_keys("eb", "acme").minutes, minute % MINUTES, b"%d " % minute + counts)
 
 
-async def test_what_is_no_count_counts_nothing(redis_transport: RedisTransport, raw: Link) -> None:
+async def test_what_is_no_count_counts_nothing(redis_transport: RedisTransport, raw: Links) -> None:
     keys = tally_keys("eb", "acme")
     minute = int(time.time() // 60)
     for garbage in ("x", "", str(minute), f"{minute} 1 2", f"{minute} 1 2 3 4 x"):

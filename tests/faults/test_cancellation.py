@@ -44,7 +44,7 @@ async def test_at_every_await_no_reply_goes_to_the_wrong_caller(any_redis_url: s
     """Replies differ by kind: an entry id, 1 or 0 for a schedule, an echo. One place off, and each of them shows."""
     link = Link(any_redis_url, timeout=5, name="test")
     async with EventBus(any_redis_url) as bus:
-        bus.transport._publishing._link = link  # type: ignore[attr-defined]  # one connection for all of it
+        bus.transport._publishing._links = link  # type: ignore[attr-defined]  # one connection for all of it
         chance, number, kept = random.Random(21), 0, []
 
         async def neighbour(n: int) -> bool:

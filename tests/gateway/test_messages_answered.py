@@ -256,7 +256,7 @@ async def test_many_that_hang_hold_up_no_other(
         n8n.answer = slow_until(release)
         bus.resources.provide(SERVICES, Services(n8n_base_url=n8n.url, n8n_timeout=30))
         hanging = [await ask(ann, slow) for _ in range(3 * group.concurrency)]
-        await until(lambda: len(n8n.asked) == group.concurrency)
+        await until(lambda: len(n8n.asked) >= group.concurrency)
         others = [await ask(ann, agent) for _ in range(10)]
         assert [(await ended(ann, told["messageId"]))["state"] for told in others] == ["completed"] * 10
         asked = [asked for asked in n8n.asked if asked.workflow == "slow"]

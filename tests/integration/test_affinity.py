@@ -188,7 +188,7 @@ async def test_workers_that_come_and_go_leave_nothing_on_their_bus(any_redis_url
             await until(lambda: transport._readers)  # type: ignore[attr-defined]
             await worker.stop()
             await running
-        clients = await transport._link.execute("CLIENT", "LIST")  # type: ignore[attr-defined]
+        clients = await transport._router.execute("CLIENT", "LIST")  # type: ignore[attr-defined]
         assert clients.count(b"name=eventbus-read") == 0
         assert (transport._readers, transport._reclaiming._schedules) == ({}, {})  # type: ignore[attr-defined]
         assert bus.metrics.in_process == {}

@@ -114,7 +114,7 @@ async def test_doctor_knows_whether_a_relay_is_at_work_and_which_stream_refuses(
     assert "no relay is at work" in finding.remedy
     async with at_work(migrated_url, transport):
         assert await read(transport, 1) == [1]
-        await transport._link.execute("SET", "eb:{secret}:stream", "no stream")
+        await transport._router.execute("SET", "eb:{secret}:stream", "no stream")
         await insert(database, type="secret.kept")
         await grow_old(database)
 
@@ -125,5 +125,5 @@ async def test_doctor_knows_whether_a_relay_is_at_work_and_which_stream_refuses(
         assert "stream secret" in finding.message
         assert finding.severity is Severity.ERROR
         assert "start a worker" not in finding.remedy
-        await transport._link.execute("DEL", "eb:{secret}:stream")
+        await transport._router.execute("DEL", "eb:{secret}:stream")
         await eventually(lambda: nothing_waits(database))

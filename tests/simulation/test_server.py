@@ -13,7 +13,8 @@ import pytest
 
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, group_keys, stream_keys
-from eventbus.redis.scripts import Command, by_text
+from eventbus.redis.links import Command
+from eventbus.redis.scripts import by_text
 from tests.simulation.loop import Loop
 from tests.simulation.server.replies import Refused, Reply
 from tests.simulation.server.server import EPOCH, Server

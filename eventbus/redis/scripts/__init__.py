@@ -11,9 +11,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from eventbus.errors import EventBusError, Full, Unavailable
-from eventbus.redis.link import Argument, Link, Reply, UnknownScript
-
-Command = tuple[Argument, ...]
+from eventbus.redis.links import Argument, Command, Links, Reply, UnknownScript
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
 _SESSION, _LOOKING, _ACCOUNTS, _KEEPING, _LETTERS, _TRIMMING = (
@@ -93,24 +91,24 @@ def by_text(command: Command) -> Command:
     return ("EVAL", _texts[command[1]], *command[2:])
 
 
-async def run(link: Link, commands: list[Command]) -> list[Reply]:
+async def run(links: Links, commands: list[Command]) -> list[Reply]:
     """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place. Raises Unavailable
     if one has no reply."""
-    replies = await each(link, commands)
+    replies = await each(links, commands)
     for reply in replies:
         if isinstance(reply, Unavailable):
             raise reply
     return replies
 
 
-async def each(link: Link, commands: list[Command]) -> list[Reply]:
+async def each(links: Links, commands: list[Command]) -> list[Reply]:
     """As `run`; what has no reply has an Unavailable in its place, and may have been applied or not. Raises Unavailable
     if nothing was sent."""
-    replies = await link.each([_known(link, command) for command in commands])
+    replies = await links.each([_known(links, command) for command in commands])
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, UnknownScript)]
     if unknown:
         try:
-            again = await link.each([by_text(commands[i]) for i in unknown])
+            again = await links.each([by_text(commands[i]) for i in unknown])
         except Unavailable as error:
             again = [error] * len(unknown)
         for i, reply in zip(unknown, again, strict=True):
@@ -118,32 +116,32 @@ async def each(link: Link, commands: list[Command]) -> list[Reply]:
     return replies
 
 
-def _known(link: Link, command: Command) -> Command:
+def _known(links: Links, command: Command) -> Command:
     """Calls a script by its text the first time over a connection: if the server did not know the digest, the call
     would be repeated, and run after the commands behind it."""
-    if command[0] != "EVALSHA" or command[1] in link.told:
+    if command[0] != "EVALSHA" or command[1] in (told := links.told(command)):
         return command
-    link.told.add(command[1])
+    told.add(command[1])
     return by_text(command)
 
 
-def begin(link: Link, command: Command) -> asyncio.Future[Reply] | None:
+def begin(links: Links, command: Command) -> asyncio.Future[Reply] | None:
     """One command, without a coroutine around its reply. The future may raise UnknownScript: then use `call`. None if
     there is no connection, or the script's text has not gone over it yet."""
-    return link.begin(*command) if command[1] in link.told else None
+    return links.begin(*command) if command[1] in links.told(command) else None
 
 
-async def call(link: Link, command: Command) -> Reply:
+async def call(links: Links, command: Command) -> Reply:
     """One command. Raises what the server refused it with."""
-    [reply] = await run(link, [command])
+    [reply] = await run(links, [command])
     if isinstance(reply, Exception):
         raise reply
     return reply
 
 
-async def run_all(link: Link, commands: list[Command]) -> list[Reply]:
+async def run_all(links: Links, commands: list[Command]) -> list[Reply]:
     """As `run`. Raises if one was refused: Full first, which is worth more to know than what else went wrong."""
-    return checked(await run(link, commands))
+    return checked(await run(links, commands))
 
 
 def checked(replies: list[Reply]) -> list[Reply]:
