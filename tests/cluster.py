@@ -1,5 +1,14 @@
-"""A cluster of three primaries, each with a replica: real ones, on this machine."""
+"""A cluster of three primaries, each with a replica: real ones, on this machine.
 
+python -m tests.cluster [--redis] COMMAND…     runs the command with EVENTBUS_TEST_REDIS_URL naming such a cluster
+python -m tests.cluster python -m pytest tests/conformance -k "not memory-"
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,6 +23,7 @@ from eventbus.embedded.ports import LOOPBACK, free_port
 from eventbus.redis.address import Place
 from eventbus.redis.cluster_map import SLOTS, Node, read_view
 from eventbus.redis.link import Link
+from tests.servers import REDIS_URL, redis_binaries
 from tests.waiting import eventually
 
 PASSWORD = "known-to-all-nodes"
@@ -172,3 +182,18 @@ def cluster_of(
             server = EmbeddedRedis(home, binary=binary, options={**QUICK, **(options or {}), **own})
             servers.append(running.enter_context(server))
         yield ClusterOfServers(servers, primaries)
+
+
+def main() -> int:
+    """Valkey, or Debian's Redis; the command's exit code."""
+    command = sys.argv[1:]
+    names = {"--redis": "redis"}
+    binary = redis_binaries()[names.get(command[0], "valkey")]
+    with tempfile.TemporaryDirectory() as folder, cluster_of(Path(folder), binary) as cluster:
+        asyncio.run(cluster.join())
+        environment = {**os.environ, REDIS_URL: cluster.seeds}
+        return subprocess.call([each for each in command if each not in names], env=environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

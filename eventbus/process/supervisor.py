@@ -97,7 +97,8 @@ class Supervisor:
                 log.exception("a worker process cannot be started", worker=number, again=f"in {pause:g} s")
                 code = 1
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await told.wait()
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             code = await self._wait(child, told)
@@ -116,7 +117,8 @@ class Supervisor:
                 again="when a file changes" if waits else f"in {pause:g} s",
             )
             with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), None if waits else pause)
+                async with asyncio.timeout(None if waits else pause):
+                    await told.wait()
             pause = min(pause * 2, LONGEST_PAUSE)
         return code
 

@@ -153,7 +153,8 @@ class Cluster:
         seen = self.map.changes
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._unsure.wait(), CHECK_EVERY)
+                async with asyncio.timeout(CHECK_EVERY):
+                    await self._unsure.wait()
             self._unsure.clear()
             with suppress(EventBusError):  # whoever connects is told
                 await self.learn()

@@ -93,4 +93,4 @@ def key_of(command: Command) -> str | None:
 _OF_THE_SERVER = ("PING", "TIME", "INFO", "CONFIG", "WAIT", "CLUSTER", "ACL", "COMMAND", "SCRIPT", "SCAN", "FLUSHDB")
 _KEYLESS = frozenset((*_OF_THE_SERVER, "CLIENT", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"))
 _COUNTED = frozenset(("EVALSHA", "EVAL"))
-_CONTAINERS = frozenset(("XGROUP", "XINFO"))
+_CONTAINERS = frozenset(("XGROUP", "XINFO", "OBJECT", "MEMORY"))

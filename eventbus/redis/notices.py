@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -50,6 +50,14 @@ async def listen(where: Where, channel: str, joined: Callable[[], None] | None =
             await asyncio.sleep(RETRY_PAUSE)
 
 
+def _check_cancelled() -> None:
+    """Before Python 3.12, asyncio.wait_for loses a cancellation that comes as it ends, and redis-py connects with it:
+    the listener would listen on for ever, and whoever has cancelled it would wait."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def _note(channel: str, refusal: str | None, refused: bool) -> bool:
     """One line when this login may not listen, which somebody must mend, and one when it may. Returns whether it is
     refused now; `refused`: whether it was."""
@@ -65,12 +73,16 @@ async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
     """The client tries a lost connection again once; then its address is asked for anew."""
     retry = Retry(NoBackoff(), 1)
     client = Redis.from_url((await where.find()).url, protocol=2, socket_timeout=SILENCE, retry=retry)
+    pubsub = client.pubsub()
     try:
-        async with client.pubsub() as pubsub:
-            await pubsub.subscribe(channel)
-            yield pubsub
+        await pubsub.subscribe(channel)
+        yield pubsub
     finally:
-        await client.aclose()
+        # That a connection which broke cannot be closed must not stand in the place of what is on its way through here:
+        # a listener that is cancelled would go on listening.
+        for closing in (pubsub, client):
+            with suppress(RedisError, OSError):
+                await closing.aclose()
 
 
 async def _next(pubsub: PubSub, where: Where, moves: int) -> dict[str, Any]:
@@ -88,6 +100,7 @@ async def _next(pubsub: PubSub, where: Where, moves: int) -> dict[str, Any]:
                 return dict(message)
             if where.moves != moves:
                 raise OSError("the primary has moved")
+            _check_cancelled()
             if left <= 0:
                 break
     raise TimeoutError(f"no sign of life within {SILENCE:g} s")

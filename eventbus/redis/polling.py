@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from eventbus.redis.address import Address
 
@@ -47,7 +48,8 @@ async def briefly(address: Address) -> AsyncIterator[Redis]:
     try:
         yield client
     finally:
-        await client.aclose()
+        with suppress(RedisError, OSError):  # what was asked has been answered, or has its own error
+            await client.aclose()
 
 
 def _answers(asked: Sequence[asyncio.Task[T]]) -> list[T]:

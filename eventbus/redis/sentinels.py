@@ -95,7 +95,8 @@ class Sentinels:
                 tasks.create_task(self._hear(sentinel, unsure, moved), name=f"hear {sentinel.name}")
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(unsure.wait(), CHECK_EVERY)
+                    async with asyncio.timeout(CHECK_EVERY):
+                        await unsure.wait()
                 unsure.clear()
                 before = self.moves
                 with suppress(Unavailable, ConfigurationError):  # who connects is told

@@ -117,7 +117,8 @@ async def _mailed(client: Client, outside: Outside, board: Board, lead_id: str) 
 async def _enriched(client: Client, witness: Witness, board: Board, lead_id: str) -> None:
     with board.step("enrichment"):
         while True:
-            found, made = await asyncio.wait_for(witness.enrichments.get(), ENRICHMENT_DELAY + PATIENCE)
+            async with asyncio.timeout(ENRICHMENT_DELAY + PATIENCE):
+                found, made = await witness.enrichments.get()
             if found == lead_id:
                 break
         waited = time.time() - made

@@ -1,5 +1,6 @@
 """Every transport that must keep the contract in eventbus/contract/transport.py."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
@@ -18,6 +19,14 @@ MEMORY = "memory"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "transport_name" in metafunc.fixturenames:
         metafunc.parametrize("transport_name", [MEMORY, *servers.redis_names(metafunc.config)], scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a cluster that somebody names, what is of a single server has nothing to prove."""
+    if "+cluster://" in os.environ.get(servers.REDIS_URL, ""):
+        single = [item for item in items if item.get_closest_marker("one_server")]
+        config.hook.pytest_deselected(items=single)
+        items[:] = [item for item in items if item not in single]
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import reduce
+from operator import add
 
 from eventbus.contract.delivery import Subscription
 from eventbus.errors import Unavailable
 from eventbus.redis import RedisTransport
+from eventbus.redis.keys import stream_keys
 from eventbus.redis.links import Argument, Links, Reply
 from eventbus.redis.router import Router
 from tests.waiting import eventually
@@ -18,7 +21,7 @@ class Everywhere(Router):
         if command[0] not in {"KEYS", "CONFIG", "CLIENT", "FLUSHDB", "FLUSHALL", "INFO"}:
             return await super().execute(*command)
         replies = [await node.execute(*command) for node in await self.nodes()]
-        return sum(replies[1:], replies[0]) if command[0] in {"KEYS", "INFO"} else replies[0]
+        return reduce(add, replies) if command[0] in {"KEYS", "INFO"} else replies[0]
 
 
 @asynccontextmanager
@@ -35,9 +38,10 @@ async def steady(url: str, subscription: Subscription) -> AsyncIterator[RedisTra
     """A transport that has been watching the server for long enough to take leases over."""
     async with connected(url) as transport:
         await transport.reclaim(subscription, 0)
+        key = stream_keys("eb", subscription.stream).stream
 
         async def knows() -> bool:
-            return transport._pulses.of("").age_needed(subscription.lease) == subscription.lease
+            return transport._pulses.of(key).age_needed(subscription.lease) == subscription.lease
 
         await eventually(knows)
         yield transport

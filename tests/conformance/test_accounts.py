@@ -304,6 +304,7 @@ async def test_a_stream_that_is_emptied_begins_anew(
         assert (await redis_transport.tidy("order", Retention())).vanished == ()
 
 
+@pytest.mark.one_server
 async def test_an_ack_whose_reply_was_lost_is_counted_once(any_redis_url: str, raw: Links) -> None:
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
         await transport.append(outgoing(1, 2))

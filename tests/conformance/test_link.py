@@ -21,6 +21,8 @@ from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch
 from tests.waiting import PATIENCE, eventually, in_a_span, until
 
+pytestmark = pytest.mark.one_server
+
 
 @asynccontextmanager
 async def linked(url: str, timeout: float = 5.0) -> AsyncIterator[Link]:

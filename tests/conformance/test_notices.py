@@ -64,6 +64,7 @@ async def neighbours(name: str, redis_servers: Callable[[str], str]) -> AsyncIte
             await transport.close()
 
 
+@pytest.mark.one_server
 async def test_who_shares_a_server_hears_his_own_alone(
     transport_name: str, redis_servers: Callable[[str], str]
 ) -> None:
@@ -76,6 +77,7 @@ async def test_who_shares_a_server_hears_his_own_alone(
             assert await message(heard) == b"%d" % number, "what others broadcast before is not heard"
 
 
+@pytest.mark.one_server
 async def test_nor_does_he_hear_of_others_tracked_events(redis_name: str, redis_servers: Callable[[str], str]) -> None:
     async with neighbours(redis_name, redis_servers) as (home, *others), AsyncExitStack() as stack:
         heard = await stack.enter_async_context(_queued(home.records.watch("bakers")))
@@ -105,6 +107,28 @@ async def test_who_was_cut_off_is_told_when_he_hears_again(redis_transport: Redi
             await raw.execute("CLIENT", "KILL", "TYPE", "pubsub")
 
 
+@pytest.mark.parametrize("later", range(6))
+async def test_who_stops_listening_as_his_connection_breaks_has_stopped(
+    redis_transport: RedisTransport, raw: Links, later: int
+) -> None:
+    joined = asyncio.Event()
+
+    async def listen() -> None:
+        async for _ in redis_transport.listen("news", joined.set):
+            pass
+
+    for _ in range(3):
+        joined.clear()
+        listening = asyncio.create_task(listen())
+        await asyncio.wait_for(joined.wait(), PATIENCE)
+        await raw.execute("CLIENT", "KILL", "TYPE", "pubsub")
+        for _ in range(later):
+            await asyncio.sleep(0)
+        listening.cancel()
+        assert await asyncio.wait([listening], timeout=PATIENCE) == ({listening}, set())
+
+
+@pytest.mark.one_server
 async def test_a_connection_that_is_half_open_is_noticed(any_redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody hung up, and nothing comes any more."""
     monkeypatch.setattr(notices, "SILENCE", 0.2)

@@ -92,6 +92,7 @@ async def test_a_bus_does_not_notice_that_scripts_are_forgotten(any_redis_url: s
     assert await raw.execute("XLEN", STREAM) == 3 + 20
 
 
+@pytest.mark.one_server
 async def test_a_lost_reply_is_asked_for_again_and_stored_once(any_redis_url: str, raw: Links) -> None:
     async with Proxy(any_redis_url) as proxy, EventBus(proxy.url) as bus:
         await bus.publish(Begun(), dedupe_key="first")

@@ -26,6 +26,7 @@ def transport(redis_transport: RedisTransport) -> RedisTransport:
     return redis_transport
 
 
+@pytest.mark.one_server
 async def test_a_publish_whose_reply_was_lost_is_stored_once(any_redis_url: str) -> None:
     """redis-py#3554: a publish that the client retries is stored twice."""
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
@@ -62,6 +63,7 @@ async def test_a_killed_connection_under_a_read_loses_nothing(transport: RedisTr
     await eventually(lambda: nothing_left(transport, BOB))
 
 
+@pytest.mark.one_server
 async def test_deliveries_whose_reply_was_lost_are_handed_out_again_once(any_redis_url: str) -> None:
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport, connected(any_redis_url) as publisher:
         await publisher.append(outgoing(1))
@@ -78,6 +80,7 @@ async def test_deliveries_whose_reply_was_lost_are_handed_out_again_once(any_red
         assert await nothing_left(transport, ANN)
 
 
+@pytest.mark.one_server
 async def test_more_than_the_credit_was_lost_and_comes_in_portions(any_redis_url: str) -> None:
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
         await transport.append(outgoing(*range(7)))
@@ -93,6 +96,7 @@ async def test_more_than_the_credit_was_lost_and_comes_in_portions(any_redis_url
         assert sorted(numbers(found)) == list(range(7))
 
 
+@pytest.mark.one_server
 async def test_an_outcome_whose_reply_was_lost_does_not_meet_the_next_delivery(any_redis_url: str) -> None:
     """It is repeated, and by then the event may be due again: until the repeat is confirmed, it stays in hand."""
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
@@ -111,6 +115,7 @@ async def test_an_outcome_whose_reply_was_lost_does_not_meet_the_next_delivery(a
         assert await nothing_left(transport, ANN)
 
 
+@pytest.mark.one_server
 async def test_a_lost_reclaim_comes_back_with_its_failures(any_redis_url: str) -> None:
     """To the same consumer, for there may be no other, and without a crash to its name: nobody died."""
     ann = consumer("ann", lease=0.3)
@@ -124,6 +129,7 @@ async def test_a_lost_reclaim_comes_back_with_its_failures(any_redis_url: str) -
         assert (delivery.failures, delivery.crashes) == (1, 0)
 
 
+@pytest.mark.one_server
 async def test_a_lost_reclaim_is_found_by_the_next_read_if_both_connections_broke(
     any_redis_url: str, raw: Links
 ) -> None:
@@ -174,6 +180,7 @@ async def receive_patiently(transport: RedisTransport, subscription: Subscriptio
     return await eventually(one)
 
 
+@pytest.mark.one_server
 async def test_a_read_may_wait_longer_than_a_command_may_take(
     any_redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

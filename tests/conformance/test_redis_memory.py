@@ -17,8 +17,8 @@ from eventbus.errors import ConfigurationError, Full
 from eventbus.event import Envelope, Event, Origin, Status, uuid7
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.link import Link
 from eventbus.redis.look_back import PAGE
+from tests.conformance.reach import Everywhere
 from tests.samples import FAILED, STREAM, consumer, nothing_left, numbers, outgoing, receive, reclaim, settle
 from tests.servers import OwnRedis
 
@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, url: str, namespace: str = "eb") -> None:
         self.transport = RedisTransport(url, namespace=namespace)
-        self.raw = Link(url, timeout=5, name="test")
+        self.raw = Everywhere(url, timeout=5, name="test")
 
     async def __aenter__(self) -> Self:
         return self

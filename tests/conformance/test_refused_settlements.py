@@ -177,13 +177,13 @@ async def test_a_worker_that_stops_waits_for_nothing_that_is_refused(
 async def test_a_refused_ack_is_told_of_each_event(redis_transport: RedisTransport, raw: Links) -> None:
     await redis_transport.append(outgoing(*range(3)))
     deliveries = await receive(redis_transport, ANN, 3)
-    await raw.execute("RENAME", LANE, "elsewhere")
+    await raw.execute("RENAME", LANE, f"{LANE}:elsewhere")
     await raw.execute("SET", LANE, "x")
     refusals = await redis_transport.settle([Settlement(delivery, Ack()) for delivery in deliveries])
     assert numbers(refusal.settlement.delivery for refusal in refusals) == [0, 1, 2]
     assert all(isinstance(refusal.error, ReplyError) for refusal in refusals)
     await raw.execute("DEL", LANE)
-    await raw.execute("RENAME", "elsewhere", LANE)
+    await raw.execute("RENAME", f"{LANE}:elsewhere", LANE)
     await settle(redis_transport, deliveries, Ack())
     assert await nothing_left(redis_transport, ANN)
 

@@ -122,6 +122,7 @@ async def test_a_connection_that_breaks_midway_leaves_known_what_was_answered(
     assert isinstance(again[2], EventBusError)
 
 
+@pytest.mark.one_server
 async def test_a_reply_that_is_lost_is_unknown_for_those_alone_that_had_none(any_redis_url: str) -> None:
     async with Proxy(any_redis_url) as proxy, connected(proxy.url) as transport:
         await transport.connect()
