@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class ClusterOfServers:
         hosts = ",".join(f"{LOOPBACK}:{server.port}" for server in self.servers[:3])
         return f"redis+cluster://:{PASSWORD}@{hosts}/0"
 
-    async def ask(self, server: EmbeddedRedis, *commands: tuple[str | int, ...]) -> list[Any]:
+    async def ask(self, server: EmbeddedRedis, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
         """A node's answers."""
         link = Link(server.url, timeout=10, name="test", primary=False)
         try:
@@ -109,19 +109,35 @@ class ClusterOfServers:
             [begun] = await self.ask(source, ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", ids[to]))
             assert begun == b"OK", begun
         else:
-            await self.ask(to, ("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source]))
-            await self.ask(source, ("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to]))
-            while keys := (await self.ask(source, ("CLUSTER", "GETKEYSINSLOT", slot, 3)))[0]:
-                where = (LOOPBACK, to.port, "", 0, 5_000, "AUTH", PASSWORD)
-                [moved] = await self.ask(source, ("MIGRATE", *where, "KEYS", *(each.decode() for each in keys)))
-                assert moved == b"OK", moved
-            for server in (to, source):
-                await self.ask(server, ("CLUSTER", "SETSLOT", slot, "NODE", ids[to]))
+            async with self.moving(key, to) as carry:
+                await carry(1_000)
 
         async def there() -> bool:
             return await self.owner(key) is to
 
         await eventually(there)
+
+    @asynccontextmanager
+    async def moving(self, key: str, to: EmbeddedRedis) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """The slot of a key is on its way inside the block, key by key: at the end it is there. What is yielded carries
+        so many keys, if there are so many."""
+        source, slot = await self.owner(key), key_slot(key.encode())
+        nodes = await self.nodes()
+        ids = {server: nodes[server.port].id for server in (source, to)}
+
+        async def carry(count: int) -> None:
+            [keys] = await self.ask(source, ("CLUSTER", "GETKEYSINSLOT", slot, count))
+            where = (LOOPBACK, to.port, "", 0, 5_000, "AUTH", PASSWORD)
+            for each in keys:
+                [moved] = await self.ask(source, ("MIGRATE", *where, "KEYS", each))
+                assert moved == b"OK", moved
+
+        await self.ask(to, ("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source]))
+        await self.ask(source, ("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to]))
+        yield carry
+        await carry(1_000)
+        for server in (to, source):
+            await self.ask(server, ("CLUSTER", "SETSLOT", slot, "NODE", ids[to]))
 
     async def ready(self) -> bool:
         """Whether all that run take commands, and follow whom they should."""

@@ -1,0 +1,196 @@
+"""A cluster of three primaries, one of which has a replica: what a program, an operator and the engine make of it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from eventbus import Context, Event, EventBus, Group, Status
+from eventbus.contract.delivery import Ack, Settlement
+from eventbus.errors import ConfigurationError, Unavailable
+from eventbus.redis import RedisTransport
+from eventbus.redis.keys import group_keys, stream_keys
+from eventbus.redis.links import Command
+from eventbus.redis.router import Router
+from tests.cluster import PASSWORD, ClusterOfServers, cluster_of
+from tests.integration.commands import eventbus_here as eventbus
+from tests.samples import consumer, numbers, outgoing, receive
+from tests.waiting import until
+from tests.working import working
+
+STREAMS = ("apple", "beech", "cedar", "dogwood", "elm", "fir")
+
+
+class Grown(Event, type="apple.grown"):
+    number: int
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterOfServers]:
+    with cluster_of(tmp_path_factory.mktemp("cluster"), primaries=3, replicas=1) as cluster:
+        asyncio.run(cluster.join())
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(made: ClusterOfServers) -> ClusterOfServers:
+    for port, node in (await made.nodes()).items():
+        if not node.of:
+            await made.ask(made.at(port), ("FLUSHDB",))
+    return made
+
+
+@pytest.fixture
+async def router(cluster: ClusterOfServers) -> AsyncIterator[Router]:
+    router = Router(cluster.seeds, timeout=5, name="test")
+    yield router
+    await router.close()
+
+
+@pytest.mark.parametrize("named", ["url", "seeds"])
+async def test_each_stream_is_where_its_keys_are(cluster: ClusterOfServers, named: str) -> None:
+    """Also by the address of one node, which says that it is one of a cluster."""
+    transport = RedisTransport(getattr(cluster, named))
+    try:
+        await transport.connect()
+        for stream in STREAMS:
+            await transport.append(outgoing(1, 2, stream=stream))
+        owners = Counter([(await cluster.owner(stream_keys("eb", stream).stream)).port for stream in STREAMS])
+        assert len(owners) > 1, "else this proves nothing"
+        assert await transport.find_streams() == sorted(STREAMS)
+        for stream in STREAMS:
+            subscription = consumer(stream=stream)
+            deliveries = await receive(transport, subscription, 2)
+            assert numbers(deliveries) == [1, 2]
+            assert await transport.settle([Settlement(delivery, Ack()) for delivery in deliveries]) == []
+        assert [state.groups[0].pending for state in await transport.inspect(STREAMS)] == [0] * len(STREAMS)
+    finally:
+        await transport.close()
+
+
+async def test_one_write_goes_to_all_and_each_has_its_reply(router: Router) -> None:
+    commands: list[Command] = [("SET", f"key-{number}", number) for number in range(100)]
+    assert await router.pipeline(commands) == [b"OK"] * 100
+    commands = [("GET", f"key-{number}") for number in range(100)]
+    commands[50] = ("LPUSH", "key-50", "x")
+    replies = await router.each(commands)
+    assert str(replies.pop(50)).startswith("WRONGTYPE")
+    assert replies == [b"%d" % number for number in range(100) if number != 50]
+
+
+async def test_what_is_asked_beside_a_key_is_asked_there(cluster: ClusterOfServers, router: Router) -> None:
+    for number in range(10):
+        info, _ = await router.pipeline([("INFO", "server"), ("GET", f"key-{number}")])
+        assert b"tcp_port:%d" % (await cluster.owner(f"key-{number}")).port in info
+
+
+async def test_while_a_slot_is_on_its_way_its_events_are_taken_and_handled(cluster: ClusterOfServers) -> None:
+    """Key by key: some are there, some are here, and a script that needs both has to wait."""
+    handled: set[int] = set()
+    group = Group("growers")
+
+    @group.on(Grown)
+    async def note(event: Grown, _: Context) -> None:
+        handled.add(event.number)
+
+    key = stream_keys("eb", "apple").stream
+    source = await cluster.owner(key)
+    nodes = await cluster.nodes()
+    target = next(cluster.at(port) for port, node in nodes.items() if not node.of and port != source.port)
+    async with EventBus(cluster.seeds) as bus, working(bus, group):
+        await bus.publish(Grown(number=0))
+        await until(lambda: 0 in handled)
+        async with cluster.moving(key, target) as carry:
+            await carry(1)
+            receipts = [await bus.publish(Grown(number=number), priority=number) for number in range(1, 11)]
+            assert {status for _, status in receipts} == {Status.STORED}
+            await carry(100)
+        await until(lambda: len(handled) == 11)
+        async with cluster.moving(key, source) as carry:
+            await carry(100)
+            await bus.publish(Grown(number=11))
+            await until(lambda: 11 in handled)  # all keys are there, though the slot is not yet
+
+
+async def test_leases_are_kept_from_a_thread(cluster: ClusterOfServers) -> None:
+    transport = RedisTransport(cluster.seeds)
+    try:
+        await transport.connect()
+        held = []
+        for stream in STREAMS:
+            await transport.append(outgoing(1, stream=stream))
+            held += await receive(transport, consumer(stream=stream), 1)
+        keeper = transport.keeper()
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(keeper.renew, held)
+        keeper.close()
+        for stream in STREAMS:
+            [[_, _, idle, _]] = await transport._router.execute(
+                "XPENDING", stream_keys("eb", stream).stream, "billing", "-", "+", 1
+            )
+            assert idle < 100
+    finally:
+        await transport.close()
+
+
+async def test_a_notice_is_heard_from_whichever_node(cluster: ClusterOfServers) -> None:
+    async with EventBus(cluster.seeds) as bus, EventBus(cluster.url) as other:
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        joined = asyncio.Event()
+
+        async def listen() -> None:
+            async for message in bus.transport.listen("news", joined.set):
+                heard.put_nowait(message)
+
+        listening = asyncio.create_task(listen())
+        await joined.wait()
+        await other.transport.broadcast("news", b"one")
+        assert await heard.get() == b"one"
+        listening.cancel()
+
+
+async def test_the_receipt_counts_the_replicas_of_the_node_that_has_the_event(cluster: ClusterOfServers) -> None:
+    nodes = await cluster.nodes()
+    followed = {node.of for node in nodes.values() if node.of}
+    async with EventBus(cluster.seeds) as bus:
+        port = (await cluster.owner(stream_keys("eb", "apple").stream)).port
+        wanted = int(nodes[port].id in followed)
+        assert (await bus.publish(Grown(number=1), replicas=1)).replicas == wanted
+
+
+def test_the_doctor_looks_at_every_node(made: ClusterOfServers) -> None:
+    run = eventbus("doctor", "--watch", "0", EVENTBUS_REDIS_URL=made.seeds)
+    assert "has no replica: if it dies" in run.stdout
+    assert all(f":{server.port}" in run.stdout for server in made.servers[:3])
+    assert PASSWORD not in run.stdout + run.stderr
+
+
+async def test_a_cluster_of_which_a_part_is_gone_says_so(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, primaries=3, replicas=0) as cluster:
+        await cluster.join()
+        async with EventBus(cluster.seeds, publish_timeout=1.0) as bus:
+            await bus.publish(Grown(number=1))
+            (await cluster.owner(stream_keys("eb", "apple").stream)).kill()
+            with pytest.raises(Unavailable):
+                await bus.publish(Grown(number=2))
+
+
+async def test_what_is_no_cluster_is_named(redis_url: str) -> None:
+    url = redis_url.replace("redis://", "redis+cluster://")
+    with pytest.raises(ConfigurationError, match=r"is no node of a cluster: name it by redis://127\.0\.0\.1:"):
+        async with EventBus(url):
+            pass
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://", "redis+cluster://a:1,,b:2/0", "redis+cluster:///0"])
+def test_a_url_without_nodes_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="does not name nodes of a cluster"):
+        EventBus(url)
+
+
+def test_all_keys_of_a_group_and_its_stream_share_a_slot() -> None:
+    keys = [*stream_keys("eb", "apple"), *stream_keys("eb", "apple").lanes, *group_keys("eb", "apple", "growers")]
+    assert len({key_slot(key.encode()) for key in keys}) == 1
