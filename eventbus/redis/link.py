@@ -174,7 +174,7 @@ class Link:
         if self._wire is None or self._wire.transport is None:
             await self._connect()
 
-    def begin(self, *command: Argument) -> asyncio.Future[Reply] | None:
+    def begin(self, command: Command) -> asyncio.Future[Reply] | None:
         """A future of the reply; it raises what `execute` raises. None while there is no connection."""
         wire = self._wire
         return None if wire is None or wire.transport is None else self._send(wire, _pack(command))

@@ -54,7 +54,7 @@ class Links(Protocol):
         """The server that has this key is connected when it returns. Raises Unavailable, or ConfigurationError if its
         first login is refused."""
 
-    def begin(self, *command: Argument) -> asyncio.Future[Reply] | None:
+    def begin(self, command: Command) -> asyncio.Future[Reply] | None:
         """A future of the reply; it raises what `execute` raises, or Redirected. None while there is no connection."""
 
     async def execute(self, *command: Argument) -> Reply:

@@ -47,7 +47,7 @@ class Publishing:
         if item.later:
             return None
         if item.once is None:
-            return self._links.begin(*xadd(self._namespace, item))
+            return self._links.begin(xadd(self._namespace, item))
         return scripts.begin(self._links, command(self._namespace, item))
 
     async def append(self, outgoing: Sequence[Outgoing]) -> list[Status]:

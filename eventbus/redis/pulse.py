@@ -97,7 +97,7 @@ class Pulse:
         while True:
             with suppress(EventBusError):  # it is away: the link says so, and others connect again
                 asked = self._clock()
-                answer = self._link.begin("TIME")
+                answer = self._link.begin(("TIME",))
                 if answer is not None:
                     seconds, microseconds = await answer
                     self.note(int(seconds) + int(microseconds) / 1e6, asked, self._clock())

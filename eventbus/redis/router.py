@@ -62,9 +62,9 @@ class Router:
 
     # Commands ---------------------------------------------------------------------------------------------------------
 
-    def begin(self, *command: Argument) -> asyncio.Future[Reply] | None:
+    def begin(self, command: Command) -> asyncio.Future[Reply] | None:
         """As Links.begin."""
-        return (self._home if self._cluster is None else self.at(key_of(command))).begin(*command)
+        return (self._home if self._cluster is None else self.at(key_of(command))).begin(command)
 
     async def execute(self, *command: Argument) -> Reply:
         """As Links.execute."""

@@ -83,7 +83,7 @@ async def blames_no_server_for_a_loop_that_stood_still(url: str) -> None:
     async with linked(url, timeout=0.4) as link:
         await link.ready()
         await asyncio.sleep(0.5)  # whatever watched the greeting has ended
-        waiting = link.begin("ECHO", "patience")
+        waiting = link.begin(("ECHO", "patience"))
         assert waiting is not None
         time.sleep(0.6)  # noqa: ASYNC251 - that is the point
         assert await waiting == b"patience"

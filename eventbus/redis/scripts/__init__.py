@@ -128,7 +128,7 @@ def _known(links: Links, command: Command) -> Command:
 def begin(links: Links, command: Command) -> asyncio.Future[Reply] | None:
     """One command, without a coroutine around its reply. The future may raise UnknownScript: then use `call`. None if
     there is no connection, or the script's text has not gone over it yet."""
-    return links.begin(*command) if command[1] in links.told(command) else None
+    return links.begin(command) if command[1] in links.told(command) else None
 
 
 async def call(links: Links, command: Command) -> Reply:
