@@ -31,8 +31,10 @@ local function ended(kept, most, counter)
   redis.call('PERSIST', KEYS[1])
   redis.call('ZADD', kept, now, id)
   for _, old in ipairs(redis.call('ZRANGE', kept, 0, -most - 1)) do
-    redis.call('DEL', ARGV[9] .. old)
-    redis.call('ZREM', kept, old)
+    -- Its name is no declared key: in a cluster it may be on its way to another node, and is dropped another time.
+    if type(redis.pcall('DEL', ARGV[9] .. old)) == 'number' then
+      redis.call('ZREM', kept, old)
+    end
   end
 end
 
