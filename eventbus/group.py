@@ -62,6 +62,9 @@ class Group:
                   is blamed for a worker's death, for groups that do the same with every event
     track         keep the state, progress and counts of its events: see bus.groups.state, counts and watch
     keep_completed, keep_failed  with `track`: how many events that ended so stay known; others for a minute
+    ordered       events of one key (`publish(key=…)`) are handled one at a time and in the order of publishing, in
+                  whichever process; one that fails holds back its own key until it is done or dead. The order is that
+                  of each priority. Events without a key are as in any other group
     middleware    runs around each handler, the first outermost; see eventbus.handling.middleware
     task_per_event  run each event in an asyncio task of its own, for libraries that keep state by
                   `asyncio.current_task()`; costs about a sixth more for handlers that never wait
@@ -84,6 +87,7 @@ class Group:
         track: bool = False,
         keep_completed: int = 0,
         keep_failed: int = 10_000,
+        ordered: bool = False,
         middleware: Sequence[Middleware] = (),
         task_per_event: bool = False,
     ) -> None:
@@ -110,6 +114,7 @@ class Group:
         self.track = track
         self.keep_completed = keep_completed
         self.keep_failed = keep_failed
+        self.ordered = ordered
         self.middleware = tuple(middleware)
         self.task_per_event = task_per_event
         self.handlers: dict[str, AnyRegistration] = {}
@@ -211,8 +216,9 @@ class Group:
                     f"{self.name}: {label_of(handler)}: max_size={max_size} must be at least 1, "
                     f"max_wait={max_wait} must be seconds"
                 )
-            if self.slow_lane is not None:
-                raise ConfigurationError(f"{self.name}: {label_of(handler)}: no batches on a group with a slow lane")
+            for wrong, what in ((self.slow_lane is not None, "with a slow lane"), (self.ordered, "that is ordered")):
+                if wrong:
+                    raise ConfigurationError(f"{self.name}: {label_of(handler)}: no batches on a group {what}")
             policy = self._policy(timeout, retry)
             self._add(event_classes, BatchRegistration(handler, *policy, max_size, max_wait))
             return handler
@@ -249,6 +255,7 @@ class Group:
                     (bool(self.handlers) or self.tapping is not None, "the group has a handler already"),
                     (bool(self.middleware or self.limits or self.track), "no middleware, limits or track on a tap"),
                     (self.slow_lane is not None, "no slow lane on a tap"),
+                    (self.ordered, "a tap has no order by key"),
                 )
                 if wrong
             ]

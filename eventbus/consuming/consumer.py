@@ -159,7 +159,7 @@ class Consumer:
 
     def _subscription(self, stream: str) -> Subscription:
         group = self._group
-        return Subscription(stream, group.name, self._name, group.lease, group.crash_budget)
+        return Subscription(stream, group.name, self._name, group.lease, group.crash_budget, group.ordered)
 
     def _begin(self, subscription: Subscription) -> list[asyncio.Task[None]]:
         return [
@@ -497,6 +497,9 @@ class Consumer:
             self._held.pop(delivery, None)
             if not isinstance(outcome, Ack):
                 self._nudges[delivery.subscription].set()  # a due time that the reclaim loop does not know of yet
+        if self._group.ordered:
+            for subscription in self._subscriptions:
+                self._take(self._transport.freed(subscription), self._settler.asked)
         self._start()
 
     # The end ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ line, and so does everything while the server is away.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from eventbus.consuming.limit_admission import Admission
 from eventbus.contract.delivery import Refusal, Settlement
@@ -56,6 +57,7 @@ class Settler:
         self._aside: list[_Aside] = []
         self._aside_changed = asyncio.Event()
         self._ending = False
+        self.asked = 0.0  # when the last call was made: what it frees in an ordered group may be ours since then
         self.given_up = 0  # deliveries that this process holds and will not settle any more
 
     @property
@@ -87,6 +89,7 @@ class Settler:
             del self.line[: len(batch)]
             try:
                 crash_points.point("consumer.settle")
+                self.asked = monotonic()
                 refusals = await self._transport.settle(batch)
                 crash_points.point("consumer.settled")
             except asyncio.CancelledError:

@@ -11,13 +11,14 @@ NEVER = 2**31  # stands for the number of crashes in a group without a crash bud
 
 
 class Subscription(NamedTuple):
-    """One consumer of one group on one stream. `lease` in seconds; `crash_budget` as in Group."""
+    """One consumer of one group on one stream. `lease` in seconds; `crash_budget` and `ordered` as in Group."""
 
     stream: str
     group: str
     consumer: str
     lease: float
     crash_budget: int | None
+    ordered: bool = False
 
     @property
     def suspect_from(self) -> int:

@@ -12,6 +12,8 @@ its own beside this one: eventbus.contract.broker puts them together.
 * `settle` may be cancelled or fail halfway; settling the same deliveries again is harmless. An Ack counts even from a
   consumer that has lost its lease (the work is done); every other outcome counts only from the owner. One settlement
   that is refused keeps no other from being settled.
+* In an ordered group, of the events of one key only the first that is not settled is handed out. Settling it frees the
+  next, for the consumer that has settled it: see `freed`. There an Ack counts only from the owner, too.
 """
 
 from collections.abc import Sequence
@@ -68,6 +70,10 @@ class Transport(Appender, Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
         """End each delivery by its outcome. Returns those that were refused, each with its error: Full where there is
         no memory for it. All others are settled. Raises Unavailable if it is not known of any of them."""
+
+    def freed(self, subscription: Subscription) -> list[Delivery]:
+        """What settling has handed to this consumer since the last call, in an ordered group: the next events of keys.
+        They are its own as if it had read them. None in other groups."""
 
     async def close(self) -> None:
         """Let go of the server. Nothing may be called afterwards."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from eventbus.contract.codec import Fields
+from eventbus.contract.codec import Fields, decode
 from eventbus.contract.dead_letters import DeadLetter
 from eventbus.contract.delivery import Subscription
 from eventbus.contract.priorities import LANES, shares
+from eventbus.errors import CodecError
 from eventbus.event import Envelope
 
 
@@ -30,6 +31,8 @@ class Pending:
 class Cursor:
     delivered: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     pending: dict[str, Pending] = field(default_factory=dict)
+    lines: dict[tuple[str | None, str], list[str]] = field(default_factory=dict)  # of an ordered group, by key
+    freed: dict[str, list[str]] = field(default_factory=dict)  # by consumer: handed out when others were settled
 
 
 @dataclass(slots=True)
@@ -61,6 +64,37 @@ def take_next(log: Log, cursor: Cursor, credit: int) -> list[str]:
             cursor.delivered[priority] += len(found)
             batch += found
     return batch
+
+
+def key_of(fields: Fields) -> tuple[str | None, str] | None:
+    """What an event is ordered by: its organization and its key; None without a key."""
+    try:
+        envelope = decode(fields)
+    except CodecError:
+        return None
+    return None if envelope.subject is None else (envelope.organization, envelope.subject)
+
+
+def may_begin(log: Log, cursor: Cursor, entry_id: str) -> bool:
+    """Whether nothing of its key is before this entry, which was read just now. Else it waits in line."""
+    key = key_of(log.entries[entry_id])
+    if key is None:
+        return True
+    line = cursor.lines.setdefault(key, [])
+    line.append(entry_id)
+    return len(line) == 1
+
+
+def following(log: Log, cursor: Cursor, entry_id: str) -> str | None:
+    """The next of its key, now that this entry is settled."""
+    key = key_of(log.entries[entry_id]) if entry_id in log.entries else None
+    line = cursor.lines.get(key, []) if key is not None else []
+    if not line or line[0] != entry_id or key is None:
+        return None
+    del line[0]
+    if not line:
+        del cursor.lines[key]
+    return line[0] if line else None
 
 
 def claimable(cursor: Cursor, subscription: Subscription, now: float) -> Iterator[tuple[str, Pending, int]]:

@@ -41,7 +41,17 @@ from eventbus.errors import CodecError
 from eventbus.event import Envelope, Status
 from eventbus.memory import inspection
 from eventbus.memory.limiting import MemoryLimits
-from eventbus.memory.log import Cursor, Log, Pending, claimable, half_of_the_suspects, take_next, unread
+from eventbus.memory.log import (
+    Cursor,
+    Log,
+    Pending,
+    claimable,
+    following,
+    half_of_the_suspects,
+    may_begin,
+    take_next,
+    unread,
+)
 from eventbus.memory.records import MemoryRecords
 from eventbus.memory.sessions import MemoryLedger
 from eventbus.memory.shared import MemoryCircuits, MemoryRecent, MemoryTallies
@@ -149,9 +159,12 @@ class MemoryTransport:
         if not batch and credit > 0:
             await self._wait_for_news(log, wait)
             batch = take_next(log, cursor, credit)
+        handed: list[str] = []
         for entry_id in batch:
-            cursor.pending[entry_id] = Pending(subscription.consumer, self._clock())
-        return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in batch]
+            begins = not subscription.ordered or may_begin(log, cursor, entry_id)
+            cursor.pending[entry_id] = Pending(subscription.consumer, self._clock(), None if begins else math.inf)
+            handed += [entry_id] if begins else []
+        return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in handed]
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         for subscription in subscriptions:
@@ -182,7 +195,7 @@ class MemoryTransport:
             return min(in_hand)
         if any(unread(log, cursor) for log, cursor in zip(logs, cursors, strict=True)):
             return -math.inf
-        dues = [due for _, due in pending if due is not None]
+        dues = [due for _, due in pending if due is not None and due < math.inf]
         dues += [due for log in logs for due, _ in log.scheduled.values()]
         return min(dues, default=None)
 
@@ -206,7 +219,8 @@ class MemoryTransport:
                 found.deliveries.append(Delivery(subscription, entry_id, fields, pending.failures, crashes))
         dues = [due for due, _ in log.scheduled.values()]
         dues += [pending.due for pending in cursor.pending.values() if pending.due is not None and pending.due > now]
-        found.next_due = min(dues) - now if dues else None
+        soonest = min(dues, default=math.inf)
+        found.next_due = soonest - now if soonest < math.inf else None  # who waits in line is never due
         return found
 
     def _lease_is_over(self, subscription: Subscription) -> bool:
@@ -254,10 +268,28 @@ class MemoryTransport:
         for delivery, outcome in settlements:
             pending = self._owned(delivery)
             if isinstance(outcome, Ack):
-                self._pending_of(delivery).pop(delivery.entry_id, None)
+                if pending is not None or not delivery.subscription.ordered:
+                    self._pending_of(delivery).pop(delivery.entry_id, None)
             elif pending is not None:
                 self._settle_owned(delivery, pending, outcome)
+            if pending is not None and isinstance(outcome, Ack | Dead) and delivery.subscription.ordered:
+                self._free(delivery)
         return []
+
+    def _free(self, delivery: Delivery) -> None:
+        """Hand the next event of its key to whoever has settled this one."""
+        subscription = delivery.subscription
+        log = self._log(subscription.stream)
+        cursor = log.groups[subscription.group]
+        if (following_one := following(log, cursor, delivery.entry_id)) is not None:
+            cursor.pending[following_one] = Pending(subscription.consumer, self._clock())
+            cursor.freed.setdefault(subscription.consumer, []).append(following_one)
+
+    def freed(self, subscription: Subscription) -> list[Delivery]:
+        log = self._log(subscription.stream)
+        cursor = log.groups.setdefault(subscription.group, Cursor())
+        freed = cursor.freed.pop(subscription.consumer, [])
+        return [Delivery(subscription, entry_id, log.entries[entry_id]) for entry_id in freed]
 
     def _settle_owned(self, delivery: Delivery, pending: Pending, outcome: Retry | Snooze | Release | Dead) -> None:
         now = self._clock()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eventbus.contract.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
 from eventbus.redis import scripts
-from eventbus.redis.keys import PARKED, stream_keys
+from eventbus.redis.keys import PARKED, QUEUED, stream_keys
 from eventbus.redis.links import Command, Links, Reply
 from eventbus.redis.scanning import keys_like
 
@@ -90,6 +90,7 @@ def _group(name: str, parts: list[_Part], now: int) -> GroupState:
             before = hands.get(consumer, (0, idle))
             hands[consumer] = (before[0] + held, min(before[1], idle))
     delayed = hands.pop(PARKED, (0, 0))[0]
+    hands.pop(QUEUED, None)  # they are nobody's: each waits behind another of its key
     return GroupState(
         name,
         lag=None if None in lags else sum(lag for lag in lags if lag is not None),

@@ -11,6 +11,9 @@ from eventbus.event import NORMAL_PRIORITY
 
 NAMESPACE = "eb"  # if nobody says otherwise
 PARKED = "parked"  # the consumer name under which entries rest until their retry is due
+QUEUED = (
+    "queued"  # that under which those of ordered groups wait behind another of their key; scripts/lanes.lua has it too
+)
 
 
 class StreamKeys(NamedTuple):
@@ -61,6 +64,11 @@ def lane_key(namespace: str, stream: str, priority: int) -> str:
 def group_keys(namespace: str, stream: str, group: str) -> GroupKeys:
     prefix = f"{namespace}:{{{stream}}}:{group}"
     return GroupKeys(f"{prefix}:retry", f"{prefix}:failures", f"{prefix}:crashes")
+
+
+def order_key(namespace: str, stream: str, group: str) -> str:
+    """What waits behind which in an ordered group (HASH): see scripts/ordering.lua."""
+    return f"{namespace}:{{{stream}}}:{group}:order"
 
 
 def limit_keys(namespace: str, scope: Scope, kind: str) -> tuple[str, str, str]:

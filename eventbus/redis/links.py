@@ -84,7 +84,7 @@ def key_of(command: Command) -> str | None:
         return None
     if name in _COUNTED:
         return str(command[3]) if int(command[2]) else None
-    if name == "XREADGROUP":
+    if name in {"XREADGROUP", "XREAD"}:
         return str(command[command.index("STREAMS") + 1])
     place = 2 if name in _CONTAINERS else 1
     return str(command[place]) if len(command) > place else None

@@ -41,6 +41,7 @@ class Reader:
         self.brought_back: object = None  # see eventbus.redis.reclaiming
         self.held: dict[str, Delivery] = {}  # by its entry
         self.lost: set[str] = set()  # those of `held` that others may have by now: not renewed in time
+        self.freed: list[Delivery] = []  # what settling has handed to it, in an ordered group
         self.cut = False  # a reply that may have handed something out was not waited for
         self._timeout = link.timeout  # on top of the time that a read waits
         self._others = others
@@ -84,6 +85,10 @@ class Reader:
         held.update({delivery.entry_id: delivery for delivery in new})
         return new
 
+    def doubt(self) -> None:
+        """Something may have been handed to it by a reply that was lost: the next read looks."""
+        self._epoch = -1
+
     async def give_back(self) -> None:
         """Gives all entries that are still this consumer's to others, if a reply may have been lost; else does
         nothing. Nothing is read any more. Raises what the link raises."""
@@ -101,7 +106,7 @@ class Reader:
             for lane, rows in zip(self._lanes, pages, strict=True)
             for row in (() if isinstance(rows, Exception) else rows)  # NOGROUP: then nothing is anybody's
         ]
-        left = [Settlement(Delivery(subscription, name, {}), Release()) for name in names]
+        left = [Settlement(Delivery(subscription, name, {}), Release()) for name in names]  # frees nothing
         await settling.settle(self._others, self._namespace, left)
 
     async def _look(self, credit: int) -> list[Entry]:

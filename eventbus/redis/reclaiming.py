@@ -8,7 +8,7 @@ from eventbus.contract.codec import pairs
 from eventbus.contract.delivery import Delivery, Reclaimed, Subscription
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
-from eventbus.redis.keys import PARKED, group_keys, stream_keys
+from eventbus.redis.keys import PARKED, QUEUED, group_keys, order_key, stream_keys
 from eventbus.redis.links import Command, Links, Reply, ReplyError
 from eventbus.redis.publishing import promoted, promotion
 from eventbus.redis.pulse import Pulse, Pulses
@@ -18,6 +18,7 @@ from eventbus.redis.scripts import ms
 QUIET_MARGIN = 0.4  # seconds after the end of a lease; G7 allows one second
 LOOK_INTERVAL = 1.0  # seconds between looks at a schedule; another process may have put something in
 LEFT_ALONE = 1_000  # entries that a reclaim is told to leave to others, at the most
+LOOKED_AT = 100  # that wait in an ordered group, in each look for those that wait for nothing
 RESTART_PAGE = 500  # entries in one script
 
 log = get_logger("eventbus.redis")
@@ -50,6 +51,8 @@ class Reclaiming:
         await self._bring_back(reader, pulse)
         commands = [self._reclamation(subscription, pulse, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
+        if subscription.ordered:
+            await self._mend(subscription)
         try:
             reclaimed, *answers = await scripts.run(self._links, commands)
         except BaseException:  # cancelled, too
@@ -101,6 +104,16 @@ class Reclaiming:
             if restarted and pulse.steps_back:
                 log.info("leases dated in the future begin now", group=reader.subscription.group, count=restarted)
 
+    async def _mend(self, subscription: Subscription) -> None:
+        """Whoever waits behind an event that somebody else has settled, or removed, must not wait for ever."""
+        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
+        order = order_key(self._namespace, subscription.stream, group)
+        retry = group_keys(self._namespace, subscription.stream, group).retry
+        command = scripts.MEND_ORDER((*stream.lanes, retry, order), group, PARKED, LOOKED_AT)
+        if mended := await scripts.call(self._links, command):
+            told = "events waited behind others that are gone: they are due now"
+            log.warning(told, stream=subscription.stream, group=group, count=mended)
+
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
         """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""
         keys = [group_keys(self._namespace, subscription.stream, subscription.group).retry]
@@ -120,7 +133,7 @@ async def restart_leases(links: Links, namespace: str, subscription: Subscriptio
     for lane, summary in zip(lanes, summaries, strict=True):
         holders = [] if isinstance(summary, Exception) else summary[3] or []  # no group yet: whoever reads makes it
         for consumer, _ in holders:
-            start = b"" if consumer == PARKED.encode() else b"-"
+            start = b"" if consumer.decode() in {PARKED, QUEUED} else b"-"
             while start:
                 command = scripts.RESTART((lane,), group, consumer, start, RESTART_PAGE)
                 start, found = await scripts.call(links, command)

@@ -1,13 +1,14 @@
 """Outcomes to commands: the one place that ends deliveries in Redis."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from eventbus.contract.codec import pairs
 from eventbus.contract.delivery import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
 from eventbus.errors import LONGEST_DELAY, EventBusError
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead_letters, scripts
-from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
+from eventbus.redis.keys import PARKED, group_keys, order_key, priority_of, stream_keys
 from eventbus.redis.links import Command, Links, Reply, ReplyError
 from eventbus.redis.scripts import ms
 
@@ -21,23 +22,36 @@ Acks = dict[Lane, list[str]]
 
 
 class Step(NamedTuple):
-    """A command, and what it settles: some settlements, or the acknowledged entries of a lane."""
+    """A command, and what it settles: some settlements, or the acknowledged entries of a lane. `frees`: what its reply
+    hands out, where the group is ordered."""
 
     command: Command
     settlements: Sequence[Settlement] = ()
     lane: Lane | None = None
     entries: Sequence[str] = ()
+    frees: Callable[[Reply], Sequence[Reply]] | None = None
 
 
-async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> list[Refusal]:
-    """In one write. Returns what was refused, each for itself. Raises Unavailable."""
+class Settled(NamedTuple):
+    """`refusals`: what was refused, each for itself. `freed`: what was handed out instead, in ordered groups."""
+
+    refusals: list[Refusal]
+    freed: list[Delivery]
+
+
+async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> Settled:
+    """In one write. Raises Unavailable."""
     steps, refusals = _steps(namespace, settlements)
+    freed: list[Delivery] = []
     replies = await _run(links, [step.command for step in steps])
     for step, reply in zip(steps, replies, strict=True):
         if isinstance(reply, Exception):
             error = await _explained(links, step, reply)
             refusals += [Refusal(settlement, error) for settlement in _settled_by(step, settlements)]
-    return refusals
+        elif step.frees is not None:
+            subscription = step.settlements[0].delivery.subscription
+            freed += [Delivery(subscription, entry.decode(), pairs(fields)) for entry, fields in step.frees(reply)]
+    return Settled(refusals, freed)
 
 
 async def _explained(links: Links, step: Step, error: Exception) -> Exception:
@@ -103,23 +117,29 @@ def _steps(namespace: str, settlements: Sequence[Settlement]) -> tuple[list[Step
 
     A settlement that no command can be made of is refused here."""
     done: list[Delivery] = []
+    in_order: dict[Subscription, list[Settlement]] = {}
     resting: dict[Lane, list[tuple[Settlement, int]]] = {}
     others: list[Step] = []
     refusals: list[Refusal] = []
     for settlement in settlements:
         delivery, outcome = settlement
         if isinstance(outcome, Ack):
-            done.append(delivery)
+            if delivery.subscription.ordered:
+                in_order.setdefault(delivery.subscription, []).append(settlement)
+            else:
+                done.append(delivery)
             continue
         if isinstance(outcome, Snooze) and outcome.at is not None:
             lane = delivery.subscription, priority_of(delivery.entry_id)
             resting.setdefault(lane, []).append((settlement, outcome.at))
             continue
         try:
-            others.append(Step(_command(namespace, settlement), [settlement]))
+            frees = _after_burial if isinstance(outcome, Dead) and delivery.subscription.ordered else None
+            others.append(Step(_command(namespace, settlement), [settlement], frees=frees))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are settled
             refusals.append(Refusal(settlement, error))
-    return [*_acks(namespace, by_lane(done)), *_rests(namespace, resting), *others], refusals
+    acks = [*_acks(namespace, by_lane(done)), *_acks_in_order(namespace, in_order)]
+    return [*acks, *_rests(namespace, resting), *others], refusals
 
 
 def _command(namespace: str, settlement: Settlement) -> Command:
@@ -144,6 +164,22 @@ def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
         for start in range(0, len(entries), ACK_BATCH):
             some = entries[start : start + ACK_BATCH]
             yield Step(scripts.ACK(keys, subscription.group, count, *some), lane=lane, entries=some)
+
+
+def _acks_in_order(namespace: str, done: dict[Subscription, list[Settlement]]) -> Iterator[Step]:
+    for subscription, settlements in done.items():
+        keys = stream_keys(namespace, subscription.stream)
+        names = group_keys(namespace, subscription.stream, subscription.group)
+        where = (*keys.lanes, *names, keys.counts, order_key(namespace, subscription.stream, subscription.group))
+        for start in range(0, len(settlements), REST_BATCH):
+            some = settlements[start : start + REST_BATCH]
+            entries = [settlement.delivery.entry_id for settlement in some]
+            command = scripts.ACK_IN_ORDER(where, subscription.group, subscription.consumer, *entries)
+            yield Step(command, some, frees=lambda reply: reply)
+
+
+def _after_burial(reply: Reply) -> Sequence[Reply]:
+    return reply[1:] if reply else ()
 
 
 def _rests(namespace: str, resting: dict[Lane, list[tuple[Settlement, int]]]) -> Iterator[Step]:
@@ -172,6 +208,8 @@ def _bury(namespace: str, delivery: Delivery, outcome: Dead) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
     priority, stream = priority_of(entry), stream_keys(namespace, subscription.stream)
     keys = (*_keys(namespace, subscription, priority), stream.dead, stream.counts)
+    if subscription.ordered:
+        keys = (*keys, order_key(namespace, subscription.stream, subscription.group), *stream.lanes)
     count = f"buried:{priority}:{subscription.group}"
     fields = dead_letters.fields_of(delivery, outcome)
     return scripts.BURY(keys, subscription.group, subscription.consumer, entry, count, *fields)

@@ -30,10 +30,20 @@ from eventbus.process.supervision import supervise
 from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
-from eventbus.redis.keys import PARKED, channel_name, control_key, fired_key, group_keys, quota_key, stream_keys
+from eventbus.redis.keys import (
+    PARKED,
+    channel_name,
+    control_key,
+    fired_key,
+    group_keys,
+    order_key,
+    quota_key,
+    stream_keys,
+)
 from eventbus.redis.link import Link
 from eventbus.redis.links import Command, ReplyError
 from eventbus.redis.notices import listen
+from eventbus.redis.ordered_reading import OrderedReader
 from eventbus.redis.publishing import Publishing, fate
 from eventbus.redis.pulse import Pulses
 from eventbus.redis.reading import Reader
@@ -199,7 +209,13 @@ class RedisTransport:
     # Settling ---------------------------------------------------------------------------------------------------------
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
-        refusals = await settling.settle(self._router, self._namespace, settlements)
+        try:
+            refusals, freed = await settling.settle(self._router, self._namespace, settlements)
+        except BaseException:  # cancelled, too: what was freed may be on its way
+            for subscription in {delivery.subscription for delivery, _ in settlements if delivery.subscription.ordered}:
+                if (reader := self._readers.get(subscription)) is not None:
+                    reader.doubt()
+            raise
         refused = {id(refusal.settlement.delivery) for refusal in refusals}
         reader = None
         for delivery, _ in settlements:
@@ -210,7 +226,17 @@ class RedisTransport:
             reader.held.pop(delivery.entry_id, None)
             if reader.lost:
                 reader.lost.discard(delivery.entry_id)
+        for delivery in freed:
+            if (reader := self._readers.get(delivery.subscription)) is not None:  # else its lease runs out
+                reader.freed += reader.hand_out([delivery])
         return refusals
+
+    def freed(self, subscription: Subscription) -> list[Delivery]:
+        reader = self._readers.get(subscription)
+        if reader is None:
+            return []
+        freed, reader.freed = reader.freed, []
+        return freed
 
     # Limits and controls ----------------------------------------------------------------------------------------------
 
@@ -255,6 +281,7 @@ class RedisTransport:
     async def forget_group(self, stream: str, group: str) -> bool:
         keys = stream_keys(self._namespace, stream)
         where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group), keys.counts)
+        where = (*where, order_key(self._namespace, stream, group))
         return bool(await scripts.call(self._router, scripts.FORGET_GROUP(where, group)))
 
     # Recurrence -------------------------------------------------------------------------------------------------------
@@ -319,7 +346,8 @@ class RedisTransport:
             key = stream_keys(self._namespace, subscription.stream).stream
             where = self._router.where_is(key)
             link = Link(where, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
-            reader = self._readers[subscription] = Reader(subscription, self._namespace, link, self._router)
+            made = OrderedReader if subscription.ordered else Reader
+            reader = self._readers[subscription] = made(subscription, self._namespace, link, self._router)
             self._pulses.watch(key, subscription.lease)
         return reader
 

@@ -14,9 +14,9 @@ from eventbus.errors import EventBusError, Full, Unavailable
 from eventbus.redis.links import Argument, Command, Links, Reply, UnknownScript
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
-_SESSION, _LOOKING, _ACCOUNTS, _KEEPING, _LETTERS, _TRIMMING = (
+_SESSION, _LOOKING, _ACCOUNTS, _KEEPING, _LETTERS, _TRIMMING, _ORDERING = (
     files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
-    for name in ("session", "looking", "accounts", "keeping", "letters", "trimming")
+    for name in ("session", "looking", "accounts", "keeping", "letters", "trimming", "ordering")
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ APPEND_AGAIN = Script("append_again", _LOOKING + _KEEPING)
 LOOK = Script("look", _LOOKING)
 DUE = Script("due")
 CREATE_GROUP = Script("create_group")
-READ = Script("read")
+READ = Script("read", _ORDERING)
 SCHEDULE = Script("schedule", _KEEPING)
 CANCEL = Script("cancel", _KEEPING)
 PROMOTE = Script("promote")
@@ -50,7 +50,9 @@ RESTART = Script("restart")
 PARK = Script("park")
 REST = Script("rest")
 ACK = Script("ack")
-BURY = Script("bury")
+ACK_IN_ORDER = Script("ack_in_order", _ORDERING)
+MEND_ORDER = Script("mend_order", _ORDERING)
+BURY = Script("bury", _ORDERING)
 REPLAY = Script("replay", _LETTERS)
 TIDY = Script("tidy", _ACCOUNTS + _LETTERS + _TRIMMING)
 ACCOUNT = Script("account", _ACCOUNTS)

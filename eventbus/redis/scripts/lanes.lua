@@ -1,5 +1,7 @@
 -- Stands before every script that deals with entries. An entry is named by its id in the lane of normal priority, and by
 -- 'id@priority' in the others.
+local QUEUED = 'queued'  -- the consumer under which entries of ordered groups wait: see ordering.lua
+
 local function named(lane, id)
   return lane == 5 and id or id .. '@' .. lane
 end

@@ -84,7 +84,7 @@ for lane = 1, 10 do
     local consumer, held = holder[1], tonumber(holder[2])
     if consumer == parked then
       resting[lane] = held
-    elseif age then
+    elseif age and consumer ~= QUEUED then
       local set = held_by[consumer]
       if not set then
         -- Mine, and not renewed: its reply was lost on the way to me, and nobody died of it.
