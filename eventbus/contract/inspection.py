@@ -57,7 +57,7 @@ class StreamState:
 class Standing(StrEnum):
     """Where an event is, for one group."""
 
-    WAITING = "waiting"  # in the log, not given to the group yet
+    WAITING = "waiting"  # in the log, not given to the group yet; or, in an ordered group, behind another of its key
     RUNNING = "running"  # in the hands of a consumer
     RESTING = "resting"  # until its retry is due
     DONE = "done"

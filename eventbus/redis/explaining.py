@@ -12,7 +12,7 @@ from eventbus.errors import CodecError
 from eventbus.event import Envelope, unix_ms
 from eventbus.redis import scripts
 from eventbus.redis.inspection import find_streams
-from eventbus.redis.keys import PARKED, entry_name, group_keys, priority_of, stream_keys
+from eventbus.redis.keys import PARKED, QUEUED, entry_name, group_keys, priority_of, stream_keys
 from eventbus.redis.limiting import in_lines
 from eventbus.redis.links import Command, Links, Reply, ReplyError
 from eventbus.redis.reading import count_of, failure_count, first_failure
@@ -58,6 +58,8 @@ async def pending(links: Links, namespace: str, stream: str, group: str, entry: 
     now, crashes = _ms(time), count_of(crashed)
     failures, first = failure_count(failed), first_failure(failed)
     _, consumer, idle, _ = held[0]
+    if consumer.decode() == QUEUED:
+        return GroupStanding(group, entry, Standing.WAITING)
     resting = consumer.decode() == PARKED
     return GroupStanding(
         group,
