@@ -51,13 +51,14 @@ class Reclaiming:
         await self._bring_back(reader, pulse)
         commands = [self._reclamation(subscription, pulse, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
         commands += [promotion(self._namespace, subscription.stream)] if promoting else []
-        if subscription.ordered:
-            await self._mend(subscription)
+        mending = [self._mending(subscription)] if subscription.ordered else []
         try:
-            reclaimed, *answers = await scripts.run(self._links, commands)
+            replies = await scripts.run(self._links, [*mending, *commands])
         except BaseException:  # cancelled, too
             reader.cut = True
             raise
+        reclaimed, *answers = replies[len(mending) :]
+        self._tell_mended(subscription, replies[: len(mending)])
         for answer in answers:
             schedule.note(answer, now)
         if isinstance(reclaimed, ReplyError):
@@ -104,15 +105,18 @@ class Reclaiming:
             if restarted and pulse.steps_back:
                 log.info("leases dated in the future begin now", group=reader.subscription.group, count=restarted)
 
-    async def _mend(self, subscription: Subscription) -> None:
+    def _mending(self, subscription: Subscription) -> Command:
         """Whoever waits behind an event that somebody else has settled, or removed, must not wait for ever."""
         stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
         order = order_key(self._namespace, subscription.stream, group)
         retry = group_keys(self._namespace, subscription.stream, group).retry
-        command = scripts.MEND_ORDER((*stream.lanes, retry, order), group, PARKED, LOOKED_AT)
-        if mended := await scripts.call(self._links, command):
+        return scripts.MEND_ORDER((*stream.lanes, retry, order), group, PARKED, LOOKED_AT)
+
+    @staticmethod
+    def _tell_mended(subscription: Subscription, replies: Sequence[Reply]) -> None:
+        if mended := sum(reply for reply in replies if isinstance(reply, int)):
             told = "events waited behind others that are gone: they are due now"
-            log.warning(told, stream=subscription.stream, group=group, count=mended)
+            log.warning(told, stream=subscription.stream, group=subscription.group, count=mended)
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
         """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""

@@ -32,7 +32,11 @@ if redis.call('EXISTS', KEYS[12]) == 0 then  -- lost: line them up anew, the old
 end
 
 local page = redis.call('HSCAN', KEYS[12], redis.call('HGET', KEYS[12], 'sweep') or '0', 'MATCH', 'n:*', 'COUNT', ARGV[3])
-redis.call('HSET', KEYS[12], 'sweep', page[1])
+if page[1] == '0' then
+  redis.call('HDEL', KEYS[12], 'sweep')
+else
+  redis.call('HSET', KEYS[12], 'sweep', page[1])
+end
 for i = 1, #page[2], 2 do
   local before, entry = string.sub(page[2][i], 3), page[2][i + 1]
   if not pending(before) then
