@@ -13,6 +13,7 @@ from eventbus.redis.keys import StreamKeys, stream_keys
 from eventbus.redis.links import Links
 
 PACE = 0.01  # seconds between publishes
+KEYS_IN_ALL = 5
 KEYS: StreamKeys = stream_keys("eb", "failover")
 
 
@@ -45,7 +46,7 @@ class Publisher:
         while True:
             number += 1
             try:
-                await self._bus.publish(Noted(number=number))
+                await self._bus.publish(Noted(number=number), key=f"key-{number % KEYS_IN_ALL}")
                 self.acknowledged[number] = time.monotonic()
             except Unavailable:
                 self.refused += 1
@@ -70,6 +71,18 @@ def noting(handled: set[int]) -> Group:
     @group.on(Noted)
     async def note(event: Noted, _: Context) -> None:
         handled.add(event.number)
+
+    return group
+
+
+def in_order(told: list[int]) -> Group:
+    """An ordered group that tells what it is given, as it is given."""
+    group = Group("telling", lease=2.0, ordered=True)
+
+    @group.on(Noted)
+    async def tell(event: Noted, _: Context) -> None:
+        told.append(event.number)
+        await asyncio.sleep(PACE / 2)
 
     return group
 

@@ -16,7 +16,7 @@ from eventbus import EventBus
 from eventbus.embedded import EmbeddedRedis
 from eventbus.redis.router import Router
 from tests.cluster import ClusterOfServers, cluster_of
-from tests.faults.noting import KEYS, noting, publishing, stored
+from tests.faults.noting import KEYS, KEYS_IN_ALL, in_order, noting, publishing, stored
 from tests.servers import redis_binaries
 from tests.waiting import eventually, until
 from tests.working import working
@@ -67,20 +67,28 @@ MOVES += [("redis", planned), ("redis", moved_key_by_key)]
 @pytest.mark.parametrize(("name", "trouble"), MOVES)
 async def test_nothing_is_lost_and_nothing_comes_twice(name: str, trouble: Trouble, tmp_path: Path) -> None:
     handled: set[int] = set()
+    told: list[int] = []
     with cluster_of(tmp_path, redis_binaries()[name]) as cluster, capture_logs() as lines:
         await cluster.join()
-        async with EventBus(cluster.seeds) as bus, working(bus, noting(handled)), publishing(bus) as publisher:
+        async with (
+            EventBus(cluster.seeds) as bus,
+            working(bus, noting(handled), in_order(told)),
+            publishing(bus) as publisher,
+        ):
             await until(lambda: len(handled) > 50)
             await trouble(cluster)
             over = time.monotonic()
             await until(lambda: len(publisher.since(over)) > 50)
             wanted = set(publisher.acknowledged)
-            await until(lambda: wanted <= handled)
+            await until(lambda: wanted <= handled and wanted <= set(told))
         there = await found(cluster)
         assert wanted <= set(there)
         assert max(there.values()) == 1, "stored twice"
+        for key in range(KEYS_IN_ALL):
+            mine = [number for number in told if number % KEYS_IN_ALL == key]
+            assert mine == sorted(mine), "a planned change costs no order"
         made = [line for line in lines if line["event"] == "group created"]
-        assert len(made) == 1, "what is on another node was taken for lost"
+        assert len(made) == 2, "what is on another node was taken for lost"
 
 
 async def found(cluster: ClusterOfServers) -> dict[int, int]:
