@@ -46,6 +46,7 @@ PARTS = {
         "send_letter",
         "store_contact",
         "try_mail_again",
+        "book",
         "count_views",
         "open_carrier",
         "stamp",
@@ -190,6 +191,17 @@ async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
             await until(lambda: told)
         assert [repr(finished.error) for finished in told] == ["Reject('time runs forwards')"]
         assert await connection.fetchval("SELECT count(*) FROM eventbus_outbox WHERE type = 'visit.logged'") == 3
+
+
+async def test_an_account_s_changes_are_booked_in_order(redis_url: str) -> None:
+    snippet = _module("book")
+    booked: list[int] = []
+    snippet.ledger.on_completed(lambda finished: booked.append(finished.event.balance))
+    async with EventBus(redis_url) as bus, working(bus, snippet.ledger):
+        for balance in range(50):
+            await bus.publish(snippet.AccountChanged(account_id="a-1", balance=balance), key="a-1")
+        await until(lambda: len(booked) == 50)
+    assert booked == list(range(50))
 
 
 async def test_a_carrier_is_opened_once_and_left_alone_while_it_fails() -> None:

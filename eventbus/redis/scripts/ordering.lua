@@ -35,7 +35,7 @@ end
 -- `lanes`: the keys of all lanes. What is gone from the stream is passed over.
 local function follow(order, lanes, group, consumer, entry)
   while entry do
-    local key, next_one = redis.call('HGET', order, 'k:' .. entry), redis.call('HGET', order, 'n:' .. entry)
+    local key, next_one = unpack(redis.call('HMGET', order, 'k:' .. entry, 'n:' .. entry))
     redis.call('HDEL', order, 'k:' .. entry, 'n:' .. entry)
     if key and not next_one and redis.call('HGET', order, 't:' .. key) == entry then
       redis.call('HDEL', order, 't:' .. key)
