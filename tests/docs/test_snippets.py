@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -196,7 +197,12 @@ async def test_views_are_counted_in_batches_and_once(database_url: str) -> None:
 async def test_an_account_s_changes_are_booked_in_order(redis_url: str) -> None:
     snippet = _module("book")
     booked: list[int] = []
-    snippet.ledger.on_completed(lambda finished: booked.append(finished.event.balance))
+
+    def note(finished: Finished) -> None:
+        assert finished.envelope is not None
+        booked.append(json.loads(finished.envelope.data)["balance"])
+
+    snippet.ledger.on_completed(note)
     async with EventBus(redis_url) as bus, working(bus, snippet.ledger):
         for balance in range(50):
             await bus.publish(snippet.AccountChanged(account_id="a-1", balance=balance), key="a-1")
