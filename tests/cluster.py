@@ -4,11 +4,6 @@ python -m tests.cluster [--redis] COMMAND…     runs the command with EVENTBUS_
 python -m tests.cluster python -m pytest tests/conformance -k "not memory-"
 """
 
-import asyncio
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -23,7 +18,6 @@ from eventbus.embedded.ports import LOOPBACK, free_port
 from eventbus.redis.address import Place
 from eventbus.redis.cluster_map import SLOTS, Node, read_view
 from eventbus.redis.link import Link
-from tests.servers import REDIS_URL, redis_binaries
 from tests.waiting import eventually
 
 PASSWORD = "known-to-all-nodes"
@@ -198,18 +192,3 @@ def cluster_of(
             server = EmbeddedRedis(home, binary=binary, options={**QUICK, **(options or {}), **own})
             servers.append(running.enter_context(server))
         yield ClusterOfServers(servers, primaries)
-
-
-def main() -> int:
-    """Valkey, or Debian's Redis; the command's exit code."""
-    command = sys.argv[1:]
-    names = {"--redis": "redis"}
-    binary = redis_binaries()[names.get(command[0], "valkey")]
-    with tempfile.TemporaryDirectory() as folder, cluster_of(Path(folder), binary) as cluster:
-        asyncio.run(cluster.join())
-        environment = {**os.environ, REDIS_URL: cluster.seeds}
-        return subprocess.call([each for each in command if each not in names], env=environment)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,6 @@
 """Where the tests' Redis and PostgreSQL come from: `--containers`, then the environment, then the embedded ones."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import redis
 
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from eventbus.embedded.valkey import valkey_binary
+from eventbus.redis.where import locate
 from tests.waiting import PATIENCE
 
 REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
@@ -67,12 +69,18 @@ def redis_server(config: pytest.Config, name: str, directory: Path) -> Iterator[
 
 def redis_client(url: str) -> redis.Redis | redis.RedisCluster:
     """A client of somebody else's, for one server or a cluster."""
+    if "+sentinel://" in url:
+        url = asyncio.run(_primary(url))
     scheme, _, rest = url.partition("+cluster://")
     if not rest:
         return redis.Redis.from_url(url, socket_timeout=PATIENCE)
     login, _, hosts = rest.rpartition("@")
     first, _, others = hosts.partition("/")
     return redis.RedisCluster.from_url(f"{scheme}://{login}@{first.split(',')[0]}/{others}", socket_timeout=PATIENCE)
+
+
+async def _primary(url: str) -> str:
+    return (await locate(url).find()).url
 
 
 @contextmanager

@@ -22,8 +22,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a cluster that somebody names, what is of a single server has nothing to prove."""
-    if "+cluster://" in os.environ.get(servers.REDIS_URL, ""):
+    """Where somebody names a cluster or sentinels, what is of a single server has nothing to prove."""
+    if "+" in os.environ.get(servers.REDIS_URL, "").partition("://")[0]:
         single = [item for item in items if item.get_closest_marker("one_server")]
         config.hook.pytest_deselected(items=single)
         items[:] = [item for item in items if item not in single]
