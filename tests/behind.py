@@ -2,8 +2,8 @@
 
     python -m tests.behind cluster|cluster-redis|sentinel|haproxy python -m pytest tests/conformance -k "not memory-"
 
-`EVENTBUS_TEST_REDIS_URL` names it; what is of a single server (the marker one_server) is left out. Each test empties it,
-and some stop all its clients: run one process.
+`EVENTBUS_TEST_REDIS_URL` names it; what is of a single server (the marker one_server) is left out. Each test empties
+it, and some stop all its clients: run one process.
 """
 
 import asyncio
