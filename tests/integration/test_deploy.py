@@ -114,6 +114,24 @@ def test_a_gateway_is_given_the_time_that_it_takes_to_stop() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
+def test_workers_follow_a_metric_that_is_always_told() -> None:
+    [scaled] = [
+        yaml.safe_load(block.text) for block in blocks(ROOT / "docs" / "scaling.md") if "ScaledObject" in block.text
+    ]
+    [trigger] = scaled["spec"]["triggers"]
+    asked = trigger["metadata"]
+    promql_parser.parse(asked["query"])  # raises ValueError
+    assert METRIC.findall(asked["query"]) == ["eventbus_backlog"], "the lag may be unknown"
+    [labels] = re.findall(r"max by \(([^)]*)\)", asked["query"])
+    assert set(labels.split(", ")) == LABELS["eventbus_backlog"]
+    [group] = re.findall(r'group="([^"]*)"', asked["query"])
+    assert group in {group.name for group in GROUPS}
+    assert asked["ignoreNullValues"] == "false"
+    assert all(isinstance(value, str) for value in asked.values()), "KEDA takes text alone"
+    assert scaled["spec"]["minReplicaCount"] >= 1
+    assert float(asked["threshold"]) < 1_000, "the backlog is counted so far"
+
+
 def alerts() -> list[Any]:
     groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
