@@ -1,5 +1,6 @@
 """What can be told of streams and events without touching them. `now` is a time of the transport's clock."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -34,7 +35,7 @@ def _inspect_group(name: str, log: Log, cursor: Cursor, now: float) -> GroupStat
         lag=len(waiting),
         backlog=len(waiting),
         pending=len(cursor.pending),
-        delayed=len(cursor.pending) - len(held),
+        delayed=sum(pending.due is not None and pending.due < math.inf for pending in cursor.pending.values()),
         oldest_undelivered=_age(log, waiting, now),
         oldest_unacked=_age(log, cursor.pending, now),
         consumers=tuple(
@@ -85,6 +86,8 @@ def related(log: Log, correlation_id: str, now: float) -> list[Related]:
 
 def standing(log: Log, group: str, cursor: Cursor, entry: str, now: float) -> GroupStanding:
     pending = cursor.pending.get(entry)
+    if pending is not None and pending.due == math.inf:  # behind another of its key, in an ordered group
+        return GroupStanding(group, entry, Standing.WAITING)
     if pending is not None and pending.due is not None:
         return GroupStanding(group, entry, Standing.RESTING, due=pending.due - now, failures=pending.failures)
     if pending is not None:

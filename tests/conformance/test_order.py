@@ -161,6 +161,14 @@ async def test_a_read_that_waits_is_woken(transport: Broker) -> None:
     assert numbers(await reading) == [1]
 
 
+async def test_what_waits_is_told_as_waiting(transport: Broker) -> None:
+    first, second = said("a", 1, 2)
+    await transport.append([first, second])
+    await begun(transport, ANN)
+    told = [await transport.locate(item.envelope.id, [STREAM]) for item in (first, second)]
+    assert [one.groups[0].standing.value for one in told] == ["running", "waiting"]
+
+
 # Redis alone ----------------------------------------------------------------------------------------------------------
 
 
