@@ -18,7 +18,7 @@ from eventbus.redis.router import Router
 from tests.cluster import PASSWORD, ClusterOfServers, cluster_of
 from tests.integration.commands import eventbus_here as eventbus
 from tests.samples import consumer, numbers, outgoing, receive
-from tests.waiting import until
+from tests.waiting import eventually, until
 from tests.working import working
 
 STREAMS = ("apple", "beech", "cedar", "dogwood", "elm", "fir")
@@ -159,6 +159,54 @@ async def test_the_receipt_counts_the_replicas_of_the_node_that_has_the_event(cl
         port = (await cluster.owner(stream_keys("eb", "apple").stream)).port
         wanted = int(nodes[port].id in followed)
         assert (await bus.publish(Grown(number=1), replicas=1)).replicas == wanted
+
+
+async def test_replicas_are_counted_where_a_stream_is_though_another_has_moved_away(cluster: ClusterOfServers) -> None:
+    nodes = await cluster.nodes()
+    followed = {node.of for node in nodes.values() if node.of}
+    source = next(cluster.at(port) for port, node in nodes.items() if node.id in followed)
+    target = next(cluster.at(port) for port, node in nodes.items() if not node.of and port != source.port)
+    names = [f"stream-{number}" for number in range(20)]
+    here = [name for name in names if await cluster.owner(stream_keys("eb", name).stream) is source]
+    moving, staying = here[:2]
+    transport = RedisTransport(cluster.seeds)
+    try:
+        await transport.connect()
+        for stream in (moving, staying):
+            await transport.append(outgoing(1, stream=stream))
+            assert await transport.replicated(1, {stream}) == 1
+        key = stream_keys("eb", moving).stream
+        await cluster.move(key, target, at_once=False)
+        try:
+            for stream, replicas in ((moving, 0), (staying, 1)):
+                await transport.append(outgoing(2, stream=stream))
+                assert await transport.replicated(1, {stream}) == replicas
+        finally:
+            await cluster.move(key, source, at_once=False)
+    finally:
+        await transport.close()
+
+
+async def test_what_the_replicas_of_a_node_have_is_not_asked_for_ever(tmp_path: Path) -> None:
+    """Connections to a node end with its part in the cluster."""
+    with cluster_of(tmp_path, primaries=3, replicas=3) as cluster:
+        await cluster.join()
+        transport = RedisTransport(cluster.seeds)
+        try:
+            await transport.connect()
+            key = stream_keys("eb", "apple").stream
+            for number in range(3):
+                await transport.append(outgoing(number, stream="apple"))
+                await transport.replicated(1, {"apple"})
+                old = transport._router.at(key)
+                await cluster.fail_over(key)
+                await until(lambda old=old: old.closed)  # type: ignore[misc]
+                await eventually(cluster.ready)
+            await transport.append(outgoing(9, stream="apple"))
+            assert await transport.replicated(1, {"apple"}) == 1
+            assert len(transport._replicas._waits) == 1
+        finally:
+            await transport.close()
 
 
 def test_the_doctor_looks_at_every_node(made: ClusterOfServers) -> None:
