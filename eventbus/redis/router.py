@@ -159,6 +159,7 @@ class Router:
             await self._home.ready()
             if not self._home.clustered:
                 return None
+        if self._cluster is None:  # nor has anybody else found out meanwhile
             self._cluster = self._clustered()
         if not self._cluster.map.nodes:
             await self._cluster.learn()

@@ -71,6 +71,15 @@ async def test_each_stream_is_where_its_keys_are(cluster: ClusterOfServers, name
         await transport.close()
 
 
+async def test_all_who_find_out_at_once_that_it_is_a_cluster_find_the_same(cluster: ClusterOfServers) -> None:
+    router = Router(cluster.url, timeout=5, name="test")
+    try:
+        found = await asyncio.gather(*(router.nodes() for _ in range(20)))
+        assert {len(nodes) for nodes in found} == {3}
+    finally:
+        await router.close()
+
+
 async def test_one_write_goes_to_all_and_each_has_its_reply(router: Router) -> None:
     commands: list[Command] = [("SET", f"key-{number}", number) for number in range(100)]
     assert await router.pipeline(commands) == [b"OK"] * 100
