@@ -43,6 +43,7 @@ class Cluster:
         self._unsure = asyncio.Event()
         self._learning: asyncio.Task[None] | None = None
         self._closing = Background("links")
+        self._closed = False
 
     # Who has what -----------------------------------------------------------------------------------------------------
 
@@ -102,10 +103,18 @@ class Cluster:
     async def learn(self) -> None:
         """Ask the nodes; all who want to know wait for the same answers. Raises Unavailable if none answers,
         ConfigurationError if they are no cluster."""
+        if self._closed:
+            raise Unavailable(self.name, "its connections are closed")
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(), name="learn cluster")
             self._learning.add_done_callback(_look_at)
-        await asyncio.shield(self._learning)
+        learning, task = self._learning, asyncio.current_task()
+        try:
+            await asyncio.shield(learning)
+        except asyncio.CancelledError:
+            if learning.cancelled() and not (task is not None and task.cancelling()):  # by `close`, or the loop's end
+                raise Unavailable(self.name, "learning of it was cut short") from None
+            raise
 
     async def _learn(self) -> None:
         known = [node.place for node in self.map.nodes if not node.failing]
@@ -164,6 +173,7 @@ class Cluster:
             await asyncio.sleep(SOONEST)
 
     async def close(self) -> None:
+        self._closed = True
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])

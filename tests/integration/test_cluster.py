@@ -80,6 +80,21 @@ async def test_all_who_find_out_at_once_that_it_is_a_cluster_find_the_same(clust
         await router.close()
 
 
+async def test_who_waits_to_learn_of_the_cluster_is_told_that_it_is_closed(cluster: ClusterOfServers) -> None:
+    """He is not cancelled: he did not ask for that."""
+    silent = cluster.servers[0]
+    router = Router(silent.url.replace("redis://", "redis+cluster://"), timeout=5, name="test")
+    silent.pause()
+    try:
+        asking = asyncio.create_task(router.execute("GET", "key"))
+        await until(lambda: router._cluster is not None and router._cluster._learning is not None)
+        await router.close()
+        with pytest.raises(Unavailable):
+            await asking
+    finally:
+        silent.resume()
+
+
 async def test_one_write_goes_to_all_and_each_has_its_reply(router: Router) -> None:
     commands: list[Command] = [("SET", f"key-{number}", number) for number in range(100)]
     assert await router.pipeline(commands) == [b"OK"] * 100
