@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from eventbus.errors import ConfigurationError, EventBusError, Unavailable
 from eventbus.process.safe_logging import get_logger
@@ -127,7 +127,7 @@ class Cluster:
             errors += more
         if not views:
             for error in errors:
-                if isinstance(error, ConfigurationError):
+                if isinstance(error, ConfigurationError) and not self.map.nodes:  # else it was right once
                     raise error
             raise Unavailable(self.name, "; ".join(dict.fromkeys(map(str, errors))) or "no node is known")
         self._take(views)
@@ -155,7 +155,11 @@ class Cluster:
             pipeline = client.pipeline(transaction=False)
             for question in _QUESTIONS:
                 pipeline.execute_command(*question)
-            return _view(await pipeline.execute(raise_on_error=False), place)
+            try:
+                replies = await pipeline.execute(raise_on_error=False)
+            except AuthenticationError as error:
+                raise ConfigurationError(f"{place.host}:{place.port} refused the login: {error}") from None
+            return _view(replies, place)
 
     async def watch(self, moved: Callable[[], None]) -> None:
         """For ever: calls `moved` when something is where it was not before."""

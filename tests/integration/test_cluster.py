@@ -95,6 +95,14 @@ async def test_who_waits_to_learn_of_the_cluster_is_told_that_it_is_closed(clust
         silent.resume()
 
 
+@pytest.mark.parametrize("named", ["url", "seeds"])
+async def test_a_login_that_is_refused_is_a_fault_of_the_configuration(cluster: ClusterOfServers, named: str) -> None:
+    url = getattr(cluster, named).replace(PASSWORD, "not-the-password")
+    with pytest.raises(ConfigurationError, match="refused the login"):
+        async with EventBus(url):
+            pass
+
+
 async def test_one_write_goes_to_all_and_each_has_its_reply(router: Router) -> None:
     commands: list[Command] = [("SET", f"key-{number}", number) for number in range(100)]
     assert await router.pipeline(commands) == [b"OK"] * 100
