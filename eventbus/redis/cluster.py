@@ -120,11 +120,11 @@ class Cluster:
         known = [node.place for node in self.map.nodes if not node.failing]
         places = list(dict.fromkeys([*random.sample(known, min(ASKED, len(known)))]))
         views, errors = await ask([self._ask(place) for place in places])
-        if not views:  # whoever is left
+        if not any(map(_tells_of_slots, views)):  # whoever is left
             others = [node.place for node in self.map.nodes] + [seed.place for seed in self._seeds]
             left = [place for place in dict.fromkeys(others) if place not in places]
-            views, more = await ask([self._ask(place) for place in left])
-            errors += more
+            more_views, more = await ask([self._ask(place) for place in left])
+            views, errors = views + more_views, errors + more
         if not views:
             for error in errors:
                 if isinstance(error, ConfigurationError) and not self.map.nodes:  # else it was right once
@@ -194,6 +194,11 @@ def _view(replies: Sequence[Reply], place: Place) -> View:
             raise ConfigurationError(f"{where} does not tell of its cluster: {reply}")
     nodes, slots = replies
     return read_view(nodes, slots, place)
+
+
+def _tells_of_slots(view: View) -> bool:
+    """Else it is of a node that has no part in the cluster any more, and knows nobody."""
+    return any(node.ranges for node in view)
 
 
 def _shown(places: frozenset[Place]) -> str:

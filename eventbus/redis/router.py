@@ -161,7 +161,7 @@ class Router:
                 return None
         if self._cluster is None:  # nor has anybody else found out meanwhile
             self._cluster = self._clustered()
-        if not self._cluster.map.nodes:
+        if not self._cluster.map.places:
             await self._cluster.learn()
         return self._cluster
 
@@ -190,7 +190,7 @@ class Router:
 
     async def _send(self, cluster: Cluster, commands: Sequence[Command]) -> list[Reply]:
         """To each node its own. What did not reach its node is sent once more: another may have taken its place."""
-        if not cluster.map.nodes:
+        if not cluster.map.places:
             await cluster.learn()
         replies = await self._try(commands)
         unsent = [i for i, reply in enumerate(replies) if isinstance(reply, _Unsent)]

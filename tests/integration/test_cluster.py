@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from redis.crc import key_slot
 
 from eventbus import Context, Event, EventBus, Group, Status
 from eventbus.contract.delivery import Ack, Settlement
+from eventbus.embedded.ports import LOOPBACK
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.redis import RedisTransport
 from eventbus.redis.keys import group_keys, stream_keys
@@ -101,6 +103,32 @@ async def test_a_login_that_is_refused_is_a_fault_of_the_configuration(cluster: 
     with pytest.raises(ConfigurationError, match="refused the login"):
         async with EventBus(url):
             pass
+
+
+async def test_a_node_that_has_left_the_cluster_is_not_believed_to_be_all_of_it(
+    cluster: ClusterOfServers, tmp_path: Path
+) -> None:
+    """It has lost its nodes.conf, say: it answers, and knows nobody. The others are away at the time."""
+    with cluster_of(tmp_path, primaries=1, replicas=0) as left:
+        [alone] = left.servers
+        [owner] = {await cluster.owner("key")}
+        hosts = f"{LOOPBACK}:{alone.port},{LOOPBACK}:{owner.port}"
+        router = Router(f"redis+cluster://:{PASSWORD}@{hosts}/0", timeout=5, name="test")
+        owner.pause()
+        try:
+            with pytest.raises(Unavailable):
+                await router.execute("SET", "key", 1)
+            owner.resume()
+
+            async def stored() -> bool:
+                with suppress(Unavailable):
+                    return bool(await router.execute("SET", "key", 1))
+                return False
+
+            await eventually(stored, timeout=10)
+        finally:
+            owner.resume()
+            await router.close()
 
 
 async def test_one_write_goes_to_all_and_each_has_its_reply(router: Router) -> None:
