@@ -13,7 +13,7 @@ from eventbus import Context, Event, EventBus, Group, Status
 from eventbus.contract.delivery import Ack, Settlement
 from eventbus.embedded.ports import LOOPBACK
 from eventbus.errors import ConfigurationError, Unavailable
-from eventbus.redis import RedisTransport
+from eventbus.redis import RedisTransport, blocking_renewal
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.links import Command
 from eventbus.redis.router import Router
@@ -192,6 +192,35 @@ async def test_leases_are_kept_from_a_thread(cluster: ClusterOfServers) -> None:
                 "XPENDING", stream_keys("eb", stream).stream, "billing", "-", "+", 1
             )
             assert idle < 100
+    finally:
+        await transport.close()
+
+
+async def test_from_a_thread_leases_are_kept_where_nodes_answer_though_another_is_frozen(
+    cluster: ClusterOfServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocking_renewal, "TIMEOUT", 0.2)
+    transport = RedisTransport(cluster.seeds)
+    try:
+        await transport.connect()
+        held, frozen = [], await cluster.owner(stream_keys("eb", STREAMS[0]).stream)
+        for stream in STREAMS:
+            await transport.append(outgoing(1, stream=stream))
+            held += await receive(transport, consumer(stream=stream), 1)
+        keeper = transport.keeper()
+        await asyncio.sleep(0.5)
+        frozen.pause()
+        try:
+            with pytest.raises(Unavailable):
+                await asyncio.to_thread(keeper.renew, held)
+        finally:
+            frozen.resume()
+        keeper.close()
+        for stream in STREAMS:
+            key = stream_keys("eb", stream).stream
+            if await cluster.owner(key) is not frozen:
+                [[_, _, idle, _]] = await transport._router.execute("XPENDING", key, "billing", "-", "+", 1)
+                assert idle < 500
     finally:
         await transport.close()
 
