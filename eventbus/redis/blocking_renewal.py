@@ -1,6 +1,7 @@
 """Leases renewed from a thread: a blocking connection of its own, opened when it is needed."""
 
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -40,7 +41,8 @@ class Keeper:
     def _again(self, url: str, command: Command, reply: object) -> tuple[str, Command] | None:
         """What was refused because it went to the wrong server, or to one that does not know the script."""
         if isinstance(reply, MovedError):
-            return self._router.url_at(Place(reply.host, reply.port)), by_text(command)
+            host = reply.host or str(urlsplit(url).hostname)  # a node may not know that of the other
+            return self._router.url_at(Place(host, reply.port)), by_text(command)
         return (url, by_text(command)) if isinstance(reply, NoScriptError) else None
 
     def _execute(self, asked: Sequence[tuple[str, Command]]) -> list[object]:

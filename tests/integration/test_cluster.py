@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis.crc import key_slot
@@ -14,6 +15,7 @@ from eventbus.contract.delivery import Ack, Settlement
 from eventbus.embedded.ports import LOOPBACK
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.redis import RedisTransport, blocking_renewal
+from eventbus.redis.cluster_map import SLOTS
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.links import Command
 from eventbus.redis.router import Router
@@ -223,6 +225,33 @@ async def test_from_a_thread_leases_are_kept_where_nodes_answer_though_another_i
                 assert idle < 500
     finally:
         await transport.close()
+
+
+async def test_a_node_that_names_no_host_means_its_own(cluster: ClusterOfServers) -> None:
+    """cluster-preferred-endpoint-type unknown-endpoint: behind a balancer, nodes differ in their ports."""
+    setting = ("CONFIG", "SET", "cluster-preferred-endpoint-type")
+    for server in cluster.servers:
+        await cluster.ask(server, (*setting, "unknown-endpoint"))
+    transport = RedisTransport(cluster.url)
+    try:
+        await transport.connect()
+        held = []
+        for stream in STREAMS:
+            await transport.append(outgoing(1, stream=stream))
+            held += await receive(transport, consumer(stream=stream), 1)
+        assert transport._router._cluster is not None
+        told = transport._router._cluster.map
+        places = sorted(told.places)
+        for slot in range(SLOTS):  # all are elsewhere
+            told._owners[slot] = places[(places.index(told._owners[slot]) + 1) % len(places)]  # type: ignore[arg-type]
+        keeper = transport.keeper()
+        await asyncio.to_thread(keeper.renew, held)
+        assert {urlsplit(url).hostname for url in keeper._clients} == {LOOPBACK}
+        keeper.close()
+    finally:
+        await transport.close()
+        for server in cluster.servers:
+            await cluster.ask(server, (*setting, "ip"))
 
 
 async def test_a_notice_is_heard_from_whichever_node(cluster: ClusterOfServers) -> None:
