@@ -17,8 +17,10 @@ from eventbus.redis.link import Link
 from eventbus.redis.links import Command, Redirected, Reply, ReplyError
 from eventbus.redis.polling import ask, briefly
 
-ASKED = 5  # nodes at a time
+ASKED = 5  # nodes at a time, at the most
+ENOUGH = 3  # nodes
 CHECK_EVERY = 2.0  # seconds between looks, should nobody have run into a change
+CHECK_SILENT = 0.3  # seconds, while one of those asked does not answer: it may be replaced any moment
 SOONEST = 0.1  # seconds between looks
 KEYS = 65_536  # whose links are remembered
 _QUESTIONS: tuple[Command, ...] = (("CLUSTER", "NODES"), ("CLUSTER", "SLOTS"))
@@ -41,6 +43,7 @@ class Cluster:
         self._links: dict[Place, Link] = {}
         self._by_key: dict[str, Link] = {}
         self._unsure = asyncio.Event()
+        self._unheard = False  # whether one of those asked last did not answer
         self._learning: asyncio.Task[None] | None = None
         self._closing = Background("links")
         self._closed = False
@@ -117,9 +120,9 @@ class Cluster:
             raise
 
     async def _learn(self) -> None:
-        known = [node.place for node in self.map.nodes if not node.failing]
-        places = list(dict.fromkeys([*random.sample(known, min(ASKED, len(known)))]))
+        places = self._some()
         views, errors = await ask([self._ask(place) for place in places])
+        self._unheard = len(views) < len(places)
         if not any(map(_tells_of_slots, views)):  # whoever is left
             others = [node.place for node in self.map.nodes] + [seed.place for seed in self._seeds]
             left = [place for place in dict.fromkeys(others) if place not in places]
@@ -131,6 +134,14 @@ class Cluster:
                     raise error
             raise Unavailable(self.name, "; ".join(dict.fromkeys(map(str, errors))) or "no node is known")
         self._take(views)
+
+    def _some(self) -> list[Place]:
+        """Those that are connected anyway, and others only where these are too few to be believed."""
+        known = list({node.place for node in self.map.nodes if not node.failing})
+        random.shuffle(known)
+        connected = [place for place in known if place in self._links and self._links[place].connected]
+        others = [place for place in known if place not in connected]
+        return (connected + others[: max(0, ENOUGH - len(connected))])[:ASKED]
 
     def _take(self, views: Sequence[View]) -> None:
         before, places = self.map.changes, self.map.places
@@ -166,7 +177,7 @@ class Cluster:
         seen = self.map.changes
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY):
+                async with asyncio.timeout(CHECK_SILENT if self._unheard else CHECK_EVERY):
                     await self._unsure.wait()
             self._unsure.clear()
             with suppress(EventBusError):  # whoever connects is told

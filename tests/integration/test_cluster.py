@@ -15,6 +15,8 @@ from eventbus.contract.delivery import Ack, Settlement
 from eventbus.embedded.ports import LOOPBACK
 from eventbus.errors import ConfigurationError, Unavailable
 from eventbus.redis import RedisTransport, blocking_renewal
+from eventbus.redis import cluster as module_of_clusters
+from eventbus.redis.address import Place
 from eventbus.redis.cluster_map import SLOTS
 from eventbus.redis.keys import group_keys, stream_keys
 from eventbus.redis.links import Command
@@ -325,6 +327,50 @@ async def test_what_the_replicas_of_a_node_have_is_not_asked_for_ever(tmp_path: 
             assert len(transport._replicas._waits) == 1
         finally:
             await transport.close()
+
+
+async def test_whoever_is_heard_from_anyway_is_asked_who_has_what(cluster: ClusterOfServers) -> None:
+    """No connection is made for it, however often."""
+    router = Router(cluster.seeds, timeout=5, name="test")
+    try:
+        for node in await router.nodes():
+            await node.ready()
+
+        async def made() -> list[int]:
+            told = [await cluster.ask(server, ("INFO", "stats")) for server in cluster.servers]
+            return [int(text.partition(b"connections_received:")[2].split()[0]) for [text] in told]
+
+        before = await made()
+        for _ in range(10):
+            assert router._cluster is not None
+            await router._cluster.learn()
+        assert await made() == [count + 1 for count in before], "else than by `made` itself"
+    finally:
+        await router.close()
+
+
+async def test_while_a_node_is_silent_the_others_are_asked_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is frozen breaks no connection: nobody else would notice before a command's time is over."""
+    with cluster_of(tmp_path, primaries=3, replicas=3) as cluster:
+        await cluster.join()
+        frozen = await cluster.owner("key")
+        replica = Place(LOOPBACK, (await cluster.replica(frozen)).port)
+        router = Router(cluster.seeds, timeout=600, name="test")
+        for node in await router.nodes():
+            await node.ready()
+        monkeypatch.setattr(module_of_clusters, "CHECK_EVERY", 600.0)
+        watching = asyncio.create_task(router.watch(lambda: None))
+        frozen.pause()
+        try:
+            assert router._cluster is not None
+            router._cluster.doubt()
+            await until(lambda: router._cluster and router._cluster.place_of("key") == replica, timeout=30)
+        finally:
+            frozen.resume()
+            watching.cancel()
+            await router.close()
 
 
 def test_the_doctor_looks_at_every_node(made: ClusterOfServers) -> None:
