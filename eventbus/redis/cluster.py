@@ -42,6 +42,7 @@ class Cluster:
         self._make = make
         self._links: dict[Place, Link] = {}
         self._by_key: dict[str, Link] = {}
+        self._places: frozenset[Place] = frozenset()  # of the primaries, without what `correct` was told since
         self._unsure = asyncio.Event()
         self._unheard = False  # whether one of those asked last did not answer
         self._learning: asyncio.Task[None] | None = None
@@ -144,12 +145,12 @@ class Cluster:
         return (connected + others[: max(0, ENOUGH - len(connected))])[:ASKED]
 
     def _take(self, views: Sequence[View]) -> None:
-        before, places = self.map.changes, self.map.places
+        before, places = self.map.changes, self._places
         self.map.take(views, asyncio.get_running_loop().time())
-        if self.map.changes == before:
+        now = self._places = self.map.places
+        if self.map.changes == before and now == places:
             return
         self._by_key.clear()
-        now = self.map.places
         if places and now != places:
             told = {"come": _shown(now - places), "gone": _shown(places - now)}
             log.warning("the primaries of the cluster have changed", **told)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from redis.crc import key_slot
+from structlog.testing import capture_logs
 
 from eventbus import Context, Event, EventBus, Group, Status
 from eventbus.contract.delivery import Ack, Settlement
@@ -371,6 +372,36 @@ async def test_while_a_node_is_silent_the_others_are_asked_more_often(
             frozen.resume()
             watching.cancel()
             await router.close()
+
+
+async def test_one_line_tells_who_has_taken_over_from_whom_and_what_led_to_the_old_one_is_closed(
+    cluster: ClusterOfServers,
+) -> None:
+    """Also if it was first heard from somebody to whom a command went in vain."""
+    nodes = await cluster.nodes()
+    followed = {node.of for node in nodes.values() if node.of}
+    primary = next(cluster.at(port) for port, node in nodes.items() if node.id in followed)
+    replica = await cluster.replica(primary)
+    names = [f"key-{number}" for number in range(20)]
+    key, *_ = [name for name in names if await cluster.owner(name) is primary]
+    router = Router(cluster.seeds, timeout=5, name="test")
+    try:
+        await router.execute("SET", key, 1)
+        old = router.at(key)
+        with capture_logs() as lines:
+            await cluster.fail_over(key)
+            await router.execute("SET", key, 2)
+            assert router._cluster is not None
+            await router._cluster.learn()
+            await until(lambda: old.closed)
+        [line] = [line for line in lines if line["event"] == "the primaries of the cluster have changed"]
+        assert line["come"] == f"{LOOPBACK}:{replica.port}"
+        assert line["gone"] == f"{LOOPBACK}:{primary.port}"
+    finally:
+        await router.close()
+        await eventually(cluster.ready)
+        await cluster.fail_over(key)
+        await eventually(cluster.ready)
 
 
 def test_the_doctor_looks_at_every_node(made: ClusterOfServers) -> None:
