@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from eventbus.contract.delivery import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
-from eventbus.errors import LONGEST_DELAY, EventBusError
+from eventbus.errors import LONGEST_DELAY, EventBusError, Unavailable
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead_letters, scripts
 from eventbus.redis.keys import PARKED, group_keys, priority_of, stream_keys
@@ -30,9 +30,12 @@ class Step(NamedTuple):
 
 
 async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> list[Refusal]:
-    """In one write. Returns what was refused, each for itself. Raises Unavailable."""
+    """In one write. Returns what was refused, each for itself; what has no reply, because its node of a cluster is
+    away, with Unavailable. Raises that if nothing has one."""
     steps, refusals = _steps(namespace, settlements)
     replies = await _run(links, [step.command for step in steps])
+    if replies and all(isinstance(reply, Unavailable) for reply in replies):
+        raise replies[0]
     for step, reply in zip(steps, replies, strict=True):
         if isinstance(reply, Exception):
             error = await _explained(links, step, reply)
@@ -61,9 +64,9 @@ def _type_of(key: str) -> str:
 
 
 async def _run(links: Links, commands: list[Command]) -> list[Reply]:
-    """Replies in order, an error in place of each that was refused."""
+    """Replies in order, an error in place of each that was refused or has none."""
     try:
-        return await scripts.run(links, commands)
+        return await scripts.each(links, commands)
     except EventBusError:
         raise
     except Exception as error:  # noqa: BLE001 - it is the reason of a refusal

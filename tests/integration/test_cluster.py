@@ -421,6 +421,33 @@ def test_the_doctor_tells_of_a_cluster_of_which_a_part_is_gone(tmp_path: Path) -
         assert "has no replica: if it dies" in run.stdout
 
 
+async def test_what_is_at_other_nodes_is_settled_while_one_is_away(tmp_path: Path) -> None:
+    """In one call, as a group that reads several streams does it."""
+    options = {"cluster-require-full-coverage": "no"}
+    with cluster_of(tmp_path, primaries=3, replicas=0, options=options) as cluster:
+        await cluster.join()
+        transport = RedisTransport(cluster.seeds)
+        try:
+            await transport.connect()
+            dead, held = await cluster.owner(stream_keys("eb", STREAMS[0]).stream), []
+            for stream in STREAMS:
+                await transport.append(outgoing(1, stream=stream))
+                held += await receive(transport, consumer(stream=stream), 1)
+            owners = {stream: await cluster.owner(stream_keys("eb", stream).stream) for stream in STREAMS}
+            dead.kill()
+            refusals = await transport.settle([Settlement(delivery, Ack()) for delivery in held])
+            refused = {refusal.settlement.delivery.subscription.stream for refusal in refusals}
+            assert refused == {stream for stream in STREAMS if owners[stream] is dead}
+            assert all(isinstance(refusal.error, Unavailable) for refusal in refusals)
+            states = await transport.inspect([stream for stream in STREAMS if owners[stream] is not dead])
+            assert [state.groups[0].pending for state in states] == [0] * len(states)
+            there = [refusal.settlement for refusal in refusals]
+            with pytest.raises(Unavailable):  # there is nothing else in the call
+                await transport.settle(there)
+        finally:
+            await transport.close()
+
+
 async def test_a_cluster_of_which_a_part_is_gone_says_so(tmp_path: Path) -> None:
     with cluster_of(tmp_path, primaries=3, replicas=0) as cluster:
         await cluster.join()
