@@ -113,8 +113,8 @@ class Router:
         return [self._home] if cluster is None else cluster.primaries()
 
     async def ready(self, key: str = "") -> None:
-        """As Links.ready."""
-        if await self._known() is not None:
+        """As Links.ready. Of a cluster without a key: it is known."""
+        if await self._known() is not None and key:
             await self.at(key).ready()
 
     # Where things are -------------------------------------------------------------------------------------------------

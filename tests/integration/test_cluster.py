@@ -411,13 +411,14 @@ def test_the_doctor_looks_at_every_node(made: ClusterOfServers) -> None:
     assert PASSWORD not in run.stdout + run.stderr
 
 
-def test_the_doctor_tells_of_a_cluster_of_which_a_part_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", [0, 1])  # the one that has slot 0, and another
+def test_the_doctor_tells_of_a_cluster_of_which_a_part_is_gone(gone: int, tmp_path: Path) -> None:
     with cluster_of(tmp_path, primaries=3, replicas=0) as cluster:
         asyncio.run(cluster.join())
-        cluster.servers[1].kill()
+        cluster.servers[gone].kill()
         run = eventbus("doctor", "--watch", "0", EVENTBUS_REDIS_URL=cluster.seeds)
         assert run.returncode == 3
-        assert f"a node is away: Redis at redis://:***@127.0.0.1:{cluster.servers[1].port}/0: " in run.stdout
+        assert f"a node is away: Redis at redis://:***@127.0.0.1:{cluster.servers[gone].port}/0: " in run.stdout
         assert "has no replica: if it dies" in run.stdout
 
 
