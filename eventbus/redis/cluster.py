@@ -82,10 +82,14 @@ class Cluster:
         return self.link_at(self.stay(None))
 
     def stay(self, place: Place | None) -> Place:
-        """This place, if it is a primary's; else another, of a link that is connected if there is one."""
+        """This place, if it is a primary's; else another: of a link that is connected if there is one, and else of one
+        that nobody holds for dead."""
+        if place is not None and place in self.map.places:
+            return place
         places = sorted(self.map.places) or [self._seeds[0].place]
         connected = [each for each in places if each in self._links and self._links[each].connected]
-        return place if place in self.map.places else (connected or places)[0]
+        failing = {node.place for node in self.map.nodes if node.failing}
+        return (connected or [each for each in places if each not in failing] or places)[0]
 
     def primaries(self) -> list[Link]:
         """To each that has slots."""

@@ -422,6 +422,27 @@ def test_the_doctor_tells_of_a_cluster_of_which_a_part_is_gone(gone: int, tmp_pa
         assert "has no replica: if it dies" in run.stdout
 
 
+async def test_what_any_node_can_do_is_not_asked_of_one_that_is_held_for_dead(tmp_path: Path) -> None:
+    """As a notice, or where to listen for those. Nobody is connected yet."""
+    options = {"cluster-require-full-coverage": "no"}
+    with cluster_of(tmp_path, primaries=3, replicas=0, options=options) as cluster:
+        await cluster.join()
+        dead = min(cluster.servers, key=lambda server: server.port)
+        dead.kill()
+
+        async def held_for_dead() -> bool:
+            others = [server for server in cluster.servers if server is not dead]
+            return all([(await cluster.nodes(server))[dead.port].failing for server in others])
+
+        await eventually(held_for_dead)
+        router = Router(cluster.seeds, timeout=5, name="test")
+        try:
+            assert (await router.anywhere().find()).place.port != dead.port
+            assert await router.execute("PUBLISH", "news", "one") == 0
+        finally:
+            await router.close()
+
+
 async def test_what_is_at_other_nodes_is_settled_while_one_is_away(tmp_path: Path) -> None:
     """In one call, as a group that reads several streams does it."""
     options = {"cluster-require-full-coverage": "no"}
