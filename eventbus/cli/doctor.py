@@ -14,6 +14,7 @@ from eventbus.contract.inspection import Finding, Severity
 from eventbus.process.loop import run
 from eventbus.redis import dated_ahead, health
 from eventbus.redis.inspection import read_streams
+from eventbus.redis.links import Links
 from eventbus.settings import Settings
 
 _ORDER = (Severity.ERROR, Severity.WARNING)
@@ -30,7 +31,7 @@ def doctor(
         typer.echo(json.dumps({"findings": [finding._asdict() for finding in findings]}, indent=2))
     else:
         typer.echo(_screen(findings))
-    if any(finding.check == checks.AWAY for finding in findings):
+    if any(finding.check in {checks.AWAY, health.AWAY} for finding in findings):
         raise typer.Exit(AWAY)
     if any(finding.severity is Severity.ERROR for finding in findings):
         raise typer.Exit(FAILED)
@@ -40,14 +41,19 @@ async def _examine(watch: float) -> list[Finding]:
     async with connections.redis() as links:
         found = await links.examine()
         found += await health.examine(links, connections.NAMESPACE)
-        before = await read_streams(links, connections.NAMESPACE)
-        await asyncio.sleep(watch)
-        now, pauses = await read_streams(links, connections.NAMESPACE), await connections.paused(links)
-        found += checks.examine(before, now, pauses)
-        streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
-        found += await dated_ahead.examine(links, connections.NAMESPACE, streams)
+        if not any(finding.check == health.AWAY for finding in found):
+            found += await _examine_streams(links, watch)
     settings = Settings()
     return [*found, *checks.examine_spool(settings), *await checks.examine_database(settings)]
+
+
+async def _examine_streams(links: Links, watch: float) -> list[Finding]:
+    before = await read_streams(links, connections.NAMESPACE)
+    await asyncio.sleep(watch)
+    now, pauses = await read_streams(links, connections.NAMESPACE), await connections.paused(links)
+    streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
+    dated = await dated_ahead.examine(links, connections.NAMESPACE, streams)
+    return [*checks.examine(before, now, pauses), *dated]
 
 
 def _screen(findings: Sequence[Finding]) -> str:

@@ -1,6 +1,7 @@
 """Leases renewed from a thread: a blocking connection of its own, opened when it is needed."""
 
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -29,33 +30,35 @@ class Keeper:
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         asked = [(self._router.url_of(str(key_of(command))), command) for command in self._renewals(deliveries)]
-        try:
-            replies = self._execute(asked)
-            again = [self._again(url, command, reply) for (url, command), reply in zip(asked, replies, strict=True)]
-            replies += self._execute([each for each in again if each is not None])
-        except (RedisError, OSError) as error:
-            self.close()
-            raise Unavailable(self._router.where.name, exhausted(error) or str(error)) from error
+        replies = self._execute(asked)
+        again = [self._again(url, command, reply) for (url, command), reply in zip(asked, replies, strict=True)]
+        replies += self._execute([each for each in again if each is not None])
         for reply in replies:
-            if isinstance(reply, RedisError) and not isinstance(reply, (NoScriptError, MovedError)):
+            if isinstance(reply, (RedisError, OSError)) and not isinstance(reply, (NoScriptError, MovedError)):
                 self.close()  # it may be the primary no more
-                raise Unavailable(self._router.where.name, str(reply))
+                raise Unavailable(self._router.where.name, exhausted(reply) or str(reply)) from reply
 
     def _again(self, url: str, command: Command, reply: object) -> tuple[str, Command] | None:
         """What was refused because it went to the wrong server, or to one that does not know the script."""
         if isinstance(reply, MovedError):
-            return self._router.url_at(Place(reply.host, reply.port)), by_text(command)
+            host = reply.host or str(urlsplit(url).hostname)  # a node may not know that of the other
+            return self._router.url_at(Place(host, reply.port)), by_text(command)
         return (url, by_text(command)) if isinstance(reply, NoScriptError) else None
 
     def _execute(self, asked: Sequence[tuple[str, Command]]) -> list[object]:
-        """To each server all in one write; replies in order, a refusal in its place."""
+        """To each server all in one write; replies in order, a refusal in its place, or why one did not answer: the
+        others are asked all the same."""
         replies: list[object] = [None] * len(asked)
         for url in dict.fromkeys(url for url, _ in asked):
             mine = [i for i, (where, _) in enumerate(asked) if where == url]
             pipeline = self._client(url).pipeline(transaction=False)
             for i in mine:
                 pipeline.execute_command(*asked[i][1])  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            for i, reply in zip(mine, pipeline.execute(raise_on_error=False), strict=True):
+            try:
+                told = pipeline.execute(raise_on_error=False)
+            except (RedisError, OSError) as error:
+                told = [error] * len(mine)
+            for i, reply in zip(mine, told, strict=True):
                 replies[i] = reply
         return replies
 

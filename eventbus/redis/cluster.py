@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from eventbus.errors import ConfigurationError, EventBusError, Unavailable
 from eventbus.process.safe_logging import get_logger
@@ -17,8 +17,10 @@ from eventbus.redis.link import Link
 from eventbus.redis.links import Command, Redirected, Reply, ReplyError
 from eventbus.redis.polling import ask, briefly
 
-ASKED = 5  # nodes at a time
+ASKED = 5  # nodes at a time, at the most
+ENOUGH = 3  # nodes
 CHECK_EVERY = 2.0  # seconds between looks, should nobody have run into a change
+CHECK_SILENT = 0.3  # seconds, while one of those asked does not answer: it may be replaced any moment
 SOONEST = 0.1  # seconds between looks
 KEYS = 65_536  # whose links are remembered
 _QUESTIONS: tuple[Command, ...] = (("CLUSTER", "NODES"), ("CLUSTER", "SLOTS"))
@@ -40,9 +42,12 @@ class Cluster:
         self._make = make
         self._links: dict[Place, Link] = {}
         self._by_key: dict[str, Link] = {}
+        self._places: frozenset[Place] = frozenset()  # of the primaries, without what `correct` was told since
         self._unsure = asyncio.Event()
+        self._unheard = False  # whether one of those asked last did not answer
         self._learning: asyncio.Task[None] | None = None
         self._closing = Background("links")
+        self._closed = False
 
     # Who has what -----------------------------------------------------------------------------------------------------
 
@@ -77,10 +82,14 @@ class Cluster:
         return self.link_at(self.stay(None))
 
     def stay(self, place: Place | None) -> Place:
-        """This place, if it is a primary's; else another, of a link that is connected if there is one."""
+        """This place, if it is a primary's; else another: of a link that is connected if there is one, and else of one
+        that nobody holds for dead."""
+        if place is not None and place in self.map.places:
+            return place
         places = sorted(self.map.places) or [self._seeds[0].place]
         connected = [each for each in places if each in self._links and self._links[each].connected]
-        return place if place in self.map.places else (connected or places)[0]
+        failing = {node.place for node in self.map.nodes if node.failing}
+        return (connected or [each for each in places if each not in failing] or places)[0]
 
     def primaries(self) -> list[Link]:
         """To each that has slots."""
@@ -102,34 +111,50 @@ class Cluster:
     async def learn(self) -> None:
         """Ask the nodes; all who want to know wait for the same answers. Raises Unavailable if none answers,
         ConfigurationError if they are no cluster."""
+        if self._closed:
+            raise Unavailable(self.name, "its connections are closed")
         if self._learning is None or self._learning.done():
             self._learning = asyncio.create_task(self._learn(), name="learn cluster")
             self._learning.add_done_callback(_look_at)
-        await asyncio.shield(self._learning)
+        learning, task = self._learning, asyncio.current_task()
+        try:
+            await asyncio.shield(learning)
+        except asyncio.CancelledError:
+            if learning.cancelled() and not (task is not None and task.cancelling()):  # by `close`, or the loop's end
+                raise Unavailable(self.name, "learning of it was cut short") from None
+            raise
 
     async def _learn(self) -> None:
-        known = [node.place for node in self.map.nodes if not node.failing]
-        places = list(dict.fromkeys([*random.sample(known, min(ASKED, len(known)))]))
+        places = self._some()
         views, errors = await ask([self._ask(place) for place in places])
-        if not views:  # whoever is left
+        self._unheard = len(views) < len(places)
+        if not any(map(_tells_of_slots, views)):  # whoever is left
             others = [node.place for node in self.map.nodes] + [seed.place for seed in self._seeds]
             left = [place for place in dict.fromkeys(others) if place not in places]
-            views, more = await ask([self._ask(place) for place in left])
-            errors += more
+            more_views, more = await ask([self._ask(place) for place in left])
+            views, errors = views + more_views, errors + more
         if not views:
             for error in errors:
-                if isinstance(error, ConfigurationError):
+                if isinstance(error, ConfigurationError) and not self.map.nodes:  # else it was right once
                     raise error
             raise Unavailable(self.name, "; ".join(dict.fromkeys(map(str, errors))) or "no node is known")
         self._take(views)
 
+    def _some(self) -> list[Place]:
+        """Those that are connected anyway, and others only where these are too few to be believed."""
+        known = list({node.place for node in self.map.nodes if not node.failing})
+        random.shuffle(known)
+        connected = [place for place in known if place in self._links and self._links[place].connected]
+        others = [place for place in known if place not in connected]
+        return (connected + others[: max(0, ENOUGH - len(connected))])[:ASKED]
+
     def _take(self, views: Sequence[View]) -> None:
-        before, places = self.map.changes, self.map.places
+        before, places = self.map.changes, self._places
         self.map.take(views, asyncio.get_running_loop().time())
-        if self.map.changes == before:
+        now = self._places = self.map.places
+        if self.map.changes == before and now == places:
             return
         self._by_key.clear()
-        now = self.map.places
         if places and now != places:
             told = {"come": _shown(now - places), "gone": _shown(places - now)}
             log.warning("the primaries of the cluster have changed", **told)
@@ -146,14 +171,18 @@ class Cluster:
             pipeline = client.pipeline(transaction=False)
             for question in _QUESTIONS:
                 pipeline.execute_command(*question)
-            return _view(await pipeline.execute(raise_on_error=False), place)
+            try:
+                replies = await pipeline.execute(raise_on_error=False)
+            except AuthenticationError as error:
+                raise ConfigurationError(f"{place.host}:{place.port} refused the login: {error}") from None
+            return _view(replies, place)
 
     async def watch(self, moved: Callable[[], None]) -> None:
         """For ever: calls `moved` when something is where it was not before."""
         seen = self.map.changes
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY):
+                async with asyncio.timeout(CHECK_SILENT if self._unheard else CHECK_EVERY):
                     await self._unsure.wait()
             self._unsure.clear()
             with suppress(EventBusError):  # whoever connects is told
@@ -164,6 +193,7 @@ class Cluster:
             await asyncio.sleep(SOONEST)
 
     async def close(self) -> None:
+        self._closed = True
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])
@@ -180,6 +210,11 @@ def _view(replies: Sequence[Reply], place: Place) -> View:
             raise ConfigurationError(f"{where} does not tell of its cluster: {reply}")
     nodes, slots = replies
     return read_view(nodes, slots, place)
+
+
+def _tells_of_slots(view: View) -> bool:
+    """Else it is of a node that has no part in the cluster any more, and knows nobody."""
+    return any(node.ranges for node in view)
 
 
 def _shown(places: frozenset[Place]) -> str:

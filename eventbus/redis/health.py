@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 
 from eventbus.contract.inspection import Finding, Severity
-from eventbus.errors import Full
+from eventbus.errors import Full, Unavailable
 from eventbus.redis import replication, rights
 from eventbus.redis.links import Links, ReplyError
 
+AWAY = "a node is away"  # the name of that check
 MINIMUM = 7  # the major version of Redis; every Valkey calls itself 7 or above
 NEARLY_FULL = 0.8  # of maxmemory, or of the connections
 CLOCK_NOTICE, CLOCK_LIMIT = 1.0, 60.0  # seconds; a repeated append looks a minute further back than an event is old
@@ -17,13 +18,18 @@ Info = dict[str, str]
 
 
 async def examine(links: Links, namespace: str) -> list[Finding]:
-    """All findings, those about what is well among them: of each primary, where there are several. Raises
-    Unavailable."""
+    """All findings, those about what is well among them: of each primary, where there are several. One of several that
+    is away is a finding. Raises Unavailable."""
     found, nodes = list[Finding](), await links.nodes()
     for node in nodes:
-        told = await _examine(node)
+        try:
+            told = await _examine(node)
+        except Unavailable as error:
+            if len(nodes) == 1:
+                raise
+            told = [_bad(AWAY, error.detail, "start it again; streams are looked at when all nodes answer")]
         found += [one._replace(message=f"{node.name}: {one.message}") for one in told] if len(nodes) > 1 else told
-    if any(one.check == "role" and one.severity is Severity.ERROR for one in found):
+    if any(one.check in {"role", AWAY} and one.severity is Severity.ERROR for one in found):
         return found  # a replica would refuse the probes
     return [*found, await rights.examine(links, namespace)]
 

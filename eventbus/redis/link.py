@@ -157,6 +157,11 @@ class Link:
         return self._server
 
     @property
+    def where(self) -> Where:
+        """Where it leads."""
+        return self._where
+
+    @property
     def database(self) -> int:
         """The number of the database that the URL names."""
         return self._where.database

@@ -12,6 +12,7 @@ from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import EventBusError
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
+from eventbus.process.supervision import Background
 from eventbus.redis.link import CONNECT_TIMEOUT, Link
 from eventbus.redis.links import Links
 from eventbus.redis.router import Router
@@ -38,31 +39,33 @@ class Replicas:
         self._channel = f"{namespace}:waits"
         self._affinity = affinity
         self._waits: dict[Link, _Waits] = {}
+        self._closing = Background("replicas")
 
     async def have(self, count: int, keys: Collection[str]) -> int:
         """How many replicas have what was written under these keys: `count`, or fewer after WAIT seconds; 0 if nobody
         can say."""
-        asked = {self._router.at(key): key for key in keys}
-        return min(
-            await asyncio.gather(*(self._at(link, key).have(count, link.server_id) for link, key in asked.items()))
-        )
+        asked = {self._router.at(key) for key in keys}
+        return min(await asyncio.gather(*(self._at(link).have(count, link.server_id) for link in asked)))
 
-    def _at(self, link: Link, key: str) -> "_Waits":
+    def _at(self, link: Link) -> "_Waits":
+        """Where that link leads, whatever keys move away from there."""
         waits = self._waits.get(link)
         if waits is None:
-            where, timeout = self._router.where_is(key), WAIT + CONNECT_TIMEOUT
-            own = Link(where, timeout=timeout, name="eventbus-replicas", affinity=self._affinity)
+            timeout = WAIT + CONNECT_TIMEOUT
+            own = Link(link.where, timeout=timeout, name="eventbus-replicas", affinity=self._affinity)
             waits = self._waits[link] = _Waits(own, self._channel)
         return waits
 
     def follow(self) -> None:
-        """See Link.follow."""
+        """See Link.follow. What was for a node that has no part in the cluster any more ends."""
+        for link in [each for each in self._waits if each.closed]:
+            self._closing.start(self._waits.pop(link).close(), "close waits")
         for waits in self._waits.values():
             waits.link.follow()
 
     async def close(self) -> None:
         """Who still waits is told 0: the event is stored, and nobody asks any more who has it."""
-        await asyncio.gather(*(waits.close() for waits in self._waits.values()))
+        await asyncio.gather(*(waits.close() for waits in self._waits.values()), *self._closing.tasks)
 
 
 class _Waits:

@@ -113,8 +113,8 @@ class Router:
         return [self._home] if cluster is None else cluster.primaries()
 
     async def ready(self, key: str = "") -> None:
-        """As Links.ready."""
-        if await self._known() is not None:
+        """As Links.ready. Of a cluster without a key: it is known."""
+        if await self._known() is not None and key:
             await self.at(key).ready()
 
     # Where things are -------------------------------------------------------------------------------------------------
@@ -159,8 +159,9 @@ class Router:
             await self._home.ready()
             if not self._home.clustered:
                 return None
+        if self._cluster is None:  # nor has anybody else found out meanwhile
             self._cluster = self._clustered()
-        if not self._cluster.map.nodes:
+        if not self._cluster.map.places:
             await self._cluster.learn()
         return self._cluster
 
@@ -189,7 +190,7 @@ class Router:
 
     async def _send(self, cluster: Cluster, commands: Sequence[Command]) -> list[Reply]:
         """To each node its own. What did not reach its node is sent once more: another may have taken its place."""
-        if not cluster.map.nodes:
+        if not cluster.map.places:
             await cluster.learn()
         replies = await self._try(commands)
         unsent = [i for i, reply in enumerate(replies) if isinstance(reply, _Unsent)]

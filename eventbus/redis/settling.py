@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from eventbus.contract.codec import pairs
 from eventbus.contract.delivery import Ack, Dead, Delivery, Refusal, Release, Retry, Settlement, Snooze, Subscription
-from eventbus.errors import LONGEST_DELAY, EventBusError
+from eventbus.errors import LONGEST_DELAY, EventBusError, Unavailable
 from eventbus.event import NORMAL_PRIORITY
 from eventbus.redis import dead_letters, scripts
 from eventbus.redis.keys import PARKED, group_keys, order_key, priority_of, stream_keys
@@ -40,10 +40,13 @@ class Settled(NamedTuple):
 
 
 async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> Settled:
-    """In one write. Raises Unavailable."""
+    """In one write. What has no reply, because its node of a cluster is away, is refused with Unavailable. Raises that if
+    nothing has one."""
     steps, refusals = _steps(namespace, settlements)
     freed: list[Delivery] = []
     replies = await _run(links, [step.command for step in steps])
+    if replies and all(isinstance(reply, Unavailable) for reply in replies):
+        raise replies[0]
     for step, reply in zip(steps, replies, strict=True):
         if isinstance(reply, Exception):
             error = await _explained(links, step, reply)
@@ -75,9 +78,9 @@ def _type_of(key: str) -> str:
 
 
 async def _run(links: Links, commands: list[Command]) -> list[Reply]:
-    """Replies in order, an error in place of each that was refused."""
+    """Replies in order, an error in place of each that was refused or has none."""
     try:
-        return await scripts.run(links, commands)
+        return await scripts.each(links, commands)
     except EventBusError:
         raise
     except Exception as error:  # noqa: BLE001 - it is the reason of a refusal

@@ -22,7 +22,7 @@ from eventbus.contract.retention import Retention
 from eventbus.contract.session_store import Ledger
 from eventbus.contract.states import Records
 from eventbus.contract.upkeep import Tidied
-from eventbus.errors import ConfigurationError, EventBusError
+from eventbus.errors import ConfigurationError, EventBusError, Unavailable
 from eventbus.event import Envelope, Status
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
@@ -211,11 +211,10 @@ class RedisTransport:
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Refusal]:
         try:
             refusals, freed = await settling.settle(self._router, self._namespace, settlements)
-        except BaseException:  # cancelled, too: what was freed may be on its way
-            for subscription in {delivery.subscription for delivery, _ in settlements if delivery.subscription.ordered}:
-                if (reader := self._readers.get(subscription)) is not None:
-                    reader.doubt()
+        except BaseException:  # cancelled, too
+            self._doubt(settlements)
             raise
+        self._doubt([settlement for settlement, error in refusals if isinstance(error, Unavailable)])
         refused = {id(refusal.settlement.delivery) for refusal in refusals}
         reader = None
         for delivery, _ in settlements:
@@ -230,6 +229,12 @@ class RedisTransport:
             if (reader := self._readers.get(delivery.subscription)) is not None:  # else its lease runs out
                 reader.freed += reader.hand_out([delivery])
         return refusals
+
+    def _doubt(self, settlements: Sequence[Settlement]) -> None:
+        """What these have freed may have been handed out by a reply that was lost."""
+        for subscription in {delivery.subscription for delivery, _ in settlements if delivery.subscription.ordered}:
+            if (reader := self._readers.get(subscription)) is not None:
+                reader.doubt()
 
     def freed(self, subscription: Subscription) -> list[Delivery]:
         reader = self._readers.get(subscription)
