@@ -40,8 +40,8 @@ class Settled(NamedTuple):
 
 
 async def settle(links: Links, namespace: str, settlements: Sequence[Settlement]) -> Settled:
-    """In one write. What has no reply, because its node of a cluster is away, is refused with Unavailable. Raises that if
-    nothing has one."""
+    """In one write. What has no reply, because its node of a cluster is away, is refused with Unavailable. Raises that
+    if nothing has one."""
     steps, refusals = _steps(namespace, settlements)
     freed: list[Delivery] = []
     replies = await _run(links, [step.command for step in steps])
