@@ -76,6 +76,7 @@ async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
     pubsub = client.pubsub()
     try:
         await pubsub.subscribe(channel)
+        _check_cancelled()
         yield pubsub
     finally:
         # That a connection which broke cannot be closed must not stand in the place of what is on its way through here:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from redis.asyncio import Redis
@@ -18,7 +19,7 @@ from tests.proxy import Proxy
 from tests.samples import consumer, receive
 from tests.servers import OwnRedis
 from tests.stopwatch import Stopwatch
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import PATIENCE, eventually, until
 
 READER = consumer(group="readers", stream="letter")
 
@@ -69,17 +70,24 @@ async def test_a_publish_whose_reply_was_lost_is_repeated_and_stored_once(redis_
 
 async def test_publishes_through_a_network_that_breaks_all_the_time_are_stored_once(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy, EventBus(proxy.url, publish_timeout=20.0) as bus:
+        published: list[str] = []
+
+        async def publish(number: int) -> None:
+            published.append((await bus.publish(Sent(number=number))).id)
+
+        def enough(count: int) -> bool:
+            return len(published) >= count
 
         async def cut() -> None:
             while True:
-                await asyncio.sleep(0.02)
+                wanted = len(published) + 1
                 proxy.cut()
+                await asyncio.sleep(0.02)
+                await until(partial(enough, wanted))  # a slow machine must get through, too
 
         cutting = asyncio.create_task(cut())
-        published: list[str] = []
         for _ in range(40):
-            receipts = await asyncio.gather(*(bus.publish(Sent(number=number)) for number in range(20)))
-            published += [receipt.id for receipt in receipts]
+            await asyncio.gather(*(publish(number) for number in range(20)))
         cutting.cancel()
         await asyncio.wait([cutting])
     ids = [decode(delivery.fields).id for delivery in await stored(redis_url)]

@@ -49,8 +49,8 @@ async def cost(url: str, work: Callable[[], Awaitable[object]]) -> Cost:
     return Cost(after.reads - before.reads, commands)
 
 
-async def publish(bus: EventBus) -> None:
-    await asyncio.gather(*(bus.publish(Counted(number=number)) for number in range(COUNT)))
+async def publish(bus: EventBus, count: int = COUNT) -> None:
+    await asyncio.gather(*(bus.publish(Counted(number=number)) for number in range(count)))
 
 
 async def test_publishes_of_one_moment_are_one_command_each_and_share_their_writes(url: str) -> None:
@@ -63,13 +63,13 @@ async def test_publishes_of_one_moment_are_one_command_each_and_share_their_writ
 
 async def test_events_are_read_and_settled_many_at_a_time(url: str) -> None:
     group, done = Group("counting", concurrency=100), asyncio.Event()
-    seen = 0
+    seen, count_all = 0, 5 * COUNT
 
     @group.on(Counted)
     async def count(_event: Counted, _ctx: Context) -> None:
         nonlocal seen
         seen += 1
-        if seen == COUNT:
+        if seen == count_all:
             done.set()
 
     async def consume() -> None:
@@ -77,15 +77,16 @@ async def test_events_are_read_and_settled_many_at_a_time(url: str) -> None:
             await done.wait()
 
     async with EventBus(url) as bus:
-        await publish(bus)
+        await publish(bus, count_all)
         began = time.monotonic()
         found = await cost(url, consume)
         seconds = time.monotonic() - began
-    assert found.commands["xack"] <= COUNT / 20
-    assert found.reads <= COUNT / 10, "what a start and a stop take is among them"
+    assert found.commands["xack"] <= count_all / 20
+    assert found.reads <= count_all / 10, "what a start and a stop take is among them"
     scripts = found.commands.get("evalsha", 0) + found.commands.get("eval", 0)
     acknowledging = found.commands["xack"]  # each in a script, which counts them
-    others = 10 * max(1.0, seconds)  # what a worker does beside, by the clock, on a machine that is slow
+    looks = count_all / 300  # fewer than it takes
+    others = max(looks, 10 * seconds)  # what a worker does beside, by the clock, on a machine that is slow
     assert scripts - acknowledging <= others, "a full lane is not read through a script"
 
 
