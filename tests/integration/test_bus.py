@@ -80,7 +80,7 @@ async def test_publishes_through_a_network_that_breaks_all_the_time_are_stored_o
 
         async def cut() -> None:
             while True:
-                wanted = len(published) + 1
+                wanted = len(published) + 15
                 proxy.cut()
                 await asyncio.sleep(0.02)
                 await until(partial(enough, wanted))  # a slow machine must get through, too
