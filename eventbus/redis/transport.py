@@ -169,7 +169,10 @@ class RedisTransport:
         try:
             if give_back and readers:
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT):
-                    await asyncio.gather(*(reader.give_back() for reader in readers))
+                    given = await asyncio.gather(*(each.give_back() for each in readers), return_exceptions=True)
+                for error in given:  # one node that is away keeps nothing from going back at others
+                    if error is not None:
+                        raise error
         except (EventBusError, TimeoutError) as error:
             log.debug("leases will run out", reason=str(error))
         finally:
