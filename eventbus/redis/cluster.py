@@ -14,7 +14,7 @@ from eventbus.process.supervision import Background
 from eventbus.redis.address import Address, Place
 from eventbus.redis.cluster_map import ClusterMap, View, read_view
 from eventbus.redis.link import Link
-from eventbus.redis.links import Command, Redirected, Reply, ReplyError
+from eventbus.redis.links import Argument, Command, Redirected, Reply, ReplyError
 from eventbus.redis.polling import ask, briefly
 
 ASKED = 5  # nodes at a time, at the most
@@ -33,7 +33,8 @@ log = get_logger("eventbus.redis")
 class Cluster:
     """seeds: those to ask first. make: makes a link to a node; `away` is called when it is lost.
 
-    name  what messages call it"""
+    name    what messages call it
+    by_key  links that were asked for, by key"""
 
     def __init__(self, name: str, seeds: Sequence[Address], make: Make) -> None:
         self.name = name
@@ -41,7 +42,7 @@ class Cluster:
         self._seeds = seeds
         self._make = make
         self._links: dict[Place, Link] = {}
-        self._by_key: dict[str, Link] = {}
+        self.by_key: dict[Argument | None, Link] = {}
         self._places: frozenset[Place] = frozenset()  # of the primaries, without what `correct` was told since
         self._unsure = asyncio.Event()
         self._unheard = False  # whether one of those asked last did not answer
@@ -53,13 +54,13 @@ class Cluster:
 
     def link_of(self, key: str) -> Link:
         """To the node that has this key, as far as is known; else to any."""
-        link = self._by_key.get(key)
+        link = self.by_key.get(key)
         if link is None:
             place = self.place_of(key)
             link = self.any() if place is None else self.link_at(place)
-            if len(self._by_key) >= KEYS:
-                self._by_key.clear()
-            self._by_key[key] = link
+            if len(self.by_key) >= KEYS:
+                self.by_key.clear()
+            self.by_key[key] = link
         return link
 
     def place_of(self, key: str) -> Place | None:
@@ -101,7 +102,7 @@ class Cluster:
         """A node has said where a slot is now."""
         if not told.asking:
             self.map.correct(told.slot, told.place)
-            self._by_key.clear()
+            self.by_key.clear()
             self.doubt()
 
     def doubt(self) -> None:
@@ -154,7 +155,7 @@ class Cluster:
         now = self._places = self.map.places
         if self.map.changes == before and now == places:
             return
-        self._by_key.clear()
+        self.by_key.clear()
         if places and now != places:
             told = {"come": _shown(now - places), "gone": _shown(places - now)}
             log.warning("the primaries of the cluster have changed", **told)

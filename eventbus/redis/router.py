@@ -64,7 +64,11 @@ class Router:
 
     def begin(self, command: Command) -> asyncio.Future[Reply] | None:
         """As Links.begin."""
-        return (self._home if self._cluster is None else self.at(key_of(command))).begin(command)
+        cluster = self._cluster
+        if cluster is None:
+            return self._home.begin(command)
+        key = command[1] if command[0] == "XADD" else key_of(command)  # the hot path, and where the key stands in it
+        return (cluster.by_key.get(key) or self.at(None if key is None else str(key))).begin(command)
 
     async def execute(self, *command: Argument) -> Reply:
         """As Links.execute."""
