@@ -21,7 +21,7 @@ from eventbus.process.affinity import Affinity
 from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Address, Where
-from eventbus.redis.links import Argument, Command, Redirected, Reply, ReplyError, UnknownScript
+from eventbus.redis.links import Argument, Command, Redirected, Reply, ReplyError, UnknownScript, answered
 from eventbus.redis.where import locate
 
 CONNECT_TIMEOUT = 2.0  # seconds
@@ -193,11 +193,7 @@ class Link:
 
     async def pipeline(self, commands: list[Command]) -> list[Reply]:
         """Replies in order; a command that was refused has a ReplyError in its place. Raises Unavailable."""
-        replies = await self.each(commands)
-        for reply in replies:
-            if isinstance(reply, Unavailable):
-                raise reply
-        return replies
+        return answered(await self.each(commands))
 
     async def each(self, commands: list[Command]) -> list[Reply]:
         """As `pipeline`; a command without a reply has an Unavailable in its place: it may have been applied or not.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from eventbus.contract.outgoing import NotBegun
-from eventbus.errors import EventBusError
+from eventbus.errors import EventBusError, Unavailable
 from eventbus.redis.address import Place
 
 # What a reply holds is decided by the command: bytes, int, None or nested lists of them.
@@ -75,6 +75,14 @@ class Links(Protocol):
 
     async def nodes(self) -> "Sequence[Links]":
         """Each primary by itself. Raises Unavailable."""
+
+
+def answered(replies: list[Reply]) -> list[Reply]:
+    """The replies, if each command has one. Raises Unavailable."""
+    for reply in replies:
+        if isinstance(reply, Unavailable):
+            raise reply
+    return replies
 
 
 def key_of(command: Command) -> str | None:

@@ -17,7 +17,7 @@ from eventbus.process.affinity import Affinity
 from eventbus.redis.address import Place, Where
 from eventbus.redis.cluster import Cluster
 from eventbus.redis.link import Link
-from eventbus.redis.links import Argument, Command, Redirected, Reply, key_of
+from eventbus.redis.links import Argument, Command, Redirected, Reply, answered, key_of
 from eventbus.redis.scripts import by_text
 from eventbus.redis.seeds import Seeds
 from eventbus.redis.where import locate
@@ -84,11 +84,7 @@ class Router:
 
     async def pipeline(self, commands: list[Command]) -> list[Reply]:
         """As Links.pipeline."""
-        replies = await self.each(commands)
-        for reply in replies:
-            if isinstance(reply, Unavailable):
-                raise reply
-        return replies
+        return answered(await self.each(commands))
 
     async def each(self, commands: list[Command]) -> list[Reply]:
         """As Links.each."""

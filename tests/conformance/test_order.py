@@ -12,6 +12,8 @@ from eventbus.redis import RedisTransport
 from eventbus.redis.inspection import read_streams
 from eventbus.redis.keys import QUEUED, group_keys, order_key, stream_keys
 from eventbus.redis.links import Links
+from tests.conformance.reach import blocked
+from tests.conformance.test_redis_leases import calls_of_evalsha
 from tests.samples import FAILED, STREAM, consumer, envelope, nothing_left, numbers, reclaim
 from tests.waiting import eventually
 
@@ -182,6 +184,17 @@ async def test_what_waits_is_nobody_s_and_is_told_as_waiting(redis_transport: Re
     [[entry, holder, *_], *_] = await raw.execute("XPENDING", KEYS.stream, "billing", "-", "+", 1, QUEUED)
     standing = await redis_transport.pending(STREAM, "billing", entry.decode())
     assert (holder, standing and standing.standing.value) == (QUEUED.encode(), "waiting")
+
+
+async def test_a_read_that_is_interrupted_takes_nothing(redis_transport: RedisTransport, raw: Links) -> None:
+    for _ in range(2):  # the first makes the group
+        await redis_transport.read(ANN, 1, 0.02)
+    reading = asyncio.create_task(redis_transport.read(ANN, 10, 60.0))
+    await eventually(lambda: blocked(raw))
+    before = await calls_of_evalsha(raw)
+    await redis_transport.interrupt([ANN])
+    assert await reading == []
+    assert await calls_of_evalsha(raw) == before
 
 
 async def test_nothing_is_left_of_what_is_settled(redis_transport: RedisTransport, raw: Links) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from eventbus.errors import EventBusError, Full, Unavailable
-from eventbus.redis.links import Argument, Command, Links, Reply, UnknownScript
+from eventbus.redis.links import Argument, Command, Links, Reply, UnknownScript, answered
 
 _LANES = files(__name__).joinpath("lanes.lua").read_text(encoding="utf-8")
 _SESSION, _LOOKING, _ACCOUNTS, _KEEPING, _LETTERS, _TRIMMING, _ORDERING = (
@@ -96,11 +96,7 @@ def by_text(command: Command) -> Command:
 async def run(links: Links, commands: list[Command]) -> list[Reply]:
     """All commands in one write; replies in order, a refusal as a ReplyError or Full in its place. Raises Unavailable
     if one has no reply."""
-    replies = await each(links, commands)
-    for reply in replies:
-        if isinstance(reply, Unavailable):
-            raise reply
-    return replies
+    return answered(await each(links, commands))
 
 
 async def each(links: Links, commands: list[Command]) -> list[Reply]:
