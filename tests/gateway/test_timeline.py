@@ -55,7 +55,9 @@ async def _notified(ann: Client, socket: ClientWebSocketResponse) -> tuple[Any, 
     """A lead, and the seconds from its event to the notification on the socket."""
     await asyncio.sleep(PAUSE)
     with Stopwatch() as watch:
-        lead = (await ann.post("/api/leads", LEAD)).body
+        answer = await ann.post("/api/leads", LEAD)
+        assert answer.status == 201, answer.body
+        lead = answer.body
         frame = await socket.receive_json(timeout=PATIENCE)
         at = time.time()
     assert frame["data"]["actionUrl"] == f"/leads/{lead['id']}"
