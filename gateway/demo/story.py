@@ -12,7 +12,7 @@ from gateway.demo.outside import Outside
 from gateway.demo.stage import RETRY_AFTER, USER, Stage, Witness
 
 PATIENCE = 15.0  # seconds for a step
-ENRICHMENT_DELAY, ENRICHMENT_MARGIN = 10.0, 0.2  # seconds
+ENRICHMENT_DELAY, ENRICHMENT_MARGIN = 10.0, 2.0  # seconds; the machine may be busy
 FUNNEL = {
     "name": "Demo",
     "steps": [

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
+from functools import partial
 
 from eventbus import Backoff, Context, Event, EventBus, Group, RetryPolicy, Worker
 from eventbus.redis import RedisTransport
@@ -43,16 +44,31 @@ async def test_each_event_runs_once_and_nothing_is_left_behind(redis_url: str) -
         worker = Worker(bus, [group])
         working = asyncio.create_task(worker.run())
 
+        published = 0
+
+        async def publish(event: Mailed) -> None:
+            nonlocal published
+            await bus.publish(event, delay=0.1 * (event.number % 2))
+            published += 1
+
+        def through() -> int:
+            return published + sum(map(len, attempts.values()))
+
         async def break_it() -> None:
             while True:
                 await asyncio.sleep(chance.uniform(0.02, 0.2))
+                wanted = through() + 2
                 proxy.slice_size = chance.choice((None, 7, 1))
                 chance.choice((proxy.cut, proxy.lose_next_reply))()
+                await until(partial(reached, wanted))  # a slow machine must get something through, too
+
+        def reached(count: int) -> bool:
+            return through() >= count
 
         breaking = asyncio.create_task(break_it())
         for start in range(0, COUNT, 20):
             batch = [Mailed(number=number) for number in range(start, start + 20)]
-            await asyncio.gather(*(bus.publish(event, delay=0.1 * (event.number % 2)) for event in batch))
+            await asyncio.gather(*map(publish, batch))
         breaking.cancel()
         proxy.slice_size = None
         expected = {number: attempts_of(number) for number in range(COUNT)}
