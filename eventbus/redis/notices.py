@@ -1,7 +1,7 @@
 """Pub/sub: notices for whoever listens now. redis-py does this well, and it is on no hot path."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,12 +18,13 @@ from eventbus.redis.address import Where
 
 RETRY_PAUSE = 1.0  # seconds
 LOOK = 1.0  # seconds between looks whether the primary has moved
+CLOSING = 1.0  # seconds that a connection has to close
 SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it
 
 log = get_logger("eventbus.redis")
 
 
-async def listen(where: Where, channel: str, joined: Callable[[], None] | None = None) -> AsyncIterator[bytes]:
+async def listen(where: Where, channel: str, joined: Callable[[], None] | None = None) -> AsyncGenerator[bytes, None]:
     """Messages of a channel, for ever. What is sent while the server is away is lost: that is pub/sub's promise.
 
     `joined` is called whenever the server has confirmed the subscription: in the beginning, and behind every gap."""
@@ -81,9 +82,11 @@ async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
     finally:
         # That a connection which broke cannot be closed must not stand in the place of what is on its way through here:
         # a listener that is cancelled would go on listening.
+        # Nor may it last: what ends a loop waits for this.
         for closing in (pubsub, client):
             with suppress(RedisError, OSError):
-                await closing.aclose()
+                async with asyncio.timeout(CLOSING):
+                    await closing.aclose()
 
 
 async def _next(pubsub: PubSub, where: Where, moves: int) -> dict[str, Any]:

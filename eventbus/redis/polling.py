@@ -49,7 +49,8 @@ async def briefly(address: Address) -> AsyncIterator[Redis]:
         yield client
     finally:
         with suppress(RedisError, OSError):  # what was asked has been answered, or has its own error
-            await client.aclose()
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await client.aclose()
 
 
 def _answers(asked: Sequence[asyncio.Task[T]]) -> list[T]:

@@ -11,7 +11,7 @@ grows with each failover, tells an old answer from a new one.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -105,16 +105,17 @@ class Sentinels:
                     moved()
 
     async def _hear(self, sentinel: Address, unsure: asyncio.Event, moved: Callable[[], None]) -> None:
-        async for message in listen(sentinel, "+switch-master", unsure.set):
-            if message.split(b" ")[0].decode(errors="replace") != self._service:
-                continue
-            before = self.moves
-            try:  # it has the number of its news, which the message has not
-                self._note(await self._ask_one(sentinel), asyncio.get_running_loop().time())
-            except (RedisError, OSError):
-                unsure.set()
-            if self.moves != before:
-                moved()
+        async with aclosing(listen(sentinel, "+switch-master", unsure.set)) as messages:  # also if it is cancelled here
+            async for message in messages:
+                if message.split(b" ")[0].decode(errors="replace") != self._service:
+                    continue
+                before = self.moves
+                try:  # it has the number of its news, which the message has not
+                    self._note(await self._ask_one(sentinel), asyncio.get_running_loop().time())
+                except (RedisError, OSError):
+                    unsure.set()
+                if self.moves != before:
+                    moved()
 
     def _note(self, told: _Told, now: float) -> None:
         known, self._known, self._confirmed = self._known, told, now
