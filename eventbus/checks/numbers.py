@@ -18,11 +18,11 @@ def longest_delay() -> float:
     return (LATEST - datetime.now(UTC)).total_seconds()
 
 
-def count_faults(name: str, value: object, *, least: int = 1) -> list[str]:
-    """What is wrong with a number of things: [] if it is an int from `least` to MOST, and no bool."""
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST:
+def count_faults(name: str, value: object, *, least: int = 1, most: int = MOST) -> list[str]:
+    """What is wrong with a number of things: [] if it is an int from `least` to `most`, and no bool."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return []
-    bounds = f"at least {least}" if isinstance(value, int) and value < least else f"a whole number, {least} to {MOST:,}"
+    bounds = f"at least {least}" if isinstance(value, int) and value < least else f"a whole number, {least} to {most:,}"
     return [f"{name}={value!r} must be {bounds}"]
 
 

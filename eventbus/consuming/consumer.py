@@ -98,7 +98,7 @@ class Consumer:
         hand = Hand(group.lease, self._held, self._running, self._withdraw, self._finish, monotonic)
         self._renewal = Renewal(transport, self._admission, hand)
         self._gate = self._make_gate() if self._admission.needed else None
-        self._nudges = {subscription: asyncio.Event() for subscription in self._subscriptions}
+        self._nudges = {subscription.stream: asyncio.Event() for subscription in self._subscriptions}
 
     @property
     def taps(self) -> bool:
@@ -153,7 +153,7 @@ class Consumer:
             return
         subscription = self._subscription(stream)
         self._subscriptions.append(subscription)
-        self._nudges[subscription] = asyncio.Event()
+        self._nudges[stream] = asyncio.Event()
         if self._begun:
             self._sources += self._begin(subscription)
 
@@ -276,7 +276,7 @@ class Consumer:
         await self._repeat(step)
 
     async def _reclaim(self, subscription: Subscription) -> None:
-        nudge = self._nudges[subscription]
+        nudge = self._nudges[subscription.stream]
 
         async def step() -> None:
             nudge.clear()
@@ -496,7 +496,7 @@ class Consumer:
         for delivery, outcome in batch:
             self._held.pop(delivery, None)
             if not isinstance(outcome, Ack):
-                self._nudges[delivery.subscription].set()  # a due time that the reclaim loop does not know of yet
+                self._nudges[delivery.subscription.stream].set()  # a due time that the reclaim loop does not know of yet
         if self._group.ordered:
             for subscription in self._subscriptions:
                 self._take(self._transport.freed(subscription), self._settler.asked)

@@ -97,7 +97,7 @@ class Admission:
         if known is not None:
             return known
         group = self._group
-        member = member_of(delivery.subscription.stream, delivery.entry_id)
+        member = member_of(delivery.subscription.log, delivery.entry_id)
         try:
             envelope = decode(delivery.fields)
         except CodecError:  # it will be a dead letter in a moment

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from eventbus.contract.codec import Fields, decode
+from eventbus.contract.partitions import log_name
 from eventbus.errors import CodecError
 
 SUSPECT_FROM = 2  # crashes from which on an entry is handed out to run alone: see eventbus.consuming.suspects
@@ -11,7 +12,9 @@ NEVER = 2**31  # stands for the number of crashes in a group without a crash bud
 
 
 class Subscription(NamedTuple):
-    """One consumer of one group on one stream. `lease` in seconds; `crash_budget` and `ordered` as in Group."""
+    """One consumer of one group on one stream. `lease` in seconds; `crash_budget` and `ordered` as in Group. That of a
+    delivery names the `partition` it came from; whoever reads does so for the whole stream, by the one of partition 0.
+    """
 
     stream: str
     group: str
@@ -19,6 +22,12 @@ class Subscription(NamedTuple):
     lease: float
     crash_budget: int | None
     ordered: bool = False
+    partition: int = 0
+
+    @property
+    def log(self) -> str:
+        """What its keys are named by: see eventbus.contract.partitions."""
+        return log_name(self.stream, self.partition)
 
     @property
     def suspect_from(self) -> int:
@@ -67,7 +76,7 @@ class Delivery:
         """How log lines name it where there is no Context: as much of it as can be read."""
         names: dict[str, object] = {
             "group": self.subscription.group,
-            "stream": self.subscription.stream,
+            "stream": self.subscription.log,
             "entry_id": self.entry_id,
             "attempt": self.attempt,
             "event_id": self.fields.get(b"id", b"").decode(errors="backslashreplace"),

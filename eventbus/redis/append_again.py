@@ -17,7 +17,7 @@ from eventbus.redis.commands import command, due
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.links import Links
 from eventbus.redis.look_back import age, look, look_since
-from eventbus.redis.shared_look import Lane, Repeats, Wait
+from eventbus.redis.shared_look import Lane, Placed, Repeats, Wait
 
 PART, PART_BYTES = 500, 2**20  # events, and about how many bytes of them, that one script appends
 SINCE, SINCE_BYTES = 500, 2**19  # entries, and bytes of them, that may come in between a look and the append
@@ -34,11 +34,15 @@ class Repeating:
         self._plain = Repeats(self._append_missing)
         self._keyed = Repeats(self._find)
 
-    async def append(self, outgoing: Sequence[Outgoing]) -> list[Wait]:
+    async def append(self, placed: Sequence[Placed]) -> list[Wait]:
         """For each: ms until it is due (0: it is stored), -1 for a duplicate, or its error. Raises Unavailable."""
-        plain = iter(await self._plain.append([item for item in outgoing if item.once is None]))
-        keyed = iter(await self._append_keyed([item for item in outgoing if item.once is not None]))
-        return [next(plain) if item.once is None else next(keyed) for item in outgoing]
+        plain = iter(await self._plain.append([each for each in placed if each[1].once is None]))
+        keyed = iter(await self._append_keyed([each for each in placed if each[1].once is not None]))
+        return [next(plain) if item.once is None else next(keyed) for _, item in placed]
+
+    async def find(self, placed: Sequence[Placed]) -> list[Wait]:
+        """For each: ms until it is due (0: it is stored), -1 if it is not there, or an error. Raises Unavailable."""
+        return await self._keyed.append(placed)
 
     # Without a dedupe key ---------------------------------------------------------------------------------------------
 
@@ -82,8 +86,8 @@ class Repeating:
         return newest
 
     async def _try(self, lane: Lane, part: list[Outgoing], newest: str, patience: int) -> list[Any]:
-        stream, priority = lane
-        keys = stream_keys(self._namespace, stream)
+        log, priority = lane
+        keys = stream_keys(self._namespace, log)
         fields = [value for item in part for value in (*due(item), *encode(item.envelope))]
         where = (keys.lane(priority), keys.due, keys.scheduled, keys.counts)
         since = (newest, patience, SINCE_BYTES * patience // SINCE)
@@ -92,11 +96,12 @@ class Repeating:
 
     # With a dedupe key ------------------------------------------------------------------------------------------------
 
-    async def _append_keyed(self, outgoing: list[Outgoing]) -> list[Wait]:
+    async def _append_keyed(self, placed: Sequence[Placed]) -> list[Wait]:
         """An event that is there was stored by an earlier try, though its key may have expired since then."""
-        found = await self._keyed.append(outgoing)
-        missing = [item for item, wait in zip(outgoing, found, strict=True) if wait == -1]
-        appended = iter(await scripts.each(self._links, [command(self._namespace, item) for item in missing]))
+        found = await self.find(placed)
+        missing = [each for each, wait in zip(placed, found, strict=True) if wait == -1]
+        commands = [command(self._namespace, item, log) for log, item in missing]
+        appended = iter(await scripts.each(self._links, commands))
         return [next(appended) if wait == -1 else wait for wait in found]
 
     async def _find(self, lane: Lane, outgoing: list[Outgoing]) -> list[Wait]:
@@ -110,8 +115,8 @@ class Repeating:
         return [0 if event_id in stored else wait for event_id, wait in zip(ids, scheduled, strict=True)]
 
     def _lane(self, lane: Lane) -> str:
-        stream, priority = lane
-        return stream_keys(self._namespace, stream).lane(priority)
+        log, priority = lane
+        return stream_keys(self._namespace, log).lane(priority)
 
 
 def _envelopes(outgoing: Sequence[Outgoing]) -> list[Envelope]:

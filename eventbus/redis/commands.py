@@ -1,8 +1,8 @@
-"""The commands that store an envelope, or schedule it."""
+"""The commands that store an envelope in a log, or schedule it there."""
 
 from eventbus.contract.codec import encode
 from eventbus.contract.outgoing import Outgoing
-from eventbus.event import stream_of
+from eventbus.event import Envelope
 from eventbus.redis import dedupe, scripts
 from eventbus.redis.keys import lane_key, stream_keys
 from eventbus.redis.links import Command
@@ -11,21 +11,19 @@ from eventbus.redis.scripts import ms, unix
 AT_ONCE = (0, 0)  # see due
 
 
-def command(namespace: str, item: Outgoing) -> Command:
+def command(namespace: str, item: Outgoing, log: str) -> Command:
     """The command that appends this item: at once, later, or under its dedupe key."""
     if item.once is not None:
-        return dedupe.command(namespace, item, item.once, due(item) if item.later else AT_ONCE)
-    return _schedule(namespace, item) if item.later else xadd(namespace, item)
+        return dedupe.command(namespace, item, log, item.once, due(item) if item.later else AT_ONCE)
+    return _schedule(namespace, item, log) if item.later else xadd(namespace, item.envelope, log)
 
 
-def xadd(namespace: str, item: Outgoing) -> Command:
-    envelope = item.envelope
-    lane = lane_key(namespace, stream_of(envelope.type), envelope.priority)
-    return ("XADD", lane, "*", *encode(envelope))
+def xadd(namespace: str, envelope: Envelope, log: str) -> Command:
+    return ("XADD", lane_key(namespace, log, envelope.priority), "*", *encode(envelope))
 
 
-def _schedule(namespace: str, item: Outgoing) -> Command:
-    keys = stream_keys(namespace, item.envelope.stream)
+def _schedule(namespace: str, item: Outgoing, log: str) -> Command:
+    keys = stream_keys(namespace, log)
     envelope = item.envelope
     where = (keys.lane(envelope.priority), keys.due, keys.scheduled, keys.counts)
     return scripts.SCHEDULE(where, *due(item), envelope.id, envelope.priority, *encode(envelope))

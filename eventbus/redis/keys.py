@@ -1,4 +1,7 @@
-"""The names of all keys and channels. Keys of one stream share a hash tag: they live on one node of a Redis Cluster."""
+"""The names of all keys and channels. Keys of one stream share a hash tag: they live on one node of a Redis Cluster.
+
+Where a stream has partitions, that holds of each of its logs: `stream` is the name of a log everywhere here.
+"""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -141,6 +144,11 @@ def channel_name(namespace: str, database: int, channel: str) -> str:
 def control_key(namespace: str) -> str:
     """What operators want of all workers (HASH): see eventbus.operating.control."""
     return f"{namespace}:control"
+
+
+def partitions_key(namespace: str) -> str:
+    """Streams of more than one log (HASH): see eventbus.redis.partitions."""
+    return f"{namespace}:partitions"
 
 
 def circuits_key(namespace: str) -> str:

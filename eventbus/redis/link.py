@@ -29,6 +29,8 @@ LATE = 0.1  # seconds; a timer that comes later than this tells that the loop it
 FLUSH_AT = 100  # commands; so many are written at once, before the loop's tick ends
 IDLE = 3.0  # seconds without a word after which a connection is kept in memory by what lies between, with a PING
 _PING = hiredis.pack_command(("PING",))
+# Only in RESP3 can a server say something between two replies.
+_LISTEN = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "NOLOOP"))
 # Errors of a server that is the primary no more. It may stay so for good, while the address leads to another by now.
 _DEMOTED = ("READONLY", "MASTERDOWN", "UNBLOCKED force unblock from blocking operation")
 # Errors of a server that is there but not ready: it loads its AOF, is failing over, cannot write to its disk, lacks the
@@ -38,16 +40,20 @@ _NOT_READY = (
     "ERR max number of clients",
 )
 
+Told = Callable[[Reply], None]
+
 log = get_logger("eventbus.redis")
 
 
 class _Wire(asyncio.Protocol):
     """Hands out replies in the order of their commands. A reply whose caller went away is dropped: its future is done.
 
-    name  makes an error of the bus out of a refusal, or of why the connection ended"""
+    name  makes an error of the bus out of a refusal, or of why the connection ended
+    told  is called with what the server says unasked, and with None when the connection is lost; it raises nothing"""
 
-    def __init__(self, name: Callable[[ReplyError | str], EventBusError]) -> None:
+    def __init__(self, name: Callable[[ReplyError | str], EventBusError], told: Told | None = None) -> None:
         self._name = name
+        self._told = told
         self.waiting: deque[asyncio.Future[Reply]] = deque()
         self.out: list[bytes] = []
         self.watched = False
@@ -58,6 +64,7 @@ class _Wire(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self.loop.create_future()
         self._reader = hiredis.Reader(replyError=ReplyError)
+        self._next = self._reader.gets if told is None else partial(self._next_reply, told)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
@@ -72,7 +79,7 @@ class _Wire(asyncio.Protocol):
 
     def _hand_out(self) -> None:
         waiting = self.waiting
-        while (reply := self._reader.gets()) is not False:
+        while (reply := self._next()) is not False:
             if not waiting:  # said before it hangs up: "max number of clients reached"
                 self.ending = str(reply)
                 continue
@@ -86,6 +93,11 @@ class _Wire(asyncio.Protocol):
             elif not future.done():
                 future.set_result(reply)
 
+    def _next_reply(self, told: Told) -> Reply:
+        while isinstance(reply := self._reader.gets(), hiredis.PushNotification):
+            told(reply)
+        return reply
+
     def give_up(self, reason: str) -> None:
         """What waits for a reply is told so; a reply that comes later is not looked at."""
         self.ending = reason
@@ -98,6 +110,8 @@ class _Wire(asyncio.Protocol):
             self.keeping.cancel()
         if not self.lost.done():
             self.lost.set_result(None)
+        if self._told is not None:
+            self._told(None)
         while self.waiting:
             future = self.waiting.popleft()
             if not future.done():
@@ -113,9 +127,11 @@ class Link:
     primary: whoever answers as a replica counts as away.
     affinity: the process and event loop in which the link may be used; by default those of its first use.
     away: called when the server is lost, or is not reached.
+    told: called with what the server says unasked, and with None when the connection is lost. With it, the server tells
+    which keys have changed that were read over this connection, unless it is refused: see `listens`.
     `epoch` counts connections: when it has changed, replies may have been lost. Of the present or last connection:
     `client_id`, the server's number for it; `address`; `clustered`, whether the server is a node of a cluster;
-    `server_id`, which names the primary that it leads to, and the time since it became one, '' for a user who may not
+    `listens`, whether it tells of changed keys; `server_id`, which names the primary that it leads to, and the time since it became one, '' for a user who may not
     know.
     """
 
@@ -128,6 +144,7 @@ class Link:
         affinity: Affinity | None = None,
         primary: bool = True,
         away: Callable[[], None] = lambda: None,
+        told: Told | None = None,
     ) -> None:
         self._where = locate(where) if isinstance(where, str) else where
         self._server = self._where.name
@@ -149,6 +166,8 @@ class Link:
         self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _greet
         self._told: set[Argument] = set()
         self._tell_away = away
+        self._listener = told
+        self.listens = False
         _links.add(self)
 
     @property
@@ -357,7 +376,7 @@ class Link:
 
     async def _open(self) -> _Wire:
         moves, address = self._where.moves, await self._where.find()
-        wire = await address.connect(partial(_Wire, self._named))
+        wire = await address.connect(partial(_Wire, self._named, self._listener))
         try:
             await self._greet(wire, address)
         except BaseException:
@@ -381,6 +400,7 @@ class Link:
         greeted = [self._send(wire, _pack(command)) for command in greeting]
         asked = [self._send(wire, _pack(command)) for command in (*ending, ("CLIENT", "INFO"))]
         role = self._send(wire, _pack(("INFO", "replication", "cluster")))
+        listening = [self._send(wire, _pack(command)) for command in (_LISTEN if self._listener is not None else ())]
         try:
             *_, self.client_id = [await future for future in greeted]
             self._known_as = await _name_of(asked)
@@ -389,8 +409,9 @@ class Link:
             if self._primary and b"role:slave" in told and not self.clustered:  # there it says who is not
                 raise Unavailable(self._server, "it is a replica, and refuses writes")
             self.server_id = told.partition(b"master_replid:")[2][:40].decode(errors="replace")
+            self.listens = await _agreed(listening)
         finally:
-            for future in (*greeted, *asked, role):
+            for future in (*greeted, *asked, role, *listening):
                 _forget(future)
 
     def _keep_alive(self, wire: _Wire) -> None:
@@ -429,6 +450,14 @@ async def _told(info: asyncio.Future[Reply]) -> bytes:
         return bytes(await info)
     except ReplyError:
         return b""
+
+
+async def _agreed(replies: Sequence[asyncio.Future[Reply]]) -> bool:
+    """Whether there are any, and none is a refusal."""
+    try:
+        return bool([await reply for reply in replies])
+    except ReplyError:
+        return False
 
 
 async def _name_of(replies: Sequence[asyncio.Future[Reply]]) -> tuple[Argument, ...]:

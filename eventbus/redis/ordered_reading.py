@@ -24,7 +24,7 @@ class OrderedReader(Reader):
 
     def __init__(self, subscription: Subscription, namespace: str, link: Link, others: Router) -> None:
         super().__init__(subscription, namespace, link, others)
-        self._order = order_key(namespace, subscription.stream, subscription.group)
+        self._order = order_key(namespace, subscription.log, subscription.group)
         self._last: list[str] = []  # the last id of each lane that the group has read, once there was nothing more
 
     async def _look(self, credit: int) -> list[Entry]:

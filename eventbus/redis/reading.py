@@ -42,11 +42,12 @@ class Reader:
         self.held: dict[str, Delivery] = {}  # by its entry
         self.lost: set[str] = set()  # those of `held` that others may have by now: not renewed in time
         self.freed: list[Delivery] = []  # what settling has handed to it, in an ordered group
+        self.shares = False  # the link is not its own
         self.cut = False  # a reply that may have handed something out was not waited for
         self._timeout = link.timeout  # on top of the time that a read waits
         self._others = others
         self._namespace = namespace
-        self._lanes = stream_keys(namespace, subscription.stream).lanes
+        self._lanes = stream_keys(namespace, subscription.log).lanes
         self._epoch = 0
         self._dry = False  # the last look or wait found less than it asked for: another look would find nothing
         self._full: int | None = None  # the priority of the only lane that has anything to read, if it is only one
@@ -54,12 +55,33 @@ class Reader:
     async def read(self, credit: int, wait: float) -> list[Delivery]:
         """If there was less than asked for, the next read waits at once. A read that waits may take half of the credit
         from each lane that was filled in between."""
+        self.link.timeout = self._timeout + wait
+        return await self._read(credit, wait)
+
+    async def look(self, credit: int) -> list[Delivery]:
+        """As `read`, without waiting. `dry` tells whether that was all."""
+        self._dry = False
+        return await self._read(credit, None)
+
+    @property
+    def dry(self) -> bool:
+        return self._dry
+
+    @property
+    def unsure(self) -> bool:
+        """A reply may have been lost that handed something out: a read looks for it."""
+        return self._epoch != self.link.epoch
+
+    def move_to(self, link: Link) -> None:
+        """Read over this link, which others use as well."""
+        self.link, self._epoch, self.shares = link, -1, True
+
+    async def _read(self, credit: int, wait: float | None) -> list[Delivery]:
         if self._epoch != self.link.epoch and (lost := await self._read_own(credit)):
             return lost
-        self.link.timeout = self._timeout + wait
         try:
             entries = [] if self._dry else await self._look(credit)
-            if not entries:
+            if not entries and wait is not None:
                 entries = await self._wait(max(1, credit // 2), wait)
         except asyncio.CancelledError:
             self.cut = True
@@ -126,7 +148,8 @@ class Reader:
     async def _look_elsewhere(self, told: Redirected, credit: int) -> list[Entry]:
         """The stream is on another node, or on its way there. The next read connects to whoever has it by then."""
         self._others.correct(told)
-        self.link.leave("the stream is on another node")
+        if not self.shares:
+            self.link.leave("the stream is on another node")
         self._dry, self._full = False, None
         entries = await self._take(self._others, credit)
         if not entries:
@@ -182,7 +205,7 @@ class Reader:
         if not lost:
             self._epoch, self._dry = epoch, False
             return []
-        keys = group_keys(self._namespace, subscription.stream, subscription.group)
+        keys = group_keys(self._namespace, subscription.log, subscription.group)
         names = [entry for entry, _ in lost[:credit]]
         failures, crashes = await scripts.run_all(
             self._others, [("HMGET", keys.failures, *names), ("HMGET", keys.crashes, *names)]
@@ -196,9 +219,9 @@ class Reader:
 
 
 def _named(reply: Reply) -> list[Entry]:
-    """The entries of an XREADGROUP's reply, by their names."""
+    """The entries of an XREADGROUP's reply, by their names. In RESP3 it is a map."""
     named: list[Entry] = []
-    for lane, entries in reply or ():
+    for lane, entries in reply.items() if isinstance(reply, dict) else reply or ():
         mark = entry_mark(lane.decode())
         named += [(entry_id.decode() + mark, fields) for entry_id, fields in entries]
     return named
@@ -225,7 +248,7 @@ async def create_group(links: Links, namespace: str, subscription: Subscription,
     it comes back. Raises `error` if it is not about a group that is missing."""
     if not str(error).startswith(("NOGROUP", "ERR no such key")):
         raise error
-    keys = stream_keys(namespace, subscription.stream)
+    keys = stream_keys(namespace, subscription.log)
     made = await scripts.call(links, scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), subscription.group))
     if made:
-        log.warning("group created", stream=subscription.stream, group=subscription.group)
+        log.warning("group created", stream=subscription.log, group=subscription.group)

@@ -38,11 +38,11 @@ class Reclaiming:
     async def reclaim(self, reader: Reader, credit: int, *, suspect: bool = False) -> Reclaimed:
         """What RedisTransport.reclaim does."""
         subscription = reader.subscription
-        key = stream_keys(self._namespace, subscription.stream).stream
+        key = stream_keys(self._namespace, subscription.log).stream
         await self._links.ready(key)
         pulse = self._pulses.of(key)
         now = asyncio.get_running_loop().time()
-        schedule = self._schedules.setdefault(subscription.stream, _Schedule(subscription.stream))
+        schedule = self._schedules.setdefault(subscription.log, _Schedule(subscription.log))
         promoting = now >= schedule.look_at  # one look serves all groups of the stream
         quiet = now < reader.quiet_until and (not promoting or schedule.due is None)
         if quiet and not await self._peek(subscription, schedule if promoting else None):
@@ -50,7 +50,7 @@ class Reclaiming:
             return Reclaimed(next_due=next_due, quiet=reader.quiet_until - now)
         await self._bring_back(reader, pulse)
         commands = [self._reclamation(subscription, pulse, credit, suspect, sorted(reader.lost)[:LEFT_ALONE])]
-        commands += [promotion(self._namespace, subscription.stream)] if promoting else []
+        commands += [promotion(self._namespace, subscription.log)] if promoting else []
         mending = [self._mending(subscription)] if subscription.ordered else []
         try:
             replies = await scripts.run(self._links, [*mending, *commands])
@@ -83,11 +83,11 @@ class Reclaiming:
     def _reclamation(
         self, subscription: Subscription, pulse: Pulse, credit: int, suspect: bool, left_alone: Sequence[str]
     ) -> Command:
-        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
+        stream, group = stream_keys(self._namespace, subscription.log), subscription.group
         age, meant = pulse.age_needed(subscription.lease), pulse.server_ms()
         known = age is not None and meant is not None
         return scripts.RECLAIM(
-            (*stream.lanes, *group_keys(self._namespace, subscription.stream, group)),
+            (*stream.lanes, *group_keys(self._namespace, subscription.log, group)),
             *(group, subscription.consumer, ms(age or 0) if known else "", credit),
             *(subscription.suspect_from, int(suspect), PARKED, "" if meant is None else meant),
             *(subscription.condemned_from, ms(self._timeout)),
@@ -107,22 +107,22 @@ class Reclaiming:
 
     def _mending(self, subscription: Subscription) -> Command:
         """Whoever waits behind an event that somebody else has settled, or removed, must not wait for ever."""
-        stream, group = stream_keys(self._namespace, subscription.stream), subscription.group
-        order = order_key(self._namespace, subscription.stream, group)
-        retry = group_keys(self._namespace, subscription.stream, group).retry
+        stream, group = stream_keys(self._namespace, subscription.log), subscription.group
+        order = order_key(self._namespace, subscription.log, group)
+        retry = group_keys(self._namespace, subscription.log, group).retry
         return scripts.MEND_ORDER((*stream.lanes, retry, order), group, PARKED, LOOKED_AT)
 
     @staticmethod
     def _tell_mended(subscription: Subscription, replies: Sequence[Reply]) -> None:
         if mended := sum(reply for reply in replies if isinstance(reply, int)):
             told = "events waited behind others that are gone: they are due now"
-            log.warning(told, stream=subscription.stream, group=subscription.group, count=mended)
+            log.warning(told, stream=subscription.log, group=subscription.group, count=mended)
 
     async def _peek(self, subscription: Subscription, schedule: "_Schedule | None") -> bool:
         """Whether there is a reason to look closer: a group with nothing to do must cost next to nothing."""
-        keys = [group_keys(self._namespace, subscription.stream, subscription.group).retry]
+        keys = [group_keys(self._namespace, subscription.log, subscription.group).retry]
         if schedule is not None:
-            keys.append(stream_keys(self._namespace, subscription.stream).due)
+            keys.append(stream_keys(self._namespace, subscription.log).due)
         something = await self._links.execute("EXISTS", *keys)
         if schedule is not None and not something:
             schedule.note([-1, []], asyncio.get_running_loop().time())
@@ -132,7 +132,7 @@ class Reclaiming:
 async def restart_leases(links: Links, namespace: str, subscription: Subscription) -> int:
     """Let the leases that end too late begin now, whosever they are; returns how many."""
     restarted, group = 0, subscription.group
-    lanes = stream_keys(namespace, subscription.stream).lanes
+    lanes = stream_keys(namespace, subscription.log).lanes
     summaries = await links.pipeline([("XPENDING", lane, group) for lane in lanes])
     for lane, summary in zip(lanes, summaries, strict=True):
         holders = [] if isinstance(summary, Exception) else summary[3] or []  # no group yet: whoever reads makes it

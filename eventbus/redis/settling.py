@@ -162,7 +162,7 @@ def _command(namespace: str, settlement: Settlement) -> Command:
 def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
     for lane, entries in acks.items():
         subscription, priority = lane
-        keys = (*_keys(namespace, subscription, priority), stream_keys(namespace, subscription.stream).counts)
+        keys = (*_keys(namespace, subscription, priority), stream_keys(namespace, subscription.log).counts)
         count = f"acked:{priority}:{subscription.group}"
         for start in range(0, len(entries), ACK_BATCH):
             some = entries[start : start + ACK_BATCH]
@@ -171,9 +171,9 @@ def _acks(namespace: str, acks: Acks) -> Iterator[Step]:
 
 def _acks_in_order(namespace: str, done: dict[Subscription, list[Settlement]]) -> Iterator[Step]:
     for subscription, settlements in done.items():
-        keys = stream_keys(namespace, subscription.stream)
-        names = group_keys(namespace, subscription.stream, subscription.group)
-        where = (*keys.lanes, *names, keys.counts, order_key(namespace, subscription.stream, subscription.group))
+        keys = stream_keys(namespace, subscription.log)
+        names = group_keys(namespace, subscription.log, subscription.group)
+        where = (*keys.lanes, *names, keys.counts, order_key(namespace, subscription.log, subscription.group))
         for start in range(0, len(settlements), REST_BATCH):
             some = settlements[start : start + REST_BATCH]
             entries = [settlement.delivery.entry_id for settlement in some]
@@ -196,8 +196,8 @@ def _rests(namespace: str, resting: dict[Lane, list[tuple[Settlement, int]]]) ->
 
 
 def _keys(namespace: str, subscription: Subscription, priority: int) -> tuple[str, ...]:
-    lane = stream_keys(namespace, subscription.stream).lane(priority)
-    return (lane, *group_keys(namespace, subscription.stream, subscription.group))
+    lane = stream_keys(namespace, subscription.log).lane(priority)
+    return (lane, *group_keys(namespace, subscription.log, subscription.group))
 
 
 def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str) -> Command:
@@ -209,10 +209,10 @@ def _park(namespace: str, delivery: Delivery, delay: float, failures: int | str)
 
 def _bury(namespace: str, delivery: Delivery, outcome: Dead) -> Command:
     subscription, entry = delivery.subscription, delivery.entry_id
-    priority, stream = priority_of(entry), stream_keys(namespace, subscription.stream)
+    priority, stream = priority_of(entry), stream_keys(namespace, subscription.log)
     keys = (*_keys(namespace, subscription, priority), stream.dead, stream.counts)
     if subscription.ordered:
-        keys = (*keys, order_key(namespace, subscription.stream, subscription.group), *stream.lanes)
+        keys = (*keys, order_key(namespace, subscription.log, subscription.group), *stream.lanes)
     count = f"buried:{priority}:{subscription.group}"
     fields = dead_letters.fields_of(delivery, outcome)
     return scripts.BURY(keys, subscription.group, subscription.consumer, entry, count, *fields)

@@ -12,7 +12,8 @@ from eventbus.errors import EventBusError, Unavailable
 
 BATCH = 2_000  # events a look
 
-Lane = tuple[str, int]  # stream and priority
+Lane = tuple[str, int]  # log and priority
+Placed = tuple[str, Outgoing]  # an item, behind the log that it is or will be in
 Wait = int | EventBusError  # ms until an event is due, 0 and -1 as the look says: see append_again; or an error
 Look = Callable[[Lane, list[Outgoing]], Awaitable[list[Wait]]]
 
@@ -26,11 +27,11 @@ class Repeats:
         self._looking: set[Lane] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def append(self, outgoing: Sequence[Outgoing]) -> list[Wait]:
+    async def append(self, placed: Sequence[Placed]) -> list[Wait]:
         """What the look tells of each."""
         futures: list[asyncio.Future[Wait]] = []
-        for item in outgoing:
-            lane = (item.envelope.stream, item.envelope.priority)
+        for log, item in placed:
+            lane = (log, item.envelope.priority)
             future = asyncio.get_running_loop().create_future()
             futures.append(future)
             self._waiting.setdefault(lane, []).append((item, future))

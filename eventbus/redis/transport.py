@@ -27,9 +27,11 @@ from eventbus.event import Envelope, Status
 from eventbus.process.affinity import Affinity
 from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import supervise
-from eventbus.redis import dead_letters, dedupe, explaining, inspection, limiting, related, scripts, settling
+from eventbus.redis import dead_letters, explaining, inspection, limiting, related, scripts, settling
+from eventbus.redis.bells import Bells
 from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
+from eventbus.redis.divided_reading import DividedReader
 from eventbus.redis.keys import (
     PARKED,
     channel_name,
@@ -44,6 +46,7 @@ from eventbus.redis.link import Link
 from eventbus.redis.links import Command, ReplyError
 from eventbus.redis.notices import listen
 from eventbus.redis.ordered_reading import OrderedReader
+from eventbus.redis.partitions import Partitions
 from eventbus.redis.publishing import Publishing, fate
 from eventbus.redis.pulse import Pulses
 from eventbus.redis.reading import Reader
@@ -71,9 +74,15 @@ class RedisTransport:
     """One connection to each server for all writes, and one for the blocking reads of each subscription."""
 
     def __init__(
-        self, url: str, *, namespace: str = "eb", timeout: float = COMMAND_TIMEOUT, affinity: Affinity | None = None
+        self,
+        url: str,
+        *,
+        namespace: str = "eb",
+        timeout: float = COMMAND_TIMEOUT,
+        affinity: Affinity | None = None,
+        partitions: Mapping[str, int] = {},
     ) -> None:
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._affinity = affinity or Affinity()
         self._namespace = namespace
         self._router = Router(url, timeout=timeout, name="eventbus-write", affinity=self._affinity)
@@ -81,7 +90,10 @@ class RedisTransport:
         self._told_of_refusal = False
         self._pulses = Pulses(self._router)
         self._reclaiming = Reclaiming(self._router, namespace, self._pulses, timeout)
-        self._publishing = Publishing(self._router, namespace)
+        self._partitions = Partitions(self._router, namespace, partitions)
+        self._publishing = Publishing(self._router, namespace, self._partitions)
+        self._divided: dict[Subscription, DividedReader] = {}
+        self._bells = Bells(self._router, COMMAND_TIMEOUT, self._affinity)
         self.records: Records = RedisRecords(self._router, namespace)
         self.circuits: Circuits = RedisCircuits(self._router, namespace)
         self.recent: Recent = RedisRecent(self._router, namespace)
@@ -94,22 +106,29 @@ class RedisTransport:
         await asyncio.gather(*(_check(node) for node in nodes))
         if isinstance(self._router.where, Sentinels):
             await warn_unguarded(nodes[0], self._router.where.name)
+        await self._partitions.declare()
         watch = partial(self._router.watch, self._follow)
-        self._watching = asyncio.create_task(supervise("servers", watch, endless=False), name="servers")
+        self._watching = [
+            asyncio.create_task(supervise("servers", watch, endless=False), name="servers"),
+            asyncio.create_task(supervise("partitions", self._partitions.watch), name="partitions"),
+        ]
 
     def _follow(self) -> None:
         """Something is where it was not before: what an old primary still acknowledges, it will lose."""
         self._router.follow()
         self._replicas.follow()
+        self._bells.follow()
         for reader in self._readers.values():
             reader.link.follow()
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        for watching in self._watching:
+            watching.cancel()
+        if self._watching:
+            await asyncio.wait(self._watching)
         self._publishing.close()
         await self._pulses.close()
+        await self._bells.close()
         await asyncio.gather(*(reader.link.close() for reader in self._readers.values()), self._router.close())
         await self._replicas.close()
 
@@ -125,8 +144,7 @@ class RedisTransport:
         return self._publishing.repeat(outgoing) if again else self._publishing.append(outgoing)
 
     async def holder(self, envelope: Envelope, once: Once) -> str | None:
-        found: bytes | None = await self._router.execute("GET", dedupe.holder_key(self._namespace, envelope, once))
-        return None if found is None else found.decode()
+        return await self._publishing.holder(envelope, once)
 
     async def cancel(self, event_id: str, stream: str | None = None) -> bool:
         return await self._publishing.cancel(event_id, stream)
@@ -136,17 +154,20 @@ class RedisTransport:
         return self._router.server_id
 
     async def replicated(self, count: int, streams: Collection[str]) -> int:
-        return await self._replicas.have(count, {stream_keys(self._namespace, stream).stream for stream in streams})
+        return await self._replicas.have(count, {stream_keys(self._namespace, each).stream for each in self._partitions.all_logs(streams)})
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
     async def read(self, subscription: Subscription, credit: int, wait: float) -> list[Delivery]:
         if credit < 1:  # COUNT 0 means all to Redis
             return []
-        return await self._reader(subscription).read(credit, wait)
+        divided = self._divided_reader(subscription)
+        return await (self._reader(subscription) if divided is None else divided).read(credit, wait)
 
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
-        readers = [self._readers[s] for s in subscriptions if s in self._readers]
+        for divided in [self._divided[s] for s in subscriptions if s in self._divided]:
+            divided.interrupt()
+        readers = [self._readers[s] for s in subscriptions if s in self._readers and s not in self._divided]
         ends: dict[Link, list[Command]] = {}
         for reader in readers:
             ends.setdefault(self._router.beside(reader.link), []).append(("CLIENT", "UNBLOCK", reader.link.client_id))
@@ -161,11 +182,15 @@ class RedisTransport:
             self._told_of_refusal = True
 
     async def unsubscribe(self, subscriptions: Sequence[Subscription], *, give_back: bool = True) -> None:
-        readers = [self._readers.pop(each) for each in subscriptions if each in self._readers]
-        read = {subscription.stream for subscription in self._readers}
-        for subscription in subscriptions:
-            if subscription.stream not in read:
-                self._reclaiming.forget(subscription.stream)
+        for divided in [self._divided.pop(each) for each in subscriptions if each in self._divided]:
+            divided.leave()
+        mine = {each._replace(partition=0) for each in subscriptions}
+        gone = [each for each in self._readers if each._replace(partition=0) in mine]
+        readers = [self._readers.pop(each) for each in gone]
+        read = {subscription.log for subscription in self._readers}
+        for subscription in gone:
+            if subscription.log not in read:
+                self._reclaiming.forget(subscription.log)
         try:
             if give_back and readers:
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT):
@@ -176,10 +201,13 @@ class RedisTransport:
         except (EventBusError, TimeoutError) as error:
             log.debug("leases will run out", reason=str(error))
         finally:
-            await asyncio.gather(*(reader.link.close() for reader in readers))
+            await asyncio.gather(*(reader.link.close() for reader in readers if not reader.shares))
 
     async def reclaim(self, subscription: Subscription, credit: int, *, suspect: bool = False) -> Reclaimed:
-        return await self._reclaiming.reclaim(self._reader(subscription), credit, suspect=suspect)
+        divided = self._divided_reader(subscription)
+        if divided is None:
+            return await self._reclaiming.reclaim(self._reader(subscription), credit, suspect=suspect)
+        return await divided.reclaim(partial(self._reclaiming.reclaim, suspect=suspect), credit, suspect=suspect)
 
     async def renew(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         slices = _slices(deliveries)
@@ -206,7 +234,7 @@ class RedisTransport:
 
     def _renewal(self, lane: settling.Lane, entries: list[str]) -> Command:
         subscription, priority = lane
-        key = stream_keys(self._namespace, subscription.stream).lane(priority)
+        key = stream_keys(self._namespace, subscription.log).lane(priority)
         return scripts.RENEW((key,), subscription.group, subscription.consumer, *entries)
 
     # Settling ---------------------------------------------------------------------------------------------------------
@@ -240,10 +268,12 @@ class RedisTransport:
                 reader.doubt()
 
     def freed(self, subscription: Subscription) -> list[Delivery]:
-        reader = self._readers.get(subscription)
-        if reader is None:
-            return []
-        freed, reader.freed = reader.freed, []
+        divided = self._divided.get(subscription)
+        readers = [self._readers.get(subscription)] if divided is None else divided.readers
+        freed: list[Delivery] = []
+        for reader in readers:
+            if reader is not None and reader.freed:
+                freed, reader.freed = freed + reader.freed, []
         return freed
 
     # Limits and controls ----------------------------------------------------------------------------------------------
@@ -347,11 +377,22 @@ class RedisTransport:
     def _channel(self, channel: str) -> str:
         return channel_name(self._namespace, self._router.database, channel)
 
+    def _divided_reader(self, subscription: Subscription) -> DividedReader | None:
+        """None where the stream has one log alone."""
+        if not self._partitions.divisions or (count := len(self._partitions.logs(subscription.stream))) == 1:
+            return None
+        divided = self._divided.get(subscription)
+        if divided is None:
+            divided = self._divided[subscription] = DividedReader(self._bells, self._namespace)
+        known = len(divided.readers)
+        divided.cover(self._reader(subscription._replace(partition=number)) for number in range(known, count))
+        return divided
+
     def _reader(self, subscription: Subscription) -> Reader:
         reader = self._readers.get(subscription)
         if reader is None:
             name = f"eventbus-read-{subscription.group}"
-            key = stream_keys(self._namespace, subscription.stream).stream
+            key = stream_keys(self._namespace, subscription.log).stream
             where = self._router.where_is(key)
             link = Link(where, timeout=COMMAND_TIMEOUT, name=name, affinity=self._affinity)
             made = OrderedReader if subscription.ordered else Reader

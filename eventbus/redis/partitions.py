@@ -1,0 +1,94 @@
+"""Which streams have partitions, as Redis knows it: all processes go by that, whatever they were told when they began.
+
+A hash holds for each such stream 'how many logs' and 'how many before it last grew'. Whoever is told of more than it
+says raises it when it connects; nobody lowers it. Every process looks at it every few seconds: until it has seen that a
+stream has grown, it stores its events in the old logs and reads no new ones. Nothing is lost by that.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from eventbus.contract.codec import pairs
+from eventbus.contract.dedupe import Once
+from eventbus.contract.outgoing import Outgoing
+from eventbus.contract.partitions import MOST, WHOLE, Division, log_of, logs_of
+from eventbus.errors import EventBusError
+from eventbus.event import Envelope
+from eventbus.process.safe_logging import get_logger
+from eventbus.redis import scripts
+from eventbus.redis.keys import partitions_key
+from eventbus.redis.links import Links, Reply
+
+INTERVAL = 2.0  # seconds between looks
+
+log = get_logger("eventbus.redis")
+
+
+class Partitions:
+    """What is known of them. `divisions` is empty as long as no stream has any, and that is quickly seen."""
+
+    def __init__(self, links: Links, namespace: str, wanted: Mapping[str, int]) -> None:
+        """`wanted`: how many logs these streams are to have at least."""
+        self._links = links
+        self._key = partitions_key(namespace)
+        self._wanted = {stream: count for stream, count in wanted.items() if count > 1}
+        self._told: set[tuple[str, bytes]] = set()
+        self.divisions: dict[str, Division] = {}
+
+    def log_of(self, envelope: Envelope, once: Once | None) -> str:
+        """The log that this event is stored in."""
+        return log_of(envelope, once, self.divisions.get(envelope.stream, WHOLE).now)
+
+    def former_log_of(self, item: Outgoing) -> str | None:
+        """The log that it was stored in before its stream last grew, if that is another one."""
+        division = self.divisions.get(item.envelope.stream)
+        if division is None:
+            return None
+        former = log_of(item.envelope, item.once, division.before)
+        return former if former != log_of(item.envelope, item.once, division.now) else None
+
+    def logs(self, stream: str) -> Sequence[str]:
+        """All logs of a stream; a log has itself alone."""
+        return logs_of(stream, self.divisions.get(stream, WHOLE).now)
+
+    def all_logs(self, streams: Iterable[str]) -> list[str]:
+        """All logs of these streams."""
+        return [each for stream in streams for each in self.logs(stream)]
+
+    async def declare(self) -> None:
+        """Let the streams have as many as is wanted, and see how many there are."""
+        for stream, count in self._wanted.items():
+            before = await scripts.call(self._links, scripts.DIVIDE((self._key,), stream, count))
+            if before < count:
+                log.warning("stream divided", stream=stream, partitions=count, before=before)
+        await self.look()
+
+    async def look(self) -> None:
+        """See how many there are. What is known never shrinks: logs that have been read are read on."""
+        for stream, told in pairs(await self._links.execute("HGETALL", self._key)).items():
+            found = _read(told)
+            known = self.divisions.get(name := stream.decode(errors="replace"), WHOLE)
+            if found is None:
+                self._tell_strange(name, told)
+            elif found.now > known.now:
+                self.divisions[name] = found
+
+    async def watch(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            with suppress(EventBusError):  # it is away: what is known holds
+                await self.look()
+
+    def _tell_strange(self, stream: str, told: bytes) -> None:
+        if (stream, told) not in self._told:
+            self._told.add((stream, told))
+            log.error("the number of a stream's partitions cannot be read", key=self._key, stream=stream, value=told)
+
+
+def _read(told: Reply) -> Division | None:
+    parts = told.split()
+    if len(parts) != len(WHOLE) or not all(part.isdigit() and 1 <= int(part[:9]) <= MOST for part in parts):
+        return None
+    return Division(*map(int, parts))
