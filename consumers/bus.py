@@ -19,6 +19,7 @@ async def open_bus(settings: Settings) -> AsyncIterator[EventBus]:
         spool=settings.spool_path,
         history=settings.history,
         min_replicas=settings.min_replicas,
+        partitions=settings.partitions,
     )
     async with bus:
         assert isinstance(bus.database, Database), "opened with a database"

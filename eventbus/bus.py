@@ -46,6 +46,9 @@ class EventBus(Lifecycle, FormerNames):
     spool_bytes  how large that file may grow
     max_payload  bytes of JSON that an event may have; a larger one is refused with CodecError
     min_replicas  how many replicas each publish waits for: see `publish`
+    partitions  how many logs a stream has, at least: {"lead": 16}. More servers of a cluster share its work then, and
+                events of one key stay in order. Redis keeps the number, for all processes; it never shrinks. See
+                docs/scaling.md
     retention  how long workers keep what is settled, and dead letters
     history    how long the database keeps every event, and what groups made of it; None keeps nothing. See
                eventbus.roles.history_group

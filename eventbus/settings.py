@@ -4,7 +4,7 @@ are honoured where the prefixed name is absent. An empty text is the same as not
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote
 
 from pydantic import (
@@ -16,8 +16,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from eventbus.contract.partitions import division_faults
 from eventbus.errors import ConfigurationError, hide_password
 
 POOL_SIZE = 10
@@ -95,6 +102,17 @@ def _variable(settings: type[BaseSettings], field: str) -> str:
     return str(alias or f"{settings.model_config.get('env_prefix', '')}{field}").upper()
 
 
+def _counts(text: str) -> dict[str, int]:
+    """Of 'lead=16,task=4'. Raises ValueError."""
+    counts: dict[str, int] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        stream, _, count = part.partition("=")
+        if not count.strip().isdecimal():
+            raise ValueError(f"{part!r:.120} is not of the form stream=number, such as lead=16")
+        counts[stream.strip()] = int(count[:9])
+    return counts
+
+
 def _is_link(field: str, value: object) -> bool:
     return field.endswith("port") and isinstance(value, str) and "://" in value
 
@@ -135,12 +153,21 @@ class Settings(Environment):
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     metrics_host: str = "127.0.0.1"
     min_replicas: int = Field(default=0, ge=0, le=100)  # that are waited for behind each publish
+    partitions: Annotated[dict[str, int], NoDecode] = {}  # lead=16,task=4: how many these streams have at least
     history_days: float | None = Field(default=365.0, ge=0, le=1_000_000)  # the empty text, and 0: nothing is kept
 
     @field_validator(*EMPTY_IS_NONE, mode="before")
     @classmethod
     def _none(cls, text: object) -> object:
         return None if isinstance(text, str) and not text.strip() else text
+
+    @field_validator("partitions", mode="before")
+    @classmethod
+    def _read_partitions(cls, given: object) -> object:
+        counts = _counts(given) if isinstance(given, str) else given
+        if faults := division_faults(counts):
+            raise ValueError("; ".join(faults))
+        return counts
 
     @model_validator(mode="before")
     @classmethod

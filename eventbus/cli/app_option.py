@@ -78,7 +78,12 @@ async def open_bus(settings: Settings, apps: Sequence[App]) -> AsyncIterator[Eve
     recorded = database is not None and any(is_recorder(group) for app in apps for group in app.groups)
     history = settings.history if recorded else None
     bus = EventBus(
-        url, database=database, spool=settings.spool_path, history=history, min_replicas=settings.min_replicas
+        url,
+        database=database,
+        spool=settings.spool_path,
+        history=history,
+        min_replicas=settings.min_replicas,
+        partitions=settings.partitions,
     )
     async with bus:
         await _check_migrated(bus, {"eventbus", *names})

@@ -11,7 +11,7 @@ from eventbus.contract.priorities import LANES
 from eventbus.contract.transaction import Connection
 from eventbus.event import stream_of
 from eventbus.operating.schemas import Examination, Storage
-from eventbus.redis.inspection import find_streams
+from eventbus.redis.inspection import find_logs
 from eventbus.redis.links import Links
 from eventbus.redis.unsettled import dead_letters, in_flight, in_sessions, scheduled
 from eventbus.settings import Settings
@@ -50,7 +50,7 @@ async def look(places: Sequence[Storage], streams: Sequence[str] | None, limit: 
         await _look_into_database(looked, in_database, streams, limit)
     if in_redis:
         async with connections.redis() as links:
-            for stream in sorted(streams) if streams else await find_streams(links, connections.NAMESPACE):
+            for stream in await find_logs(links, connections.NAMESPACE, streams or None):
                 for place in in_redis:
                     await _look_at_stream(looked, links, place, stream, limit)
     return looked

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -59,7 +59,7 @@ def _counts(outbox: OutboxStanding) -> dict[str, object]:
 
 def _of_groups(state: StreamState, names: Sequence[str]) -> StreamState:
     groups = tuple(group for group in state.groups if group.name in names)
-    return StreamState(state.name, state.length, state.scheduled, state.dead, groups)
+    return replace(state, groups=groups)
 
 
 def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:

@@ -496,7 +496,8 @@ class Consumer:
         for delivery, outcome in batch:
             self._held.pop(delivery, None)
             if not isinstance(outcome, Ack):
-                self._nudges[delivery.subscription.stream].set()  # a due time that the reclaim loop does not know of yet
+                # A due time that the reclaim loop does not know of yet.
+                self._nudges[delivery.subscription.stream].set()
         if self._group.ordered:
             for subscription in self._subscriptions:
                 self._take(self._transport.freed(subscription), self._settler.asked)

@@ -153,9 +153,11 @@ class Reclaimed:
     `next_due`: seconds until the next retry or scheduled event of the stream comes due, None if there is none.
     `suspects`: entries wait that may have killed their consumers; they are handed out when asked for, and alone.
     `quiet`: seconds until a lease can run out.
+    `idle`: nobody has anything of it in hand or at rest; False if that was not looked at.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     next_due: float | None = None
     suspects: bool = False
     quiet: float = field(default=0.0, compare=False)  # how long it may rest, not what it found
+    idle: bool = field(default=False, compare=False)

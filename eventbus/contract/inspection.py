@@ -1,12 +1,12 @@
 """What a stream and its groups hold at one moment, whatever the transport: what metrics, `status` and `doctor` read."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from eventbus.event import Envelope
+from eventbus.event import Envelope, stream_of
 
 BACKLOG_LIMIT = 1_000  # undelivered entries of a lane that are counted where the server keeps no count
 AHEAD_LIMIT = 10_000  # entries before an event that are counted, when somebody asks about it
@@ -45,13 +45,63 @@ class GroupState:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream: `length` entries in the log, `scheduled` events that are not due, `dead` letters, groups by name."""
+    """One stream: `length` entries in the log, `scheduled` events that are not due, `dead` letters, groups by name. It
+    may have several partitions, and then this is what they have together."""
 
     name: str
     length: int
     scheduled: int
     dead: int
     groups: tuple[GroupState, ...] = ()
+    partitions: int = 1
+
+
+def whole_streams(logs: Iterable[StreamState]) -> list[StreamState]:
+    """The state of each stream, of the states of all its logs; sorted by name."""
+    by_stream: dict[str, list[StreamState]] = {}
+    for log in logs:
+        by_stream.setdefault(stream_of(log.name), []).append(log)
+    return [parts[0] if len(parts) == 1 else _whole(name, parts) for name, parts in sorted(by_stream.items())]
+
+
+def _whole(name: str, logs: Sequence[StreamState]) -> StreamState:
+    names = sorted({group.name for log in logs for group in log.groups})
+    return StreamState(
+        name,
+        sum(log.length for log in logs),
+        sum(log.scheduled for log in logs),
+        sum(log.dead for log in logs),
+        tuple(_whole_group(group, logs) for group in names),
+        len(logs),
+    )
+
+
+def _whole_group(name: str, logs: Sequence[StreamState]) -> GroupState:
+    """Where the group is not yet, all is still to come for it: it will be created at the beginning."""
+    parts = [
+        next((group for group in log.groups if group.name == name), None)
+        or GroupState(name, log.length, log.length, 0, 0, None, None)
+        for log in logs
+    ]
+    lags = [part.lag for part in parts]
+    hands: dict[str, ConsumerState] = {}
+    for each in (consumer for part in parts for consumer in part.consumers):
+        known = hands.get(each.name, ConsumerState(each.name, 0, each.idle))
+        hands[each.name] = ConsumerState(each.name, known.pending + each.pending, min(known.idle, each.idle))
+    return GroupState(
+        name,
+        None if None in lags else sum(lag for lag in lags if lag is not None),
+        sum(part.backlog for part in parts),
+        sum(part.pending for part in parts),
+        sum(part.delayed for part in parts),
+        _largest(part.oldest_undelivered for part in parts),
+        _largest(part.oldest_unacked for part in parts),
+        tuple(hands[consumer] for consumer in sorted(hands)),
+    )
+
+
+def _largest(ages: Iterable[float | None]) -> float | None:
+    return max((age for age in ages if age is not None), default=None)
 
 
 class Standing(StrEnum):

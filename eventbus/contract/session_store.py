@@ -74,15 +74,18 @@ class SessionState(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A process that commits a session, since the ledger's time `began` (ms)."""
+    """A process that commits a session, since the ledger's time `began` (ms). `partitions`: how many each stream had
+    when the commit was first begun, if more than one. Whoever goes on with it goes by that: else events would go to
+    another log than those before them."""
 
     session: SessionId
     began: int
+    partitions: Mapping[str, int] = {}
 
 
 class Portion(NamedTuple):
-    """Events of a session that go to one stream, each with its position in the session: from `since` on, and below
-    `until`. Events of the session below `since`, as far as they go to this stream, are in it already."""
+    """Events of a session that go to one stream, or one log of it, each with its position in the session: from `since`
+    on, and below `until`. Events of the session below `since`, as far as they go there, are in it already."""
 
     stream: str
     since: int

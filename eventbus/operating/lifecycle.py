@@ -13,6 +13,7 @@ from eventbus.checks.numbers import count_faults
 from eventbus.contract.broker import Broker
 from eventbus.contract.circuits import Calls
 from eventbus.contract.codec import MAX_PAYLOAD
+from eventbus.contract.partitions import division_faults
 from eventbus.contract.retention import Retention
 from eventbus.contract.transaction import Database
 from eventbus.errors import ConfigurationError
@@ -60,6 +61,7 @@ class Lifecycle(ABC):
         spool_bytes: int = SPOOL_BYTES,
         max_payload: int = MAX_PAYLOAD,
         min_replicas: int = 0,
+        partitions: Mapping[str, int] = {},
         retention: Retention = Retention(),
         history: timedelta | None = None,
         namespace: str = "eb",
@@ -70,6 +72,7 @@ class Lifecycle(ABC):
         counts = {"publish_timeout": publish_timeout, "max_publishes": max_publishes, "spool_bytes": spool_bytes}
         counts |= {"max_payload": max_payload, "max_publish_bytes": max_publish_bytes}
         wrong = [*find_faults(middleware), *count_faults("min_replicas", min_replicas, least=0)]
+        wrong += division_faults(partitions)
         _check(wrong, namespace, counts, history, kept=database is not None)
         target = url or Settings().require_redis_url()
         self._max_payload = max_payload
@@ -82,7 +85,9 @@ class Lifecycle(ABC):
         self._publishing = Publishing(self.metrics, tracer)
         self.resources = Resources()
         self.affinity = Affinity(must_be_open=not target.startswith(_IN_MEMORY))
-        self._transport = _broker_at(target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.affinity)
+        self._transport = _broker_at(
+            target, namespace, min(publish_timeout, COMMAND_TIMEOUT), self.affinity, partitions
+        )
         self.closing = Closing()
         self.spool = self.metrics.spool = Spool(spool, limit=spool_bytes) if spool is not None else None
         self._breaker = Breaker()
@@ -189,11 +194,11 @@ def _check(
         raise ConfigurationError("EventBus: " + "; ".join(wrong))
 
 
-def _broker_at(url: str, namespace: str, timeout: float, affinity: Affinity) -> Broker:
+def _broker_at(url: str, namespace: str, timeout: float, affinity: Affinity, partitions: Mapping[str, int]) -> Broker:
     """The transport for a URL; not connected yet. `timeout`: seconds that a command may take."""
     if url.startswith(_IN_MEMORY):
-        return MemoryTransport()
-    return RedisTransport(url, namespace=namespace, timeout=timeout, affinity=affinity)
+        return MemoryTransport()  # one log each: there is nothing to spread
+    return RedisTransport(url, namespace=namespace, timeout=timeout, affinity=affinity, partitions=partitions)
 
 
 def _database_at(

@@ -91,7 +91,8 @@ async def _renewed(transport: Broker, asked: Asked, known: State, record: Mappin
 
 async def _look(transport: Broker, asked: Asked, known: State, entry: str) -> State:
     stream = stream_of(known.type or "")
-    if entry and (standing := await transport.pending(stream, asked.name, entry)) is not None:
+    log, _, entry = entry.rpartition("/")
+    if entry and (standing := await transport.pending(log or stream, asked.name, entry)) is not None:
         return _told(known, asked, standing)
     located = await transport.locate(known.event_id, [stream])
     if located.scheduled is not None:

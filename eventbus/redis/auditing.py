@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from eventbus.contract.codec import pairs
 from eventbus.contract.inspection import Balance, Schedule
 from eventbus.redis import scripts
-from eventbus.redis.inspection import find_streams
+from eventbus.redis.inspection import find_logs
 from eventbus.redis.keys import entry_name, stream_keys
 from eventbus.redis.links import Links, ReplyError
 
@@ -17,9 +17,9 @@ LOOK = 1_000  # pending entries, or dead letters, that are read at a time
 async def audit(
     links: Links, namespace: str, streams: Collection[str] | None = None
 ) -> tuple[list[Balance], list[Schedule]]:
-    """A Balance for each stream and group, and a Schedule for each stream. While a stream is written to, an event on
+    """A Balance for each log and group, and a Schedule for each log. While a stream is written to, an event on
     its way from one place to another may seem to be missing: one that is gone is missing in a second audit as well."""
-    names = await find_streams(links, namespace) if streams is None else sorted(streams)
+    names = await find_logs(links, namespace, streams)
     balances = [balance for name in names for balance in await _balances(links, namespace, name)]
     return balances, [await _schedule(links, namespace, name) for name in names]
 

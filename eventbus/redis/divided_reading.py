@@ -20,6 +20,7 @@ from eventbus.redis.links import Reply
 from eventbus.redis.reading import Reader
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
+LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
 Reclaim = Callable[[Reader, int], Awaitable[Reclaimed]]
@@ -81,8 +82,8 @@ class _Log:
         self.reader.move_to(bell.link)
 
     async def reclaim(self, reclaim: Reclaim, share: int) -> Reclaimed:
-        """What is due in it. Says when to ask again: at once if something changed meanwhile, and where nothing is in
-        hand or due, and it is told of what changes, not before a lease can run out."""
+        """What is due in it. Notes when to ask again: at once if something changed meanwhile. If all was read before,
+        and nothing is in hand, at rest or scheduled, nothing can come due without a ring."""
         loop = asyncio.get_running_loop()
         watching, self.reclaim_at = self.watching, math.inf
         pause = INTERVAL
@@ -93,11 +94,15 @@ class _Log:
             elif found.next_due is not None:
                 pause = min(found.next_due, INTERVAL)
             elif watching:
-                pause = max(found.quiet, INTERVAL)
+                pause = LONG if found.idle else max(found.quiet, INTERVAL)
         finally:
             if self.reclaim_at == math.inf:
                 self.reclaim_at = loop.time() + pause
         return found
+
+    def touch(self) -> None:
+        """Look at it in the next round, whatever there is."""
+        self._seen = 0
 
     def leave(self) -> None:
         """Nobody reads it here any more."""
@@ -148,6 +153,7 @@ class DividedReader:
                 return found
             now = loop.time()
             if now >= until:
+                self._logs[0].touch()  # so that operators see who reads for the group: the server notes who has asked
                 break
             stirring = any(log.stirs(now) for log in self._logs)
             pause = _PAUSES[min(fruitless, len(_PAUSES) - 1)] if stirring else INTERVAL

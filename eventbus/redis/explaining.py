@@ -11,7 +11,7 @@ from eventbus.contract.limiting import member_of
 from eventbus.errors import CodecError
 from eventbus.event import Envelope, unix_ms
 from eventbus.redis import scripts
-from eventbus.redis.inspection import find_streams
+from eventbus.redis.inspection import find_logs
 from eventbus.redis.keys import PARKED, QUEUED, entry_name, group_keys, priority_of, stream_keys
 from eventbus.redis.limiting import in_lines
 from eventbus.redis.links import Command, Links, Reply, ReplyError
@@ -25,13 +25,13 @@ NOW = ("TIME",)
 async def explain(links: Links, namespace: str, event_id: str, streams: Collection[str] | None = None) -> EventStanding:
     """Looks at the schedules, then through the logs from the time in the event's id on. If it is not found, looks
     through the whole logs: the publisher's clock may have been wrong. event_id must be a UUIDv7."""
-    streams = await find_streams(links, namespace) if streams is None else streams
-    for stream in streams:
+    logs = await find_logs(links, namespace, streams)
+    for stream in logs:
         due, time = await scripts.run_all(links, [("ZSCORE", stream_keys(namespace, stream).due, event_id), NOW])
         if due is not None:
             return EventStanding(event_id, stream, scheduled=max(0.0, (float(due) - _ms(time)) / 1000))
     since = str(max(0, unix_ms(event_id) - MARGIN))
-    for start, stream in product((since, "-"), streams):
+    for start, stream in product((since, "-"), logs):
         standing = await _Log(links, namespace, stream).explain(event_id, start)
         if standing is not None:
             return standing

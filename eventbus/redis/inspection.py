@@ -1,22 +1,26 @@
 """What the streams hold, read in one write: one script for each stream, so that its numbers are of one moment."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from eventbus.contract.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState
+from eventbus.contract.inspection import BACKLOG_LIMIT, ConsumerState, GroupState, StreamState, whole_streams
+from eventbus.event import stream_of
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, QUEUED, stream_keys
 from eventbus.redis.links import Command, Links, Reply
+from eventbus.redis.partitions import logs_of_streams
 from eventbus.redis.scanning import keys_like
 
 _KINDS = re.compile(r"stream(:p\d+)?|due|dead")
 
 
-async def find_streams(links: Links, namespace: str) -> list[str]:
-    """Names of the streams that have entries, groups, scheduled events or dead letters, sorted.
+async def find_logs(links: Links, namespace: str, streams: Collection[str] | None = None) -> list[str]:
+    """The logs of these streams, sorted; without them, all that have entries, groups, scheduled events or dead letters.
 
-    Looks through all keys of the database, in small steps: not to be called often."""
+    That looks through all keys of the database, in small steps: not to be done often."""
+    if streams is not None:
+        return sorted(set(await logs_of_streams(links, namespace, streams)))
     found: set[str] = set()
     prefix = f"{namespace}:{{"
     async for keys in keys_like(links, f"{_literal(prefix)}*}}:[sd]*"):
@@ -27,11 +31,21 @@ async def find_streams(links: Links, namespace: str) -> list[str]:
     return sorted(found)
 
 
+async def find_streams(links: Links, namespace: str) -> list[str]:
+    """The streams that these logs belong to, sorted."""
+    return sorted({stream_of(each) for each in await find_logs(links, namespace)})
+
+
 async def read_streams(links: Links, namespace: str, streams: Collection[str] | None = None) -> list[StreamState]:
-    """The state of these streams, or of all that there are; sorted by name. One round trip if they are named."""
-    names = sorted(set(streams)) if streams is not None else await find_streams(links, namespace)
-    replies = await scripts.run_all(links, [_inspection(namespace, name) for name in names])
-    return [_stream(name, reply) for name, reply in zip(names, replies, strict=True)]
+    """The state of these streams, each with all its logs, or of all that there are; sorted by name. Two round trips if
+    they are named."""
+    return whole_streams(await read_logs(links, namespace, await find_logs(links, namespace, streams)))
+
+
+async def read_logs(links: Links, namespace: str, logs: Sequence[str]) -> list[StreamState]:
+    """The state of each log. One round trip."""
+    replies = await scripts.run_all(links, [_inspection(namespace, name) for name in logs])
+    return [_stream(name, reply) for name, reply in zip(logs, replies, strict=True)]
 
 
 def _literal(text: str) -> str:

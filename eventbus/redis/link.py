@@ -131,8 +131,8 @@ class Link:
     which keys have changed that were read over this connection, unless it is refused: see `listens`.
     `epoch` counts connections: when it has changed, replies may have been lost. Of the present or last connection:
     `client_id`, the server's number for it; `address`; `clustered`, whether the server is a node of a cluster;
-    `listens`, whether it tells of changed keys; `server_id`, which names the primary that it leads to, and the time since it became one, '' for a user who may not
-    know.
+    `listens`, whether it tells of changed keys; `server_id`, which names the primary that it leads to, and the time
+    since it became one, '' for a user who may not know.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ stream has grown, it stores its events in the old logs and reads no new ones. No
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from eventbus.contract.codec import pairs
@@ -85,6 +85,13 @@ class Partitions:
         if (stream, told) not in self._told:
             self._told.add((stream, told))
             log.error("the number of a stream's partitions cannot be read", key=self._key, stream=stream, value=told)
+
+
+async def logs_of_streams(links: Links, namespace: str, streams: Collection[str]) -> list[str]:
+    """All logs of these streams; a log stands for itself."""
+    partitions = Partitions(links, namespace, {})
+    await partitions.look()
+    return partitions.all_logs(streams)
 
 
 def _read(told: Reply) -> Division | None:

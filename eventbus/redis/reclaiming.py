@@ -74,7 +74,8 @@ class Reclaiming:
         dues = [schedule.due - now] if schedule.due is not None else []
         dues += [due_ms / 1000] if due_ms >= 0 else []
         soonest = max(0.0, min(dues)) if dues else None
-        return Reclaimed(reader.hand_out(deliveries), soonest, bool(suspects), max(0.0, reader.quiet_until - now))
+        left = max(0.0, reader.quiet_until - now)
+        return Reclaimed(reader.hand_out(deliveries), soonest, bool(suspects), left, idle=not pending)
 
     def forget(self, stream: str) -> None:
         """Nobody here reads it any more."""

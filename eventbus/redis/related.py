@@ -8,7 +8,7 @@ from eventbus.contract.codec import decode, pairs
 from eventbus.contract.inspection import Related
 from eventbus.errors import CodecError
 from eventbus.redis import scripts
-from eventbus.redis.inspection import find_streams
+from eventbus.redis.inspection import find_logs
 from eventbus.redis.keys import stream_keys
 from eventbus.redis.links import Links
 
@@ -20,7 +20,7 @@ LEAN = 16_384  # bytes of data; an event that has more is told without its data
 async def related(
     links: Links, namespace: str, correlation_id: str, streams: Collection[str] | None = None
 ) -> list[Related]:
-    names = await find_streams(links, namespace) if streams is None else streams
+    names = await find_logs(links, namespace, streams)
     attribute = f'"correlationId":{orjson.dumps(correlation_id).decode()}'
     found: list[Related] = []
     for name in names:  # one after the other: others have their turn in between

@@ -36,6 +36,7 @@ from eventbus.redis.keys import (
     stream_keys,
 )
 from eventbus.redis.links import Argument, Command, Links, Reply
+from eventbus.redis.partitions import Partitions
 from eventbus.redis.scripts import moment, ms, unix
 
 NOTES = 500  # that are told at a time
@@ -45,8 +46,9 @@ _FIELDS = (b"id", b"type", b"meta", b"data")
 class RedisLedger:
     """See eventbus.contract.session_store.Ledger."""
 
-    def __init__(self, links: Links, namespace: str) -> None:
+    def __init__(self, links: Links, namespace: str, partitions: Partitions) -> None:
         self._links = links
+        self._partitions = partitions
         self._namespace = namespace
 
     async def start(self, session: SessionId, metadata: Mapping[str, JsonValue], seconds: float) -> SessionState:
@@ -78,10 +80,10 @@ class RedisLedger:
     async def begin(self, session: SessionId, note: int, at: datetime | None = None) -> tuple[SessionState, Run]:
         keys = session_keys(self._namespace, session)
         where = (keys.state, keys.active, keys.events, keys.additions)
-        reply = await scripts.call(
-            self._links, scripts.SESSION_BEGIN(where, _judged(at), session.id, note, ms(NOTE_HOLDS))
-        )
-        return _state(session, reply), Run(session, reply[3])
+        counts = orjson.dumps({stream: division.now for stream, division in self._partitions.divisions.items()})
+        command = scripts.SESSION_BEGIN(where, _judged(at), session.id, note, ms(NOTE_HOLDS), counts)
+        reply = await scripts.call(self._links, command)
+        return _state(session, reply), Run(session, reply[3], orjson.loads(reply[4] or b"{}"))
 
     async def publish(self, run: Run, portion: Portion) -> int:
         lanes = stream_keys(self._namespace, portion.stream).lanes

@@ -33,7 +33,6 @@ from eventbus.redis.blocking_renewal import Keeper
 from eventbus.redis.circuits import RedisCircuits
 from eventbus.redis.divided_reading import DividedReader
 from eventbus.redis.keys import (
-    PARKED,
     channel_name,
     control_key,
     fired_key,
@@ -59,13 +58,11 @@ from eventbus.redis.scripts import moment, ms, unix
 from eventbus.redis.sentinels import Sentinels
 from eventbus.redis.sessions import RedisLedger
 from eventbus.redis.tallies import RedisTallies
+from eventbus.redis.tidying import Tidying
 
 COMMAND_TIMEOUT = 5.0  # seconds without any reply after which a connection is given up
 GIVE_BACK_TIMEOUT = 1.0  # seconds that a cancelled worker may take to give back what it has not seen
-KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 RENEW_BATCH = 500  # entries in one script, some 5 ms: the server has a turn for others in between
-UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle uncounted
-CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
 
 log = get_logger("eventbus.redis")
 
@@ -91,14 +88,15 @@ class RedisTransport:
         self._pulses = Pulses(self._router)
         self._reclaiming = Reclaiming(self._router, namespace, self._pulses, timeout)
         self._partitions = Partitions(self._router, namespace, partitions)
+        self.sessions: Ledger = RedisLedger(self._router, namespace, self._partitions)
         self._publishing = Publishing(self._router, namespace, self._partitions)
+        self._tidying = Tidying(self._router, namespace, self._partitions)
         self._divided: dict[Subscription, DividedReader] = {}
         self._bells = Bells(self._router, COMMAND_TIMEOUT, self._affinity)
         self.records: Records = RedisRecords(self._router, namespace)
         self.circuits: Circuits = RedisCircuits(self._router, namespace)
         self.recent: Recent = RedisRecent(self._router, namespace)
         self.tallies: Tallies = RedisTallies(self._router, namespace)
-        self.sessions: Ledger = RedisLedger(self._router, namespace)
         self._replicas = Replicas(self._router, namespace, self._affinity)
 
     async def connect(self) -> None:
@@ -154,7 +152,8 @@ class RedisTransport:
         return self._router.server_id
 
     async def replicated(self, count: int, streams: Collection[str]) -> int:
-        return await self._replicas.have(count, {stream_keys(self._namespace, each).stream for each in self._partitions.all_logs(streams)})
+        logs = self._partitions.all_logs(streams)
+        return await self._replicas.have(count, {stream_keys(self._namespace, each).stream for each in logs})
 
     # Consuming --------------------------------------------------------------------------------------------------------
 
@@ -303,24 +302,15 @@ class RedisTransport:
     # Housekeeping -----------------------------------------------------------------------------------------------------
 
     async def tidy(self, stream: str, retention: Retention, *, consumers: bool = True) -> Tidied:
-        keys = stream_keys(self._namespace, stream)
-        entries, forgotten, dead_letters, missing, left, vanished = await scripts.call(
-            self._router,
-            scripts.TIDY(
-                (*keys.lanes, keys.groups, keys.dead, keys.counts, keys.due, keys.scheduled),
-                *(ms(retention.settled), retention.settled_count, KEEP_AT_LEAST, CONSUMER_TTL, PARKED),
-                *(ms(retention.dead), retention.dead_count, int(consumers), UPDATE_HOLDS),
-            ),
-        )
-        names = sorted(name.decode() for name in missing)
-        lost = tuple((name.decode(), count) for name, count in zip(vanished[::2], vanished[1::2], strict=True))
-        return Tidied(entries, forgotten, dead_letters, names, left, lost)
+        return await self._tidying.tidy(stream, retention, consumers=consumers)
 
     async def forget_group(self, stream: str, group: str) -> bool:
-        keys = stream_keys(self._namespace, stream)
-        where = (*keys.lanes, keys.groups, *group_keys(self._namespace, stream, group), keys.counts)
-        where = (*where, order_key(self._namespace, stream, group))
-        return bool(await scripts.call(self._router, scripts.FORGET_GROUP(where, group)))
+        calls: list[Command] = []
+        for each in self._partitions.logs(stream):
+            keys = stream_keys(self._namespace, each)
+            where = (*keys.lanes, keys.groups, *group_keys(self._namespace, each, group), keys.counts)
+            calls.append(scripts.FORGET_GROUP((*where, order_key(self._namespace, each, group)), group))
+        return any(await scripts.run_all(self._router, calls))
 
     # Recurrence -------------------------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ class Tracker:
             fresh.record = {
                 "type": envelope.type.encode(),
                 "published": b"%d" % unix_ms(envelope.id),
-                "entry": delivery.entry_id.encode(),
+                "entry": _place(delivery).encode(),
             }
             news[envelope.id] = known = known.before(fresh) if known else fresh
         self._due.set()
@@ -173,6 +173,12 @@ def _packed(notice: Notice) -> bytes:
     if notice.error is not None:
         told["error"] = notice.error
     return orjson.dumps(told)
+
+
+def _place(delivery: Delivery) -> str:
+    """Where `state_queries` finds it: its entry, behind its log's name where the stream has several."""
+    subscription, entry = delivery.subscription, delivery.entry_id
+    return f"{subscription.log}/{entry}" if subscription.partition else entry
 
 
 def _version(delivery: Delivery) -> str:

@@ -4,10 +4,11 @@ See eventbus.contract.session_store for its steps. No process owns a commit: who
 beside others that run it, goes the same way and finds done what is done.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
+from eventbus.contract.partitions import log_of
 from eventbus.contract.session_store import (
     Ledger,
     Portion,
@@ -82,7 +83,7 @@ async def _publish(ledger: Ledger, run: Run, count: Count) -> tuple[int, list[st
         for place, event in enumerate(found, position):
             if isinstance(event, Unreadable):
                 await _set_aside(ledger, run.session, place, event)
-        for portion in portions(events, reached):
+        for portion in portions(events, reached, run.partitions):
             if portion.stream in refused:
                 continue
             try:
@@ -110,11 +111,13 @@ async def _set_aside(ledger: Ledger, session: SessionId, place: int, event: Unre
     log.error("an event of a session cannot be published", session=session.id, place=place, reason=event.reason)
 
 
-def portions(events: Sequence[tuple[int, Envelope]], reached: dict[str, int]) -> Iterator[Portion]:
-    """These events, with their positions in the session, by stream. `reached`: where those before them end in each
-    stream."""
+def portions(
+    events: Sequence[tuple[int, Envelope]], reached: dict[str, int], partitions: Mapping[str, int] = {}
+) -> Iterator[Portion]:
+    """These events, with their positions in the session, by stream, or by log where it has partitions. `reached`: where
+    those before them end in each."""
     streams: dict[str, list[tuple[int, Envelope]]] = {}
     for place, event in events:
-        streams.setdefault(event.stream, []).append((place, event))
+        streams.setdefault(log_of(event, None, partitions.get(event.stream, 1)), []).append((place, event))
     for stream, found in streams.items():
         yield Portion(stream, reached.get(stream, 0), found[-1][0] + 1, found)

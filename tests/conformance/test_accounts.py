@@ -37,7 +37,7 @@ async def missing(raw: Links, group: str = "billing") -> int | None:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 0)
+    monkeypatch.setattr("eventbus.redis.tidying.KEEP_AT_LEAST", 0)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ KEYS = stream_keys("eb", STREAM)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Publishers that might repeat themselves are not waited for."""
-    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 0)
+    monkeypatch.setattr("eventbus.redis.tidying.KEEP_AT_LEAST", 0)
 
 
 async def tidied(transport: Broker) -> int:
@@ -131,7 +131,7 @@ async def test_what_may_be_published_again_is_not_trimmed(
     redis: RedisTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publisher whose reply was lost repeats itself: if the event were gone, it would be stored a second time."""
-    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 10_000)
+    monkeypatch.setattr("eventbus.redis.tidying.KEEP_AT_LEAST", 10_000)
     sent = outgoing(1)
     await redis.append(sent)
     await settle(redis, await receive(redis, ANN), Ack())
@@ -189,7 +189,7 @@ async def test_an_entry_dated_ahead_keeps_no_stream_from_being_trimmed(redis: Re
 async def test_ahead_of_the_clock_what_may_be_published_again_is_kept(
     redis: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventbus.redis.transport.KEEP_AT_LEAST", 10_000)
+    monkeypatch.setattr("eventbus.redis.tidying.KEEP_AT_LEAST", 10_000)
     await raw.execute("XADD", KEYS.stream, f"{int(time.time() + 86_400) * 1000}-0", *encode(envelope(1)))
     sent = outgoing(2)
     await redis.append(sent)

@@ -94,7 +94,7 @@ async def test_a_consumer_that_is_idle_and_holds_nothing_is_forgotten(
     transport: RedisTransport, raw: Links, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """watermill-redisstream#24: a consumer that was deleted took its pending entries with it."""
-    monkeypatch.setattr("eventbus.redis.transport.CONSUMER_TTL", 50)
+    monkeypatch.setattr("eventbus.redis.tidying.CONSUMER_TTL", 50)
     await transport.append(outgoing(1, 2))
     await receive(transport, consumer("holds one"))
     await settle(transport, await receive(transport, consumer("holds none")), Ack())
