@@ -16,7 +16,7 @@ from eventbus.contract.delivery import Delivery, Reclaimed
 from eventbus.errors import EventBusError
 from eventbus.redis.bells import Bell, Bells
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.links import Reply
+from eventbus.redis.links import Reply, ReplyError
 from eventbus.redis.reading import Reader
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
@@ -39,6 +39,7 @@ class _Log:
         self.looked = 0  # in which round it was looked at last
         self.away_until = 0.0  # loop time; its server is away
         self.reclaim_at = 0.0  # loop time
+        self.due: float | None = None  # loop time, of the first retry or scheduled event
         self._bell: Bell | None = None
         self._rings = 1  # how often something was said to have changed
         self._seen = 0  # up to which ring all has been read
@@ -89,6 +90,7 @@ class _Log:
         pause = INTERVAL
         try:
             found = await reclaim(self.reader, share)
+            self.due = None if found.next_due is None else loop.time() + found.next_due
             if found.deliveries or found.suspects:
                 pause = 0.0
             elif found.next_due is not None:
@@ -100,9 +102,13 @@ class _Log:
                 self.reclaim_at = loop.time() + pause
         return found
 
-    def touch(self) -> None:
-        """Look at it in the next round, whatever there is."""
-        self._seen = 0
+    async def touch(self) -> list[Delivery]:
+        """So that operators see who reads though nothing comes: the server notes who has asked."""
+        try:
+            return await self.reader.touch()
+        except ReplyError:  # it is somewhere else, or its group is gone: a look knows what to do
+            self._rings += 1
+            return []
 
     def leave(self) -> None:
         """Nobody reads it here any more."""
@@ -153,8 +159,7 @@ class DividedReader:
                 return found
             now = loop.time()
             if now >= until:
-                self._logs[0].touch()  # so that operators see who reads for the group: the server notes who has asked
-                break
+                return await self._logs[0].touch()
             stirring = any(log.stirs(now) for log in self._logs)
             pause = _PAUSES[min(fruitless, len(_PAUSES) - 1)] if stirring else INTERVAL
             fruitless += 1
@@ -206,9 +211,13 @@ class DividedReader:
                 if (found := await log.reclaim(reclaim, credit)).deliveries:
                     return found
             return self._summed([])
+        self._round += 1
         due = [log for log in self._logs if now >= log.reclaim_at]
-        share = max(1, math.ceil(credit / max(1, len(due))))
-        results = await asyncio.gather(*(log.reclaim(reclaim, share) for log in due), return_exceptions=True)
+        start = self._round % max(1, len(due))  # another log is first each time, if the credit is less than they are
+        due = due[start:] + due[:start]
+        shares = [len(range(place, credit, len(due))) for place in range(len(due))]
+        reclaims = [log.reclaim(reclaim, share) for log, share in zip(due, shares, strict=True)]
+        results = await asyncio.gather(*reclaims, return_exceptions=True)
         failed = [each for each in results if isinstance(each, BaseException)]
         for error in failed:
             if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
@@ -217,9 +226,10 @@ class DividedReader:
 
     def _summed(self, found: Sequence[Reclaimed]) -> Reclaimed:
         now = asyncio.get_running_loop().time()
-        due = max(0.0, min((log.reclaim_at for log in self._logs), default=now) - now)
+        dues = [log.due for log in self._logs if log.due is not None]
+        soonest = max(0.0, min(dues) - now) if dues else None
         deliveries = [delivery for each in found for delivery in each.deliveries]
-        return Reclaimed(deliveries, due if due < INTERVAL else None, any(each.suspects for each in found), 0.0)
+        return Reclaimed(deliveries, soonest, any(each.suspects for each in found))
 
 
 def _holds(watch: "asyncio.Future[Reply] | None") -> bool:

@@ -7,7 +7,7 @@ wait    a read that blocks would hand out more than that. So it blocks in a plai
 
 import asyncio
 
-from eventbus.contract.delivery import Subscription
+from eventbus.contract.delivery import Delivery, Subscription
 from eventbus.contract.priorities import shares
 from eventbus.redis import scripts
 from eventbus.redis.keys import order_key
@@ -26,6 +26,10 @@ class OrderedReader(Reader):
         super().__init__(subscription, namespace, link, others)
         self._order = order_key(namespace, subscription.log, subscription.group)
         self._last: list[str] = []  # the last id of each lane that the group has read, once there was nothing more
+
+    async def touch(self) -> list[Delivery]:
+        """See Reader. A plain read would hand out more than may begin."""
+        return await self.look(1)
 
     async def _look(self, credit: int) -> list[Entry]:
         return await self._take(self.link, credit)

@@ -63,6 +63,10 @@ class Reader:
         self._dry = False
         return await self._read(credit, None)
 
+    async def touch(self) -> list[Delivery]:
+        """Read with as little as possible, so that the server notes who has asked."""
+        return self._deliveries(await self._ask(1, (self._lanes[0],)))
+
     @property
     def dry(self) -> bool:
         return self._dry
@@ -91,8 +95,16 @@ class Reader:
         except ReplyError as error:
             await create_group(self._others, self._namespace, self.subscription, error)
             return []
+        return self._deliveries(entries)
+
+    def _deliveries(self, entries: list[Entry]) -> list[Delivery]:
         subscription = self.subscription
         return self.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
+
+    async def _ask(self, count: int, lanes: Sequence[str]) -> list[Entry]:
+        _, group, consumer, *_ = self.subscription
+        start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS")
+        return _named(await self.link.execute(*start, *lanes, *(">" for _ in lanes)))
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those that are not in hand already. A lease may run out while its holder is busy with the event, or before
