@@ -55,6 +55,8 @@ def probes_of(namespace: str, database: int) -> Iterator[Probe]:
     yield from [
         ("CLIENT", "ID"),
         ("CLIENT", "INFO"),
+        ("CLIENT", "TRACKING", "OFF"),
+        ("HELLO",),
         ("CLIENT", "SETNAME", "eventbus-operator"),
         ("CLIENT", "UNBLOCK", NOBODY),
         ("CLIENT", "KILL", "ID", NOBODY),

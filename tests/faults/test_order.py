@@ -36,9 +36,9 @@ def inversions(lines: list[dict[str, object]]) -> list[object]:
     return wrong
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("ordered", "partitions"), [(True, 1), (True, 8), (False, 1)])
 async def test_not_one_inversion_while_workers_are_killed(
-    ordered: bool, own_redis: OwnRedis, redis_binary: Path, tmp_path: Path
+    ordered: bool, partitions: int, own_redis: OwnRedis, redis_binary: Path, tmp_path: Path
 ) -> None:
     """Without order the same run has some: else it would prove nothing."""
     url = own_redis(binary=redis_binary).url
@@ -47,9 +47,9 @@ async def test_not_one_inversion_while_workers_are_killed(
     fleet = Fleet(tmp_path, "tests.faults.talking", {"FAULTS_REDIS": url, "FAULTS_HISTORY": str(history)})
     written = Reader(history)
     try:
-        for _ in range(3):
-            fleet.start(*([] if ordered else ["plain"]))
-        async with EventBus(url) as bus:
+        async with EventBus(url, partitions={"talk": partitions}) as bus:
+            for _ in range(3):
+                fleet.start(*([] if ordered else ["plain"]))
             for start in range(0, COUNT, 400):
                 events = [Said(who=f"key-{number % KEYS}", number=number) for number in range(start, start + 400)]
                 await asyncio.gather(*(bus.publish(event, key=event.who) for event in events))
