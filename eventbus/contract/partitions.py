@@ -52,8 +52,14 @@ def log_of(envelope: Envelope, once: Once | None, count: int) -> str:
     if count == 1:
         return envelope.stream
     key = envelope.subject or (once and once.key)
-    number = _number(key, count) if key else int(envelope.id[-8:], 16) % count
-    return log_name(envelope.stream, number)
+    return log_name(envelope.stream, _number(key, count) if key else _spread(envelope.id, count))
+
+
+def _spread(event_id: str, count: int) -> int:
+    try:
+        return int(event_id[-8:], 16) % count  # a UUIDv7 ends with what was drawn by lot
+    except ValueError:  # somebody else's id
+        return _number(event_id, count)
 
 
 @lru_cache(4096)

@@ -1,7 +1,9 @@
 """Keeping the logs in order: what RedisTransport.tidy does."""
 
 import asyncio
+import math
 from collections import deque
+from dataclasses import replace
 
 from eventbus.contract.retention import Retention
 from eventbus.contract.upkeep import Tidied
@@ -43,7 +45,12 @@ class Tidying:
         turn.consumers.update(logs if consumers else ())
         now = [turn.turns.popleft() for _ in range(min(AT_A_TIME, len(turn.turns)))]
         turn.turns.extend(now)
-        tidied = await asyncio.gather(*(self._tidy(log, retention, log in turn.consumers) for log in now))
+        mine = replace(
+            retention,
+            settled_count=math.ceil(retention.settled_count / len(logs)),
+            dead_count=math.ceil(retention.dead_count / len(logs)),
+        )
+        tidied = await asyncio.gather(*(self._tidy(log, mine, log in turn.consumers) for log in now))
         turn.found.update(zip(now, tidied, strict=True))
         turn.consumers.difference_update(now)
         standing = turn.found.values()

@@ -2,16 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from eventbus.contract.broker import Broker
-from eventbus.contract.partitions import Division
 from eventbus.memory import MemoryTransport
 from eventbus.redis import RedisTransport
-from eventbus.redis.partitions import Partitions
 from eventbus.redis.router import Router
 from tests import servers
 from tests.conformance.reach import Everywhere, connected
@@ -30,29 +27,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         single = [item for item in items if item.get_closest_marker("one_server")]
         config.hook.pytest_deselected(items=single)
         items[:] = [item for item in items if item not in single]
-
-
-@pytest.fixture(autouse=True)
-def partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EVENTBUS_TEST_PARTITIONS=4: every stream has so many, and behaves all the same."""
-    count = int(os.environ.get("EVENTBUS_TEST_PARTITIONS", "1"))
-    if count > 1:
-        init = Partitions.__init__
-
-        def all_divided(self: Partitions, *args: Any) -> None:
-            init(self, *args)
-            self.divisions = AllDivided(count)
-
-        monkeypatch.setattr(Partitions, "__init__", all_divided)
-
-
-class AllDivided(dict[str, Division]):
-    def __init__(self, count: int) -> None:
-        super().__init__({"": Division()})  # not empty
-        self._count = Division(count)
-
-    def get(self, stream: str, default: Any = None) -> Any:
-        return default if "." in stream else self._count
 
 
 @pytest.fixture

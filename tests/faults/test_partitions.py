@@ -1,4 +1,4 @@
-"""A stream gets more logs while it is published into and worked for, and workers are killed: nothing is lost by that."""
+"""A stream gets more logs while it is used, and workers are killed meanwhile: nothing is lost by that."""
 
 import asyncio
 from collections import Counter
