@@ -25,7 +25,7 @@ class Bell:
     def __init__(self, router: Router, key: str, timeout: float, affinity: Affinity) -> None:
         where = router.at(key).where
         self.link = Link(where, timeout=timeout, name="eventbus-watch", affinity=affinity, told=self._told)
-        self._rings: dict[bytes, Callable[[], None]] = {}
+        self._rings: dict[bytes, set[Callable[[], None]]] = {}  # several groups may wait at one log
         self._refused = False
 
     def watch(self, keys: Sequence[str], ring: Callable[[], None]) -> asyncio.Future[Reply] | None:
@@ -37,13 +37,16 @@ class Bell:
             self._note_refused()
             return None
         for key in keys:
-            self._rings[key.encode()] = ring
+            self._rings.setdefault(key.encode(), set()).add(ring)
         return self.link.begin(("EXISTS", *keys))
 
-    def forget(self, keys: Sequence[str]) -> None:
-        """Nobody waits for these any more."""
-        for key in keys:
-            self._rings.pop(key.encode(), None)
+    def forget(self, keys: Sequence[str], ring: Callable[[], None]) -> None:
+        """It is not to be called for these any more."""
+        for key in map(str.encode, keys):
+            rings = self._rings.get(key, set())
+            rings.discard(ring)
+            if not rings:
+                self._rings.pop(key, None)
 
     def _told(self, message: Reply) -> None:
         if message is None:
@@ -52,11 +55,11 @@ class Bell:
             if message[1] is None:  # all keys are gone
                 self._ring_all()
             for key in message[1] or ():
-                if (ring := self._rings.get(key)) is not None:
+                for ring in self._rings.get(key, ()):
                     ring()
 
     def _ring_all(self) -> None:
-        for ring in set(self._rings.values()):
+        for ring in {ring for rings in self._rings.values() for ring in rings}:
             ring()
 
     def _note_refused(self) -> None:

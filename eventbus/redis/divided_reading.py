@@ -76,7 +76,7 @@ class _Log:
         if bell is self._bell:
             return
         if self._bell is not None:
-            self._bell.forget(self.watched)
+            self._bell.forget(self.watched, self._ring)
         elif self.reader.link is not bell.link:
             bells.let_go(self.reader.link)  # it was its own, while the stream had one log
         self._bell = bell
@@ -113,7 +113,7 @@ class _Log:
     def leave(self) -> None:
         """Nobody reads it here any more."""
         if self._bell is not None:
-            self._bell.forget(self.watched)
+            self._bell.forget(self.watched, self._ring)
 
 
 class DividedReader:

@@ -64,8 +64,11 @@ class Reader:
         return await self._read(credit, None)
 
     async def touch(self) -> list[Delivery]:
-        """Read with as little as possible, so that the server notes who has asked."""
-        return self._deliveries(await self._ask(1, (self._lanes[0],)))
+        """Read with as little as possible, so that the server notes who has asked. Redis 7.0 does so only if he waits,
+        which is as short as can be: others use the link as well."""
+        _, group, consumer, *_ = self.subscription
+        start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "BLOCK", 1, "STREAMS")
+        return self._deliveries(_named(await self.link.execute(*start, self._lanes[0], ">")))
 
     @property
     def dry(self) -> bool:
@@ -100,11 +103,6 @@ class Reader:
     def _deliveries(self, entries: list[Entry]) -> list[Delivery]:
         subscription = self.subscription
         return self.hand_out([Delivery(subscription, entry, pairs(fields)) for entry, fields in entries])
-
-    async def _ask(self, count: int, lanes: Sequence[str]) -> list[Entry]:
-        _, group, consumer, *_ = self.subscription
-        start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS")
-        return _named(await self.link.execute(*start, *lanes, *(">" for _ in lanes)))
 
     def hand_out(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Those that are not in hand already. A lease may run out while its holder is busy with the event, or before

@@ -99,6 +99,19 @@ async def test_one_event_after_the_other_is_handed_out_as_it_comes(divided: Redi
         await settle(divided, found, Ack())
 
 
+async def test_groups_of_one_process_are_each_told(divided: RedisTransport) -> None:
+    groups = [consumer(group="billing"), consumer(group="shipping")]
+    for number in range(20):
+        reads = [asyncio.create_task(divided.read(each, 10, 60)) for each in groups]
+        await divided.append(said(number))
+        for found in await asyncio.gather(*reads):
+            assert numbers(found) == [number]
+    await divided.unsubscribe(groups[:1])
+    reading = asyncio.create_task(divided.read(groups[1], 10, 60))
+    await divided.append(said(20))
+    assert numbers(await reading) == [20]
+
+
 async def test_two_readers_share_all_logs(make: Make, divided: RedisTransport) -> None:
     other = make()
     await other.connect()
@@ -301,12 +314,16 @@ async def test_all_logs_are_trimmed_and_a_group_is_forgotten_in_all(
 
 
 async def test_who_reads_is_seen_though_nothing_comes(divided: RedisTransport) -> None:
-    assert await divided.read(ANN, 10, 0.01) == []
-    await asyncio.sleep(0.3)
-    assert await divided.read(ANN, 10, 0.01) == []
-    assert await divided.read(ANN, 10, 0.01) == []
-    [group] = (await divided.inspect([STREAM]))[0].groups
-    assert group.consumers[0].idle < 0.25
+    """As well as with one log: Redis 7.0 notes only who was given something."""
+    other = consumer("ann", stream="invoice")
+    for pause in (0.3, 0.0):
+        for subscription in (other, ANN, ANN):
+            assert await divided.read(subscription, 10, 0.01) == []
+        await asyncio.sleep(pause)
+    whole, parts = await divided.inspect(["invoice", STREAM])
+    for one, many in zip(whole.groups, parts.groups, strict=True):
+        idle = [each.idle for each in one.consumers]
+        assert all(each.idle <= idle[0] for each in many.consumers)
 
 
 async def test_a_number_that_somebody_has_written_by_hand_is_told_and_ignored(

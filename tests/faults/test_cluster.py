@@ -60,18 +60,20 @@ async def another(cluster: ClusterOfServers) -> EmbeddedRedis:
     return next(cluster.at(port) for port, node in nodes.items() if not node.of and port != owner.port)
 
 
-MOVES = [("valkey", planned), ("valkey", moved_at_once), ("valkey", moved_key_by_key), ("valkey", rolling)]
-MOVES += [("redis", planned), ("redis", moved_key_by_key)]
+MOVES = [("valkey", planned, 1), ("valkey", moved_at_once, 1), ("valkey", moved_key_by_key, 1), ("valkey", rolling, 1)]
+MOVES += [("redis", planned, 1), ("redis", moved_key_by_key, 1), ("valkey", rolling, 4), ("redis", moved_key_by_key, 4)]
 
 
-@pytest.mark.parametrize(("name", "trouble"), MOVES)
-async def test_nothing_is_lost_and_nothing_comes_twice(name: str, trouble: Trouble, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "trouble", "partitions"), MOVES)
+async def test_nothing_is_lost_and_nothing_comes_twice(
+    name: str, trouble: Trouble, partitions: int, tmp_path: Path
+) -> None:
     handled: set[int] = set()
     told: list[int] = []
     with cluster_of(tmp_path, redis_binaries()[name]) as cluster, capture_logs() as lines:
         await cluster.join()
         async with (
-            EventBus(cluster.seeds) as bus,
+            EventBus(cluster.seeds, partitions={"failover": partitions}) as bus,
             working(bus, noting(handled), in_order(told)),
             publishing(bus) as publisher,
         ):
@@ -88,7 +90,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(name: str, trouble: Troub
             mine = [number for number in told if number % KEYS_IN_ALL == key]
             assert mine == sorted(mine), "a planned change costs no order"
         made = [line for line in lines if line["event"] == "group created"]
-        assert len(made) == 2, "what is on another node was taken for lost"
+        assert len(made) == 2 * partitions, "what is on another node was taken for lost"
 
 
 async def found(cluster: ClusterOfServers) -> dict[int, int]:
