@@ -64,10 +64,9 @@ class Reader:
         return await self._read(credit, None)
 
     async def touch(self) -> list[Delivery]:
-        """Read with as little as possible, so that the server notes who has asked. Redis 7.0 does so only if he waits,
-        which is as short as can be: others use the link as well."""
+        """Read with as little as possible, so that the server notes who has asked."""
         _, group, consumer, *_ = self.subscription
-        start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "BLOCK", 1, "STREAMS")
+        start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS")
         return self._deliveries(_named(await self.link.execute(*start, self._lanes[0], ">")))
 
     @property

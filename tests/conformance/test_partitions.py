@@ -314,16 +314,16 @@ async def test_all_logs_are_trimmed_and_a_group_is_forgotten_in_all(
 
 
 async def test_who_reads_is_seen_though_nothing_comes(divided: RedisTransport) -> None:
-    """As well as with one log: Redis 7.0 notes only who was given something."""
-    other = consumer("ann", stream="invoice")
-    for pause in (0.3, 0.0):
-        for subscription in (other, ANN, ANN):
-            assert await divided.read(subscription, 10, 0.01) == []
-        await asyncio.sleep(pause)
-    whole, parts = await divided.inspect(["invoice", STREAM])
-    for one, many in zip(whole.groups, parts.groups, strict=True):
-        idle = [each.idle for each in one.consumers]
-        assert all(each.idle <= idle[0] for each in many.consumers)
+    """As well as with one log: Redis 7.0 notes only who was given something, and then there is nothing to see."""
+    other, pause = consumer("ann", stream="invoice"), 0.3
+    for subscription in (other, ANN, other, ANN):  # the first reads make the groups
+        assert await divided.read(subscription, 10, 0.01) == []
+    await asyncio.sleep(pause)
+    for subscription in (other, ANN):
+        assert await divided.read(subscription, 10, 0.01) == []
+    found = await divided.inspect(["invoice", STREAM])
+    [one, many] = [consumer_.idle for state in found for consumer_ in state.groups[0].consumers]
+    assert many <= one or one > pause
 
 
 async def test_a_number_that_somebody_has_written_by_hand_is_told_and_ignored(
