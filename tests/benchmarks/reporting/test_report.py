@@ -16,6 +16,12 @@ from tests.waiting import PATIENCE
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What is drawn of the sample: once, since it takes seconds of the processor."""
+    return report.draw(sample(), tmp_path_factory.mktemp("drawn"))
+
+
 def test_a_run_comes_back_from_its_file_as_it_was(tmp_path: Path) -> None:
     sample().save(tmp_path / "run.json")
     assert Outcome.load(tmp_path / "run.json") == sample()
@@ -45,17 +51,16 @@ def test_what_was_to_be_reached_is_said_in_words() -> None:
     assert "| POST /api/leads at 500/s, p99 | &lt; 50.0 ms |  | **not measured** |" in said
 
 
-def test_a_picture_of_every_suite_in_both_formats(tmp_path: Path) -> None:
-    drawn = report.draw(sample(), tmp_path)
+def test_a_picture_of_every_suite_in_both_formats(drawn: list[Path]) -> None:
     assert [path.stem for path in drawn] == ["throughput", "latency", "alone", "memory", "processes", "scale"]
     for path in drawn:
         assert ET.parse(path).getroot().tag.endswith("svg")
         assert path.with_suffix(".png").read_bytes().startswith(PNG)
 
 
-def test_drawn_twice_it_is_the_same_file(tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in report.draw(sample(), tmp_path)]
-    assert [path.read_bytes() for path in report.draw(sample(), tmp_path)] == first
+def test_drawn_twice_it_is_the_same_file(drawn: list[Path], tmp_path: Path) -> None:
+    again = report.draw(sample(), tmp_path)
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn]
 
 
 def test_bars_are_sorted_and_ours_stands_out() -> None:
