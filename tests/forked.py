@@ -15,8 +15,11 @@ import sys
 from collections.abc import Mapping
 from multiprocessing import context, get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import IO
+from typing import NamedTuple
+
+from tests.waiting import PATIENCE
 
 PRELOADED = "tests.preloaded"
 
@@ -52,13 +55,56 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
+class Files(NamedTuple):
+    """Of a process: where it prints to, at the end of what is there, and what it reads."""
+
+    output: Path
+    errors: Path | None = None  # else they go to the output
+    answers: Path | None = None  # else there is nothing to read
+
+    def open(self) -> None:
+        """In this process: standard output, error and input."""
+        for path, stream in ((self.output, sys.stdout), (self.errors or self.output, sys.stderr)):
+            with path.open("ab") as file:
+                os.dup2(file.fileno(), stream.fileno())
+        if self.answers is not None:
+            with self.answers.open("rb") as file:
+                os.dup2(file.fileno(), 0)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - multiprocessing has closed the other
+
+
+def run(
+    module: str, *arguments: str, environment: Mapping[str, str], answer: str = "", folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Start one, wait for its end, and read what it has printed."""
+    with TemporaryDirectory() as place:
+        files = Files(*(Path(place, name) for name in ("output", "errors", "answers")))
+        assert files.errors is not None
+        assert files.answers is not None
+        files.answers.write_text(answer, encoding="utf-8")
+        process = _start(module, arguments, environment, files, folder)
+        try:
+            code = process.wait(PATIENCE)
+        except BaseException:
+            process.kill()
+            raise
+        printed, complained = (path.read_text(encoding="utf-8") for path in (files.output, files.errors))
+    return subprocess.CompletedProcess((module, *arguments), code, printed, complained)
+
+
 def start(
     module: str, *arguments: str, environment: Mapping[str, str], output: Path, folder: Path | None = None
 ) -> Process:
     """`python -m module arguments…`; what it prints is added to the file `output`."""
+    return _start(module, arguments, environment, Files(output), folder)
+
+
+def _start(
+    module: str, arguments: tuple[str, ...], environment: Mapping[str, str], files: Files, folder: Path | None
+) -> Process:
     server = get_context("forkserver")
     server.set_forkserver_preload([PRELOADED])
-    told = (module, arguments, dict(environment), str(output), str(folder or Path.cwd()))
+    told = (module, arguments, dict(environment), files, str(folder or Path.cwd()))
     process = server.Process(target=_become, args=told, name=module, daemon=False)
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")  # multiprocessing would import there what runs here
@@ -69,21 +115,15 @@ def start(
     return Process(process)
 
 
-def _become(module: str, arguments: tuple[str, ...], environment: Mapping[str, str], output: str, folder: str) -> None:
-    with Path(output).open("ab") as file:
-        _point_at(file, sys.stdout, sys.stderr)
+def _become(module: str, arguments: tuple[str, ...], environment: Mapping[str, str], files: Files, folder: str) -> None:
+    files.open()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv[1:] = arguments
-    sys.path.insert(0, folder)
+    sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     importlib.reload(importlib.import_module("eventbus.process.crash_points"))  # it has read another environment
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # multiprocessing leaves them out
-
-
-def _point_at(file: IO[bytes], *streams: IO[str]) -> None:
-    for stream in streams:
-        os.dup2(file.fileno(), stream.fileno())

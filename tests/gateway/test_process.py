@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.callers.auth import make_token
+from tests import forked
 from tests.databases import Databases
 from tests.gateway.client import SECRET
 from tests.gateway.test_websocket import closed, receive
@@ -76,14 +77,8 @@ async def started(module: str, environment: Mapping[str, str], *arguments: str) 
 
 
 def refused(module: str, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    """What it says and exits with. It need not be started anew, as the others here are: see tests.forked."""
+    return forked.run(module, *arguments, environment=environment)
 
 
 async def test_a_gateway_serves_until_sigterm(environment: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from eventbus.cli import build
 from eventbus.cli.screen import report
 from eventbus.errors import EventBusError
+from tests import forked
 from tests.waiting import PATIENCE
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EVENTBUS_", "REDIS_", "DATABASE_"))}
@@ -21,11 +22,15 @@ Run = subprocess.CompletedProcess[str]
 
 
 def eventbus(*arguments: str, answer: str = "", **environment: str) -> Run:
-    """In a process of its own."""
+    """In a process of its own, which is not started anew: see tests.forked."""
+    return forked.run("eventbus.cli", *arguments, environment={**CLEAN, **SCREEN, **environment}, answer=answer)
+
+
+def eventbus_anew(*arguments: str, **environment: str) -> Run:
+    """In a process as users start it, which has imported nothing but what the command asks for."""
     return subprocess.run(
         [sys.executable, "-m", "eventbus.cli", *arguments],
         env={**CLEAN, **SCREEN, **environment},
-        input=answer,
         capture_output=True,
         text=True,
         timeout=PATIENCE,

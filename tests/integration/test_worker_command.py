@@ -18,6 +18,7 @@ from eventbus import EventBus, Origin
 from eventbus.contract.codec import envelop
 from eventbus.contract.outgoing import Outgoing
 from eventbus.publishing.spool.record import Spooled, pack
+from tests import forked
 from tests.integration import shop
 from tests.integration.commands import CLEAN
 from tests.integration.test_commands import assert_one_screen
@@ -45,16 +46,9 @@ class Service:
         }
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "eventbus.cli", *arguments],
-            cwd=self.module.parent,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return forked.run(
+            "eventbus.cli", *arguments, environment=self.environment, answer=stdin, folder=self.module.parent
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.commands import eventbus, eventbus_here
+from tests.integration.commands import eventbus_anew, eventbus_here
 
 MODULE = """
 from eventbus import Context, Event, Group
@@ -38,7 +38,7 @@ def test_an_application_of_one_s_own() -> None:
 
 
 def test_nothing_but_it_is_told_of_in_a_process_of_its_own(tmp_path: Path) -> None:
-    run = eventbus("asyncapi", "--app", "asyncapi_parcels", PYTHONPATH=":".join(path for path in sys.path if path))
+    run = eventbus_anew("asyncapi", "--app", "asyncapi_parcels", PYTHONPATH=":".join(path for path in sys.path if path))
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     assert told["info"] == {"title": "asyncapi_parcels", "version": "0.0.0"}
