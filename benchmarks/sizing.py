@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from statistics import median
 from typing import Annotated, NamedTuple
 
 import typer
@@ -99,9 +100,9 @@ async def _consume(bus: EventBus, events: int, name: str, seconds: float) -> Non
     await worker.run()
 
 
-async def _measure(url: str, events: int) -> dict[str, Cost]:
+async def _measure(url: str, events: int, partitions: int) -> dict[str, Cost]:
     await flush(url)
-    async with EventBus(url) as bus:
+    async with EventBus(url, partitions={"bench": partitions}) as bus:
         await _publish(bus, CALLERS)  # connections and scripts are there
         found = {"publish": await _cost(url, events, partial(_publish, bus, events))}
         waiting = events + CALLERS
@@ -110,15 +111,26 @@ async def _measure(url: str, events: int) -> dict[str, Cost]:
     return found
 
 
-def main(events: Annotated[int, typer.Option(help="Events of each measurement.")] = 20_000) -> None:
+def main(
+    events: Annotated[int, typer.Option(help="Events of each measurement.")] = 20_000,
+    partitions: Annotated[str, typer.Option(help="Of the stream, as '1,4,64': each is measured.")] = "1",
+    rounds: Annotated[int, typer.Option(help="Of each, in turn; the median is told.")] = 1,
+) -> None:
     """Measure what an event costs the server."""
+    counts = [int(count) for count in partitions.split(",")]
     configure("console", level=40)
     table = Table(
         "", "server, µs", "client, µs", "file, B", "to the server, B", "from it, B", "memory, B", title=machine()
     )
     with server() as url:
-        for name, cost in run(_measure(url, events)).items():
-            table.add_row(name, *(f"{figure:,.1f}" for figure in cost))
+        found: dict[str, list[Cost]] = {}
+        for _ in range(rounds):
+            for count in counts:
+                for name, cost in run(_measure(url, events, count)).items():
+                    of = f", {count} partitions" if len(counts) > 1 else ""
+                    found.setdefault(name + of, []).append(cost)
+        for name in sorted(found):
+            table.add_row(name, *(f"{median(figures):,.1f}" for figures in zip(*found[name], strict=True)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -20,6 +20,7 @@ from eventbus.redis.links import Reply, ReplyError
 from eventbus.redis.reading import Reader
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
+TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
 LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
@@ -35,8 +36,9 @@ class _Log:
         keys = stream_keys(namespace, subscription.log)
         self.key = keys.stream
         self.watched = (*keys.lanes, keys.due, group_keys(namespace, subscription.log, subscription.group).retry)
-        self.expected = 1  # events that the next look will find
-        self.looked = 0  # in which round it was looked at last
+        self.expected = 8  # events that the next look will find; nobody knows, to begin with
+        self.looked = 0  # in which round its last turn ended
+        self.turn_until = 0.0  # loop time; 0.0 if it is not its turn
         self.away_until = 0.0  # loop time; its server is away
         self.reclaim_at = 0.0  # loop time
         self.due: float | None = None  # loop time, of the first retry or scheduled event
@@ -68,7 +70,7 @@ class _Log:
         found = await self.reader.look(share)
         if _holds(watch) and self.reader.dry:
             self._seen = rings
-        self.expected = max(1, len(found)) if self.reader.dry else 2 * share
+        self.expected = max(1, len(found)) if self.reader.dry else 4 * share
         return found
 
     def _find_bell(self, bells: Bells) -> None:
@@ -175,8 +177,10 @@ class DividedReader:
         found = await asyncio.gather(*looks, return_exceptions=True)
         failed = [each for each in found if isinstance(each, BaseException)]
         for (log, _), each in zip(shares, found, strict=True):
-            log.looked = self._round
             log.away_until = now + INTERVAL if isinstance(each, BaseException) else 0.0
+            log.turn_until = log.turn_until or now + TURN
+            if now >= log.turn_until or log.reader.dry:
+                log.looked, log.turn_until = self._round, 0.0
         for error in failed:
             if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
                 raise error
@@ -184,7 +188,8 @@ class DividedReader:
 
     def _share_out(self, credit: int, now: float) -> list[tuple[_Log, int]]:
         """Which logs are looked at, and for how many events each: those that have waited longest, as many as are needed
-        to find so many. A look costs about the same for one event as for thirty."""
+        to find so many. A look costs about the same for one event as for thirty, and so does an acknowledgement of
+        what is from one log: so one that has much keeps its turn for a while."""
         waiting = sorted((log for log in self._logs if log.stirs(now)), key=lambda log: log.looked)
         chosen: list[_Log] = []
         expected = 0
