@@ -69,7 +69,7 @@ def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:
     logs = columns(
         ("stream", *numbers, "groups"),
         [
-            (s.name, s.length, s.scheduled, s.dead, ", ".join(g.name for g in s.groups) or "none reads it")
+            (_named(s), s.length, s.scheduled, s.dead, ", ".join(g.name for g in s.groups) or "none reads it")
             for s in streams
         ],
         right=numbers,
@@ -82,6 +82,10 @@ def _screen(streams: Sequence[StreamState], pauses: Mapping[str, Pause]) -> str:
     ]
     rows.sort()
     return f"{connections.redis_name()}\n\n{logs}\n\n{columns(('group', 'stream', *heads, ''), rows, right=heads)}"
+
+
+def _named(state: StreamState) -> str:
+    return state.name if state.partitions == 1 else f"{state.name} ({state.partitions} partitions)"
 
 
 def _cells(group: GroupState) -> tuple[str, int, int, str, str]:

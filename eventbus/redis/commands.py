@@ -1,4 +1,4 @@
-"""The commands that store an envelope in a log, or schedule it there."""
+"""Commands that concern one log: what stores an envelope in it, or schedules it there, and what creates a group."""
 
 from eventbus.contract.codec import encode
 from eventbus.contract.outgoing import Outgoing
@@ -27,6 +27,12 @@ def _schedule(namespace: str, item: Outgoing, log: str) -> Command:
     envelope = item.envelope
     where = (keys.lane(envelope.priority), keys.due, keys.scheduled, keys.counts)
     return scripts.SCHEDULE(where, *due(item), envelope.id, envelope.priority, *encode(envelope))
+
+
+def creation(namespace: str, log: str, group: str) -> Command:
+    """Creates a group in a log, at its beginning, unless it is there. The reply: in how many lanes it was missing."""
+    keys = stream_keys(namespace, log)
+    return scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), group)
 
 
 def due(item: Outgoing) -> tuple[int, int]:

@@ -14,15 +14,20 @@ from contextlib import suppress
 
 from eventbus.contract.delivery import Delivery, Reclaimed
 from eventbus.errors import EventBusError
+from eventbus.process.safe_logging import get_logger
+from eventbus.redis import scripts
 from eventbus.redis.bells import Bell, Bells
+from eventbus.redis.commands import creation
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.links import Reply, ReplyError
+from eventbus.redis.links import Links, Reply, ReplyError
 from eventbus.redis.reading import Reader
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
 TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
 LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
+
+logger = get_logger("eventbus.redis")
 
 Reclaim = Callable[[Reader, int], Awaitable[Reclaimed]]
 
@@ -122,8 +127,10 @@ class DividedReader:
     """What RedisTransport.read and reclaim do for a stream with partitions. `read` is not to be called twice at a time,
     nor is `reclaim`."""
 
-    def __init__(self, bells: Bells, namespace: str) -> None:
+    def __init__(self, bells: Bells, links: Links, namespace: str) -> None:
         self._bells = bells
+        self._links = links
+        self._begun = 0  # logs in which the group is
         self._namespace = namespace
         self._logs: list[_Log] = []
         self._woken = asyncio.Event()
@@ -152,6 +159,7 @@ class DividedReader:
 
     async def read(self, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events; waits for the first. Raises what a log's reader raises, if none could be read."""
+        await self._begin()
         loop = asyncio.get_running_loop()
         until, fruitless = loop.time() + wait, 0
         self._interrupted = False
@@ -169,6 +177,18 @@ class DividedReader:
                 async with asyncio.timeout(min(pause, until - now)):
                     await self._woken.wait()
         return []
+
+    async def _begin(self) -> None:
+        """Creates the group in all logs before the first is read: until a log knows of it, it may be trimmed, and
+        whoever is busy with one log may not come to another for hours."""
+        new = [log.reader.subscription for log in self._logs[self._begun :]]
+        if new:
+            commands = [creation(self._namespace, each.log, each.group) for each in new]
+            made = await scripts.run_all(self._links, commands)
+            if any(made):
+                count = sum(lanes > 0 for lanes in made)
+                logger.warning("group created", stream=new[0].stream, group=new[0].group, partitions=count)
+            self._begun += len(new)
 
     async def _look(self, credit: int, now: float) -> list[Delivery]:
         self._round += 1

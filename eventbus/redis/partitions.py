@@ -17,7 +17,8 @@ from eventbus.errors import EventBusError
 from eventbus.event import Envelope
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
-from eventbus.redis.keys import partitions_key
+from eventbus.redis.commands import creation
+from eventbus.redis.keys import partitions_key, stream_keys
 from eventbus.redis.links import Links, Reply
 
 INTERVAL = 2.0  # seconds between looks
@@ -31,6 +32,7 @@ class Partitions:
     def __init__(self, links: Links, namespace: str, wanted: Mapping[str, int]) -> None:
         """`wanted`: how many logs these streams are to have at least."""
         self._links = links
+        self._namespace = namespace
         self._key = partitions_key(namespace)
         self._wanted = {stream: count for stream, count in wanted.items() if count > 1}
         self._told: set[tuple[str, bytes]] = set()
@@ -58,11 +60,24 @@ class Partitions:
 
     async def declare(self) -> None:
         """Let the streams have as many as is wanted, and see how many there are."""
+        await self.look()
         for stream, count in self._wanted.items():
+            if count <= len(self.logs(stream)):
+                continue
+            await self._prepare(stream, count)
             before = await scripts.call(self._links, scripts.DIVIDE((self._key,), stream, count))
             if before < count:
                 log.warning("stream divided", stream=stream, partitions=count, before=before)
         await self.look()
+
+    async def _prepare(self, stream: str, count: int) -> None:
+        """What is stored in a new log is kept for all groups of the stream, those that nobody works for now included:
+        a log is trimmed when the groups that it knows have settled what is in it."""
+        groups = await self._links.execute("HKEYS", stream_keys(self._namespace, stream).groups)
+        new = logs_of(stream, count)[len(self.logs(stream)) :]
+        await scripts.run_all(
+            self._links, [creation(self._namespace, each, group.decode()) for each in new for group in groups]
+        )
 
     async def look(self) -> None:
         """See how many there are. What is known never shrinks: logs that have been read are read on."""

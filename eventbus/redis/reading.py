@@ -13,6 +13,7 @@ from eventbus.contract.delivery import Delivery, Release, Settlement, Subscripti
 from eventbus.contract.priorities import LANES, shares
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts, settling
+from eventbus.redis.commands import creation
 from eventbus.redis.keys import entry_mark, group_keys, priority_of, stream_keys
 from eventbus.redis.link import Link
 from eventbus.redis.links import Links, Redirected, Reply, ReplyError
@@ -257,7 +258,6 @@ async def create_group(links: Links, namespace: str, subscription: Subscription,
     it comes back. Raises `error` if it is not about a group that is missing."""
     if not str(error).startswith(("NOGROUP", "ERR no such key")):
         raise error
-    keys = stream_keys(namespace, subscription.log)
-    made = await scripts.call(links, scripts.CREATE_GROUP((*keys.lanes, keys.groups, keys.counts), subscription.group))
+    made = await scripts.call(links, creation(namespace, subscription.log, subscription.group))
     if made:
         log.warning("group created", stream=subscription.log, group=subscription.group)

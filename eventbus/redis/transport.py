@@ -373,7 +373,7 @@ class RedisTransport:
             return None
         divided = self._divided.get(subscription)
         if divided is None:
-            divided = self._divided[subscription] = DividedReader(self._bells, self._namespace)
+            divided = self._divided[subscription] = DividedReader(self._bells, self._router, self._namespace)
         known = len(divided.readers)
         divided.cover(self._reader(subscription._replace(partition=number)) for number in range(known, count))
         return divided

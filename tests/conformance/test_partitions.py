@@ -208,6 +208,31 @@ async def test_a_stream_grows_while_it_is_used(make: Make) -> None:
     assert min(await lengths(new)) > 0
 
 
+async def test_a_group_that_nobody_works_for_misses_nothing_of_a_new_log(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventbus.redis.tidying.KEEP_AT_LEAST", 0)
+    old, new = make(), make(COUNT)
+    shipping = consumer(group="shipping")
+    await old.connect()
+    await old.append(said(0))
+    for subscription in (ANN, shipping):
+        await settle(old, await receive(old, subscription), Ack())
+    await new.connect()
+    await new.append(said(*range(1, 101)))
+    await everything(new, ANN, 100)
+    for _ in range(COUNT):
+        await new.tidy(STREAM, Retention(settled=0, settled_count=0))
+    assert sorted(await everything(old, shipping, 100)) == list(range(1, 101))
+
+
+async def test_a_group_is_in_all_logs_before_it_reads_one(divided: RedisTransport) -> None:
+    await divided.append(said(*range(100)))
+    assert len(await divided.read(ANN, 1, 1)) == 1
+    states = await read_logs(divided._router, divided._namespace, logs_of(STREAM, COUNT))
+    assert [[group.name for group in state.groups] for state in states] == [[ANN.group]] * COUNT
+
+
 async def test_it_never_shrinks(make: Make, divided: RedisTransport) -> None:
     await divided.append(said(*range(100)))
     other = make(2)

@@ -146,3 +146,33 @@ async def test_an_abort_is_asked_for_and_audited(any_redis_url: str) -> None:
     async with EventBus(any_redis_url) as bus:
         assert list(aborts(await bus.transport.controls())) == [("billing", event_id)]
     assert eventbus("abort", "x", **here).returncode == 2
+
+
+async def test_partitions_are_told_as_one_stream_and_letters_by_their_log(any_redis_url: str) -> None:
+    transport = RedisTransport(any_redis_url, partitions={"order": 4})
+    await transport.connect()
+    items = [Outgoing(envelope(n, subject=f"order-{n}")) for n in range(40)]
+    await transport.append(items)
+    taken = await receive(transport, consumer(), 20)
+    await settle(transport, taken, Dead(FAILED, 1))
+    await transport.close()
+    run = eventbus("status", EVENTBUS_REDIS_URL=any_redis_url)
+    assert_fits(run)
+    assert "order (4 partitions)" in run.stdout
+    [stream] = json.loads(eventbus("status", "--json", EVENTBUS_REDIS_URL=any_redis_url).stdout)["streams"]
+    assert (stream["name"], stream["length"], stream["dead"], stream["partitions"]) == ("order", 40, 20, 4)
+    assert (stream["groups"][0]["lag"], stream["groups"][0]["pending"]) == (20, 0)
+    dead = taken[0].fields[b"id"].decode()
+    explained = eventbus("explain", dead, EVENTBUS_REDIS_URL=any_redis_url)
+    log = taken[0].subscription.log
+    assert f"in stream {log}" in explained.stdout, "the log that it is in"
+    assert f"{log}/" in explained.stdout, "and the letter's whole name"
+    replayed = eventbus("dead", "replay", "--all", EVENTBUS_REDIS_URL=any_redis_url)
+    assert (replayed.returncode, "20" in replayed.stdout) == (0, True), replayed.stderr
+    audit = eventbus("audit", EVENTBUS_REDIS_URL=any_redis_url)
+    assert audit.returncode == 0, audit.stdout
+    assert "order.3" in audit.stdout
+    forgotten = eventbus("groups", "forget", "billing", "--yes", EVENTBUS_REDIS_URL=any_redis_url)
+    assert forgotten.returncode == 0, forgotten.stderr
+    told = json.loads(eventbus("status", "--json", EVENTBUS_REDIS_URL=any_redis_url).stdout)
+    assert told["streams"][0]["groups"] == []

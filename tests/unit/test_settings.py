@@ -161,3 +161,29 @@ def test_whoever_needs_it_is_told_what_it_is(name: str, monkeypatch: pytest.Monk
             need()
     with pytest.raises(AttributeError):
         _ = settings.no_such_field  # type: ignore[attr-defined]
+
+
+def test_partitions_are_numbers_by_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().partitions == {}
+    monkeypatch.setenv("EVENTBUS_PARTITIONS", "lead=16, task = 4,")
+    assert Settings().partitions == {"lead": 16, "task": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lead", "'lead' is not of the form stream=number, such as lead=16"),
+        ("lead=many", "'lead=many' is not of the form"),
+        ("lead=-1", "'lead=-1' is not of the form"),
+        ("lead=0", "must be at least 1"),
+        ("lead=99999999999999", "must be a whole number, 1 to 1,024"),
+        ("lead.created=4", "'lead.created' is no stream"),
+        ("=4", "'' is no stream"),
+    ],
+)
+def test_partitions_that_cannot_be_are_told(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTBUS_PARTITIONS", text)
+    with pytest.raises(ConfigurationError) as told:
+        Settings()
+    assert "partitions" in str(told.value)
+    assert said in str(told.value)
