@@ -24,7 +24,6 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from eventbus.contract.partitions import division_faults
 from eventbus.errors import ConfigurationError, hide_password
 
 POOL_SIZE = 10
@@ -109,7 +108,7 @@ def _counts(text: str) -> dict[str, int]:
         stream, _, count = part.partition("=")
         if not count.strip().isdecimal():
             raise ValueError(f"{part!r:.120} is not of the form stream=number, such as lead=16")
-        counts[stream.strip()] = int(count[:9])
+        counts[stream.strip()] = int(count.strip()[:9])
     return counts
 
 
@@ -153,7 +152,7 @@ class Settings(Environment):
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     metrics_host: str = "127.0.0.1"
     min_replicas: int = Field(default=0, ge=0, le=100)  # that are waited for behind each publish
-    partitions: Annotated[dict[str, int], NoDecode] = {}  # lead=16,task=4: how many these streams have at least
+    partitions: Annotated[dict[str, int], NoDecode] = {}  # lead=16,task=4: how many at least; the bus judges them
     history_days: float | None = Field(default=365.0, ge=0, le=1_000_000)  # the empty text, and 0: nothing is kept
 
     @field_validator(*EMPTY_IS_NONE, mode="before")
@@ -164,10 +163,7 @@ class Settings(Environment):
     @field_validator("partitions", mode="before")
     @classmethod
     def _read_partitions(cls, given: object) -> object:
-        counts = _counts(given) if isinstance(given, str) else given
-        if faults := division_faults(counts):
-            raise ValueError("; ".join(faults))
-        return counts
+        return _counts(given) if isinstance(given, str) else given
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventbus import EventBus
 from eventbus.errors import ConfigurationError
 from eventbus.settings import DatabaseSettings, Environment, Settings
 from gateway.settings import GatewaySettings
@@ -175,8 +176,8 @@ def test_partitions_are_numbers_by_stream(monkeypatch: pytest.MonkeyPatch) -> No
         ("lead", "'lead' is not of the form stream=number, such as lead=16"),
         ("lead=many", "'lead=many' is not of the form"),
         ("lead=-1", "'lead=-1' is not of the form"),
-        ("lead=0", "must be at least 1"),
-        ("lead=99999999999999", "must be a whole number, 1 to 1,024"),
+        ("lead=0", "partitions['lead']=0 must be at least 1"),
+        ("lead=99999999999999", "partitions['lead']=999999999 must be a whole number, 1 to 1,024"),
         ("lead.created=4", "'lead.created' is no stream"),
         ("=4", "'' is no stream"),
     ],
@@ -184,6 +185,6 @@ def test_partitions_are_numbers_by_stream(monkeypatch: pytest.MonkeyPatch) -> No
 def test_partitions_that_cannot_be_are_told(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTBUS_PARTITIONS", text)
     with pytest.raises(ConfigurationError) as told:
-        Settings()
+        EventBus("memory://", partitions=Settings().partitions)
     assert "partitions" in str(told.value)
     assert said in str(told.value)
