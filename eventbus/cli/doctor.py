@@ -12,8 +12,8 @@ from eventbus.cli.columns import hanging
 from eventbus.cli.screen import AWAY, FAILED
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.process.loop import run
-from eventbus.redis import dated_ahead, health
-from eventbus.redis.inspection import read_streams
+from eventbus.redis import dated_ahead, health, partitions
+from eventbus.redis.inspection import find_logs, read_streams
 from eventbus.redis.links import Links
 from eventbus.settings import Settings
 
@@ -53,7 +53,8 @@ async def _examine_streams(links: Links, watch: float) -> list[Finding]:
     now, pauses = await read_streams(links, connections.NAMESPACE), await connections.paused(links)
     streams = [(stream.name, [group.name for group in stream.groups]) for stream in now]
     dated = await dated_ahead.examine(links, connections.NAMESPACE, streams)
-    return [*checks.examine(before, now, pauses), *dated]
+    divided = await partitions.examine(links, connections.NAMESPACE, await find_logs(links, connections.NAMESPACE))
+    return [*checks.examine(before, now, pauses), *divided, *dated]
 
 
 def _screen(findings: Sequence[Finding]) -> str:

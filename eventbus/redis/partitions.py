@@ -11,10 +11,11 @@ from contextlib import suppress
 
 from eventbus.contract.codec import pairs
 from eventbus.contract.dedupe import Once
+from eventbus.contract.inspection import Finding, Severity
 from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.partitions import MOST, WHOLE, Division, log_of, logs_of
 from eventbus.errors import EventBusError
-from eventbus.event import Envelope
+from eventbus.event import Envelope, stream_of
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.commands import creation
@@ -107,6 +108,20 @@ async def logs_of_streams(links: Links, namespace: str, streams: Collection[str]
     partitions = Partitions(links, namespace, {})
     await partitions.look()
     return partitions.all_logs(streams)
+
+
+async def examine(links: Links, namespace: str, logs: Collection[str]) -> list[Finding]:
+    """`logs`: those that there are. One beyond the number that Redis keeps was read before, and is not any more."""
+    read = set(await logs_of_streams(links, namespace, {stream_of(each) for each in logs}))
+    lost = [each for each in logs if each not in read and each.partition(".")[2].isdecimal()]
+    if not lost:
+        return [Finding("partitions", Severity.OK, "every log is read")]
+    counts: dict[str, int] = {}
+    for each in lost:
+        counts[stream_of(each)] = max(counts.get(stream_of(each), 0), int(each.partition(".")[2]) + 1)
+    wanted = ",".join(f"{stream}={count}" for stream, count in sorted(counts.items()))
+    told = f"nobody reads {', '.join(sorted(lost))}: {partitions_key(namespace)} says that there are fewer"
+    return [Finding("partitions", Severity.ERROR, told, f"start a worker with EVENTBUS_PARTITIONS={wanted}")]
 
 
 def _read(told: Reply) -> Division | None:

@@ -39,6 +39,7 @@ PROGRAMS = {  # run as they are, until they have printed this
     "call_back": "do not forget t-1",
     "write_report": "completed at 100 %",
     "take_row": "committed: 3 events",
+    "ship": "order 7 is on its way",
 }
 # No programs by themselves: each has a test below that drives it.
 PARTS = {

@@ -177,3 +177,22 @@ async def test_what_is_dated_ahead_of_the_clock_is_named(any_redis_url: str) -> 
     ]
     assert "the last firing of close, 24.0 h ahead" in told[0]
     assert f"eb:{{order}}:stream:p3 has the id {ahead}-0, 24.0 h ahead" in told[1]
+
+
+async def test_a_log_that_nobody_reads_is_named(any_redis_url: str) -> None:
+    transport = RedisTransport(any_redis_url, partitions={"order": 4})
+    await transport.connect()
+    await transport.append(outgoing(*range(50)))  # without a key: they are spread
+    await transport.close()
+    async with reached(any_redis_url) as link:
+        told = json.loads(eventbus("doctor", "--json", "--watch", "0", EVENTBUS_REDIS_URL=any_redis_url).stdout)
+        assert [each["severity"] for each in told["findings"] if each["check"] == "partitions"] == ["ok"]
+        await link.execute("DEL", "eb:partitions")
+        run = eventbus("doctor", "--json", "--watch", "0", EVENTBUS_REDIS_URL=any_redis_url)
+    [found] = [each for each in json.loads(run.stdout)["findings"] if each["check"] == "partitions"]
+    assert (run.returncode, found["severity"]) == (1, "error")
+    assert "nobody reads order." in found["message"]
+    count = int(found["remedy"].partition("EVENTBUS_PARTITIONS=order=")[2])
+    async with EventBus(any_redis_url, partitions={"order": count}) as bus:
+        assert await bus.transport.find_streams() == ["order"]
+    assert eventbus("doctor", "--watch", "0", EVENTBUS_REDIS_URL=any_redis_url).returncode == 0
