@@ -2,6 +2,7 @@
 
 redis_url      the session's Redis, emptied        any_redis_url  the same once for each server of the matrix
 database_url   a database of its own               databases      to make more of them
+direct_url     the same, past any pooler
 own_redis      servers to kill, pause, restart     own_postgres
 """
 
@@ -108,11 +109,17 @@ def prepare_database() -> Prepare | None:
 
 
 @pytest.fixture
-def database_url(databases: Databases, prepare_database: Prepare | None) -> Iterator[str]:
-    """A database that this test has to itself."""
+def direct_url(databases: Databases, prepare_database: Prepare | None) -> Iterator[str]:
+    """A database that this test has to itself, for what looks into it: past a pooler, where there is one."""
     url = databases.lend(prepare_database)
     yield url
     databases.take_back(url)
+
+
+@pytest.fixture
+def database_url(direct_url: str) -> str:
+    """The same, for what is tested."""
+    return servers.pooled(direct_url)
 
 
 @pytest.fixture

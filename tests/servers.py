@@ -19,6 +19,7 @@ from tests.waiting import PATIENCE
 
 REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
 DATABASE_URL = "EVENTBUS_TEST_DATABASE_URL"
+POOLED_URL = "EVENTBUS_TEST_POOLED_URL"
 CONFIGURED = "configured"
 
 # Tests kill processes, never the machine: nothing has to reach the disk. But synchronous_commit stays on,
@@ -94,6 +95,13 @@ def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
     else:
         with EmbeddedPostgres(directory, options=POSTGRES_OPTIONS) as server:
             yield server.url
+
+
+def pooled(url: str) -> str:
+    """The same database as what is tested reaches it: through a pooler, if the environment names one."""
+    if POOLED_URL not in os.environ:
+        return url
+    return urlsplit(os.environ[POOLED_URL])._replace(path=urlsplit(url).path).geturl()
 
 
 def _database_of_this_process(url: str) -> str:
