@@ -6,7 +6,7 @@ acknowledge, and all of that is gone when it comes back as a replica. With `min-
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from eventbus.contract.inspection import Finding, Severity
 from eventbus.errors import EventBusError
@@ -134,11 +134,18 @@ async def needed_replicas(links: Links) -> int | None:
     return None if isinstance(found, EventBusError) or not found else int(found[1])
 
 
-async def warn_unguarded(links: Links, server: str) -> None:
-    """One line if a failover can lose what was acknowledged."""
-    if await needed_replicas(links) == 0:
+async def warn_unguarded(nodes: Sequence[Links], server: str, *, watched: bool) -> None:
+    """One line if a failover can lose what was acknowledged. `watched`: by sentinels, so that there may be one even
+    where no replica is connected right now."""
+    if any(await asyncio.gather(*(_unguarded(node, watched) for node in nodes))):
         log.warning(
             "a failover can lose what was acknowledged: the primary takes writes that no replica has",
             server=server,
             remedy=REMEDY,
         )
+
+
+async def _unguarded(node: Links, watched: bool) -> bool:
+    [info] = await node.pipeline([("INFO", "replication")])
+    replicated = not isinstance(info, EventBusError) and b"\nslave0:" in info
+    return (watched or replicated) and await needed_replicas(node) == 0

@@ -92,8 +92,8 @@ class RedisTransport:
     async def connect(self) -> None:
         nodes = await self._router.nodes()
         await asyncio.gather(*(_check(node) for node in nodes))
-        if isinstance(self._router.where, Sentinels):
-            await warn_unguarded(nodes[0], self._router.where.name)
+        where = self._router.where
+        await warn_unguarded(nodes, where.name, watched=isinstance(where, Sentinels))
         watch = partial(self._router.watch, self._follow)
         self._watching = asyncio.create_task(supervise("servers", watch, endless=False), name="servers")
 
