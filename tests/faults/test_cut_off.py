@@ -11,10 +11,12 @@ from structlog.testing import capture_logs
 from eventbus import EventBus, Unavailable
 from eventbus.embedded import EmbeddedRedis
 from eventbus.redis.link import Link
-from tests.faults.noting import noting, publishing, stored
+from tests.buses import divided_cluster
+from tests.cluster import ClusterOfServers
+from tests.faults.noting import KEYS, noting, publishing, stored
 from tests.sentinels import HOUSE, Service, divided_service
 from tests.servers import redis_binaries
-from tests.waiting import until
+from tests.waiting import eventually, until
 from tests.working import working
 
 LEAVING = 1.5  # seconds behind the news of another primary
@@ -83,3 +85,34 @@ async def there(server: EmbeddedRedis) -> set[int]:
         return set(await stored(link))
     finally:
         await link.close()
+
+
+@each_server
+async def test_in_a_cluster_its_slots_are_sought_where_most_say(name: str, tmp_path: Path) -> None:
+    """It holds all others for dead, and itself for the owner of its slots."""
+    handled: set[int] = set()
+    async with divided_cluster(tmp_path, redis_binaries()[name]) as buses:
+        cluster = buses.cluster
+        async with EventBus(cluster.seeds) as bus, working(bus, noting(handled)), publishing(bus) as publisher:
+            await until(lambda: len(handled) > 20)
+            old = await cluster.owner(KEYS.stream)
+            new = await cluster.replica(old)
+            buses.cut_off(old)
+            await eventually(lambda: has_slots(cluster, new))
+            named = time.monotonic()
+            await until(lambda: len(publisher.since(named + LEAVING)) > 50)
+            wanted = publisher.since(named + LEAVING)
+            await until(lambda: wanted <= handled)
+            assert wanted <= await there(new)
+            buses.heal()
+            await eventually(cluster.ready)
+            healed = time.monotonic()
+            await until(lambda: len(publisher.since(healed)) > 50)
+            wanted |= publisher.since(healed)
+            await until(lambda: wanted <= handled)
+            assert wanted <= await there(new)
+
+
+async def has_slots(cluster: ClusterOfServers, node: EmbeddedRedis) -> bool:
+    """As it says itself."""
+    return bool((await cluster.nodes(node))[node.port].ranges)
