@@ -4,8 +4,8 @@
     python -m tests.behind pgbouncer-session|pgbouncer-transaction python -m pytest tests/gateway -n 4
 
 `EVENTBUS_TEST_REDIS_URL` names that Redis; what is of a single server (the marker one_server) is left out. Each test
-empties it, and some stop all its clients: run one process. `EVENTBUS_TEST_POOLED_URL` names the pooler, through which
-goes what is tested; what makes databases, and looks into them, goes past it.
+empties it, and some stop all its clients: run one process. `EVENTBUS_TEST_POOL_MODE` is that of a pooler before each
+PostgreSQL, through which goes what is tested; what makes databases, and looks into them, goes past it.
 """
 
 import asyncio
@@ -19,12 +19,11 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
+from eventbus.embedded import EmbeddedRedis
 from eventbus.embedded.ports import LOOPBACK, free_port, is_free
 from tests.cluster import cluster_of
-from tests.pgbouncer import pgbouncer
 from tests.sentinels import sentinel_service
-from tests.servers import DATABASE_URL, POOLED_URL, POSTGRES_OPTIONS, REDIS_URL, redis_binaries
+from tests.servers import POOL_MODE, REDIS_URL, redis_binaries
 
 Environment = Mapping[str, str]
 
@@ -76,15 +75,9 @@ def haproxy(folder: Path) -> Iterator[Environment]:
 
 
 @contextmanager
-def postgres_pooled(mode: str, folder: Path) -> Iterator[Environment]:
-    """PostgreSQL behind PgBouncer, which has the 20 sessions for each database that it is packed with. In session mode
-    each connection needs one of its own, and some tests have several processes."""
-    sizes = {"session": "90", "transaction": "20"}
-    with (
-        EmbeddedPostgres(folder / "postgres", options={**POSTGRES_OPTIONS, "max_connections": "400"}) as server,
-        pgbouncer(folder, server.url, pool_mode=mode, default_pool_size=sizes[mode], max_client_conn="1000") as running,
-    ):
-        yield {DATABASE_URL: server.url, POOLED_URL: running.url}
+def pgbouncer(mode: str, folder: Path) -> Iterator[Environment]:
+    """PgBouncer before PostgreSQL."""
+    yield {POOL_MODE: mode}
 
 
 KINDS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {
@@ -92,8 +85,8 @@ KINDS: dict[str, Callable[[Path], AbstractContextManager[Environment]]] = {
     "cluster-redis": partial(cluster, "redis"),
     "sentinel": sentinel,
     "haproxy": haproxy,
-    "pgbouncer-session": partial(postgres_pooled, "session"),
-    "pgbouncer-transaction": partial(postgres_pooled, "transaction"),
+    "pgbouncer-session": partial(pgbouncer, "session"),
+    "pgbouncer-transaction": partial(pgbouncer, "transaction"),
 }
 
 

@@ -19,12 +19,16 @@ from tests.waiting import PATIENCE
 
 REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
 DATABASE_URL = "EVENTBUS_TEST_DATABASE_URL"
-POOLED_URL = "EVENTBUS_TEST_POOLED_URL"
+POOL_MODE = "EVENTBUS_TEST_POOL_MODE"
 CONFIGURED = "configured"
 
 # Tests kill processes, never the machine: nothing has to reach the disk. But synchronous_commit stays on,
 # since without it a commit is in the server's memory when it answers, and lost with a SIGKILL.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
+
+
+Reached = Callable[[str], str]
+"""The URL of a database -> that by which what is tested reaches it."""
 
 
 class OwnRedis(Protocol):
@@ -95,13 +99,6 @@ def postgres_server(config: pytest.Config, directory: Path) -> Iterator[str]:
     else:
         with EmbeddedPostgres(directory, options=POSTGRES_OPTIONS) as server:
             yield server.url
-
-
-def pooled(url: str) -> str:
-    """The same database as what is tested reaches it: through a pooler, if the environment names one."""
-    if POOLED_URL not in os.environ:
-        return url
-    return urlsplit(os.environ[POOLED_URL])._replace(path=urlsplit(url).path).geturl()
 
 
 def _database_of_this_process(url: str) -> str:
