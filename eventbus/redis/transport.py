@@ -93,7 +93,7 @@ class RedisTransport:
         nodes = await self._router.nodes()
         await asyncio.gather(*(_check(node) for node in nodes))
         where = self._router.where
-        await warn_unguarded(nodes, where.name, watched=isinstance(where, Sentinels))
+        await warn_unguarded(nodes[0], where.name, watched=isinstance(where, Sentinels))
         watch = partial(self._router.watch, self._follow)
         self._watching = asyncio.create_task(supervise("servers", watch, endless=False), name="servers")
 
