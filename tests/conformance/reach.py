@@ -13,7 +13,6 @@ from eventbus.redis.links import Argument, Links, Reply
 from eventbus.redis.router import Router
 from tests.waiting import eventually
 
-
 _EVERYWHERE = {"KEYS", "CONFIG", "CLIENT", "FLUSHDB", "FLUSHALL", "INFO", "SCRIPT"}
 
 
