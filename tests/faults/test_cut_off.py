@@ -68,7 +68,7 @@ async def test_at_an_address_that_stays_it_is_left_when_it_refuses_to_be_alone(n
 async def acknowledged_later(publisher: Publisher) -> set[int]:
     """Than LEAVING from now, if the machine let us run for so long."""
     watch = Stopwatch()
-    while watch.seconds < LEAVING and watch.passed < 4 * LEAVING:
+    while watch.seconds < LEAVING and watch.passed < 2 * LEAVING:
         await asyncio.sleep(0.05)
     left = time.monotonic()
     await until(lambda: len(publisher.since(left)) > 50)
