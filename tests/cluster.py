@@ -152,7 +152,7 @@ class ClusterOfServers:
             epoch = ("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             assert await self.ask(server, added, epoch) == [b"OK", b"OK"]
         for server in servers[1:]:
-            buses = server.options["cluster-port"]
+            buses = server.options.get("cluster-announce-bus-port", server.options["cluster-port"])
             await self.ask(servers[0], ("CLUSTER", "MEET", LOOPBACK, server.port, buses))
 
         async def know_each_other(server: EmbeddedRedis) -> bool:
@@ -179,16 +179,18 @@ def cluster_of(
     binary: Path | None = None,
     primaries: int = 3,
     replicas: int = 3,
+    *,
     options: dict[str, str] | None = None,
+    each: Sequence[dict[str, str]] = (),
 ) -> Iterator[ClusterOfServers]:
-    """`options` of all nodes."""
+    """`options` of all nodes, and those of each."""
     servers = []
     with ExitStack() as running:
         for number in range(primaries + replicas):
             home = folder / f"node-{number}"
             home.mkdir(mode=0o700)
             DataDirectory(home).remember("password", PASSWORD)
-            own = {"cluster-port": str(free_port())}
+            own = each[number] if each else {"cluster-port": str(free_port())}
             server = EmbeddedRedis(home, binary=binary, options={**QUICK, **(options or {}), **own})
             servers.append(running.enter_context(server))
         yield ClusterOfServers(servers, primaries)

@@ -2,6 +2,7 @@
 
 redis_url      the session's Redis, emptied        any_redis_url  the same once for each server of the matrix
 database_url   a database of its own               databases      to make more of them
+direct_url     the same, past any pooler           reached        how another database is reached
 own_redis      servers to kill, pause, restart     own_postgres
 """
 
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -19,6 +21,7 @@ from hypothesis import settings
 from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
 from tests.databases import Databases, Prepare
+from tests.pgbouncer import PgBouncer, pgbouncer
 
 # The same examples each time, so that a change is to blame for what fails; HYPOTHESIS_PROFILE=soak looks for many more.
 settings.register_profile("quick", deadline=None, derandomize=True)
@@ -108,11 +111,37 @@ def prepare_database() -> Prepare | None:
 
 
 @pytest.fixture
-def database_url(databases: Databases, prepare_database: Prepare | None) -> Iterator[str]:
-    """A database that this test has to itself."""
+def direct_url(databases: Databases, prepare_database: Prepare | None) -> Iterator[str]:
+    """A database that this test has to itself, for what looks into it: past a pooler, where there is one."""
     url = databases.lend(prepare_database)
     yield url
     databases.take_back(url)
+
+
+@pytest.fixture
+def database_url(direct_url: str, reached: servers.Reached) -> str:
+    """The same, for what is tested."""
+    return reached(direct_url)
+
+
+@pytest.fixture(scope="session")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Reached]:
+    """Through PgBouncer, if the environment names a mode; one before each server."""
+    mode, poolers = os.environ.get(servers.POOL_MODE), dict[str, PgBouncer]()
+    with ExitStack() as running:
+
+        def url(direct: str) -> str:
+            if mode is None:
+                return direct
+            server = urlsplit(direct).netloc
+            if server not in poolers:
+                folder = tmp_path_factory.mktemp("pgbouncer")
+                sessions = {"session": "90", "transaction": "20"}[mode]  # each connection needs one, or as it is packed
+                pooler = pgbouncer(folder, direct, pool_mode=mode, default_pool_size=sessions)
+                poolers[server] = running.enter_context(pooler)
+            return urlsplit(poolers[server].url)._replace(path=urlsplit(direct).path).geturl()
+
+        yield url
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ class Proxy:
         self._ends: set[asyncio.StreamWriter] = set()
         self._swallowed: set[asyncio.StreamWriter] = set()
         self._held: set[asyncio.StreamWriter] = set()
+        self._shut_out: set[str] = set()
         self._let_go = asyncio.Event()
         self._losing: asyncio.Event | None = None
         self._wanted: bytes | None = None
@@ -68,6 +69,17 @@ class Proxy:
         while self._held & self._ends:
             await asyncio.sleep(0.01)
 
+    def shut_out(self, host: str) -> None:
+        """Nothing passes to or from clients at this address, on connections of now and later, and nobody is told."""
+        self._shut_out.add(host)
+
+    def let_in(self) -> None:
+        """Who was shut out has to connect anew, and gets through."""
+        for end in self._ends:
+            if _peer(end) in self._shut_out:
+                end.transport.abort()
+        self._shut_out.clear()
+
     def lose_next_reply(self) -> asyncio.Event:
         """Throw away the next bytes that the server sends, and their connection with them; set when that was done."""
         self._losing = asyncio.Event()
@@ -111,13 +123,23 @@ class Proxy:
             writer.transport.abort()
             return
         self._ends |= {writer, back}
-        for pump in (self._pump(reader, back, writer, replies=False), self._pump(there, writer, back, replies=True)):
+        client = _peer(writer)
+        for pump in (
+            self._pump(reader, back, writer, client, replies=False),
+            self._pump(there, writer, back, client, replies=True),
+        ):
             pipe = asyncio.create_task(pump)
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, origin: asyncio.StreamWriter, *, replies: bool
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        origin: asyncio.StreamWriter,
+        client: str,
+        *,
+        replies: bool,
     ) -> None:
         silent = time.monotonic()
         with suppress(OSError):
@@ -136,7 +158,7 @@ class Proxy:
                     break
                 if self.latency:
                     await asyncio.sleep(self.latency)
-                if sink not in self._swallowed:
+                if sink not in self._swallowed and client not in self._shut_out:
                     await self._pass_on(passing, sink)
             if replies and self.linger:
                 await asyncio.sleep(self.linger)
@@ -152,3 +174,9 @@ class Proxy:
             await sink.drain()
             if self.slice_size:
                 await asyncio.sleep(0)
+
+
+def _peer(end: asyncio.StreamWriter) -> str:
+    """The address at the other end."""
+    peer: tuple[str, int] | None = end.get_extra_info("peername")
+    return peer[0] if peer else ""

@@ -19,11 +19,16 @@ from tests.waiting import PATIENCE
 
 REDIS_URL = "EVENTBUS_TEST_REDIS_URL"
 DATABASE_URL = "EVENTBUS_TEST_DATABASE_URL"
+POOL_MODE = "EVENTBUS_TEST_POOL_MODE"
 CONFIGURED = "configured"
 
 # Tests kill processes, never the machine: nothing has to reach the disk. But synchronous_commit stays on,
 # since without it a commit is in the server's memory when it answers, and lost with a SIGKILL.
 POSTGRES_OPTIONS = {"fsync": "off", "full_page_writes": "off"}
+
+
+Reached = Callable[[str], str]
+"""The URL of a database -> that by which what is tested reaches it."""
 
 
 class OwnRedis(Protocol):

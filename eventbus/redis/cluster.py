@@ -142,11 +142,13 @@ class Cluster:
         self._take(views)
 
     def _some(self) -> list[Place]:
-        """Those that are connected anyway, and others only where these are too few to be believed."""
-        known = list({node.place for node in self.map.nodes if not node.failing})
+        """Those that are connected anyway, and others only where these are too few to be believed: last of all those
+        that are held for dead, since it may be that who says so is the one that was cut off."""
+        failing = {node.place: node.failing for node in self.map.nodes}
+        known = list(failing)
         random.shuffle(known)
         connected = [place for place in known if place in self._links and self._links[place].connected]
-        others = [place for place in known if place not in connected]
+        others = sorted((place for place in known if place not in connected), key=failing.__getitem__)
         return (connected + others[: max(0, ENOUGH - len(connected))])[:ASKED]
 
     def _take(self, views: Sequence[View]) -> None:

@@ -122,7 +122,7 @@ class ClusterMap:
             claims |= self._claims
         else:
             self._confirmed = now
-        self.nodes = max(views, key=lambda view: max((node.epoch for node in view), default=0))
+        self.nodes = max(views, key=_worth)
         if claims == self._claims and not self._corrected:
             return
         owners: list[Place | None] = [None] * SLOTS
@@ -131,6 +131,13 @@ class ClusterMap:
         changed = owners != self._owners
         self._claims, self._owners, self._corrected, self._places = claims, owners, False, None
         self.changes += changed
+
+
+def _worth(view: View) -> tuple[bool, int]:
+    """Which view to take. Who holds most primaries for dead is cut off from them, whatever it knows beside."""
+    primaries = [node for node in view if node.ranges and not node.of]
+    alone = 2 * sum(node.failing for node in primaries) > len(primaries)
+    return not alone, max((node.epoch for node in view), default=0)
 
 
 def _shown(place: Place) -> str:

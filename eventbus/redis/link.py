@@ -39,6 +39,7 @@ _NOT_READY = (
     *("LOADING", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "MISCONF", "NOREPLICAS", *_DEMOTED),
     "ERR max number of clients",
 )
+_ALONE = b"min_slaves_good_slaves:0\r"  # in INFO, where a primary takes no write without a replica, and has none
 
 Told = Callable[[Reply], None]
 
@@ -57,6 +58,7 @@ class _Wire(asyncio.Protocol):
         self.waiting: deque[asyncio.Future[Reply]] = deque()
         self.out: list[bytes] = []
         self.watched = False
+        self.looking = False  # for its replicas
         self.quiet_since = 0.0  # loop time of the last reply, or of a later command that found none waiting
         self.ending = "the server closed the connection"
         self.transport: asyncio.Transport | None = None
@@ -165,6 +167,7 @@ class Link:
         self._moves = 0  # of where it is, when the present connection began
         self._known_as: tuple[Argument, ...] = ()  # of the last connection: see _greet
         self._told: set[Argument] = set()
+        self._alone = False  # it was left because it was: see _look_around
         self._tell_away = away
         self._listener = told
         self.listens = False
@@ -316,9 +319,28 @@ class Link:
             return Full(f"{self._server} is full: {text}")
         if text.startswith("NOSCRIPT"):
             return UnknownScript(text)
+        if text.startswith("NOREPLICAS"):
+            self._look_around(text)
         if text.startswith(("MOVED ", "ASK ")):
             return Redirected(text, "" if self.address is None else self.address.place.host)
         return Unavailable(self._server, text) if text.startswith(_NOT_READY) else reason
+
+    def _look_around(self, refusal: str) -> None:
+        """A primary without any of the replicas that it needs may be cut off from all, and another elected: it is left
+        for whoever answers now at its address, or is named. One that has some of them is waited for."""
+        wire = self._wire
+        if wire is None or wire.transport is None or wire.looking:
+            return
+
+        def judge(told: asyncio.Future[Reply]) -> None:
+            wire.looking = False
+            if not told.cancelled() and told.exception() is None and _ALONE in cast(bytes, told.result()):
+                self._alone = True
+                self._note_away(refusal)
+                wire.give_up(refusal)
+
+        wire.looking = True
+        self._send(wire, _pack(("INFO", "replication"))).add_done_callback(judge)
 
     # Connecting -------------------------------------------------------------------------------------------------------
 
@@ -408,6 +430,9 @@ class Link:
             self.clustered = b"cluster_enabled:1" in told
             if self._primary and b"role:slave" in told and not self.clustered:  # there it says who is not
                 raise Unavailable(self._server, "it is a replica, and refuses writes")
+            if self._alone and _ALONE in told:
+                raise Unavailable(self._server, "NOREPLICAS: it has no replica, and refuses writes without one")
+            self._alone = False
             self.server_id = told.partition(b"master_replid:")[2][:40].decode(errors="replace")
             self.listens = await _agreed(listening)
         finally:

@@ -21,6 +21,11 @@ REMEDY = (
     "on the primary and each replica: redis-cli CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2; "
     "the same in their configuration files"
 )
+# With one replica for each primary, that setting would stop a primary whose replica is lost.
+REMEDY_IN_CLUSTER = (
+    "EVENTBUS_MIN_REPLICAS=1, or publish(event, replicas=1), waits for a replica and tells; where each primary has two "
+    "replicas, min-replicas-to-write 1 as well"
+)
 
 WAIT = 1.0  # seconds for which replicas are waited for
 LAG = 5  # seconds since a replica has acknowledged anything, above which it counts as behind
@@ -119,7 +124,8 @@ def examine(info: Mapping[str, str], needed: int | None) -> Iterator[Finding]:
         yield Finding("replicas", Severity.WARNING, told, "what it lacks is lost in a failover to it: see its log")
     if needed == 0:
         told = "the primary takes writes that no replica has: a failover can lose what was acknowledged"
-        yield Finding("failover", Severity.WARNING, told, REMEDY)
+        remedy = REMEDY_IN_CLUSTER if info.get("cluster_enabled") == "1" else REMEDY
+        yield Finding("failover", Severity.WARNING, told, remedy)
     elif needed is None:
         yield Finding("failover", Severity.OK, "min-replicas-to-write is unknown: CONFIG is not allowed")
     else:
@@ -134,9 +140,14 @@ async def needed_replicas(links: Links) -> int | None:
     return None if isinstance(found, EventBusError) or not found else int(found[1])
 
 
-async def warn_unguarded(links: Links, server: str) -> None:
-    """One line if a failover can lose what was acknowledged."""
-    if await needed_replicas(links) == 0:
+async def warn_unguarded(primary: Link, server: str, *, watched: bool) -> None:
+    """One line if a failover can lose what was acknowledged. `watched`: by sentinels, so that there may be one even
+    where no replica is connected right now. In a cluster, a primary that is cut off from the others stops by itself."""
+    if primary.clustered:
+        return
+    [info] = await primary.pipeline([("INFO", "replication")])
+    replicated = not isinstance(info, EventBusError) and b"\nslave0:" in info
+    if (watched or replicated) and await needed_replicas(primary) == 0:
         log.warning(
             "a failover can lose what was acknowledged: the primary takes writes that no replica has",
             server=server,

@@ -38,6 +38,7 @@ class Router:
         self._make = partial(Link, timeout=timeout, name=name, affinity=affinity or Affinity(), primary=primary)
         self._home = self._make(self.where)
         self._cluster = self._clustered() if isinstance(self.where, Seeds) else None
+        self._became = asyncio.Event()  # a cluster, since there is something to watch
 
     def _clustered(self) -> Cluster:
         return Cluster(self.where.name, self.where.seeds, lambda address, away: self._make(address, away=away))
@@ -161,6 +162,7 @@ class Router:
                 return None
         if self._cluster is None:  # nor has anybody else found out meanwhile
             self._cluster = self._clustered()
+            self._became.set()
         if not self._cluster.map.places:
             await self._cluster.learn()
         return self._cluster
@@ -168,8 +170,14 @@ class Router:
     # Life -------------------------------------------------------------------------------------------------------------
 
     async def watch(self, moved: Callable[[], None]) -> None:
-        """Call `moved` whenever something is where it was not before; returns if that cannot be."""
-        await (self.where if self._cluster is None else self._cluster).watch(moved)
+        """For ever: call `moved` whenever something is where it was not before. At an address that stays, a node of a
+        cluster may be found one day."""
+        if self._cluster is None:
+            await self.where.watch(moved)
+            await self._became.wait()
+            moved()
+        if self._cluster is not None:
+            await self._cluster.watch(moved)
 
     def follow(self) -> None:
         """See Link.follow. The links to nodes of a cluster end with the nodes' part in it."""

@@ -102,8 +102,8 @@ class RedisTransport:
     async def connect(self) -> None:
         nodes = await self._router.nodes()
         await asyncio.gather(*(_check(node) for node in nodes))
-        if isinstance(self._router.where, Sentinels):
-            await warn_unguarded(nodes[0], self._router.where.name)
+        where = self._router.where
+        await warn_unguarded(nodes[0], where.name, watched=isinstance(where, Sentinels))
         await self._partitions.declare()
         watch = partial(self._router.watch, self._follow)
         self._watching = [

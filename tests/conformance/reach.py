@@ -13,12 +13,14 @@ from eventbus.redis.links import Argument, Links, Reply
 from eventbus.redis.router import Router
 from tests.waiting import eventually
 
+_EVERYWHERE = {"KEYS", "CONFIG", "CLIENT", "FLUSHDB", "FLUSHALL", "INFO", "SCRIPT"}
+
 
 class Everywhere(Router):
     """Does to all servers what a command does to a server: on a cluster as on one."""
 
     async def execute(self, *command: Argument) -> Reply:
-        if command[0] not in {"KEYS", "CONFIG", "CLIENT", "FLUSHDB", "FLUSHALL", "INFO"}:
+        if command[0] not in _EVERYWHERE:
             return await super().execute(*command)
         replies = [await node.execute(*command) for node in await self.nodes()]
         return reduce(add, replies) if command[0] in {"KEYS", "INFO"} else replies[0]

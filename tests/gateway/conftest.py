@@ -135,8 +135,8 @@ class Tables:
 
 
 @pytest.fixture
-async def tables(database_url: str) -> AsyncIterator[Tables]:
-    connection = await asyncpg.connect(database_url)
+async def tables(direct_url: str) -> AsyncIterator[Tables]:
+    connection = await asyncpg.connect(direct_url)
     try:
         yield Tables(connection)
     finally:

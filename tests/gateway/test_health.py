@@ -14,7 +14,7 @@ from gateway.readiness import CHECKS, Check
 from handlers.lead.events import EnrichLead
 from tests.gateway.client import Client, Gateway, running
 from tests.gateway.conftest import migrate
-from tests.servers import OwnPostgres, OwnRedis
+from tests.servers import OwnPostgres, OwnRedis, Reached
 from tests.waiting import PATIENCE, eventually
 
 ENRICH = EnrichLead(lead_id="7", organization_id="acme")
@@ -75,14 +75,14 @@ async def shows(gateway: Gateway, status: int, word: str, checks: dict[str, str]
 
 
 async def test_with_redis_away_it_is_fit_while_the_spool_takes_what_is_sent(
-    own_redis: OwnRedis, own_postgres: OwnPostgres, tmp_path: Path
+    own_redis: OwnRedis, own_postgres: OwnPostgres, reached: Reached, tmp_path: Path
 ) -> None:
     redis, postgres = await asyncio.gather(asyncio.to_thread(own_redis), asyncio.to_thread(own_postgres))
     await migrate(postgres.url)
     spool = tmp_path / "spools" / "spool.jsonl"
     spool.parent.mkdir()
     async with (
-        EventBus(redis.url, database=postgres.url, spool=spool, spool_bytes=20_000) as bus,
+        EventBus(redis.url, database=reached(postgres.url), spool=spool, spool_bytes=20_000) as bus,
         running(bus) as gateway,
     ):
         await asyncio.to_thread(redis.kill)

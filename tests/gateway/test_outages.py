@@ -9,7 +9,7 @@ from eventbus import EventBus
 from handlers import GROUPS
 from tests.gateway.client import running
 from tests.gateway.conftest import migrate
-from tests.servers import OwnPostgres, OwnRedis
+from tests.servers import OwnPostgres, OwnRedis, Reached
 from tests.stopwatch import Stopwatch
 from tests.waiting import eventually
 from tests.working import working
@@ -37,10 +37,12 @@ async def test_redis_away_delays_events_and_nothing_else(own_redis: OwnRedis, da
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
-async def test_postgres_away_is_a_problem_within_seconds(own_postgres: OwnPostgres, redis_url: str, fault: str) -> None:
+async def test_postgres_away_is_a_problem_within_seconds(
+    own_postgres: OwnPostgres, reached: Reached, redis_url: str, fault: str
+) -> None:
     postgres = await asyncio.to_thread(own_postgres)
     await migrate(postgres.url)
-    async with EventBus(redis_url, database=postgres.url) as bus, running(bus) as gateway:
+    async with EventBus(redis_url, database=reached(postgres.url)) as bus, running(bus) as gateway:
         ann = gateway.caller("ann", "acme")
         assert (await ann.post("/api/leads", {"name": "Lea"})).status == 201
         await asyncio.to_thread(getattr(postgres, fault))
@@ -100,11 +102,11 @@ async def _length(bus: EventBus) -> bool:
 
 
 async def test_messages_to_an_agent_that_is_known_are_taken_while_postgres_is_away(
-    own_postgres: OwnPostgres, redis_url: str
+    own_postgres: OwnPostgres, reached: Reached, redis_url: str
 ) -> None:
     postgres = await asyncio.to_thread(own_postgres)
     await migrate(postgres.url)
-    async with EventBus(redis_url, database=postgres.url) as bus, running(bus) as gateway:
+    async with EventBus(redis_url, database=reached(postgres.url)) as bus, running(bus) as gateway:
         ann = gateway.caller("ann", "acme")
         agents = [(await ann.post("/api/agents", {"name": name})).body["id"] for name in ("Known", "Other")]
         bodies = [{"agentId": agent, "message": "Rain?", "channel": "web"} for agent in agents]

@@ -20,11 +20,14 @@ from eventbus.redis import cluster as module_of_clusters
 from eventbus.redis.address import Place
 from eventbus.redis.cluster_map import SLOTS
 from eventbus.redis.keys import group_keys, stream_keys
+from eventbus.redis.link import Link
 from eventbus.redis.links import Command
 from eventbus.redis.router import Router
 from tests.cluster import PASSWORD, ClusterOfServers, cluster_of
 from tests.integration.commands import eventbus_here as eventbus
+from tests.proxy import Proxy
 from tests.samples import consumer, numbers, outgoing, receive
+from tests.servers import OwnRedis
 from tests.waiting import eventually, until
 from tests.working import working
 
@@ -348,6 +351,42 @@ async def test_whoever_is_heard_from_anyway_is_asked_who_has_what(cluster: Clust
         assert await made() == [count + 1 for count in before], "else than by `made` itself"
     finally:
         await router.close()
+
+
+async def test_an_address_that_leads_to_a_cluster_one_day_is_watched_from_then_on(
+    cluster: ClusterOfServers, own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody runs into what changes: it is looked for."""
+    monkeypatch.setattr(module_of_clusters, "CHECK_EVERY", 0.1)
+    single, told = await asyncio.to_thread(own_redis), list[int]()
+    link = Link(single.url, timeout=5, name="test")
+    await link.execute("CONFIG", "SET", "requirepass", PASSWORD)
+    await link.close()
+    key = stream_keys("eb", "apple").stream
+    source, nodes = await cluster.owner(key), await cluster.nodes()
+    target = next(cluster.at(port) for port, node in nodes.items() if not node.of and port != source.port)
+    async with Proxy(f"redis://:{PASSWORD}@{LOOPBACK}:{single.port}/0") as proxy:
+        router = Router(proxy.url, timeout=5, name="test")
+        watching = asyncio.create_task(router.watch(lambda: told.append(1)))
+        try:
+            assert [node.clustered for node in await router.nodes()] == [False]
+            proxy.lead_to(cluster.url)
+            proxy.cut()
+            await eventually(lambda: three(router))
+            await until(lambda: told)
+            await cluster.move(key, target, at_once=False)
+            await until(lambda: router._cluster and router._cluster.place_of(key) == Place(LOOPBACK, target.port))
+            await until(lambda: len(told) > 1)
+        finally:
+            watching.cancel()
+            await router.close()
+            await cluster.move(key, source, at_once=False)
+
+
+async def three(router: Router) -> bool:
+    with suppress(Unavailable):
+        return len(await router.nodes()) == 3
+    return False
 
 
 async def test_while_a_node_is_silent_the_others_are_asked_more_often(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from eventbus import ConfigurationError, Event, EventBus, Status
+from eventbus import ConfigurationError, Event, EventBus, Status, Unavailable
 from eventbus.embedded import EmbeddedRedis
 from eventbus.errors import WrongValue
 from eventbus.redis import replication
 from eventbus.redis.link import Link
 from tests.sentinels import pair_of_servers
-from tests.servers import redis_binaries
+from tests.servers import OwnRedis, redis_binaries
 from tests.waiting import PATIENCE, eventually
 
 
@@ -104,3 +104,52 @@ async def test_a_primary_that_took_over_meanwhile_is_not_counted(
         assert await bus.transport.replicated(1, ["replicas"]) == 1
         bus.transport._router.at(None).server_id = "another"  # type: ignore[attr-defined]
         assert await bus.transport.replicated(1, ["replicas"]) == 0
+
+
+async def test_a_primary_that_lacks_one_of_several_replicas_is_waited_for(servers: list[EmbeddedRedis]) -> None:
+    """Whoever has some is not cut off: reads go on, and there is nobody else to go to."""
+    primary, replica = servers
+    await eventually(lambda: in_step(replica))
+    link = Link(primary.url, timeout=5, name="test")
+    async with EventBus(primary.url) as bus:
+        await link.execute("CONFIG", "SET", "min-replicas-to-write", 2)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="NOREPLICAS"):
+                await bus.publish(Noted(number=1))
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await link.execute("SET", "key", "value")
+        assert await link.execute("GET", "key") is None
+        assert link.epoch == 1, "the connection is the one that it was"
+        await link.execute("CONFIG", "SET", "min-replicas-to-write", 1)
+        await eventually(lambda: accepted(bus))
+    await link.close()
+
+
+async def test_who_comes_to_a_primary_without_replicas_learns_what_is_wrong_with_it(own_redis: OwnRedis) -> None:
+    """It is left by who was refused, until it has one; others get in, for all that needs no write."""
+    server = await asyncio.to_thread(own_redis, options={"min-replicas-to-write": "1"})
+    link = Link(server.url, timeout=5, name="test")
+    with pytest.raises(Unavailable, match="NOREPLICAS"):
+        await link.execute("SET", "key", "value")
+    await eventually(lambda: refused(link))
+    newcomer = Link(server.url, timeout=5, name="test")
+    assert await newcomer.execute("GET", "key") is None
+    await newcomer.execute("CONFIG", "SET", "min-replicas-to-write", 0)
+    assert await link.execute("SET", "key", "value") == b"OK"
+    await asyncio.gather(link.close(), newcomer.close())
+
+
+async def refused(link: Link) -> bool:
+    try:
+        await link.execute("GET", "key")
+    except Unavailable as error:
+        return "it has no replica" in str(error)
+    return False
+
+
+async def accepted(bus: EventBus) -> bool:
+    try:
+        await bus.publish(Noted(number=1))
+    except Unavailable:
+        return False
+    return True

@@ -48,6 +48,14 @@ def test_what_was_cut_off_is_not_believed_for_a_while() -> None:
     assert owners(known) == (A, B), "a cluster that was made anew counts from one again"
 
 
+def test_who_holds_most_for_dead_is_not_believed_about_the_others() -> None:
+    """As long as none has been elected, all numbers are the same."""
+    cut_off = (node(A, 1, (0, 0)), node(B, 2, (1, 1), failing=True), node(C, 3, (2, SLOTS - 1), failing=True))
+    most = (node(A, 1, (0, 0), failing=True), node(B, 2, (1, 1)), node(C, 3, (2, SLOTS - 1)))
+    for views in ((cut_off, most), (most, cut_off)):
+        assert {each.place for each in taken(*views).nodes if each.failing} == {A}
+
+
 def test_what_a_node_says_of_a_slot_holds_until_the_next_look() -> None:
     known = taken(BEFORE)
     known.correct(0, C)
