@@ -9,9 +9,9 @@ from itertools import pairwise
 
 from eventbus import Context, Event, EventBus, Group, Unavailable
 from eventbus.contract.codec import pairs
+from eventbus.contract.partitions import logs_of
 from eventbus.redis.keys import StreamKeys, stream_keys
 from eventbus.redis.links import Links
-from eventbus.redis.partitions import logs_of_streams
 
 PACE = 0.01  # seconds between publishes
 KEYS_IN_ALL = 5
@@ -88,9 +88,9 @@ def in_order(told: list[int]) -> Group:
     return group
 
 
-async def stored(links: Links) -> Counter[int]:
+async def stored(links: Links, partitions: int = 1) -> Counter[int]:
     """How often each number is in the stream."""
-    logs = await logs_of_streams(links, "eb", ["failover"])
-    found = await links.pipeline([("XRANGE", stream_keys("eb", each).stream, "-", "+") for each in logs])
+    logs = [stream_keys("eb", each).stream for each in logs_of("failover", partitions)]
+    found = await links.pipeline([("XRANGE", each, "-", "+") for each in logs])
     entries = [entry for reply in found for entry in reply]
     return Counter(int(pairs(fields)[b"data"].partition(b":")[2][:-1]) for _, fields in entries)

@@ -83,7 +83,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
             await until(lambda: len(publisher.since(over)) > 50)
             wanted = set(publisher.acknowledged)
             await until(lambda: wanted <= handled and wanted <= set(told))
-        there = await found(cluster)
+        there = await found(cluster, partitions)
         assert wanted <= set(there)
         assert max(there.values()) == 1, "stored twice"
         for key in range(KEYS_IN_ALL):
@@ -93,10 +93,10 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
         assert len(made) == 2, "what is on another node was taken for lost"
 
 
-async def found(cluster: ClusterOfServers) -> dict[int, int]:
+async def found(cluster: ClusterOfServers, partitions: int = 1) -> dict[int, int]:
     router = Router(cluster.seeds, timeout=5, name="test")
     try:
-        return await stored(router)
+        return await stored(router, partitions)
     finally:
         await router.close()
 
