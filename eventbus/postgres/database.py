@@ -265,8 +265,11 @@ async def _roll_back(transaction: asyncpg.transaction.Transaction, error: BaseEx
 
 
 async def _release(pool: asyncpg.Pool, connection: PooledConnection) -> None:
-    """Give a connection back, or cut it if that fails. Nothing is raised: what has committed has committed."""
+    """Give a connection back, or cut it if that fails, or if whoever was cancelled has left a transaction in it: behind
+    a pooler, any statement is one. Nothing is raised: what has committed has committed."""
     try:
+        if not driver.is_closed(connection) and connection.is_in_transaction():
+            connection.terminate()  # asyncpg would log an error, and roll back in another round trip
         await pool.release(connection)
     except driver.ERRORS:
         if not driver.is_closed(connection):

@@ -216,3 +216,19 @@ async def test_a_schema_is_kept_to_in_each_transaction(
 async def test_a_parameter_that_it_does_not_take_is_named(bouncer: PgBouncer) -> None:
     with capture_logs(), pytest.raises(ConfigurationError, match=r"statement_cache_size.*STATEMENT_CACHE"):
         await Database(f"{bouncer.url}?statement_cache_size=0").connect()
+
+
+async def test_a_transaction_that_was_left_open_is_cut_without_an_error_in_the_log(bouncer: PgBouncer) -> None:
+    """As by who is cancelled while his COMMIT is on its way, and again while that is rolled back. Any statement has one
+    here."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    database = Database(bouncer.url, pool_size=1)
+    await database.connect()
+    async with database.connection() as connection:
+        await connection.execute("BEGIN")
+    async with database.connection() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT 1") == 1
+    await database.close()
+    assert told == []
