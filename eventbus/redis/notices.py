@@ -15,6 +15,7 @@ from eventbus.errors import EventBusError
 from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Where
+from eventbus.redis.polling import lost_connections
 
 RETRY_PAUSE = 1.0  # seconds
 LOOK = 1.0  # seconds between looks whether the primary has moved
@@ -43,9 +44,11 @@ async def listen(where: Where, channel: str, joined: Callable[[], None] | None =
                             if joined is not None:
                                 joined()
         except NoPermissionError as error:
+            _check_cancelled()
             refused = _note(channel, str(error), refused)
             await asyncio.sleep(RETRY_PAUSE)
         except (RedisError, OSError, EventBusError) as error:
+            _check_cancelled()
             exhausted(error)
             log.debug("listening again soon", channel=channel, reason=str(error))
             await asyncio.sleep(RETRY_PAUSE)
@@ -76,9 +79,10 @@ async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
     client = Redis.from_url((await where.find()).url, protocol=2, socket_timeout=SILENCE, retry=retry)
     pubsub = client.pubsub()
     try:
-        await pubsub.subscribe(channel)
-        _check_cancelled()
-        yield pubsub
+        with lost_connections():
+            await pubsub.subscribe(channel)
+            _check_cancelled()
+            yield pubsub
     finally:
         # That a connection which broke cannot be closed must not stand in the place of what is on its way through here:
         # a listener that is cancelled would go on listening.

@@ -1,8 +1,8 @@
 """Asking several servers the same, where the answers of most are enough."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
@@ -35,6 +35,17 @@ async def ask(questions: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T], lis
             task.cancel()
 
 
+@contextmanager
+def lost_connections() -> Iterator[None]:
+    """uvloop says with a RuntimeError that the other side has hung up meanwhile; here that is an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):
+            raise
+        raise ConnectionError(str(error)) from error
+
+
 @asynccontextmanager
 async def briefly(address: Address) -> AsyncIterator[Redis]:
     """A connection for a question. What is asked raises RedisError or OSError; nobody is told in the log."""
@@ -46,7 +57,8 @@ async def briefly(address: Address) -> AsyncIterator[Redis]:
         retry=Retry(NoBackoff(), 0),
     )
     try:
-        yield client
+        with lost_connections():
+            yield client
     finally:
         with suppress(RedisError, OSError):  # what was asked has been answered, or has its own error
             async with asyncio.timeout(ANSWER_TIMEOUT):
