@@ -9,22 +9,29 @@ due       something may be there to be reclaimed: a retry, what was scheduled, a
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from eventbus.contract.delivery import Delivery, Reclaimed
-from eventbus.errors import EventBusError
+from eventbus.errors import Unavailable
+from eventbus.process.safe_logging import get_logger
 from eventbus.redis.bells import Bell, Bells
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.links import Reply, ReplyError
+from eventbus.redis.links import Redirected, Reply, ReplyError
 from eventbus.redis.reading import Reader
+from eventbus.redis.reclaiming import LOOK_INTERVAL
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
 TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
 LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
+TOLD_AGAIN = 60.0  # seconds
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
-Reclaim = Callable[[Reader, int], Awaitable[Reclaimed]]
+Reclaim = Callable[[Reader, int], Coroutine[None, None, Reclaimed]]
+T = TypeVar("T")
+
+log = get_logger("eventbus.redis")
 
 
 class _Log:
@@ -45,7 +52,9 @@ class _Log:
         self._bell: Bell | None = None
         self._rings = 1  # how often something was said to have changed
         self._seen = 0  # up to which ring all has been read
+        self._armed_at = math.inf  # loop time, at which it began to be watched again
         self._wake = wake
+        self._told = ("", 0.0)  # what was last said to be wrong with it, and the loop time
 
     def stirs(self, now: float) -> bool:
         return (self._seen != self._rings or self.reader.unsure) and now >= self.away_until
@@ -64,12 +73,12 @@ class _Log:
         """At most `share` events. Raises what the reader raises."""
         self._find_bell(bells)
         assert self._bell is not None, "found just now"
-        rings, full = self._rings, self.expected > share
+        rings, full, now = self._rings, self.expected > share, asyncio.get_running_loop().time()
         # Sent before the look, so that what comes in between is told. Where there will be more it is too early.
         watch = None if full else self._bell.watch(self.watched, self._ring)
         found = await self.reader.look(share)
         if _holds(watch) and self.reader.dry:
-            self._seen = rings
+            self._seen, self._armed_at = rings, now
         self.expected = max(1, len(found)) if self.reader.dry else 4 * share
         return found
 
@@ -86,13 +95,16 @@ class _Log:
 
     async def reclaim(self, reclaim: Reclaim, share: int) -> Reclaimed:
         """What is due in it. Notes when to ask again: at once if something changed meanwhile. If all was read before,
-        and nothing is in hand, at rest or scheduled, nothing can come due without a ring."""
+        and nothing is in hand, at rest or scheduled, nothing can come due without a ring. What was scheduled before it
+        was watched is not known until then: the groups of a process share their looks at a schedule."""
         loop = asyncio.get_running_loop()
-        watching, self.reclaim_at = self.watching, math.inf
+        watching = self.watching and loop.time() >= self._armed_at + LOOK_INTERVAL
+        self.due, self.reclaim_at = None, math.inf
         pause = INTERVAL
         try:
             found = await reclaim(self.reader, share)
-            self.due = None if found.next_due is None else loop.time() + found.next_due
+            if found.next_due is not None:
+                self.due = loop.time() + found.next_due
             if found.deliveries or found.suspects:
                 pause = 0.0
             elif found.next_due is not None:
@@ -111,6 +123,19 @@ class _Log:
         except ReplyError:  # it is somewhere else, or its group is gone: a look knows what to do
             self._rings += 1
             return []
+
+    def note(self, error: BaseException) -> None:
+        """What it was asked has failed. The others go on, so that nobody else tells: when it begins, and then once a
+        minute. Links tell themselves who is away."""
+        if isinstance(error, (Unavailable, Redirected)):
+            return
+        now = asyncio.get_running_loop().time()
+        kind, (known, told_at) = str(error).partition(" ")[0], self._told  # servers begin with a word for the kind
+        if kind != known or now >= told_at + TOLD_AGAIN:
+            self._told = kind, now
+            told = "a log of a stream with partitions is left out: it is tried again every second"
+            where = self.reader.subscription
+            log.error(told, stream=where.log, group=where.group, reason=str(error), exc_info=error)
 
     def leave(self) -> None:
         """Nobody reads it here any more."""
@@ -153,7 +178,7 @@ class DividedReader:
     async def read(self, credit: int, wait: float) -> list[Delivery]:
         """At most `credit` events; waits for the first. Raises what a log's reader raises, if none could be read."""
         loop = asyncio.get_running_loop()
-        until, fruitless = loop.time() + wait, 0
+        until, fruitless, since = loop.time() + wait, 0, self._round
         self._interrupted = False
         while not self._interrupted:
             self._woken.clear()
@@ -162,9 +187,11 @@ class DividedReader:
             now = loop.time()
             if now >= until:
                 return await self._logs[0].touch()
-            stirring = any(log.stirs(now) for log in self._logs)
+            stirring = [log for log in self._logs if log.stirs(now)]
+            if any(log.looked <= since for log in stirring):  # it has not had its turn
+                continue
             pause = _PAUSES[min(fruitless, len(_PAUSES) - 1)] if stirring else INTERVAL
-            fruitless += 1
+            fruitless, since = fruitless + 1, self._round
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, until - now)):
                     await self._woken.wait()
@@ -173,18 +200,36 @@ class DividedReader:
     async def _look(self, credit: int, now: float) -> list[Delivery]:
         self._round += 1
         shares = self._share_out(credit, now)
-        looks = [log.look(self._bells, share) for log, share in shares]
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        failed = [each for each in found if isinstance(each, BaseException)]
-        for (log, _), each in zip(shares, found, strict=True):
-            log.away_until = now + INTERVAL if isinstance(each, BaseException) else 0.0
+        found = await self._answers({log: log.look(self._bells, share) for log, share in shares})
+        for log, _ in shares:
+            log.away_until = 0.0 if log in found else asyncio.get_running_loop().time() + INTERVAL
             log.turn_until = log.turn_until or now + TURN
             if now >= log.turn_until or log.reader.dry:
                 log.looked, log.turn_until = self._round, 0.0
-        for error in failed:
-            if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
-                raise error
-        return [delivery for each in found if not isinstance(each, BaseException) for delivery in each]
+        return [delivery for each in found.values() for delivery in each]
+
+    async def _answers(self, asked: Mapping[_Log, Coroutine[None, None, T]]) -> dict[_Log, T]:
+        """Of those that answered: whatever is wrong with others, what was handed out must reach its consumer. Raises if
+        no log of the stream has."""
+        try:
+            replies = await asyncio.gather(*asked.values(), return_exceptions=True)
+        except asyncio.CancelledError:  # what has been answered is dropped
+            for log in asked:
+                log.reader.cut = True
+            raise
+        answers: dict[_Log, T] = {}
+        failed: list[BaseException] = []
+        for log, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, BaseException):
+                failed.append(reply)
+            else:
+                answers[log] = reply
+        if len(failed) == len(self._logs):
+            raise failed[0]
+        for log, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, BaseException):
+                log.note(reply)
+        return answers
 
     def _share_out(self, credit: int, now: float) -> list[tuple[_Log, int]]:
         """Which logs are looked at, and for how many events each: those that have waited longest, as many as are needed
@@ -213,23 +258,24 @@ class DividedReader:
         now = asyncio.get_running_loop().time()
         if suspect:
             for log in self._logs:
-                if (found := await log.reclaim(reclaim, credit)).deliveries:
-                    return found
+                told = await self._answers({log: log.reclaim(reclaim, credit)})
+                if any(each.deliveries for each in told.values()):
+                    return self._summed(told.values())
             return self._summed([])
-        self._round += 1
-        due = [log for log in self._logs if now >= log.reclaim_at]
-        start = self._round % max(1, len(due))  # another log is first each time, if the credit is less than they are
-        due = due[start:] + due[:start]
-        shares = [len(range(place, credit, len(due))) for place in range(len(due))]
-        reclaims = [log.reclaim(reclaim, share) for log, share in zip(due, shares, strict=True)]
-        results = await asyncio.gather(*reclaims, return_exceptions=True)
-        failed = [each for each in results if isinstance(each, BaseException)]
-        for error in failed:
-            if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
-                raise error
-        return self._summed([each for each in results if not isinstance(each, BaseException)])
+        due = sorted((log for log in self._logs if now >= log.reclaim_at), key=lambda log: log.reclaim_at)
+        found = list[Reclaimed]()
+        while due:  # with little credit one after the other: whoever is asked for nothing may have something
+            some, due = due[: credit or len(due)], due[credit or len(due) :]
+            shares = [len(range(place, credit, len(some))) for place in range(len(some))]
+            asked = {log: log.reclaim(reclaim, share) for log, share in zip(some, shares, strict=True)}
+            answers = await self._answers(asked)
+            found += answers.values()
+            credit -= sum(len(each.deliveries) for each in answers.values())
+            if credit == 0 and any(each.deliveries for each in answers.values()):
+                break
+        return self._summed(found)
 
-    def _summed(self, found: Sequence[Reclaimed]) -> Reclaimed:
+    def _summed(self, found: Collection[Reclaimed]) -> Reclaimed:
         now = asyncio.get_running_loop().time()
         dues = [log.due for log in self._logs if log.due is not None]
         soonest = max(0.0, min(dues) - now) if dues else None
