@@ -500,6 +500,18 @@ async def test_a_read_that_is_cancelled_between_two_answers_gives_back_what_had_
     assert numbers(await reclaim(other, consumer("bob", lease=600), 1)) == [1]
 
 
+async def test_a_read_that_has_waited_since_before_the_stream_grew_can_be_interrupted(make: Make) -> None:
+    old, new = make(), make(COUNT)
+    await old.connect()
+    assert await old.read(ANN, 10, 0.01) == []
+    reading = asyncio.create_task(old.read(ANN, 10, 600))
+    await new.connect()
+    await old._partitions.look()
+    await old.reclaim(ANN, 10)
+    await eventually(lambda: interrupted(old, reading), timeout=30)
+    assert await reading == []
+
+
 async def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(
     divided: RedisTransport, raw: Everywhere
 ) -> None:
