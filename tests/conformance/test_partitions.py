@@ -500,6 +500,29 @@ async def test_a_read_that_is_cancelled_between_two_answers_gives_back_what_had_
     assert numbers(await reclaim(other, consumer("bob", lease=600), 1)) == [1]
 
 
+async def test_a_group_that_somebody_has_destroyed_misses_nothing(divided: RedisTransport, raw: Everywhere) -> None:
+    await divided.append(said(*range(40)))
+    await receive(divided, BOB, 40)
+
+    async def all_seen() -> bool:
+        assert await divided.read(ANN, 100, 0.05) == []
+        return all(log.watching for log in divided._divided[ANN]._logs)
+
+    await eventually(all_seen)
+    await divided.unsubscribe([BOB], give_back=False)
+    for log in logs_of(STREAM, COUNT):
+        for lane in stream_keys(divided._namespace, log).lanes:
+            await raw.execute("XGROUP", "DESTROY", lane, ANN.group)
+    found: list[Delivery] = []
+
+    async def handed_out() -> bool:
+        found.extend((await divided.reclaim(ANN, 100)).deliveries)
+        found.extend(await divided.read(ANN, 100, 0.05))
+        return len(found) == 40
+
+    await eventually(handed_out, timeout=30)
+
+
 async def test_a_read_that_has_waited_since_before_the_stream_grew_can_be_interrupted(make: Make) -> None:
     old, new = make(), make(COUNT)
     await old.connect()
