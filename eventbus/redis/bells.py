@@ -38,7 +38,10 @@ class Bell:
             return None
         for key in keys:
             self._rings.setdefault(key.encode(), set()).add(ring)
-        return self.link.begin(("EXISTS", *keys))
+        asked = self.link.begin(("EXISTS", *keys))
+        if asked is not None:
+            asked.add_done_callback(_heard)
+        return asked
 
     def forget(self, keys: Sequence[str], ring: Callable[[], None]) -> None:
         """It is not to be called for these any more."""
@@ -67,6 +70,12 @@ class Bell:
             self._refused = True
             told = "this login may not use CLIENT TRACKING: streams with partitions are looked at once a second"
             log.error(told, server=self.link.name)
+
+
+def _heard(asked: asyncio.Future[Reply]) -> None:
+    """The look that goes with it tells what is wrong: keep asyncio from reporting its exception."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 class Bells:
