@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from eventbus.contract.delivery import Delivery, Reclaimed
@@ -25,6 +26,8 @@ from eventbus.redis.reclaiming import LOOK_INTERVAL
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
 TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
 LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
+LATE = 0.5  # seconds without an answer of a log after which the others go on; longer where answers take long
+LONGEST = 5.0  # seconds; by then a link that says nothing is given up
 TOLD_AGAIN = 60.0  # seconds
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
@@ -143,6 +146,9 @@ class _Log:
             self._bell.forget(self.watched, self._ring)
 
 
+Late = dict[_Log, asyncio.Task[T]]  # those that are not waited for any more
+
+
 class DividedReader:
     """What RedisTransport.read and reclaim do for a stream with partitions. `read` is not to be called twice at a time,
     nor is `reclaim`."""
@@ -154,6 +160,9 @@ class DividedReader:
         self._woken = asyncio.Event()
         self._round = 0
         self._interrupted = False
+        self._patience = LATE
+        self._looks: Late[list[Delivery]] = {}
+        self._reclaims: Late[Reclaimed] = {}
 
     @property
     def readers(self) -> Sequence[Reader]:
@@ -172,6 +181,10 @@ class DividedReader:
         """Nothing is read any more."""
         for log in self._logs:
             log.leave()
+        for late in (self._looks, self._reclaims):
+            for log, task in late.items():
+                log.reader.cut = True
+                task.cancel()
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -186,8 +199,8 @@ class DividedReader:
                 return found
             now = loop.time()
             if now >= until:
-                return await self._logs[0].touch()
-            stirring = [log for log in self._logs if log.stirs(now)]
+                return await self._touch()
+            stirring = [log for log in self._answering(self._looks) if log.stirs(now)]
             if any(log.looked <= since for log in stirring):  # it has not had its turn
                 continue
             pause = _PAUSES[min(fruitless, len(_PAUSES) - 1)] if stirring else INTERVAL
@@ -200,7 +213,7 @@ class DividedReader:
     async def _look(self, credit: int, now: float) -> list[Delivery]:
         self._round += 1
         shares = self._share_out(credit, now)
-        found = await self._answers({log: log.look(self._bells, share) for log, share in shares})
+        found = await self._answers({log: log.look(self._bells, share) for log, share in shares}, self._looks)
         for log, _ in shares:
             log.away_until = 0.0 if log in found else asyncio.get_running_loop().time() + INTERVAL
             log.turn_until = log.turn_until or now + TURN
@@ -208,34 +221,74 @@ class DividedReader:
                 log.looked, log.turn_until = self._round, 0.0
         return [delivery for each in found.values() for delivery in each]
 
-    async def _answers(self, asked: Mapping[_Log, Coroutine[None, None, T]]) -> dict[_Log, T]:
+    async def _touch(self) -> list[Delivery]:
+        first = [log for log in self._answering(self._looks) if log is self._logs[0]]
+        found = await self._answers({log: log.touch() for log in first}, self._looks)
+        return [delivery for each in found.values() for delivery in each]
+
+    def _answering(self, late: Mapping[_Log, object]) -> list[_Log]:
+        """The logs of servers that nobody waits for."""
+        silent = {log.reader.link for log in late}
+        return [log for log in self._logs if log.reader.link not in silent] if silent else self._logs
+
+    # Waiting for answers ----------------------------------------------------------------------------------------------
+
+    async def _answers(self, asked: Mapping[_Log, Coroutine[None, None, T]], late: Late[T]) -> dict[_Log, T]:
         """Of those that answered: whatever is wrong with others, what was handed out must reach its consumer. Raises if
-        no log of the stream has."""
+        no log of the stream has. A server that says nothing is found out after seconds: its logs are left to `late`."""
+        tasks = {log: asyncio.create_task(asking) for log, asking in asked.items()}
         try:
-            replies = await asyncio.gather(*asked.values(), return_exceptions=True)
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=self._patience)
         except asyncio.CancelledError:  # what has been answered is dropped
-            for log in asked:
+            for log, task in tasks.items():
                 log.reader.cut = True
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
+        failed: dict[_Log, BaseException] = {}
         answers: dict[_Log, T] = {}
-        failed: list[BaseException] = []
-        for log, reply in zip(asked, replies, strict=True):
-            if isinstance(reply, BaseException):
-                failed.append(reply)
+        for log, task in tasks.items():
+            if not task.done():
+                late[log] = task
+                task.add_done_callback(partial(self._answered_late, log, late))
+            elif (error := task.exception()) is not None:
+                failed[log] = error
             else:
-                answers[log] = reply
+                answers[log] = task.result()
         if len(failed) == len(self._logs):
-            raise failed[0]
-        for log, reply in zip(asked, replies, strict=True):
-            if isinstance(reply, BaseException):
-                log.note(reply)
+            raise next(iter(failed.values()))
+        for log, error in failed.items():
+            log.note(error)
         return answers
+
+    def _answered_late(self, log: _Log, late: Late[T], task: asyncio.Task[T]) -> None:
+        """What it has handed out since is read again, with leases that begin anew. If that is late as well, the others
+        wait for longer from now on."""
+        del late[log]
+        self._woken.set()
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.away_until = asyncio.get_running_loop().time() + INTERVAL
+            log.note(error)
+            return
+        log.away_until = 0.0
+        answer = task.result()
+        dropped = answer.deliveries if isinstance(answer, Reclaimed) else answer
+        assert isinstance(dropped, list), "what looks and reclaims return"
+        for delivery in dropped:
+            log.reader.held.pop(delivery.entry_id, None)
+        if dropped:
+            log.reader.doubt()
+            self._patience = min(2 * self._patience, LONGEST)
 
     def _share_out(self, credit: int, now: float) -> list[tuple[_Log, int]]:
         """Which logs are looked at, and for how many events each: those that have waited longest, as many as are needed
         to find so many. A look costs about the same for one event as for thirty, and so does an acknowledgement of
         what is from one log: so one that has much keeps its turn for a while."""
-        waiting = sorted((log for log in self._logs if log.stirs(now)), key=lambda log: log.looked)
+        stirring = (log for log in self._answering(self._looks) if log.stirs(now))
+        waiting = sorted(stirring, key=lambda log: log.looked)
         chosen: list[_Log] = []
         expected = 0
         for log in waiting:
@@ -257,18 +310,19 @@ class DividedReader:
         """What is due in any log. With `suspect`, of one log alone: nothing else is to run beside that."""
         now = asyncio.get_running_loop().time()
         if suspect:
-            for log in self._logs:
-                told = await self._answers({log: log.reclaim(reclaim, credit)})
+            for log in self._answering(self._reclaims):
+                told = await self._answers({log: log.reclaim(reclaim, credit)}, self._reclaims)
                 if any(each.deliveries for each in told.values()):
                     return self._summed(told.values())
             return self._summed([])
-        due = sorted((log for log in self._logs if now >= log.reclaim_at), key=lambda log: log.reclaim_at)
+        asking = (log for log in self._answering(self._reclaims) if now >= log.reclaim_at)
+        due = sorted(asking, key=lambda log: log.reclaim_at)
         found = list[Reclaimed]()
         while due:  # with little credit one after the other: whoever is asked for nothing may have something
             some, due = due[: credit or len(due)], due[credit or len(due) :]
             shares = [len(range(place, credit, len(some))) for place in range(len(some))]
             asked = {log: log.reclaim(reclaim, share) for log, share in zip(some, shares, strict=True)}
-            answers = await self._answers(asked)
+            answers = await self._answers(asked, self._reclaims)
             found += answers.values()
             credit -= sum(len(each.deliveries) for each in answers.values())
             if credit == 0 and any(each.deliveries for each in answers.values()):

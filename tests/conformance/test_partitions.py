@@ -550,3 +550,43 @@ async def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(
     told = [line for line in lines if line["log_level"] == "error" and line.get("stream") == f"{STREAM}.3"]
     assert len(told) == 1
     assert "WRONGTYPE" in told[0]["reason"]
+
+
+async def test_a_log_that_says_nothing_keeps_no_other_waiting(
+    divided: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything lost that it says later."""
+    await calm(divided, ANN)
+    reader = divided._divided[ANN]
+    look, answering = reader.readers[7].look, asyncio.Event()
+
+    async def slow(share: int) -> list[Delivery]:
+        await answering.wait()
+        return await look(share)
+
+    monkeypatch.setattr(reader.readers[7], "look", slow)
+    await divided.append([in_log(1, 2), in_log(7, 7)])
+    for log in reader._logs:
+        log._ring()
+    assert numbers(await asyncio.wait_for(divided.read(ANN, 100, 60), 30)) == [1]
+    answering.set()
+    assert numbers(await divided.read(ANN, 100, 600)) == [7]
+
+
+async def test_a_log_that_says_nothing_is_not_waited_for_when_its_reader_goes(
+    divided: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await calm(divided, ANN)
+    reader = divided._divided[ANN]
+
+    async def silent(_: int) -> list[Delivery]:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(reader.readers[7], "look", silent)
+    reader._logs[7]._ring()
+    assert await divided.read(ANN, 100, 0.01) == []
+    [late] = reader._looks.values()
+    await divided.unsubscribe([ANN])
+    await asyncio.wait([late], timeout=30)
+    assert late.cancelled()
+    assert not reader._looks
