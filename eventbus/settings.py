@@ -24,7 +24,6 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from eventbus.contract.partitions import division_faults
 from eventbus.errors import ConfigurationError, hide_password
 
 POOL_SIZE = 10
@@ -164,10 +163,7 @@ class Settings(Environment):
     @field_validator("partitions", mode="before")
     @classmethod
     def _read_partitions(cls, given: object) -> object:
-        counts = _counts(given) if isinstance(given, str) else given
-        if faults := division_faults(counts):
-            raise ValueError("; ".join(faults))
-        return counts
+        return _counts(given) if isinstance(given, str) else given  # EventBus tells what is wrong with them
 
     @model_validator(mode="before")
     @classmethod
