@@ -218,6 +218,16 @@ async def test_it_never_shrinks(make: Make, divided: RedisTransport) -> None:
     assert sorted(await everything(other, ANN, 100)) == list(range(100))
 
 
+async def test_a_number_that_redis_has_lost_is_told_again(make: Make, divided: RedisTransport, raw: Everywhere) -> None:
+    """By whoever knows it: else those that start afterwards would read the first log alone."""
+    await raw.execute("DEL", f"{divided._namespace}:partitions")
+    await divided._partitions.look()
+    await divided.append(said(*range(100)))
+    other = make()
+    await other.connect()
+    assert sorted(await everything(other, ANN, 100)) == list(range(100))
+
+
 async def test_what_was_stored_before_it_grew_is_not_stored_again(make: Make) -> None:
     old, new = make(2), make(COUNT)
     await old.connect()
