@@ -163,7 +163,7 @@ class Settings(Environment):
     @field_validator("partitions", mode="before")
     @classmethod
     def _read_partitions(cls, given: object) -> object:
-        return _counts(given) if isinstance(given, str) else given
+        return _counts(given) if isinstance(given, str) else given  # EventBus tells what is wrong with them
 
     @model_validator(mode="before")
     @classmethod

@@ -38,7 +38,10 @@ class Bell:
             return None
         for key in keys:
             self._rings.setdefault(key.encode(), set()).add(ring)
-        return self.link.begin(("EXISTS", *keys))
+        asked = self.link.begin(("EXISTS", *keys))
+        if asked is not None:
+            asked.add_done_callback(_heard)
+        return asked
 
     def forget(self, keys: Sequence[str], ring: Callable[[], None]) -> None:
         """It is not to be called for these any more."""
@@ -50,15 +53,16 @@ class Bell:
 
     def _told(self, message: Reply) -> None:
         if message is None:
-            self._ring_all()
+            self.ring_all()
         elif message[0] == _INVALIDATE:
             if message[1] is None:  # all keys are gone
-                self._ring_all()
+                self.ring_all()
             for key in message[1] or ():
                 for ring in self._rings.get(key, ()):
                     ring()
 
-    def _ring_all(self) -> None:
+    def ring_all(self) -> None:
+        """Whoever waits is to look."""
         for ring in {ring for rings in self._rings.values() for ring in rings}:
             ring()
 
@@ -67,6 +71,12 @@ class Bell:
             self._refused = True
             told = "this login may not use CLIENT TRACKING: streams with partitions are looked at once a second"
             log.error(told, server=self.link.name)
+
+
+def _heard(asked: asyncio.Future[Reply]) -> None:
+    """The look that goes with it tells what is wrong: keep asyncio from reporting its exception."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 class Bells:
@@ -99,6 +109,7 @@ class Bells:
         """See Link.follow."""
         for bell in self._of.values():
             bell.link.follow()
+            bell.ring_all()  # what was watched may be at another server
 
     async def close(self) -> None:
         await asyncio.gather(*(bell.link.close() for bell in self._of.values()), *self._closing)

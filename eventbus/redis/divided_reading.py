@@ -9,27 +9,34 @@ due       something may be there to be reclaimed: a retry, what was scheduled, a
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from eventbus.contract.delivery import Delivery, Reclaimed
-from eventbus.errors import EventBusError
+from eventbus.errors import Unavailable
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
 from eventbus.redis.bells import Bell, Bells
 from eventbus.redis.commands import creation
 from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.links import Links, Reply, ReplyError
+from eventbus.redis.links import Links, Redirected, Reply, ReplyError
 from eventbus.redis.reading import Reader
+from eventbus.redis.reclaiming import LOOK_INTERVAL
 
 INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
 TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
 LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
+LATE = 0.5  # seconds without an answer of a log after which the others go on; longer where answers take long
+LONGEST = 5.0  # seconds; by then a link that says nothing is given up
+TOLD_AGAIN = 60.0  # seconds
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
-logger = get_logger("eventbus.redis")
+Reclaim = Callable[[Reader, int], Coroutine[None, None, Reclaimed]]
+T = TypeVar("T")
 
-Reclaim = Callable[[Reader, int], Awaitable[Reclaimed]]
+log = get_logger("eventbus.redis")
 
 
 class _Log:
@@ -50,10 +57,13 @@ class _Log:
         self._bell: Bell | None = None
         self._rings = 1  # how often something was said to have changed
         self._seen = 0  # up to which ring all has been read
+        self._armed_at = math.inf  # loop time, at which it began to be watched again
         self._wake = wake
+        self._told = ("", 0.0)  # what was last said to be wrong with it, and the loop time
 
     def stirs(self, now: float) -> bool:
-        return (self._seen != self._rings or self.reader.unsure) and now >= self.away_until
+        changed = self._seen != self._rings or self.reader.unsure or now >= self._armed_at + LONG
+        return changed and now >= self.away_until
 
     @property
     def watching(self) -> bool:
@@ -69,12 +79,12 @@ class _Log:
         """At most `share` events. Raises what the reader raises."""
         self._find_bell(bells)
         assert self._bell is not None, "found just now"
-        rings, full = self._rings, self.expected > share
+        rings, full, now = self._rings, self.expected > share, asyncio.get_running_loop().time()
         # Sent before the look, so that what comes in between is told. Where there will be more it is too early.
         watch = None if full else self._bell.watch(self.watched, self._ring)
         found = await self.reader.look(share)
         if _holds(watch) and self.reader.dry:
-            self._seen = rings
+            self._seen, self._armed_at = rings, now
         self.expected = max(1, len(found)) if self.reader.dry else 4 * share
         return found
 
@@ -91,13 +101,16 @@ class _Log:
 
     async def reclaim(self, reclaim: Reclaim, share: int) -> Reclaimed:
         """What is due in it. Notes when to ask again: at once if something changed meanwhile. If all was read before,
-        and nothing is in hand, at rest or scheduled, nothing can come due without a ring."""
+        and nothing is in hand, at rest or scheduled, nothing can come due without a ring. What was scheduled before it
+        was watched is not known until then: the groups of a process share their looks at a schedule."""
         loop = asyncio.get_running_loop()
-        watching, self.reclaim_at = self.watching, math.inf
+        watching = self.watching and loop.time() >= self._armed_at + LOOK_INTERVAL
+        self.due, self.reclaim_at = None, math.inf
         pause = INTERVAL
         try:
             found = await reclaim(self.reader, share)
-            self.due = None if found.next_due is None else loop.time() + found.next_due
+            if found.next_due is not None:
+                self.due = loop.time() + found.next_due
             if found.deliveries or found.suspects:
                 pause = 0.0
             elif found.next_due is not None:
@@ -117,10 +130,26 @@ class _Log:
             self._rings += 1
             return []
 
+    def note(self, error: BaseException) -> None:
+        """What it was asked has failed. The others go on, so that nobody else tells: when it begins, and then once a
+        minute. Links tell themselves who is away."""
+        if isinstance(error, (Unavailable, Redirected)):
+            return
+        now = asyncio.get_running_loop().time()
+        kind, (known, told_at) = str(error).partition(" ")[0], self._told  # servers begin with a word for the kind
+        if kind != known or now >= told_at + TOLD_AGAIN:
+            self._told = kind, now
+            told = "a log of a stream with partitions is left out: it is tried again every second"
+            where = self.reader.subscription
+            log.error(told, stream=where.log, group=where.group, reason=str(error), exc_info=error)
+
     def leave(self) -> None:
         """Nobody reads it here any more."""
         if self._bell is not None:
             self._bell.forget(self.watched, self._ring)
+
+
+Late = dict[_Log, asyncio.Task[T]]  # those that are not waited for any more
 
 
 class DividedReader:
@@ -136,6 +165,9 @@ class DividedReader:
         self._woken = asyncio.Event()
         self._round = 0
         self._interrupted = False
+        self._patience = LATE
+        self._looks: Late[list[Delivery]] = {}
+        self._reclaims: Late[Reclaimed] = {}
 
     @property
     def readers(self) -> Sequence[Reader]:
@@ -154,6 +186,10 @@ class DividedReader:
         """Nothing is read any more."""
         for log in self._logs:
             log.leave()
+        for late in (self._looks, self._reclaims):
+            for log, task in late.items():
+                log.reader.cut = True
+                task.cancel()
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -161,7 +197,7 @@ class DividedReader:
         """At most `credit` events; waits for the first. Raises what a log's reader raises, if none could be read."""
         await self._begin()
         loop = asyncio.get_running_loop()
-        until, fruitless = loop.time() + wait, 0
+        until, fruitless, since = loop.time() + wait, 0, self._round
         self._interrupted = False
         while not self._interrupted:
             self._woken.clear()
@@ -169,10 +205,12 @@ class DividedReader:
                 return found
             now = loop.time()
             if now >= until:
-                return await self._logs[0].touch()
-            stirring = any(log.stirs(now) for log in self._logs)
+                return await self._touch()
+            stirring = [log for log in self._answering(self._looks) if log.stirs(now)]
+            if any(log.looked <= since for log in stirring):  # it has not had its turn
+                continue
             pause = _PAUSES[min(fruitless, len(_PAUSES) - 1)] if stirring else INTERVAL
-            fruitless += 1
+            fruitless, since = fruitless + 1, self._round
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(pause, until - now)):
                     await self._woken.wait()
@@ -184,33 +222,92 @@ class DividedReader:
         new = [log.reader.subscription for log in self._logs[self._begun :]]
         if new:
             commands = [creation(self._namespace, each.log, each.group) for each in new]
-            made = await scripts.run_all(self._links, commands)
-            if any(made):
-                count = sum(lanes > 0 for lanes in made)
-                logger.warning("group created", stream=new[0].stream, group=new[0].group, partitions=count)
-            self._begun += len(new)
+            made = [
+                reply for reply in await scripts.each(self._links, commands) if isinstance(reply, int) and reply > 0
+            ]
+            if made:
+                log.warning("group created", stream=new[0].stream, group=new[0].group, partitions=len(made))
+            self._begun += len(new)  # where it was refused, or a node is away, the log's own look makes it
 
     async def _look(self, credit: int, now: float) -> list[Delivery]:
         self._round += 1
         shares = self._share_out(credit, now)
-        looks = [log.look(self._bells, share) for log, share in shares]
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        failed = [each for each in found if isinstance(each, BaseException)]
-        for (log, _), each in zip(shares, found, strict=True):
-            log.away_until = now + INTERVAL if isinstance(each, BaseException) else 0.0
+        found = await self._answers({log: log.look(self._bells, share) for log, share in shares}, self._looks)
+        for log, _ in shares:
+            log.away_until = 0.0 if log in found else asyncio.get_running_loop().time() + INTERVAL
             log.turn_until = log.turn_until or now + TURN
             if now >= log.turn_until or log.reader.dry:
                 log.looked, log.turn_until = self._round, 0.0
-        for error in failed:
-            if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
-                raise error
-        return [delivery for each in found if not isinstance(each, BaseException) for delivery in each]
+        return [delivery for each in found.values() for delivery in each]
+
+    async def _touch(self) -> list[Delivery]:
+        first = [log for log in self._answering(self._looks) if log is self._logs[0]]
+        found = await self._answers({log: log.touch() for log in first}, self._looks)
+        return [delivery for each in found.values() for delivery in each]
+
+    def _answering(self, late: Mapping[_Log, object]) -> list[_Log]:
+        """The logs of servers that nobody waits for."""
+        silent = {log.reader.link for log in late}
+        return [log for log in self._logs if log.reader.link not in silent] if silent else self._logs
+
+    # Waiting for answers ----------------------------------------------------------------------------------------------
+
+    async def _answers(self, asked: Mapping[_Log, Coroutine[None, None, T]], late: Late[T]) -> dict[_Log, T]:
+        """Of those that answered: whatever is wrong with others, what was handed out must reach its consumer. Raises if
+        no log of the stream has. A server that says nothing is found out after seconds: its logs are left to `late`."""
+        tasks = {log: asyncio.create_task(asking) for log, asking in asked.items()}
+        try:
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=self._patience)
+        except asyncio.CancelledError:  # what has been answered is dropped
+            for log, task in tasks.items():
+                log.reader.cut = True
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            raise
+        failed: dict[_Log, BaseException] = {}
+        answers: dict[_Log, T] = {}
+        for log, task in tasks.items():
+            if not task.done():
+                late[log] = task
+                task.add_done_callback(partial(self._answered_late, log, late))
+            elif (error := task.exception()) is not None:
+                failed[log] = error
+            else:
+                answers[log] = task.result()
+        if len(failed) == len(self._logs):
+            raise next(iter(failed.values()))
+        for log, error in failed.items():
+            log.note(error)
+        return answers
+
+    def _answered_late(self, log: _Log, late: Late[T], task: asyncio.Task[T]) -> None:
+        """What it has handed out since is read again, with leases that begin anew. If that is late as well, the others
+        wait for longer from now on."""
+        del late[log]
+        self._woken.set()
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.away_until = asyncio.get_running_loop().time() + INTERVAL
+            log.note(error)
+            return
+        log.away_until = 0.0
+        answer = task.result()
+        dropped = answer.deliveries if isinstance(answer, Reclaimed) else answer
+        assert isinstance(dropped, list), "what looks and reclaims return"
+        for delivery in dropped:
+            log.reader.held.pop(delivery.entry_id, None)
+        if dropped:
+            log.reader.doubt()
+            self._patience = min(2 * self._patience, LONGEST)
 
     def _share_out(self, credit: int, now: float) -> list[tuple[_Log, int]]:
         """Which logs are looked at, and for how many events each: those that have waited longest, as many as are needed
         to find so many. A look costs about the same for one event as for thirty, and so does an acknowledgement of
         what is from one log: so one that has much keeps its turn for a while."""
-        waiting = sorted((log for log in self._logs if log.stirs(now)), key=lambda log: log.looked)
+        stirring = (log for log in self._answering(self._looks) if log.stirs(now))
+        waiting = sorted(stirring, key=lambda log: log.looked)
         chosen: list[_Log] = []
         expected = 0
         for log in waiting:
@@ -232,24 +329,26 @@ class DividedReader:
         """What is due in any log. With `suspect`, of one log alone: nothing else is to run beside that."""
         now = asyncio.get_running_loop().time()
         if suspect:
-            for log in self._logs:
-                if (found := await log.reclaim(reclaim, credit)).deliveries:
-                    return found
+            for log in self._answering(self._reclaims):
+                told = await self._answers({log: log.reclaim(reclaim, credit)}, self._reclaims)
+                if any(each.deliveries for each in told.values()):
+                    return self._summed(told.values())
             return self._summed([])
-        self._round += 1
-        due = [log for log in self._logs if now >= log.reclaim_at]
-        start = self._round % max(1, len(due))  # another log is first each time, if the credit is less than they are
-        due = due[start:] + due[:start]
-        shares = [len(range(place, credit, len(due))) for place in range(len(due))]
-        reclaims = [log.reclaim(reclaim, share) for log, share in zip(due, shares, strict=True)]
-        results = await asyncio.gather(*reclaims, return_exceptions=True)
-        failed = [each for each in results if isinstance(each, BaseException)]
-        for error in failed:
-            if not isinstance(error, EventBusError) or len(failed) == len(self._logs):
-                raise error
-        return self._summed([each for each in results if not isinstance(each, BaseException)])
+        asking = (log for log in self._answering(self._reclaims) if now >= log.reclaim_at)
+        due = sorted(asking, key=lambda log: log.reclaim_at)
+        found = list[Reclaimed]()
+        while due:  # with little credit one after the other: whoever is asked for nothing may have something
+            some, due = due[: credit or len(due)], due[credit or len(due) :]
+            shares = [len(range(place, credit, len(some))) for place in range(len(some))]
+            asked = {log: log.reclaim(reclaim, share) for log, share in zip(some, shares, strict=True)}
+            answers = await self._answers(asked, self._reclaims)
+            found += answers.values()
+            credit -= sum(len(each.deliveries) for each in answers.values())
+            if credit == 0 and any(each.deliveries for each in answers.values()):
+                break
+        return self._summed(found)
 
-    def _summed(self, found: Sequence[Reclaimed]) -> Reclaimed:
+    def _summed(self, found: Collection[Reclaimed]) -> Reclaimed:
         now = asyncio.get_running_loop().time()
         dues = [log.due for log in self._logs if log.due is not None]
         soonest = max(0.0, min(dues) - now) if dues else None

@@ -81,14 +81,20 @@ class Partitions:
         )
 
     async def look(self) -> None:
-        """See how many there are. What is known never shrinks: logs that have been read are read on."""
+        """See how many there are. What is known never shrinks: logs that have been read are read on. If Redis has lost
+        the number, it is told again: whoever starts from now on would not read what is in them."""
+        kept = dict[str, int]()
         for stream, told in pairs(await self._links.execute("HGETALL", self._key)).items():
             found = _read(told)
+            kept[stream.decode(errors="replace")] = 0 if found is None else found.now
             known = self.divisions.get(name := stream.decode(errors="replace"), WHOLE)
             if found is None:
                 self._tell_strange(name, told)
             elif found.now > known.now:
                 self.divisions[name] = found
+        for name, known in self.divisions.items():
+            if kept.get(name, 0) < known.now:
+                await scripts.call(self._links, scripts.DIVIDE((self._key,), name, known.now))
 
     async def watch(self) -> None:
         """Look for ever."""

@@ -68,7 +68,11 @@ class Reader:
         """Read with as little as possible, so that the server notes who has asked."""
         _, group, consumer, *_ = self.subscription
         start = ("XREADGROUP", "GROUP", group, consumer, "COUNT", 1, "STREAMS")
-        return self._deliveries(_named(await self.link.execute(*start, self._lanes[0], ">")))
+        try:
+            return self._deliveries(_named(await self.link.execute(*start, self._lanes[0], ">")))
+        except asyncio.CancelledError:
+            self.cut = True
+            raise
 
     @property
     def dry(self) -> bool:

@@ -63,6 +63,7 @@ class Reclaiming:
             schedule.note(answer, now)
         if isinstance(reclaimed, ReplyError):
             await create_group(self._links, self._namespace, subscription, reclaimed)
+            reader.doubt()  # nobody rings for what the new group has not seen
             return Reclaimed(next_due=0.0)
         due_ms, suspects, taken, pending = scripts.checked([reclaimed])[0]
         # Nothing is pending: leases that begin from now on hold until then, and a peek finds what is parked meanwhile.

@@ -166,7 +166,8 @@ class RedisTransport:
     async def interrupt(self, subscriptions: Sequence[Subscription]) -> None:
         for divided in [self._divided[s] for s in subscriptions if s in self._divided]:
             divided.interrupt()
-        readers = [self._readers[s] for s in subscriptions if s in self._readers and s not in self._divided]
+        # Among them those that wait since before their stream grew.
+        readers = [self._readers[s] for s in subscriptions if s in self._readers and not self._readers[s].shares]
         ends: dict[Link, list[Command]] = {}
         for reader in readers:
             ends.setdefault(self._router.beside(reader.link), []).append(("CLIENT", "UNBLOCK", reader.link.client_id))

@@ -7,9 +7,10 @@ from contextlib import suppress
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from eventbus.contract.dedupe import Once
-from eventbus.contract.delivery import Ack, Dead, Delivery, Release, Retry, Subscription
+from eventbus.contract.delivery import Ack, Dead, Delivery, Reclaimed, Release, Retry, Subscription
 from eventbus.contract.outgoing import Outgoing
 from eventbus.contract.partitions import log_of, logs_of
 from eventbus.contract.retention import Retention
@@ -18,9 +19,10 @@ from eventbus.event import Status
 from eventbus.redis import RedisTransport
 from eventbus.redis.inspection import read_logs, read_streams
 from eventbus.redis.keys import stream_keys
+from eventbus.redis.reading import Reader
 from tests.conformance.reach import Everywhere
 from tests.samples import FAILED, STREAM, consumer, envelope, nothing_left, numbers, receive, reclaim, settle
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 COUNT = 8
 LEASE = 0.3
@@ -241,6 +243,16 @@ async def test_it_never_shrinks(make: Make, divided: RedisTransport) -> None:
     assert sorted(await everything(other, ANN, 100)) == list(range(100))
 
 
+async def test_a_number_that_redis_has_lost_is_told_again(make: Make, divided: RedisTransport, raw: Everywhere) -> None:
+    """By whoever knows it: else those that start afterwards would read the first log alone."""
+    await raw.execute("DEL", f"{divided._namespace}:partitions")
+    await divided._partitions.look()
+    await divided.append(said(*range(100)))
+    other = make()
+    await other.connect()
+    assert sorted(await everything(other, ANN, 100)) == list(range(100))
+
+
 async def test_what_was_stored_before_it_grew_is_not_stored_again(make: Make) -> None:
     old, new = make(2), make(COUNT)
     await old.connect()
@@ -400,3 +412,216 @@ async def calls(raw: Everywhere) -> Counter[str]:
         if told and name not in {"cmdstat_time", "cmdstat_info", "cmdstat_ping"}:
             found[name] += int(told.partition(",")[0])
     return found
+
+
+# What else happens ----------------------------------------------------------------------------------------------------
+
+
+def in_log(number: int, log: int, count: int = COUNT) -> Outgoing:
+    """An event whose key belongs to this log."""
+    keys = (f"key-{attempt}" for attempt in range(100_000))
+    wanted = logs_of(STREAM, count)[log]
+    key = next(key for key in keys if log_of(envelope(subject=key), None, count) == wanted)
+    return Outgoing(envelope(number, subject=key))
+
+
+async def calm(transport: RedisTransport, subscription: Subscription) -> None:
+    """All of its logs were read to their ends, and nothing is in hand."""
+    loop = asyncio.get_running_loop()
+
+    async def at_rest() -> bool:
+        assert await transport.read(subscription, 10, 0.01) == []
+        assert (await transport.reclaim(subscription, 10)).deliveries == []
+        return all(log.reclaim_at > loop.time() + 10 for log in transport._divided[subscription]._logs)
+
+    await eventually(at_rest)
+
+
+async def test_what_is_scheduled_just_behind_a_look_at_the_schedule_comes_in_time(divided: RedisTransport) -> None:
+    """Another group of the process has looked for both, and a second later nobody would look again."""
+    ann, other = consumer(lease=600), consumer(group="shipping")
+    await calm(divided, ann)
+    await divided.reclaim(other, 0)
+    await divided.append([in_log(1, 3)._replace(delay=2.0)])
+    assert await divided.read(ann, 10, 0.01) == []
+    found: list[Delivery] = []
+
+    async def handed_out() -> bool:
+        await divided.reclaim(ann, 10)
+        found.extend(await divided.read(ann, 10, 0.05))
+        return bool(found)
+
+    await eventually(handed_out, timeout=30)
+    assert numbers(found) == [1]
+
+
+async def test_a_worker_with_one_slot_goes_through_all_logs_without_a_pause(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventbus.redis.divided_reading._PAUSES", (3600.0,))
+    transport = make(32)
+    await transport.connect()
+    await transport.append([in_log(1, 31, 32)])
+    assert await asyncio.wait_for(first(transport), 60) == [1]
+
+
+async def first(transport: RedisTransport) -> list[int]:
+    return numbers(await transport.read(ANN, 1, 3600))
+
+
+async def test_retries_of_all_logs_are_taken_over_one_after_the_other(divided: RedisTransport) -> None:
+    await divided.append(said(*range(40)))
+    await settle(divided, await receive(divided, ANN, 40), Retry(0.0, FAILED))
+    found = [each for _ in range(40) for each in (await divided.reclaim(ANN, 1)).deliveries]
+    assert sorted(numbers(found)) == list(range(40))
+
+
+async def test_a_log_that_is_away_is_not_asked_without_end(divided: RedisTransport) -> None:
+    """It had told when something would come due, and that is over."""
+    await divided.read(ANN, 10, 0.01)
+    away = False
+
+    async def reclaim_(reader: Reader, _: int) -> Reclaimed:
+        if away and reader.subscription.partition == 3:
+            raise Unavailable("a node", "it is away")
+        return Reclaimed(next_due=0.01 if reader.subscription.partition == 3 else None)
+
+    reader = divided._divided[ANN]
+    assert (await reader.reclaim(reclaim_, 10, suspect=False)).next_due is not None
+    away = True
+
+    async def failed() -> bool:
+        await reader.reclaim(reclaim_, 10, suspect=False)
+        return reader._logs[3].reclaim_at > asyncio.get_running_loop().time() + 0.5
+
+    await eventually(failed)
+    assert (await reader.reclaim(reclaim_, 10, suspect=False)).next_due is None
+
+
+async def test_suspects_are_looked_for_in_all_logs_that_are_there(divided: RedisTransport) -> None:
+    await divided.append([in_log(1, 7)])
+    [delivery] = await receive(divided, ANN, 1)
+
+    async def reclaim_(reader: Reader, _: int) -> Reclaimed:
+        if reader.subscription.partition == 3:
+            raise Unavailable("a node", "it is away")
+        return Reclaimed([delivery] if reader.subscription.partition == 7 else [])
+
+    assert (await divided._divided[ANN].reclaim(reclaim_, 1, suspect=True)).deliveries == [delivery]
+
+
+async def test_a_read_that_is_cancelled_between_two_answers_gives_back_what_had_come(
+    make: Make, divided: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = consumer(lease=600)
+    await calm(divided, ann)
+    reader = divided._divided[ann]
+    readers = reader.readers
+
+    async def silent(_: int) -> list[Delivery]:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(readers[7], "look", silent)
+    await divided.append([in_log(1, 2)])
+    for log in reader._logs:
+        log._ring()
+    reading = asyncio.create_task(divided.read(ann, 100, 60))
+    await until(lambda: readers[2].held)
+    reading.cancel()
+    await asyncio.wait([reading])
+    await divided.unsubscribe([ann])
+    other = make()
+    await other.connect()
+    assert numbers(await reclaim(other, consumer("bob", lease=600), 1)) == [1]
+
+
+async def test_a_group_that_somebody_has_destroyed_misses_nothing(divided: RedisTransport, raw: Everywhere) -> None:
+    await divided.append(said(*range(40)))
+    await receive(divided, BOB, 40)
+
+    async def all_seen() -> bool:
+        assert await divided.read(ANN, 100, 0.05) == []
+        return all(log.watching for log in divided._divided[ANN]._logs)
+
+    await eventually(all_seen)
+    await divided.unsubscribe([BOB], give_back=False)
+    for log in logs_of(STREAM, COUNT):
+        for lane in stream_keys(divided._namespace, log).lanes:
+            await raw.execute("XGROUP", "DESTROY", lane, ANN.group)
+    found: list[Delivery] = []
+
+    async def handed_out() -> bool:
+        found.extend((await divided.reclaim(ANN, 100)).deliveries)
+        found.extend(await divided.read(ANN, 100, 0.05))
+        return len(found) == 40
+
+    await eventually(handed_out, timeout=30)
+
+
+async def test_a_read_that_has_waited_since_before_the_stream_grew_can_be_interrupted(make: Make) -> None:
+    old, new = make(), make(COUNT)
+    await old.connect()
+    assert await old.read(ANN, 10, 0.01) == []
+    reading = asyncio.create_task(old.read(ANN, 10, 600))
+    await new.connect()
+    await old._partitions.look()
+    await old.reclaim(ANN, 10)
+    await eventually(lambda: interrupted(old, reading), timeout=30)
+    assert await reading == []
+
+
+async def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(
+    divided: RedisTransport, raw: Everywhere
+) -> None:
+    await raw.execute("SET", stream_keys(divided._namespace, f"{STREAM}.3").stream, "somebody's")
+    items = [item for item in said(*range(40)) if log_of(item.envelope, None, COUNT) != f"{STREAM}.3"]
+    await divided.append(items)
+    with capture_logs() as lines:
+        found = await receive(divided, ANN, len(items))
+        for _ in range(3):
+            found += await divided.read(ANN, 10, 0.01)
+            found += (await divided.reclaim(ANN, 10)).deliveries
+    assert len(found) == len(items)
+    told = [line for line in lines if line["log_level"] == "error" and line.get("stream") == f"{STREAM}.3"]
+    assert len(told) == 1
+    assert "WRONGTYPE" in told[0]["reason"]
+
+
+async def test_a_log_that_says_nothing_keeps_no_other_waiting(
+    divided: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anything lost that it says later."""
+    await calm(divided, ANN)
+    reader = divided._divided[ANN]
+    look, answering = reader.readers[7].look, asyncio.Event()
+
+    async def slow(share: int) -> list[Delivery]:
+        await answering.wait()
+        return await look(share)
+
+    monkeypatch.setattr(reader.readers[7], "look", slow)
+    await divided.append([in_log(1, 2), in_log(7, 7)])
+    for log in reader._logs:
+        log._ring()
+    assert numbers(await asyncio.wait_for(divided.read(ANN, 100, 60), 30)) == [1]
+    answering.set()
+    assert numbers(await divided.read(ANN, 100, 600)) == [7]
+
+
+async def test_a_log_that_says_nothing_is_not_waited_for_when_its_reader_goes(
+    divided: RedisTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await calm(divided, ANN)
+    reader = divided._divided[ANN]
+
+    async def silent(_: int) -> list[Delivery]:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(reader.readers[7], "look", silent)
+    reader._logs[7]._ring()
+    assert await divided.read(ANN, 100, 0.01) == []
+    [late] = reader._looks.values()
+    await divided.unsubscribe([ANN])
+    await asyncio.wait([late], timeout=30)
+    assert late.cancelled()
+    assert not reader._looks
