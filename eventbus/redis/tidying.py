@@ -3,17 +3,20 @@
 import asyncio
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 
+from eventbus.contract.delivery import Subscription
 from eventbus.contract.retention import Retention
 from eventbus.contract.upkeep import Tidied
+from eventbus.errors import EventBusError
 from eventbus.redis import scripts
 from eventbus.redis.keys import PARKED, stream_keys
 from eventbus.redis.links import Links
 from eventbus.redis.partitions import Partitions
 from eventbus.redis.scripts import ms
 
-AT_A_TIME = 4  # logs of a stream; of one with many, each has its turn within minutes, and sooner with several workers
 KEEP_AT_LEAST = 10_000  # ms; a publish is repeated within a few seconds, and must find what it stored
 UPDATE_HOLDS = 3_600_000  # ms after the counting began for which workers of an older version may settle uncounted
 CONSUMER_TTL = 3_600_000  # ms until an idle consumer without entries is forgotten
@@ -36,21 +39,36 @@ class Tidying:
         self._namespace = namespace
         self._partitions = partitions
         self._rounds: dict[str, _Round] = {}
+        self._settled: dict[str, set[str]] = {}  # logs of each stream in which something was settled since their turn
+
+    def note(self, subscriptions: Iterable[Subscription]) -> None:
+        """Something of these was settled: it is to be trimmed soon."""
+        for each in subscriptions:
+            self._settled.setdefault(each.stream, set()).add(each.log)
 
     async def tidy(self, stream: str, retention: Retention, *, consumers: bool) -> Tidied:
-        """See eventbus.contract.upkeep. What it tells of the logs whose turn it is not is what was found before."""
+        """See eventbus.contract.upkeep. Of the logs of a stream, those in which something was settled here have their
+        turn each time, and one of the others. What it tells of all others is what was found before."""
         turn = self._rounds.setdefault(stream, _Round())
         logs = self._partitions.logs(stream)
         turn.turns.extend(log for log in logs if log not in turn.turns)
         turn.consumers.update(logs if consumers else ())
-        now = [turn.turns.popleft() for _ in range(min(AT_A_TIME, len(turn.turns)))]
+        settled = self._settled.pop(stream, set())
+        others = (log for log in turn.turns if log not in settled)
+        now = sorted({*settled.intersection(logs), *islice(others, 1)})
+        for log in now:
+            turn.turns.remove(log)
         turn.turns.extend(now)
         mine = replace(
             retention,
             settled_count=math.ceil(retention.settled_count / len(logs)),
             dead_count=math.ceil(retention.dead_count / len(logs)),
         )
-        tidied = await asyncio.gather(*(self._tidy(log, mine, log in turn.consumers) for log in now))
+        try:
+            tidied = await asyncio.gather(*(self._tidy(log, mine, log in turn.consumers) for log in now))
+        except EventBusError:
+            self._settled.setdefault(stream, set()).update(settled)
+            raise
         turn.found.update(zip(now, tidied, strict=True))
         turn.consumers.difference_update(now)
         standing = turn.found.values()

@@ -247,6 +247,8 @@ class RedisTransport:
             raise
         self._doubt([settlement for settlement, error in refusals if isinstance(error, Unavailable)])
         refused = {id(refusal.settlement.delivery) for refusal in refusals}
+        if self._divided:
+            self._tidying.note({delivery.subscription for delivery, _ in settlements})
         reader = None
         for delivery, _ in settlements:
             if reader is None or reader.subscription is not delivery.subscription:
