@@ -2,154 +2,34 @@
 
 Every worker reads every log, so that none needs an owner, and it is nobody's turn to notice that an owner is gone. A
 log at which nothing stirs costs nothing: the server tells when it does, see eventbus.redis.bells.
-
-stirring  it has, or may have, what was not looked at: it is looked at in the next round, or in one of the next
-due       something may be there to be reclaimed: a retry, what was scheduled, a lease that can have run out
 """
 
 import asyncio
-import math
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from eventbus.contract.delivery import Delivery, Reclaimed
-from eventbus.errors import Unavailable
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis import scripts
-from eventbus.redis.bells import Bell, Bells
+from eventbus.redis.bells import Bells
 from eventbus.redis.commands import creation
-from eventbus.redis.keys import group_keys, stream_keys
-from eventbus.redis.links import Links, Redirected, Reply, ReplyError
+from eventbus.redis.links import Links
 from eventbus.redis.reading import Reader
-from eventbus.redis.reclaiming import LOOK_INTERVAL
+from eventbus.redis.watched_log import INTERVAL, Reclaim, WatchedLog
 
-INTERVAL = 1.0  # seconds between looks at a log that cannot be watched, or where something is in hand
 TURN = 0.05  # seconds that a log which has more than is wanted goes on being looked at first
-LONG = 300.0  # seconds between looks at a log that is watched, and where nothing was left: in case that a ring was lost
 LATE = 0.5  # seconds without an answer of a log after which the others go on; longer where answers take long
 LONGEST = 5.0  # seconds; by then a link that says nothing is given up
-TOLD_AGAIN = 60.0  # seconds
 _PAUSES = (0.0, 0.02, 0.1, 0.5, INTERVAL)  # seconds between rounds that find nothing though something stirs
 
-Reclaim = Callable[[Reader, int], Coroutine[None, None, Reclaimed]]
 T = TypeVar("T")
 
 log = get_logger("eventbus.redis")
 
 
-class _Log:
-    """One log, as one consumer sees it."""
-
-    def __init__(self, reader: Reader, namespace: str, wake: Callable[[], None]) -> None:
-        self.reader = reader
-        subscription = reader.subscription
-        keys = stream_keys(namespace, subscription.log)
-        self.key = keys.stream
-        self.watched = (*keys.lanes, keys.due, group_keys(namespace, subscription.log, subscription.group).retry)
-        self.expected = 8  # events that the next look will find; nobody knows, to begin with
-        self.looked = 0  # in which round its last turn ended
-        self.turn_until = 0.0  # loop time; 0.0 if it is not its turn
-        self.away_until = 0.0  # loop time; its server is away
-        self.reclaim_at = 0.0  # loop time
-        self.due: float | None = None  # loop time, of the first retry or scheduled event
-        self._bell: Bell | None = None
-        self._rings = 1  # how often something was said to have changed
-        self._seen = 0  # up to which ring all has been read
-        self._armed_at = math.inf  # loop time, at which it began to be watched again
-        self._wake = wake
-        self._told = ("", 0.0)  # what was last said to be wrong with it, and the loop time
-
-    def stirs(self, now: float) -> bool:
-        changed = self._seen != self._rings or self.reader.unsure or now >= self._armed_at + LONG
-        return changed and now >= self.away_until
-
-    @property
-    def watching(self) -> bool:
-        """Whether it will be told of what changes from now on."""
-        return self._seen == self._rings
-
-    def _ring(self) -> None:
-        self._rings += 1
-        self.reclaim_at = 0.0
-        self._wake()
-
-    async def look(self, bells: Bells, share: int) -> list[Delivery]:
-        """At most `share` events. Raises what the reader raises."""
-        self._find_bell(bells)
-        assert self._bell is not None, "found just now"
-        rings, full, now = self._rings, self.expected > share, asyncio.get_running_loop().time()
-        # Sent before the look, so that what comes in between is told. Where there will be more it is too early.
-        watch = None if full else self._bell.watch(self.watched, self._ring)
-        found = await self.reader.look(share)
-        if _holds(watch) and self.reader.dry:
-            self._seen, self._armed_at = rings, now
-        self.expected = max(1, len(found)) if self.reader.dry else 4 * share
-        return found
-
-    def _find_bell(self, bells: Bells) -> None:
-        bell = bells.of(self.key)
-        if bell is self._bell:
-            return
-        if self._bell is not None:
-            self._bell.forget(self.watched, self._ring)
-        elif self.reader.link is not bell.link:
-            bells.let_go(self.reader.link)  # it was its own, while the stream had one log
-        self._bell = bell
-        self.reader.move_to(bell.link)
-
-    async def reclaim(self, reclaim: Reclaim, share: int) -> Reclaimed:
-        """What is due in it. Notes when to ask again: at once if something changed meanwhile. If all was read before,
-        and nothing is in hand, at rest or scheduled, nothing can come due without a ring. What was scheduled before it
-        was watched is not known until then: the groups of a process share their looks at a schedule."""
-        loop = asyncio.get_running_loop()
-        watching = self.watching and loop.time() >= self._armed_at + LOOK_INTERVAL
-        self.due, self.reclaim_at = None, math.inf
-        pause = INTERVAL
-        try:
-            found = await reclaim(self.reader, share)
-            if found.next_due is not None:
-                self.due = loop.time() + found.next_due
-            if found.deliveries or found.suspects:
-                pause = 0.0
-            elif found.next_due is not None:
-                pause = min(found.next_due, INTERVAL)
-            elif watching:
-                pause = LONG if found.idle else max(found.quiet, INTERVAL)
-        finally:
-            if self.reclaim_at == math.inf:
-                self.reclaim_at = loop.time() + pause
-        return found
-
-    async def touch(self) -> list[Delivery]:
-        """So that operators see who reads though nothing comes: the server notes who has asked."""
-        try:
-            return await self.reader.touch()
-        except ReplyError:  # it is somewhere else, or its group is gone: a look knows what to do
-            self._rings += 1
-            return []
-
-    def note(self, error: BaseException) -> None:
-        """What it was asked has failed. The others go on, so that nobody else tells: when it begins, and then once a
-        minute. Links tell themselves who is away."""
-        if isinstance(error, (Unavailable, Redirected)):
-            return
-        now = asyncio.get_running_loop().time()
-        kind, (known, told_at) = str(error).partition(" ")[0], self._told  # servers begin with a word for the kind
-        if kind != known or now >= told_at + TOLD_AGAIN:
-            self._told = kind, now
-            told = "a log of a stream with partitions is left out: it is tried again every second"
-            where = self.reader.subscription
-            log.error(told, stream=where.log, group=where.group, reason=str(error), exc_info=error)
-
-    def leave(self) -> None:
-        """Nobody reads it here any more."""
-        if self._bell is not None:
-            self._bell.forget(self.watched, self._ring)
-
-
-Late = dict[_Log, asyncio.Task[T]]  # those that are not waited for any more
+Late = dict[WatchedLog, asyncio.Task[T]]  # those that are not waited for any more
 
 
 class DividedReader:
@@ -161,7 +41,7 @@ class DividedReader:
         self._links = links
         self._begun = 0  # logs in which the group is
         self._namespace = namespace
-        self._logs: list[_Log] = []
+        self._logs: list[WatchedLog] = []
         self._woken = asyncio.Event()
         self._round = 0
         self._interrupted = False
@@ -175,7 +55,7 @@ class DividedReader:
 
     def cover(self, readers: Iterable[Reader]) -> None:
         """Read these logs, too: all that there are, in their order."""
-        self._logs += [_Log(reader, self._namespace, self._woken.set) for reader in readers]
+        self._logs += [WatchedLog(reader, self._namespace, self._woken.set) for reader in readers]
 
     def interrupt(self) -> None:
         """The read that waits ends, with nothing."""
@@ -245,14 +125,16 @@ class DividedReader:
         found = await self._answers({log: log.touch() for log in first}, self._looks)
         return [delivery for each in found.values() for delivery in each]
 
-    def _answering(self, late: Mapping[_Log, object]) -> list[_Log]:
+    def _answering(self, late: Mapping[WatchedLog, object]) -> list[WatchedLog]:
         """The logs of servers that nobody waits for."""
         silent = {log.reader.link for log in late}
         return [log for log in self._logs if log.reader.link not in silent] if silent else self._logs
 
     # Waiting for answers ----------------------------------------------------------------------------------------------
 
-    async def _answers(self, asked: Mapping[_Log, Coroutine[None, None, T]], late: Late[T]) -> dict[_Log, T]:
+    async def _answers(
+        self, asked: Mapping[WatchedLog, Coroutine[None, None, T]], late: Late[T]
+    ) -> dict[WatchedLog, T]:
         """Of those that answered: whatever is wrong with others, what was handed out must reach its consumer. Raises if
         no log of the stream has. A server that says nothing is found out after seconds: its logs are left to `late`."""
         tasks = {log: asyncio.create_task(asking) for log, asking in asked.items()}
@@ -265,8 +147,8 @@ class DividedReader:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
-        failed: dict[_Log, BaseException] = {}
-        answers: dict[_Log, T] = {}
+        failed: dict[WatchedLog, BaseException] = {}
+        answers: dict[WatchedLog, T] = {}
         for log, task in tasks.items():
             if not task.done():
                 late[log] = task
@@ -281,7 +163,7 @@ class DividedReader:
             log.note(error)
         return answers
 
-    def _answered_late(self, log: _Log, late: Late[T], task: asyncio.Task[T]) -> None:
+    def _answered_late(self, log: WatchedLog, late: Late[T], task: asyncio.Task[T]) -> None:
         """What it has handed out since is read again, with leases that begin anew. If that is late as well, the others
         wait for longer from now on."""
         del late[log]
@@ -302,20 +184,20 @@ class DividedReader:
             log.reader.doubt()
             self._patience = min(2 * self._patience, LONGEST)
 
-    def _share_out(self, credit: int, now: float) -> list[tuple[_Log, int]]:
+    def _share_out(self, credit: int, now: float) -> list[tuple[WatchedLog, int]]:
         """Which logs are looked at, and for how many events each: those that have waited longest, as many as are needed
         to find so many. A look costs about the same for one event as for thirty, and so does an acknowledgement of
         what is from one log: so one that has much keeps its turn for a while."""
         stirring = (log for log in self._answering(self._looks) if log.stirs(now))
         waiting = sorted(stirring, key=lambda log: log.looked)
-        chosen: list[_Log] = []
+        chosen: list[WatchedLog] = []
         expected = 0
         for log in waiting:
             if expected >= credit or len(chosen) >= credit:
                 break
             chosen.append(log)
             expected += log.expected
-        shares: list[tuple[_Log, int]] = []
+        shares: list[tuple[WatchedLog, int]] = []
         for number, log in enumerate(chosen, 1):
             behind = len(chosen) - number  # each of which gets one, at least
             share = max(1, min(credit * log.expected // expected, credit - behind))
@@ -354,8 +236,3 @@ class DividedReader:
         soonest = max(0.0, min(dues) - now) if dues else None
         deliveries = [delivery for each in found for delivery in each.deliveries]
         return Reclaimed(deliveries, soonest, any(each.suspects for each in found))
-
-
-def _holds(watch: "asyncio.Future[Reply] | None") -> bool:
-    """Whether what was to be watched is."""
-    return watch is not None and watch.done() and not watch.cancelled() and watch.exception() is None
