@@ -375,6 +375,7 @@ async def test_a_number_that_somebody_has_written_by_hand_is_told_and_ignored(
     assert stream_keys("eb", "lead.3").stream == "eb:{lead.3}:stream"
 
 
+@pytest.mark.one_server  # sentinels ask, too, and are counted
 async def test_an_idle_log_costs_nothing(make: Make, raw: Everywhere) -> None:
     """Commands of a reader that has nothing to do: of many logs not twice what one takes."""
 
