@@ -2,24 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
 
 from eventbus.errors import EventBusError
 from eventbus.process.open_files import exhausted
 from eventbus.process.safe_logging import get_logger
 from eventbus.redis.address import Where
-from eventbus.redis.polling import lost_connections
+from eventbus.redis.clients import client_of
 
 RETRY_PAUSE = 1.0  # seconds
 LOOK = 1.0  # seconds between looks whether the primary has moved
-CLOSING = 1.0  # seconds that a connection has to close
 SILENCE = 5.0  # seconds after which the server is asked for a sign of life, and has as long to give it
 
 log = get_logger("eventbus.redis")
@@ -75,22 +71,11 @@ def _note(channel: str, refusal: str | None, refused: bool) -> bool:
 @asynccontextmanager
 async def _subscribed(where: Where, channel: str) -> AsyncIterator[PubSub]:
     """The client tries a lost connection again once; then its address is asked for anew."""
-    retry = Retry(NoBackoff(), 1)
-    client = Redis.from_url((await where.find()).url, protocol=2, socket_timeout=SILENCE, retry=retry)
-    pubsub = client.pubsub()
-    try:
-        with lost_connections():
-            await pubsub.subscribe(channel)
-            _check_cancelled()
-            yield pubsub
-    finally:
-        # That a connection which broke cannot be closed must not stand in the place of what is on its way through here:
-        # a listener that is cancelled would go on listening.
-        # Nor may it last: what ends a loop waits for this.
-        for closing in (pubsub, client):
-            with suppress(RedisError, OSError):
-                async with asyncio.timeout(CLOSING):
-                    await closing.aclose()
+    async with client_of((await where.find()).url, retries=1, socket_timeout=SILENCE) as client:
+        pubsub = client.pubsub()
+        await pubsub.subscribe(channel)
+        _check_cancelled()
+        yield pubsub
 
 
 async def _next(pubsub: PubSub, where: Where, moves: int) -> dict[str, Any]:

@@ -1,16 +1,14 @@
 """Asking several servers the same, where the answers of most are enough."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from eventbus.redis.address import Address
+from eventbus.redis.clients import client_of
 
 ANSWER_TIMEOUT = 1.0  # seconds for each answer, and for the connection
 SHORTLY = 0.2  # seconds for which the others are waited for, once most have answered
@@ -33,36 +31,12 @@ async def ask(questions: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T], lis
     finally:
         for task in asked:
             task.cancel()
+        await asyncio.wait(asked)  # they have connections to close, and who asks no more may be about to end the loop
 
 
-@contextmanager
-def lost_connections() -> Iterator[None]:
-    """uvloop says with a RuntimeError that the other side has hung up meanwhile; here that is an OSError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "handler is closed" not in str(error):
-            raise
-        raise ConnectionError(str(error)) from error
-
-
-@asynccontextmanager
-async def briefly(address: Address) -> AsyncIterator[Redis]:
+def briefly(address: Address) -> AbstractAsyncContextManager[Redis]:
     """A connection for a question. What is asked raises RedisError or OSError; nobody is told in the log."""
-    client = Redis.from_url(
-        address.url,
-        protocol=2,
-        socket_timeout=ANSWER_TIMEOUT,
-        socket_connect_timeout=ANSWER_TIMEOUT,
-        retry=Retry(NoBackoff(), 0),
-    )
-    try:
-        with lost_connections():
-            yield client
-    finally:
-        with suppress(RedisError, OSError):  # what was asked has been answered, or has its own error
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                await client.aclose()
+    return client_of(address.url, retries=0, socket_timeout=ANSWER_TIMEOUT, socket_connect_timeout=ANSWER_TIMEOUT)
 
 
 def _answers(asked: Sequence[asyncio.Task[T]]) -> list[T]:

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ class Observed:
     def slowest(self) -> float:
         """Seconds that the slowest publish took to be answered, one way or the other."""
         return max(float(str(line["seconds"])) for line in self.history if "seconds" in line)
+
+    def below(self, token: int) -> "Observed":
+        """What is there of the tokens below this one."""
+        history = [line for line in self.history if "token" not in line or int(str(line["token"])) < token]
+        effects, dead = (
+            Counter({each: count for each, count in counted.items() if each < token})
+            for counted in (self.effects, self.dead)
+        )
+        return replace(self, effects=effects, dead=dead, history=history)
 
     def tokens(self, what: str) -> Counter[int]:
         return Counter(int(str(line["token"])) for line in self.history if line["what"] == what)

@@ -71,8 +71,9 @@ async def test_a_handler_that_blocks_for_longer_than_its_time_loses_its_lease_cl
     blocked_for = hasty + 6 * LEASE
     await arena.publish(bus, 1, f"block-first:{blocked_for}")
     observed = await arena.settled(bus, warm_up + 1)
-    # What warms up has no more time than what is tried, and a busy machine may be too slow for it each time.
-    check(observed, attempts=ATTEMPTS, poison={token for token in observed.dead if token >= WARM_UP})
+    # What warms up has no more time than what is tried, and a busy machine may be too slow for it each time: also by so
+    # little that the last attempt is over while its transaction commits.
+    check(observed.below(WARM_UP), attempts=ATTEMPTS)
     first, second, *_ = [line for line in arena.history_lines("run") if line["token"] == 1]
     assert {first["pid"], second["pid"]} == {worker.pid for worker in workers}
     waited = float(str(second["at"])) - float(str(first["at"]))

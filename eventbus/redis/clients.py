@@ -1,0 +1,53 @@
+"""redis-py's client, for what is on no hot path. It is closed when it is left, whoever is cancelled meanwhile."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+
+@asynccontextmanager
+async def client_of(url: str, *, retries: int, **options: Any) -> AsyncIterator[Redis]:
+    """`retries`: how often a lost connection is tried again at once. `options` as those of redis-py's client; nothing
+    is told in RESP3, whose replies hiredis does not tell from pushes. Raises RedisError and OSError."""
+    pool: _Pool = _Pool.from_url(url, protocol=2, retry=Retry(NoBackoff(), retries), **options)
+    try:
+        with _lost_connections():
+            yield Redis(connection_pool=pool)
+    finally:
+        await pool.cut()
+
+
+@contextmanager
+def _lost_connections() -> Iterator[None]:
+    """uvloop says with a RuntimeError that the other side has hung up meanwhile; here that is an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):
+            raise
+        raise ConnectionError(str(error)) from error
+
+
+class _Pool(ConnectionPool):
+    """redis-py closes the connections of a pool in tasks of their own. If all tasks are cancelled, as at the end of a
+    loop, these never begin, and the sockets stay open: uvloop warns of each, and if warnings are errors waits for it
+    for ever."""
+
+    def __init__(self, **options: Any) -> None:
+        self._made: list[AbstractConnection] = []
+        super().__init__(**options)
+
+    def make_connection(self) -> AbstractConnection:
+        connection: AbstractConnection = super().make_connection()  # type: ignore[no-untyped-call]
+        self._made.append(connection)
+        return connection
+
+    async def cut(self) -> None:
+        """Nothing is waited for: neither a server that is away, nor a turn of the loop."""
+        for connection in self._made:
+            await connection.disconnect(nowait=True)
