@@ -31,7 +31,7 @@ async def ask(questions: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T], lis
     finally:
         for task in asked:
             task.cancel()
-        await asyncio.wait(asked)  # they have connections to close, and who asks no more may be about to end the loop
+        await asyncio.gather(*asked, return_exceptions=True)  # they close connections, and the loop may be about to end
 
 
 def briefly(address: Address) -> AbstractAsyncContextManager[Redis]:
