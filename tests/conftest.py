@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 import uvloop
 from hypothesis import settings
 
@@ -22,6 +23,9 @@ from eventbus.embedded import EmbeddedPostgres, EmbeddedRedis
 from tests import servers
 from tests.databases import Databases, Prepare
 from tests.pgbouncer import PgBouncer, pgbouncer
+
+Emptied = Callable[[str], str]
+"""The URL of a Redis database -> the same, when it is empty."""
 
 # The same examples each time, so that a change is to blame for what fails; HYPOTHESIS_PROFILE=soak looks for many more.
 settings.register_profile("quick", deadline=None, derandomize=True)
@@ -80,28 +84,43 @@ def redis_servers(
 
 
 @pytest.fixture
-def redis_url(pytestconfig: pytest.Config, redis_servers: Callable[[str], str]) -> str:
+def redis_url(pytestconfig: pytest.Config, redis_servers: Callable[[str], str], emptied: Emptied) -> str:
     """The session's first Redis, its database emptied."""
-    return _emptied(redis_servers(servers.redis_names(pytestconfig)[0]))
+    return emptied(redis_servers(servers.redis_names(pytestconfig)[0]))
 
 
 @pytest.fixture
-def any_redis_url(redis_name: str, redis_servers: Callable[[str], str]) -> str:
+def any_redis_url(redis_name: str, redis_servers: Callable[[str], str], emptied: Emptied) -> str:
     """Like `redis_url`; the test runs once for each server of the matrix."""
-    return _emptied(redis_servers(redis_name))
+    return emptied(redis_servers(redis_name))
 
 
-def _emptied(url: str) -> str:
-    with servers.redis_client(url) as client:
-        client.flushdb()
-    return url
+@pytest.fixture(scope="session")
+def emptied() -> Iterator[Emptied]:
+    """Over clients that stay, where there is nothing but one server."""
+    with ExitStack() as open_clients:
+        clients: dict[str, redis.Redis | redis.RedisCluster] = {}
+
+        def empty(url: str) -> str:
+            if "+" in urlsplit(url).scheme:  # there the server of today may not be that of tomorrow
+                with servers.redis_client(url) as client:
+                    client.flushdb()
+                return url
+            if url not in clients:
+                clients[url] = open_clients.enter_context(servers.redis_client(url))
+            clients[url].flushdb()
+            return url
+
+        yield empty
 
 
 @pytest.fixture(scope="session")
 def databases(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """The session's PostgreSQL."""
     with servers.postgres_server(pytestconfig, tmp_path_factory.mktemp("postgres")) as url:
-        yield Databases(url)
+        databases = Databases(url)
+        yield databases
+        databases.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 they are copies of a template, which is prepared once, and are lent again and again."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -54,21 +56,34 @@ class _Template:
 
 
 class Databases:
-    """Databases of one server, for one process of tests."""
+    """Databases of one server, for one process of tests. They are looked after from a thread, over connections that
+    stay: a new one, and a look with it into a catalog that is new to it, would be most of the work."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._templates: dict[Prepare | None, _Template] = {}
         self._lent: dict[str, _Template] = {}
+        self._connections: dict[str, asyncpg.Connection] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="databases")
+        self._thread.start()
+
+    def close(self) -> None:
+        for url in list(self._connections):
+            self._run(self._leave(url))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def create(self, template: str = "template1") -> str:
         """The URL of a new one, to be dropped by whoever asked for it."""
         name = f"test_{uuid4().hex}"
-        blocking(self._execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        self._run(self._execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
         return urlsplit(self._url)._replace(path=f"/{name}").geturl()
 
     def drop(self, url: str) -> None:
-        blocking(self._execute(f"DROP DATABASE IF EXISTS {_name(url)} WITH (FORCE)"))
+        self._run(self._leave(url))
+        self._run(self._execute(f"DROP DATABASE IF EXISTS {_name(url)} WITH (FORCE)"))
 
     def lend(self, prepare: Prepare | None = None) -> str:
         """The URL of one as `prepare` leaves it, which is called once."""
@@ -82,23 +97,40 @@ class Databases:
     def take_back(self, url: str) -> None:
         """Whatever a test has done to it, and whoever is still connected."""
         template = self._lent.pop(url)
-        if blocking(_clean(url, template)):
+        if self._run(self._cleaned(url, template)):
             template.free.append(url)
         else:
             self.drop(url)
 
     def _make_template(self, prepare: Prepare | None) -> _Template:
         url = self.create()
-        shape, rows = blocking(_prepare(url, prepare))
+        shape, rows = self._run(_prepare(url, prepare))
         empty = [table for table, count in rows.items() if not count]
         return _Template(_name(url), shape, empty, {table: count for table, count in rows.items() if count})
 
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
     async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._url)
+        await (await self._at(self._url)).execute(statement)
+
+    async def _cleaned(self, url: str, template: _Template) -> bool:
         try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
+            return await _clean(await self._at(url), template)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # a test may have forbidden anything
+            return False
+
+    async def _at(self, url: str) -> asyncpg.Connection:
+        connection = self._connections.get(url)
+        if connection is None or connection.is_closed():  # a test may have ended it
+            connection = self._connections[url] = await asyncpg.connect(url)
+        return connection
+
+    async def _leave(self, url: str) -> None:
+        connection = self._connections.pop(url, None)
+        if connection is not None:
+            with suppress(asyncpg.PostgresError, OSError):
+                await connection.close()
 
 
 async def _prepare(url: str, prepare: Prepare | None) -> tuple[str, dict[str, int]]:
@@ -111,24 +143,17 @@ async def _prepare(url: str, prepare: Prepare | None) -> tuple[str, dict[str, in
         await connection.close()
 
 
-async def _clean(url: str, template: _Template) -> bool:
+async def _clean(connection: asyncpg.Connection, template: _Template) -> bool:
     """Whether it is as its template again."""
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(_OTHERS)
-        if await connection.fetchval(_SHAPE) != template.shape or not await _kept(connection, template):
-            return False
-        filled = [f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in template.tables]
-        found = [row[0] for row in await connection.fetch(" UNION ALL ".join(filled))] if filled else []
-        if found:
-            await connection.execute(f"TRUNCATE {', '.join(found)} CASCADE")
-        await connection.execute(_RESTART)
-    except (asyncpg.PostgresError, OSError):  # a test may have forbidden anything
+    await connection.execute(_OTHERS)
+    if await connection.fetchval(_SHAPE) != template.shape or not await _kept(connection, template):
         return False
-    else:
-        return True
-    finally:
-        await connection.close()
+    filled = [f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in template.tables]
+    found = [row[0] for row in await connection.fetch(" UNION ALL ".join(filled))] if filled else []
+    if found:
+        await connection.execute(f"TRUNCATE {', '.join(found)} CASCADE")
+    await connection.execute(_RESTART)
+    return True
 
 
 async def _kept(connection: asyncpg.Connection, template: _Template) -> bool:

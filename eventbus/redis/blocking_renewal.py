@@ -67,6 +67,7 @@ class Keeper:
             self._clients[url] = Redis.from_url(
                 url,
                 protocol=2,
+                driver_info=None,
                 client_name="eventbus-lease",
                 socket_timeout=TIMEOUT,
                 socket_connect_timeout=TIMEOUT,

@@ -14,7 +14,8 @@ from redis.backoff import NoBackoff
 async def client_of(url: str, *, retries: int, **options: Any) -> AsyncIterator[Redis]:
     """`retries`: how often a lost connection is tried again at once. `options` as those of redis-py's client; nothing
     is told in RESP3, whose replies hiredis does not tell from pushes. Raises RedisError and OSError."""
-    pool: _Pool = _Pool.from_url(url, protocol=2, retry=Retry(NoBackoff(), retries), **options)
+    # What redis-py would tell of itself, it looks up on disk, for each connection.
+    pool: _Pool = _Pool.from_url(url, protocol=2, driver_info=None, retry=Retry(NoBackoff(), retries), **options)
     try:
         with _lost_connections():
             yield Redis(connection_pool=pool)
