@@ -133,6 +133,28 @@ class Databases:
                 await connection.close()
 
 
+class Looking:
+    """For who looks into a database again and again: a connection that stays, and is opened anew when it is lost."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: asyncpg.Connection | None = None
+
+    async def fetch(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        """Raises what asyncpg does, while the database is away."""
+        if self._connection is not None and not self._connection.is_closed():
+            with suppress(asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+                return list(await self._connection.fetch(query, *values))
+            await self.close()
+        self._connection = await asyncpg.connect(self._url)
+        return list(await self._connection.fetch(query, *values))
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            with suppress(asyncpg.PostgresError, OSError):
+                await self._connection.close()
+
+
 async def _prepare(url: str, prepare: Prepare | None) -> tuple[str, dict[str, int]]:
     connection = await asyncpg.connect(url)
     try:

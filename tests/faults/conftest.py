@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,7 @@ from eventbus.contract.codec import open_event
 from eventbus.errors import CodecError
 from eventbus.postgres import apply, installed
 from eventbus.redis.keys import stream_keys
-from tests.databases import Prepare, blocking
+from tests.databases import Looking, Prepare, blocking
 from tests.faults import jobs
 from tests.faults.fleet import Fleet, Running
 from tests.faults.history import History, Observed, Reader
@@ -40,6 +40,8 @@ class Arena:
         self.spool = folder / "spool.jsonl"
         self.history_folder.mkdir()
         self.redis_url, self.database_url = redis_url, database_url
+        self._database = Looking(database_url)
+        self._redis = Redis.from_url(redis_url, socket_timeout=PATIENCE)
         self.history = History(self.history_folder)
         self.written = Reader(self.history_folder)
         environment = {
@@ -121,6 +123,7 @@ class Arena:
         more and more; then what is there."""
         loop, most, deadline = asyncio.get_running_loop(), -1, 0.0
         while True:
+            began = loop.time()
             observed = await self.observe(bus)
             noted = len(observed.tokens("noted"))
             finished = len(observed.effects) + len(observed.dead) + observed.undecodable
@@ -130,7 +133,7 @@ class Arena:
                 most, deadline = finished + noted, loop.time() + PATIENCE
             if loop.time() > deadline:
                 return observed
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(max(0.1, 3 * (loop.time() - began)))  # those who are looked at are to get on, too
 
     async def runs(self, count: int) -> None:
         """Wait until handlers have begun so often."""
@@ -164,20 +167,18 @@ class Arena:
         await self.settled(bus, published)
         return published
 
+    async def end(self) -> None:
+        self.fleet.end()
+        self.publishers.end()
+        await self._database.close()
+        await self._redis.aclose()
+
     async def _effects(self) -> Counter[int]:
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            return Counter(row["token"] for row in await connection.fetch("SELECT token FROM effects"))
-        finally:
-            await connection.close()
+        return Counter(row["token"] for row in await self._database.fetch("SELECT token FROM effects"))
 
     async def ticks(self) -> Counter[datetime]:
         """Effects of what recurs, by the moment that they were due at."""
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            return Counter(row["due"] for row in await connection.fetch("SELECT due FROM ticks"))
-        finally:
-            await connection.close()
+        return Counter(row["due"] for row in await self._database.fetch("SELECT due FROM ticks"))
 
     async def _dead(self, bus: EventBus) -> tuple[Counter[int], int]:
         """Tokens of dead letters, and how many hold no readable event."""
@@ -195,12 +196,11 @@ class Arena:
 
     async def _stream(self) -> tuple[set[str], int]:
         """Event ids that are stored twice, and how many entries are pending in all groups."""
-        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
-            if not await client.exists(KEY):
-                return set(), 0
-            entries: Any = await client.xrange(KEY)
-            ids = Counter(fields[b"id"].decode() for _, fields in entries if _is_text(fields.get(b"id")))
-            groups = await client.xinfo_groups(KEY)
+        if not await self._redis.exists(KEY):
+            return set(), 0
+        entries: Any = await self._redis.xrange(KEY)
+        ids = Counter(fields[b"id"].decode() for _, fields in entries if _is_text(fields.get(b"id")))
+        groups = await self._redis.xinfo_groups(KEY)
         twice = {event_id for event_id, count in ids.items() if count > 1}
         return twice, sum(int(group["pending"]) for group in groups)
 
@@ -217,7 +217,7 @@ class ArenaFactory(Protocol):
 
 
 @pytest.fixture
-def arena_on(tmp_path: Path, database_url: str) -> Iterator[ArenaFactory]:
+async def arena_on(tmp_path: Path, database_url: str) -> AsyncIterator[ArenaFactory]:
     """An arena on servers of the test's choosing."""
     arenas: list[Arena] = []
     default = database_url
@@ -230,8 +230,7 @@ def arena_on(tmp_path: Path, database_url: str) -> Iterator[ArenaFactory]:
 
     yield make
     for arena in arenas:
-        arena.fleet.end()
-        arena.publishers.end()
+        await arena.end()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from eventbus import EventBus
 from eventbus.embedded.ports import free_port
 from eventbus.postgres import apply, installed
 from gateway.callers.auth import make_token
+from tests.databases import Looking
 from tests.faults.fleet import Fleet
 from tests.waiting import PATIENCE
 
@@ -25,6 +26,8 @@ class Crm:
 
     def __init__(self, folder: Path, redis_url: str, database_url: str) -> None:
         self.redis_url, self.database_url = redis_url, database_url
+        self._database = Looking(database_url)
+        self._redis = Redis.from_url(redis_url, socket_timeout=PATIENCE)
         self.url = f"http://127.0.0.1:{free_port()}"
         environment = {
             "EVENTBUS_REDIS_URL": redis_url,
@@ -64,11 +67,7 @@ class Crm:
                     await asyncio.sleep(0.05)
 
     async def sql(self, query: str, *values: Any) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            return list(await connection.fetch(query, *values))
-        finally:
-            await connection.close()
+        return await self._database.fetch(query, *values)
 
     async def at_rest(self) -> bool:
         """Nothing is unsettled, and nothing waits in the outbox. Work wanders between the two while they are asked one
@@ -81,19 +80,17 @@ class Crm:
 
     async def added(self) -> int:
         """How many entries the streams have ever got."""
-        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
-            streams = [key async for key in client.scan_iter("eb:*:stream")]
-            return sum([(await client.xinfo_stream(key))["entries-added"] for key in streams])
+        streams = [key async for key in self._redis.scan_iter("eb:*:stream")]
+        return sum([(await self._redis.xinfo_stream(key))["entries-added"] for key in streams])
 
     async def unsettled(self) -> int:
         """Over all streams: what is scheduled, not delivered to some group, or delivered and not settled."""
-        async with Redis.from_url(self.redis_url, socket_timeout=PATIENCE) as client:
-            streams = [key async for key in client.scan_iter("eb:*:stream")]
-            found = [(key, group) for key in streams for group in await client.xinfo_groups(key)]
-            # What a killed recorder had in hand is recorded a minute later; test_history.py looks after that.
-            others = [(key, group) for key, group in found if group["name"] != b"history"]
-            waiting = [await _behind(client, key, group) for key, group in others]
-            scheduled = [await client.zcard(key) async for key in client.scan_iter("eb:*:due")]
+        streams = [key async for key in self._redis.scan_iter("eb:*:stream")]
+        found = [(key, group) for key in streams for group in await self._redis.xinfo_groups(key)]
+        # What a killed recorder had in hand is recorded a minute later; test_history.py looks after that.
+        others = [(key, group) for key, group in found if group["name"] != b"history"]
+        waiting = [await _behind(self._redis, key, group) for key, group in others]
+        scheduled = [await self._redis.zcard(key) async for key in self._redis.scan_iter("eb:*:due")]
         return sum(int(group["pending"]) for _, group in others) + sum(waiting) + sum(scheduled)
 
     async def dead(self) -> list[str]:
@@ -103,9 +100,11 @@ class Crm:
             letters = [letter for stream in streams for letter in await bus.transport.dead_letters(stream)]
         return [f"{letter.group}: {letter.error}" for letter in letters]
 
-    def end(self) -> None:
+    async def end(self) -> None:
         self.gateway.end()
         self.workers.end()
+        await self._database.close()
+        await self._redis.aclose()
 
 
 async def _behind(client: Redis, key: bytes, group: dict[str, Any]) -> int:

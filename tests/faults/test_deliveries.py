@@ -35,7 +35,7 @@ async def crm(
     crm = Crm(tmp_path, own_redis().url, database_url)
     await crm.migrate()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 def respond(number: int) -> MessageResponded:

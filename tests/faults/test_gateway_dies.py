@@ -20,7 +20,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> AsyncIt
     crm = Crm(tmp_path, own_redis().url, database_url)
     await crm.migrate()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 async def test_a_lead_that_was_committed_is_answered_and_published_once(crm: Crm) -> None:

@@ -31,7 +31,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> AsyncIt
     crm = Crm(tmp_path, own_redis().url, database_url)
     await crm.migrate()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 class Reader:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ GROUP BY leads.id
 
 
 @pytest.fixture
-def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> Iterator[Crm]:
+async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str) -> AsyncIterator[Crm]:
     crm = Crm(tmp_path, own_redis().url, database_url)
     yield crm
-    crm.end()
+    await crm.end()
 
 
 @pytest.mark.timeout(600)

@@ -31,7 +31,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, server: Ma
     crm = Crm(tmp_path, own_redis().url, database_url)
     await crm.migrate()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 async def _dies_and_is_followed(crm: Crm, crash: str) -> None:

@@ -60,7 +60,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, environmen
     await crm.migrate()
     await crm.start_gateway()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 class Workflow:

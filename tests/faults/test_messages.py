@@ -37,7 +37,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, n8n: N8N) 
     await crm.migrate()
     await crm.start_gateway()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 async def agent(client: aiohttp.ClientSession) -> str:

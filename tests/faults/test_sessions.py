@@ -47,7 +47,7 @@ async def crm(tmp_path: Path, redis: EmbeddedRedis, database_url: str) -> AsyncI
     crm.headers = {"Authorization": f"Bearer {token}"}
     await crm.migrate()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 def event(session: str, number: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async def crm(tmp_path: Path, own_redis: OwnRedis, database_url: str, n8n: N8N) 
     await crm.start_gateway()
     crm.workers.start()
     yield crm
-    crm.end()
+    await crm.end()
 
 
 async def new_agent(client: aiohttp.ClientSession, flow: str) -> str:
