@@ -215,7 +215,7 @@ async def test_a_schema_is_kept_to_in_each_transaction(
 
 async def test_a_parameter_that_it_does_not_take_is_named(bouncer: PgBouncer) -> None:
     with capture_logs(), pytest.raises(ConfigurationError, match=r"statement_cache_size.*STATEMENT_CACHE"):
-        await Database(f"{bouncer.url}?statement_cache_size=0").connect()
+        await Database(f"{bouncer.url}&statement_cache_size=0").connect()
 
 
 async def test_a_transaction_that_was_left_open_is_cut_without_an_error_in_the_log(bouncer: PgBouncer) -> None:
