@@ -68,8 +68,11 @@ async def serve_until(stopping: Stopping, settings: GatewaySettings) -> None:
 
 
 def make_runner(app: web.Application, shutdown_timeout: float = SHUTDOWN_TIMEOUT) -> web.AppRunner:
-    """A runner that writes our own logs. Those of aiohttp hold query strings, which may be tokens."""
-    return web.AppRunner(app, access_log=None, logger=server_logger(), shutdown_timeout=shutdown_timeout)
+    """A runner that writes our own logs. Those of aiohttp hold query strings, which may be tokens. Bodies that are
+    compressed are refused, and not inflated: a small one, of anybody, could be as much work as a thousand others."""
+    return web.AppRunner(
+        app, access_log=None, logger=server_logger(), shutdown_timeout=shutdown_timeout, auto_decompress=False
+    )
 
 
 async def _drain(app: web.Application, seconds: float, hurried: asyncio.Event) -> None:

@@ -141,9 +141,11 @@ class Authenticator:
     async def caller_of(self, request: web.Request) -> Caller:
         """The caller by the Authorization header. Raises Problem(401), or Unavailable if keys cannot be fetched."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise _refused("send a token: Authorization: Bearer …", "Bearer")
         token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise _refused("send a token: Authorization: Bearer …", "Bearer")
+        if not token.isascii():  # of bytes that are no UTF-8, aiohttp makes text that nobody can encode
+            raise _refused("the token is not valid")
         return self._remembered(token) or await self._check(token)
 
     async def caller(self, token: str) -> Caller:

@@ -7,9 +7,10 @@
         \"\"\"Take in a lead.\"\"\"
 
 `body` and `query` are checked against the model that they are annotated with; every other parameter after `call` is in
-the path: a UUID, or text. An endpoint that is not JSON in and JSON out is registered with `Routes.raw`: its operation
-takes the request, then `caller: Caller` if it needs a token, and `query` if it wants one, and makes the response. Which
-content types it takes and which statuses it answers with must then be declared.
+the path: a UUID, or text of the type that it is annotated with; what does not fit is not found. An endpoint that is not
+JSON in and JSON out is registered with `Routes.raw`: its operation takes the request, then `caller: Caller` if it needs
+a token, and `query` if it wants one, and makes the response. Which content types it takes and which statuses it answers
+with must then be declared.
 
 The function's name is the operation's name, its docstring the summary and description. /openapi.json is generated from
 this table, and so are the tests that try every endpoint without a token, at its limits, and on objects of others.
@@ -23,13 +24,16 @@ from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from eventbus import ConfigurationError, EventBus, Origin, Transaction
 from gateway.callers.auth import Caller
+from gateway.http.bodies import MAX_PARTS
+from handlers.common.fields import Line
 
 JSON = "application/json"
 
+_PATH_TEXT = TypeAdapter(Line)
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -73,6 +77,7 @@ class Options(TypedDict, total=False):
     unless_success  the status where the answer's `success` is false
     example         a valid body, for the OpenAPI document
     optional_body   True: a request without a body is taken as one with an empty object
+    max_parts       how many values the lists and objects of a body may hold
     """
 
     also: tuple[str, ...]
@@ -84,6 +89,7 @@ class Options(TypedDict, total=False):
     unless_success: int
     example: Any
     optional_body: bool
+    max_parts: int
 
 
 class RawOptions(TypedDict, total=False):
@@ -109,8 +115,9 @@ class RawOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`paths`: the first is the canonical one. `path_texts`: those of `path_ids` that need not be UUIDs. `answer` None:
-    no content. `takes` and `answers` say the same of raw and other endpoints; `refusals` are `Options.problems`."""
+    """`paths`: the first is the canonical one. `path_texts`: those of `path_ids` that are no UUIDs, and what they are.
+    `answer` None: no content. `takes` and `answers` say the same of raw and other endpoints; `refusals` are
+    `Options.problems`."""
 
     method: str
     paths: tuple[str, ...]
@@ -122,7 +129,7 @@ class Endpoint:
     roles: frozenset[str]
     token: bool
     path_ids: tuple[str, ...]
-    path_texts: frozenset[str]
+    path_texts: Mapping[str, TypeAdapter[str]]
     transaction: bool
     unless_success: int | None
     query: type[BaseModel] | None
@@ -134,6 +141,7 @@ class Endpoint:
     refusals: frozenset[int]
     example: Any
     optional_body: bool = False
+    max_parts: int = MAX_PARTS
 
     @property
     def name(self) -> str:
@@ -206,7 +214,7 @@ class Routes:
                     roles=options.get("roles", frozenset()),
                     token=token,
                     path_ids=path_ids,
-                    path_texts=frozenset(path_ids),
+                    path_texts=dict.fromkeys(path_ids, _PATH_TEXT),
                     transaction=False,
                     unless_success=None,
                     query=hints.get("query"),
@@ -228,7 +236,7 @@ class Routes:
         path_ids = tuple(_PATH_PARAMETER.findall(paths[0]))
 
         def register(operation: O) -> O:
-            hints = get_type_hints(operation)
+            hints = get_type_hints(operation, include_extras=True)
             _check_parameters(operation, path_ids)
             answer: Any = hints.get("return", type(None))
             answer = None if answer is type(None) else answer
@@ -246,7 +254,7 @@ class Routes:
                     roles=options.get("roles", frozenset()),
                     token=True,
                     path_ids=path_ids,
-                    path_texts=frozenset(name for name in path_ids if hints[name] is not UUID),
+                    path_texts={name: TypeAdapter(hints[name]) for name in path_ids if hints[name] is not UUID},
                     transaction=options.get("transaction", True),
                     unless_success=unless_success,
                     query=hints.get("query"),
@@ -258,6 +266,7 @@ class Routes:
                     refusals=frozenset(options.get("problems", ())),
                     example=options.get("example"),
                     optional_body=options.get("optional_body", False),
+                    max_parts=options.get("max_parts", MAX_PARTS),
                 )
             )
             return operation

@@ -24,7 +24,7 @@ from gateway.http.problems import Problem, invalid
 from gateway.http.reply import Reply
 from handlers.common.deadline import within
 
-MAX_BODY = 1024 * 1024  # bytes, after decompression
+MAX_BODY = 1024 * 1024  # bytes
 DEADLINE = 5.5  # seconds for the transaction; the bus gives a connection 5 s to come up
 
 BUS = web.AppKey("bus", EventBus)
@@ -52,7 +52,7 @@ def _handler(endpoint: Endpoint) -> Handler:
             raise Problem(415, "send application/json")
         raw = await read(request) if endpoint.body is not None or endpoint.is_idempotent else b""
         if endpoint.body is not None:
-            arguments["body"] = _parse_body(endpoint.body, b"{}" if left_out else raw)
+            arguments["body"] = _parse_body(endpoint, b"{}" if left_out else raw)
         scope = _scope(endpoint, request, caller)
         bus, cause = request.app[BUS], origin(request, caller.organization, caller.user)
         key = "" if scope is None else scope.digest(raw)
@@ -126,12 +126,13 @@ def _filled(location: str, answer: BaseModel) -> str:
 
 def _arguments(endpoint: Endpoint, request: web.Request) -> dict[str, Any]:
     """The arguments of the operation, all but the body. Raises Problem(404, 422)."""
-    found = request.match_info
+    found, texts = request.match_info, endpoint.path_texts
     try:
         arguments: dict[str, Any] = {
-            name: found[name] if name in endpoint.path_texts else UUID(found[name]) for name in endpoint.path_ids
+            name: texts[name].validate_python(found[name]) if name in texts else UUID(found[name])
+            for name in endpoint.path_ids
         }
-    except ValueError:
+    except ValueError:  # pydantic's is one
         raise Problem(404, "there is nothing at this path") from None
     if endpoint.query is not None:
         arguments["query"] = _parse_query(endpoint.query, request)
@@ -147,12 +148,13 @@ def _parse_query(model: type[BaseModel], request: web.Request) -> BaseModel:
         raise invalid("query", error) from None
 
 
-def _parse_body(model: type[BaseModel], raw: bytes) -> BaseModel:
+def _parse_body(endpoint: Endpoint, raw: bytes) -> BaseModel:
     """Parsed twice, because each parser refuses what the other lets pass: orjson NaN and lone surrogates, pydantic in
     its JSON mode all coercion. Raises Problem(400, 422)."""
-    check_json(raw)
+    assert endpoint.body is not None, "it takes none"
+    check_json(raw, endpoint.max_parts)
     try:
-        return model.model_validate_json(raw)
+        return endpoint.body.model_validate_json(raw)
     except ValidationError as error:
         raise invalid("body", error) from None
 

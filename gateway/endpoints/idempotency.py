@@ -80,7 +80,7 @@ def scope_of(request: web.Request, caller: Caller, path: str) -> Scope | None:
 
 def fingerprint(body: bytes) -> bytes:
     """A hash that is equal for bodies of the same JSON, however they are spaced and ordered."""
-    with suppress(orjson.JSONDecodeError):  # where an endpoint takes no body, anything may come
+    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):  # an endpoint that takes no body gets anything
         body = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(body).digest()
 

@@ -68,7 +68,7 @@ class Fault(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457. `errors` with 422."""
+    """RFC 9457. `errors` with 422: at most a hundred, and `errorsOmitted` says how many more there are."""
 
     type: str
     title: str
@@ -77,6 +77,7 @@ class ProblemDetails(BaseModel):
     instance: str
     correlationId: str  # noqa: N815 - as on the wire
     errors: list[Fault] | None = None
+    errorsOmitted: int | None = None  # noqa: N815
 
 
 def document(endpoints: Sequence[Endpoint]) -> Document:
@@ -127,7 +128,8 @@ def _operation(endpoint: Endpoint, path: str, schemas: "_Schemas") -> Document:
 
 def _parameters(endpoint: Endpoint, schemas: "_Schemas") -> Iterator[Document]:
     for name in endpoint.path_ids:
-        schema = _TEXT if name in endpoint.path_texts else {"type": "string", "format": "uuid"}
+        text = endpoint.path_texts.get(name)
+        schema = {"type": "string", "format": "uuid"} if text is None else text.json_schema()
         yield {"name": name, "in": "path", "required": True, "schema": schema}
     if endpoint.query is not None:
         yield from schemas.parameters(endpoint.query)

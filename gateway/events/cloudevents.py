@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from gateway.http.bodies import check_json
-from gateway.http.problems import Problem, message_of
+from gateway.http.problems import Location, Problem, faults_of
 
 MAX_BATCH = 1_000  # events
 MAX_EXTENSIONS = 32
@@ -145,9 +145,6 @@ class Mode(Enum):
     BATCH = "batch"
 
 
-Location = tuple[int | str, ...]
-
-
 class Parcel(NamedTuple):
     """The events of one request. `content`: the whole request as JSON, with the attributes that are in headers."""
 
@@ -185,7 +182,7 @@ def parse(request: web.Request, mode: Mode, raw: bytes) -> Parcel:
             return Parcel(mode, _EVENTS.validate_json(content), content)
         return Parcel(mode, [CloudEvent.__pydantic_validator__.validate_json(content)], content)
     except ValidationError as error:
-        raise refusal((_place(mode, fault["loc"]), message_of(fault)) for fault in error.errors()) from None
+        raise refusal((_place(mode, place), message) for place, message in faults_of(error)) from None
 
 
 def _in_one(request: web.Request, raw: bytes) -> bytes:
@@ -225,9 +222,9 @@ def _decoded(value: str) -> str:
 
 
 def refusal(faults: Iterable[tuple[Location, str]]) -> Problem:
-    """422, with the first hundred faults."""
+    """422."""
     errors = [{"loc": list(location), "msg": message} for location, message in faults]
-    return Problem(422, "this is no CloudEvent that can be published", errors=errors[:100])
+    return Problem(422, "this is no CloudEvent that can be published", errors=errors)
 
 
 def _place(mode: Mode, location: Location) -> Location:

@@ -12,9 +12,10 @@ from eventbus.contract.outgoing import Outgoing
 from eventbus.errors import CodecError
 from eventbus.event import NORMAL_PRIORITY, Envelope
 from gateway.callers.auth import Caller
-from gateway.events.cloudevents import CloudEvent, Location, Parcel, refusal
+from gateway.events.cloudevents import CloudEvent, Parcel, refusal
 from gateway.events.typed import Misfit, class_of, event_of, organization_field
 from gateway.http.correlation import is_traceparent
+from gateway.http.problems import Location
 
 WINDOW = 24 * 3_600.0  # seconds in which the same event is known again, as long as an Idempotency-Key
 MAX_ORGANIZATION = 128  # characters

@@ -1,5 +1,6 @@
 """Sessions on the wire: what clients send and are answered, and how JSON becomes what a session keeps."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from pydantic import (
     JsonValue,
     RootModel,
     TypeAdapter,
+    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
@@ -19,27 +21,30 @@ from pydantic_core import from_json
 
 from eventbus import Origin
 from eventbus.contract.codec import envelop
-from eventbus.contract.session_store import SessionId, SessionState, SessionStatus
+from eventbus.contract.session_store import MAX_EVENTS, SessionId, SessionState, SessionStatus
 from eventbus.errors import CodecError
 from eventbus.event import Envelope
 from eventbus.sessions import Answer as Done
 from gateway.callers.auth import Caller
-from gateway.events.cloudevents import Location
 from gateway.events.event_status import OVERSEERS
 from gateway.events.typed import Misfit, class_of, event_of, organization_field
-from gateway.http.problems import Problem
+from gateway.http.problems import MAX_ERRORS, Location, Problem, faults_of
 from handlers.common.fields import Answer, Line, Query, Request
 from handlers.common.paging import DEFAULT_LIMIT, Limit, Page, PositionCursor, encode_cursor
 
 MAX_METADATA = 16_384  # bytes of JSON
-MAX_FAULTS = 100  # at most told in one answer
+AT_ONCE = 100  # events that are looked at before others have a turn, and before anybody asks whether it is worth it
 _OWNER = "\0userId"  # whose a session is, in its metadata: `_small` refuses such a name to clients
 
 
 def _small(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if any("\0" in name for name in metadata):
         raise ValueError("a name has a null character")
-    if len(orjson.dumps(metadata)) > MAX_METADATA:
+    try:
+        size = len(orjson.dumps(metadata))
+    except TypeError as error:  # numbers of more than 64 bits, which the session could not be kept with
+        raise ValueError(f"cannot be kept: {error}") from None
+    if size > MAX_METADATA:
         raise ValueError(f"has more than {MAX_METADATA:,} bytes of JSON")
     return metadata
 
@@ -63,7 +68,27 @@ _MANY = TypeAdapter(list[NewEvent])
 
 def _one_or_many(content: Any, _handler: ValidatorFunctionWrapHandler) -> NewEvent | list[NewEvent]:
     """Not a union, which would put the names of its members into the locations of the faults."""
-    return _MANY.validate_python(content) if isinstance(content, list) else NewEvent.model_validate(content)
+    return _many(content) if isinstance(content, list) else NewEvent.model_validate(content)
+
+
+def _many(content: list[Any]) -> list[NewEvent]:
+    """Raises Problem: 413 for more than a session takes, 422 behind as many faults as are told."""
+    if len(content) > MAX_EVENTS:
+        raise Problem(413, f"{len(content):,} events, and a session takes {MAX_EVENTS:,}")
+    events: list[NewEvent] = []
+    errors: list[Mapping[str, object]] = []
+    for start in range(0, len(content), AT_ONCE):
+        try:
+            events += _MANY.validate_python(content[start : start + AT_ONCE])
+        except ValidationError as error:
+            for place, message in faults_of(error):
+                which = (start + int(place[0]), *place[1:]) if place else ()
+                errors.append({"loc": ["body", *which], "msg": message})
+            if len(errors) >= MAX_ERRORS:
+                break
+    if errors:
+        raise Problem(422, "the body is not valid", errors=errors)
+    return events
 
 
 class NewEvents(RootModel[Annotated[NewEvent | list[NewEvent], WrapValidator(_one_or_many)]]):
@@ -140,19 +165,24 @@ def is_owner(state: SessionState, caller: Caller) -> bool:
     return bool(caller.roles & OVERSEERS) or state.metadata.get(_OWNER) == caller.user
 
 
-def prepare(body: NewEvents, caller: Caller, origin: Origin) -> list[Envelope]:
-    """What the session is to keep. Raises Problem(422), with the faults of all events, if one of them is not fit."""
+async def prepare(body: NewEvents, caller: Caller, origin: Origin) -> list[Envelope]:
+    """What the session is to keep. Raises Problem(422) if one of the events is not fit, with the faults of all, or with
+    as many as are told."""
     sent = body.root if isinstance(body.root, list) else [body.root]
     prepared: list[Envelope] = []
     faults: list[Mapping[str, object]] = []
     for index, event in enumerate(sent):
+        if index % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        if len(faults) >= MAX_ERRORS:
+            break
         place: Location = ("body", index) if isinstance(body.root, list) else ("body",)
         try:
             prepared.append(_envelope(event, caller, origin))
         except Misfit as misfit:
             faults += [{"loc": [*place, *location], "msg": message} for location, message in misfit.faults]
     if faults:
-        raise Problem(422, "the body is not valid", errors=faults[:MAX_FAULTS])
+        raise Problem(422, "the body is not valid", errors=faults)
     return prepared
 
 

@@ -10,8 +10,7 @@ from pydantic_core import to_json
 from eventbus import Event
 from eventbus.errors import UnknownEventType
 from eventbus.event import event_class, event_types
-from gateway.events.cloudevents import Location
-from gateway.http.problems import message_of
+from gateway.http.problems import Location, faults_of
 
 
 class Misfit(Exception):
@@ -47,5 +46,5 @@ def event_of(cls: type[Event], fields: Mapping[str, JsonValue]) -> Event:
             to_json(fields), strict=True, by_alias=True, by_name=False
         )
     except ValidationError as error:
-        raise Misfit(*((("data", *fault["loc"]), message_of(fault)) for fault in error.errors())) from None
+        raise Misfit(*((("data", *place), message) for place, message in faults_of(error))) from None
     return event

@@ -18,7 +18,12 @@ from gateway.http.correlation import correlation_id
 from handlers.common.errors import Invalid, NotFound, Refused
 
 CONTENT_TYPE = "application/problem+json"
+MAX_ERRORS = 100  # told in one answer
+LONGEST_NAME = 128  # characters of one that is told
+TOO_MANY = 2_000  # errors that are counted, and not told one by one: to make them out takes longer than all the rest
 RETRY_AFTER = 2  # seconds; a server that restarts is back about then
+
+Location = tuple[int | str, ...]
 
 log = get_logger("gateway")
 
@@ -37,7 +42,8 @@ class Problem(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.errors = list(errors)
+        self.errors = list(errors[:MAX_ERRORS])
+        self.omitted = len(errors) - len(self.errors)
         self.headers = dict(headers or {})
 
     def response(self, request: web.Request) -> web.Response:
@@ -51,6 +57,8 @@ class Problem(Exception):
         }
         if self.errors:
             content["errors"] = self.errors
+        if self.omitted:
+            content["errorsOmitted"] = self.omitted
         return web.Response(
             status=self.status, body=orjson.dumps(content), content_type=CONTENT_TYPE, headers=self.headers
         )
@@ -58,13 +66,23 @@ class Problem(Exception):
 
 def invalid(where: str, error: ValidationError) -> Problem:
     """422 for a body or a query that is not as it must be. Values are not repeated: they may be secrets."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    errors = [{"loc": [where, *fault["loc"]], "msg": message_of(fault)} for fault in faults]
+    errors = [{"loc": [where, *place], "msg": message} for place, message in faults_of(error)]
     return Problem(422, f"the {where} is not valid", errors=errors)
 
 
-def message_of(fault: ErrorDetails) -> str:
-    """What pydantic says of one fault, without the value."""
+def faults_of(error: ValidationError) -> list[tuple[Location, str]]:
+    """Where and what, without values; names that we do not know may be as long as a body, and are cut. Of more than
+    TOO_MANY, one for all."""
+    if error.error_count() > TOO_MANY:
+        return [((), f"{error.error_count():,} values are not valid")]
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        (tuple(part if isinstance(part, int) else part[:LONGEST_NAME] for part in fault["loc"]), _message_of(fault))
+        for fault in faults
+    ]
+
+
+def _message_of(fault: ErrorDetails) -> str:
     return fault["msg"].removeprefix("Value error, ")
 
 

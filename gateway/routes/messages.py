@@ -5,7 +5,7 @@ from uuid import UUID
 from gateway.endpoints.api import Call, Routes
 from handlers.common.paging import Page
 from handlers.message import jobs, service
-from handlers.message.models import Accepted, Health, HistoryQuery, NewMessage, Said, Stats, Status
+from handlers.message.models import Accepted, Health, HistoryQuery, MessageId, NewMessage, Said, Stats, Status
 
 messages = Routes("/api/messages")
 conversations = Routes("/api/conversations")
@@ -13,8 +13,9 @@ conversations = Routes("/api/conversations")
 
 @messages.post(status=202, location="/api/messages/{data.message_id}/status", transaction=False)
 async def send_message(call: Call, body: NewMessage) -> Accepted:
-    """Say something to an agent; the same id again is the same job."""
-    return await service.accept_now(call.bus, call.origin, call.caller.user, call.caller.tier, body)
+    """Say something to an agent; the same id again is the same job, and so is the same Idempotency-Key."""
+    new = body if body.id or not call.key else body.model_copy(update={"id": call.key})
+    return await service.accept_now(call.bus, call.origin, call.caller.user, call.caller.tier, new)
 
 
 @messages.get("/queue/stats", transaction=False)
@@ -30,7 +31,7 @@ async def get_queue_health(call: Call) -> Health:
 
 
 @messages.get("/{message_id}/status")
-async def get_message_status(call: Call, message_id: str) -> Status:
+async def get_message_status(call: Call, message_id: MessageId) -> Status:
     """What has become of a message of the caller's."""
     return await jobs.status(call.bus, call.tx, call.organization, call.caller.user, message_id)
 

@@ -7,7 +7,7 @@ system may name no other user than himself in an event. Sessions are not in Post
 from contextlib import suppress
 from uuid import UUID
 
-from eventbus.contract.session_store import SessionId
+from eventbus.contract.session_store import MAX_EVENTS, SessionId
 from eventbus.errors import NoSuchSession, Unavailable
 from eventbus.sessions import commands, queries
 from gateway.endpoints.api import Call, Routes
@@ -43,6 +43,7 @@ async def start_session(call: Call, body: NewSession) -> Started:
     status=202,
     location=PATH + "/{session_id}",
     transaction=False,
+    max_parts=20 * MAX_EVENTS,
     example={"type": "lead.enrich", "data": {"leadId": "lead-1"}},
 )
 async def add_events(call: Call, session_id: UUID, body: NewEvents) -> Added:
@@ -51,7 +52,7 @@ async def add_events(call: Call, session_id: UUID, body: NewEvents) -> Added:
     What is added is checked now; its id and what it descends from are settled now. A session has at most 10,000 events
     and 8 MiB of their JSON."""
     session = await _own(call, session_id)
-    events = session_bodies.prepare(body, call.caller, call.origin)
+    events = await session_bodies.prepare(body, call.caller, call.origin)
     return session_bodies.added(session, await commands.add(call.bus.sessions, session, events, call.key))
 
 

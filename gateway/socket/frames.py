@@ -7,9 +7,11 @@ from uuid import UUID
 import orjson
 from pydantic import Field, ValidationError
 
-from gateway.http.problems import message_of
+from gateway.http.problems import faults_of
 from handlers.common.fields import Request
 from handlers.message.models import Accepted, Content, MessageId
+
+TOLD = 10  # faults in one answer
 
 
 class BadFrame(Exception):
@@ -56,11 +58,9 @@ def parse(text: str) -> MessageFrame | PingFrame:
     try:
         return _FRAMES[kind].model_validate_json(text)
     except ValidationError as error:
-        raise BadFrame("INVALID", "; ".join(map(_told, error.errors(include_input=False)))) from None
-
-
-def _told(fault: Any) -> str:
-    return f"{'.'.join(map(str, fault['loc']))}: {message_of(fault)}"
+        faults = [f"{'.'.join(map(str, place)) or 'data'}: {message}" for place, message in faults_of(error)]
+        more = [f"and {len(faults) - TOLD} more"] if len(faults) > TOLD else []
+        raise BadFrame("INVALID", "; ".join(faults[:TOLD] + more)) from None
 
 
 def frame(kind: str, content: Mapping[str, Any] | None = None) -> str:

@@ -13,7 +13,7 @@ from eventbus.process.safe_logging import get_logger
 from eventbus.process.supervision import Background, supervise
 from gateway.callers import tickets
 from gateway.callers.auth import Caller
-from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, DEADLINE, MAX_BODY
+from gateway.endpoints.dispatch import AUTHENTICATOR, BUS, DEADLINE
 from gateway.http.correlation import origin
 from gateway.http.problems import Problem
 from gateway.http.server_log import keep_handshakes_out_of_logs
@@ -28,6 +28,7 @@ HEARTBEAT = 30.0  # seconds between pings; a client that does not answer within 
 RELISTEN_PAUSE = 1.0  # seconds
 HANDSHAKE_CLOSE = 2.0  # seconds that a refused client has to say goodbye
 SOCKETS_PER_USER = 20  # at one gateway
+MAX_FRAME = 64 * 1024  # bytes
 LONGEST_TIMER = 24 * 3_600.0  # seconds until the clock is read again: it may have been set meanwhile
 
 SOCKETS = web.AppKey("sockets", Sockets)
@@ -44,7 +45,7 @@ async def chat(request: web.Request) -> web.WebSocketResponse:
 
     Frames are not compressed: they are short, and each socket would need a quarter of a megabyte for that."""
     response = web.WebSocketResponse(
-        heartbeat=HEARTBEAT, timeout=HANDSHAKE_CLOSE, max_msg_size=MAX_BODY, autoping=False, compress=False
+        heartbeat=HEARTBEAT, timeout=HANDSHAKE_CLOSE, max_msg_size=MAX_FRAME, autoping=False, compress=False
     )
     await response.prepare(request)
     try:

@@ -1,7 +1,8 @@
 """What the gateway may do with funnels, and where a lead may stand in one."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from eventbus import Connection, Transaction
@@ -12,6 +13,8 @@ from handlers.common.paging import Page, PageQuery, cut
 from handlers.funnel import store
 from handlers.funnel.models import Funnel, NewFunnel, Step, TaskTemplate
 from handlers.funnel.store import StepRow, TemplateRow
+
+T = TypeVar("T")
 
 
 class StepId(NamedTuple):
@@ -70,18 +73,16 @@ async def locate(
 async def _with_steps(connection: Connection, organization: str, funnels: Sequence[Row]) -> list[Funnel]:
     steps = await store.steps(connection, organization, [funnel["id"] for funnel in funnels])
     templates = await store.templates(connection, organization, [step["id"] for step in steps])
-    return [
-        Funnel(
-            **dict(funnel),
-            steps=[
-                Step(
-                    id=step["id"],
-                    name=step["name"],
-                    task_templates=[TaskTemplate(**dict(one)) for one in templates if one["step_id"] == step["id"]],
-                )
-                for step in steps
-                if step["funnel_id"] == funnel["id"]
-            ],
-        )
-        for funnel in funnels
-    ]
+    tasks = _grouped(templates, "step_id", lambda one: TaskTemplate(**dict(one)))
+    parts = _grouped(
+        steps, "funnel_id", lambda step: Step(id=step["id"], name=step["name"], task_templates=tasks[step["id"]])
+    )
+    return [Funnel(**dict(funnel), steps=parts[funnel["id"]]) for funnel in funnels]
+
+
+def _grouped(rows: Sequence[Row], by: str, make: Callable[[Row], T]) -> dict[UUID, list[T]]:
+    """In one round: a page may have tens of thousands."""
+    groups: dict[UUID, list[T]] = defaultdict(list)
+    for row in rows:
+        groups[row[by]].append(make(row))
+    return groups

@@ -271,6 +271,26 @@ async def test_the_same_id_again_is_the_same_job_however_many_come_at_once(
     assert (status.status, status.body["data"]["state"]) == (200, "waiting")
 
 
+async def test_a_key_whose_row_was_not_written_in_time_is_the_same_job(
+    ann: Client, agent: str, redis_url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event is out before the row of the key: without that row, the same request must still be the same message."""
+    monkeypatch.setattr("gateway.endpoints.dispatch.DEADLINE", 0.5)
+    await tables.execute("BEGIN")
+    await tables.execute("LOCK TABLE idempotency_keys")
+    held = await ann.post("/api/messages", {"agentId": agent, **WEB}, Idempotency_Key="k-1")
+    await tables.execute("ROLLBACK")
+    assert held.status == 503
+    monkeypatch.undo()
+    answer = await ann.post("/api/messages", {"agentId": agent, **WEB}, Idempotency_Key="k-1")
+    assert answer.status == 202
+    others = await ann.post("/api/messages", {"agentId": agent, **WEB}, Idempotency_Key="k-2")
+    assert others.body["data"]["messageId"] != answer.body["data"]["messageId"]
+    stored_ids = [event["messageId"] for event in await stored(redis_url)]
+    assert len(stored_ids) == 2
+    assert answer.body["data"]["messageId"] in stored_ids
+
+
 @pytest.mark.parametrize(
     "changes", [{"message": "other"}, {"channel": "whatsapp", "channelMetadata": {"to": "123456"}}]
 )
