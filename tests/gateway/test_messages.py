@@ -277,7 +277,7 @@ async def test_a_key_whose_row_was_not_written_in_time_is_the_same_job(
     """The event is out before the row of the key: without that row, the same request must still be the same message."""
     monkeypatch.setattr("gateway.endpoints.dispatch.DEADLINE", 0.5)
     await tables.execute("BEGIN")
-    await tables.execute("LOCK TABLE idempotency_keys")
+    await tables.execute("LOCK TABLE idempotency_keys IN SHARE MODE")
     held = await ann.post("/api/messages", {"agentId": agent, **WEB}, Idempotency_Key="k-1")
     await tables.execute("ROLLBACK")
     assert held.status == 503
