@@ -54,12 +54,14 @@ class Fleet:
         return code
 
     def replace_dead(self, *arguments: str) -> int:
-        """Start a new process for each that has died, as a supervisor would; returns how many."""
+        """Start a new process for each that has died, as a supervisor would; returns how many were killed, or
+        ended themselves in the middle of work, and not by an exception: on a busy machine one may find a server too
+        slow when it starts."""
         dead = [process for process in self.processes if process.poll() is not None]
         for process in dead:
             self.processes.remove(process)
             self.start(*arguments)
-        return len(dead)
+        return sum(process.returncode != 1 for process in dead)
 
     def end(self) -> None:
         for process in list(self.processes):

@@ -87,7 +87,7 @@ FRAMES = {
     "{}": "BAD_FRAME",
     '{"type": 5}': "BAD_FRAME",
     '{"type": "ping"} {}': "BAD_FRAME",
-    "[" * 100_000: "BAD_FRAME",
+    "[" * 60_000: "BAD_FRAME",
     '{"type": NaN}': "BAD_FRAME",
     '{"type": "dance"}': "UNKNOWN_TYPE",
     '{"type": "Ping"}': "UNKNOWN_TYPE",
