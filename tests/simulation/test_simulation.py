@@ -20,10 +20,14 @@ def digest(seed: int) -> str:
 
 
 def test_a_seed_tells_everything_that_happens() -> None:
-    """In any order, and in a process that hashes differently."""
+    """In any order, and in a process that hashes differently, and whose logs somebody has configured."""
     digests = [digest(seed) for seed in SEEDS]
     assert len(set(digests)) == len(SEEDS)
-    code = f"from tests.simulation.test_simulation import digest; print(*map(digest, {SEEDS[::-1]}))"
+    code = (
+        "from eventbus.process.logs import configure; configure('json'); "
+        "from eventbus.consuming.consumer import log; log.warning('a logger that is used keeps to that'); "
+        f"from tests.simulation.test_simulation import digest; print(*map(digest, {SEEDS[::-1]}))"
+    )
     other = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

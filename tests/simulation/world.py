@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -13,6 +14,7 @@ import structlog
 from eventbus.operating import control
 from eventbus.postgres import relay
 from eventbus.postgres.relay_decisions import HAND_OVER
+from eventbus.process.safe_logging import _Guarded
 from eventbus.redis import scripts
 from eventbus.redis.keys import group_keys, stream_keys
 from tests.simulation.application import GROUP, STREAM, WorkerProcess, publish_all, write_outbox
@@ -213,8 +215,12 @@ def run(plan: Plan) -> Result:
     world = World(plan, tracing=False)
     processors = [_Noting(world.history)]
     before = structlog.get_config()
+    _forget_loggers()
     structlog.configure(
-        processors=processors, logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
     )
     try:
         with (
@@ -233,6 +239,14 @@ def run(plan: Plan) -> Result:
     result = Result(plan, wrong, world.history, world.loop.now)
     del world
     return result
+
+
+def _forget_loggers() -> None:
+    """Where a test has configured this process' logs, loggers that have been used keep to that for ever."""
+    for title, module in list(sys.modules.items()):
+        logger = vars(module).get("log") if title.startswith("eventbus.") else None
+        if isinstance(logger, _Guarded):
+            vars(logger._logger).pop("bind", None)
 
 
 class _Noting:
