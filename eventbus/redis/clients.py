@@ -1,19 +1,20 @@
 """redis-py's client, for what is on no hot path. It is closed when it is left, whoever is cancelled meanwhile."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 
 @asynccontextmanager
 async def client_of(url: str, *, retries: int, **options: Any) -> AsyncIterator[Redis]:
-    """`retries`: how often a lost connection is tried again at once. `options` as those of redis-py's client; nothing
-    is told in RESP3, whose replies hiredis does not tell from pushes. Raises RedisError and OSError."""
+    """`retries`: how often a lost connection is tried again at once. `options` are those of redis-py's connections.
+    What is asked raises RedisError or OSError."""
     # What redis-py would tell of itself, it looks up on disk, for each connection.
     pool: _Pool = _Pool.from_url(url, protocol=2, driver_info=None, retry=Retry(NoBackoff(), retries), **options)
     try:
@@ -49,6 +50,8 @@ class _Pool(ConnectionPool):
         return connection
 
     async def cut(self) -> None:
-        """Nothing is waited for: neither a server that is away, nor a turn of the loop."""
+        """Nothing is waited for: neither a server that is away, nor a turn of the loop. That one which broke cannot be
+        closed must neither keep the others open, nor stand in the place of what is on its way through here."""
         for connection in self._made:
-            await connection.disconnect(nowait=True)
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)

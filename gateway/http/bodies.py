@@ -24,7 +24,7 @@ async def read(request: web.Request) -> bytes:
     try:
         return await request.read()
     except (web.RequestPayloadError, ConnectionError):
-        raise Problem(400, "the body cannot be read to its end, or not decoded") from None
+        raise Problem(400, "the body cannot be read to its end") from None
 
 
 def is_json(content_type: str) -> bool:
